@@ -1,0 +1,130 @@
+//! Time: milliseconds since 1970 UTC, and the clock that gives them.
+//!
+//! Invariants
+//! - Only [`Clock`] reads the system clock, so a test can hold it still.
+//! - A [`Timestamp`] prints exactly as JavaScript's `toISOString` does: `2026-11-21T08:00:00.000Z`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970-01-01T00:00:00Z, within years 1970 to 9999.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Timestamp(u64);
+
+/// 9999-12-30T22:00:00.999Z: the last moment that every RFC 3339 offset can still express (and that `jiff` reads).
+const MS_MAX: u64 = 253_402_207_200_999;
+
+impl Timestamp {
+    /// The moment `ms` milliseconds after 1970 began; later than year 9999 is cut to its end.
+    pub fn from_ms(ms: u64) -> Self {
+        Self(ms.min(MS_MAX))
+    }
+
+    /// Milliseconds since 1970 began.
+    pub fn ms(self) -> u64 {
+        self.0
+    }
+
+    /// Reads an RFC 3339 timestamp with any offset; finer parts than a millisecond are cut. `None` if it is not one or lies before 1970.
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment: jiff::Timestamp = text.parse().ok()?;
+        let ms = u64::try_from(moment.as_millisecond()).ok()?;
+        (ms <= MS_MAX).then_some(Self(ms))
+    }
+
+    /// The moment `by` after this one.
+    pub fn plus(self, by: Duration) -> Self {
+        Self::from_ms(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Civil from days: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+        let (days, ms) = (self.0 / 86_400_000, self.0 % 86_400_000);
+        let z = days + 719_468;
+        let (era, doe) = (z / 146_097, z % 146_097);
+        let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+        let mp = (5 * doy + 2) / 153;
+        let day = doy - (153 * mp + 2) / 5 + 1;
+        let month = if mp < 10 { mp + 3 } else { mp - 9 };
+        let year = yoe + era * 400 + u64::from(month <= 2);
+        let (hour, minute, second, milli) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
+}
+
+/// The wall clock and the monotonic clock. Clones of a manual clock share one setting.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    started: Instant,
+    /// `u64::MAX`: follow the system; else the milliseconds set by a test.
+    manual: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self { started: Instant::now(), manual: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// A clock that stands at `at` until [`Clock::set`].
+    pub fn manual(at: Timestamp) -> Self {
+        Self { started: Instant::now(), manual: Arc::new(AtomicU64::new(at.0)) }
+    }
+
+    /// Sets a manual clock; a system clock becomes manual.
+    pub fn set(&self, to: Timestamp) {
+        self.manual.store(to.0, Ordering::SeqCst);
+    }
+
+    /// Wall time now.
+    pub fn now(&self) -> Timestamp {
+        match self.manual.load(Ordering::SeqCst) {
+            u64::MAX => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                Timestamp::from_ms(u64::try_from(since.as_millis()).unwrap_or(MS_MAX))
+            }
+            ms => Timestamp(ms),
+        }
+    }
+
+    /// Milliseconds since this clock was made; never steps back.
+    pub fn mono_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_prints_as_javascript_does_and_reads_back() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_795_301_176_123, "2026-11-21T22:46:16.123Z"),
+            (MS_MAX, "9999-12-30T22:00:00.999Z"),
+        ] {
+            assert_eq!(Timestamp::from_ms(ms).to_string(), text);
+            assert_eq!(Timestamp::parse(text), Some(Timestamp::from_ms(ms)));
+        }
+        assert_eq!(Timestamp::parse("2026-11-21T23:46:16.123+01:00"), Some(Timestamp::from_ms(1_795_301_176_123)));
+        assert_eq!(Timestamp::parse("1969-12-31T23:59:59Z"), None);
+        assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn a_manual_clock_stands_still_and_is_shared() {
+        let clock = Clock::manual(Timestamp::from_ms(5));
+        let other = clock.clone();
+        other.set(Timestamp::from_ms(9));
+        assert_eq!(clock.now().ms(), 9);
+    }
+}

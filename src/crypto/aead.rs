@@ -1,0 +1,152 @@
+//! Sealing and opening: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03 section 2) with associated data, always.
+//!
+//! Promise: what opens is byte for byte what was sealed under the same key and the same associated data.
+//! Layout of sealed bytes: nonce 24 | ciphertext | tag 16. Nonces are drawn at random: 192 bits need no counter.
+
+use chacha20poly1305::aead::inout::InOutBuf;
+use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+
+use crate::base::rng;
+use crate::crypto::secret::Key;
+
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 24;
+/// Bytes of a tag.
+pub const TAG_BYTES: usize = 16;
+/// What sealing adds to the plain text.
+pub const OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
+
+/// The sealed bytes are not what was sealed under this key and associated data.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sealed bytes do not open: wrong key, wrong place or changed")]
+pub struct OpenError;
+
+/// Associated data: fields in order, each preceded by its length (u32 LE), so that no two lists collide.
+#[derive(Clone, Debug, Default)]
+pub struct Aad(Vec<u8>);
+
+impl Aad {
+    /// Starts with the name of the kind of thing sealed, for example `mem1`.
+    pub fn new(kind: &str) -> Self {
+        Self::default().field(kind.as_bytes())
+    }
+
+    /// Adds one field.
+    #[must_use]
+    pub fn field(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(&u32::try_from(bytes.len()).expect("a field is shorter than 4 GiB").to_le_bytes());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Adds one integer, as 8 bytes little-endian.
+    #[must_use]
+    pub fn number(self, value: u64) -> Self {
+        self.field(&value.to_le_bytes())
+    }
+
+    /// The bytes that are authenticated.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Seals `plain`: nonce | ciphertext | tag.
+pub fn seal(key: &Key, aad: &Aad, plain: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; OVERHEAD_BYTES + plain.len()];
+    seal_into(key, aad.bytes(), plain, &mut out);
+    out
+}
+
+/// As [`seal`], into `out`, which is exactly [`OVERHEAD_BYTES`] longer than `plain`.
+pub fn seal_into(key: &Key, aad: &[u8], plain: &[u8], out: &mut [u8]) {
+    assert_eq!(out.len(), plain.len() + OVERHEAD_BYTES, "the output has room for nonce and tag");
+    let (nonce, rest) = out.split_at_mut(NONCE_BYTES);
+    let (body, tag) = rest.split_at_mut(plain.len());
+    rng::fill(nonce);
+    let nonce = XNonce::try_from(&*nonce).expect("24 bytes");
+    let buffer = InOutBuf::new(plain, body).expect("both sides have one length");
+    let made = XChaCha20Poly1305::new(key.expose().into())
+        .encrypt_inout_detached(&nonce, aad, buffer)
+        .expect("the text is shorter than XChaCha20's 256 GiB");
+    tag.copy_from_slice(&made);
+}
+
+/// Opens what [`seal`] made.
+///
+/// Errors: [`OpenError`] if anything differs; nothing of the text is returned then.
+pub fn open(key: &Key, aad: &Aad, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let length = sealed.len().checked_sub(OVERHEAD_BYTES).ok_or(OpenError)?;
+    let mut out = vec![0; length];
+    open_into(key, aad.bytes(), sealed, &mut out)?;
+    Ok(out)
+}
+
+/// As [`open`], into `out`, which is exactly [`OVERHEAD_BYTES`] shorter than `sealed`. On error `out` is zeroed.
+pub fn open_into(key: &Key, aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), OpenError> {
+    if sealed.len() != out.len() + OVERHEAD_BYTES {
+        return Err(OpenError);
+    }
+    let (nonce, rest) = sealed.split_at(NONCE_BYTES);
+    let (body, tag) = rest.split_at(out.len());
+    let nonce = XNonce::try_from(nonce).expect("24 bytes");
+    let tag = Tag::try_from(tag).expect("16 bytes");
+    let buffer = InOutBuf::new(body, out).expect("both sides have one length");
+    let opened = XChaCha20Poly1305::new(key.expose().into()).decrypt_inout_detached(&nonce, aad, buffer, &tag);
+    if opened.is_err() {
+        out.fill(0);
+        return Err(OpenError);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hex;
+    use crate::crypto::secret::Secret;
+
+    #[test]
+    fn the_published_vector_opens() {
+        // draft-irtf-cfrg-xchacha-03, appendix A.3.1
+        let key = Secret::from_slice(&hex::decode("808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f").unwrap()).unwrap();
+        let sealed = hex::decode(concat!(
+            "404142434445464748494a4b4c4d4e4f5051525354555657",
+            "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda7e39ae64c6708c54c216cb96b72e1213b452",
+            "2f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff921f9664c97637da9768812f615c68b13b52e",
+            "c0875924c1c7987947deafd8780acf49"
+        ))
+        .unwrap();
+        let aad = hex::decode("50515253c0c1c2c3c4c5c6c7").unwrap();
+        let mut plain = vec![0; sealed.len() - OVERHEAD_BYTES];
+        open_into(&key, &aad, &sealed, &mut plain).unwrap();
+        assert!(plain.starts_with(b"Ladies and Gentlemen of the class of '99"));
+    }
+
+    #[test]
+    fn any_change_of_key_place_or_byte_does_not_open() {
+        let (key, other) = (Key::random(), Key::random());
+        let aad = Aad::new("test").number(1);
+        let sealed = seal(&key, &aad, b"text");
+        assert_eq!(open(&key, &aad, &sealed).unwrap(), b"text");
+        assert_eq!(open(&other, &aad, &sealed), Err(OpenError));
+        assert_eq!(open(&key, &Aad::new("test").number(2), &sealed), Err(OpenError));
+        for i in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[i] ^= 1;
+            assert_eq!(open(&key, &aad, &changed), Err(OpenError));
+        }
+        assert_eq!(open(&key, &aad, &sealed[..39]), Err(OpenError));
+    }
+
+    #[test]
+    fn a_failed_opening_leaves_no_text_behind() {
+        let key = Key::random();
+        let mut sealed = seal(&key, &Aad::new("a"), b"text");
+        let last = sealed.len() - 1;
+        sealed[last] ^= 1;
+        let mut out = [9; 4];
+        assert!(open_into(&key, Aad::new("a").bytes(), &sealed, &mut out).is_err());
+        assert_eq!(out, [0; 4]);
+    }
+}

@@ -1,0 +1,9 @@
+//! Crypto: secrets, sealing, derivation, signing and the key ladder. No files of the product, no product words.
+//!
+//! Every use of a cryptographic library in the product is in this folder (TLS excepted, which is in `http/tls.rs`).
+
+pub mod aead;
+pub mod hash;
+pub mod kdf;
+pub mod secret;
+pub mod sign;
