@@ -1,1 +1,3 @@
-//! (to be written)
+//! Authentication, pure: a presented credential, the stored verifier and the time give who is asking.
+
+pub mod credential;
