@@ -28,6 +28,24 @@ pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// How long a stop waits for answers under way.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+// --- what a request may carry (REFLECT_API 1, 4, 5) ---
+/// Nesting of a JSON body, its outermost object included.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Pairs of a query string or a form.
+pub const FORM_PAIRS_MAX: usize = 1024;
+/// A search term or query; code points.
+pub const TERM_CHARS_MAX: usize = 500;
+/// Label of an API key; code points.
+pub const LABEL_CHARS_MAX: usize = 100;
+/// Tags named by one filter.
+pub const FILTER_TAGS_MAX: usize = 1000;
+/// A presented credential.
+pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Addresses or credentials whose rate is counted at once; beyond it the least used is forgotten.
+pub const THROTTLE_SLOTS: usize = 16 * 1024;
+/// The window of every rate limit.
+pub const THROTTLE_WINDOW: Duration = Duration::from_secs(60);
+
 // --- the writer (DESIGN 4) ---
 /// Members of one batch, one commit.
 pub const BATCH_JOBS_MAX: usize = 256;
@@ -81,3 +99,4 @@ const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
 const _: () = assert!(BATCH_JOBS_MAX <= QUEUE_JOBS_MAX);
 const _: () = assert!(METADATA_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(METADATA_DEPTH_MAX < JSON_DEPTH_MAX);
