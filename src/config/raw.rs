@@ -240,17 +240,18 @@ fn shown(value: &str) -> Option<String> {
     Some(text)
 }
 
-/// The known name that `name` most likely means: at most a third of its letters differ.
+/// The known name that `name` most likely means: at most a third of its letters differ, or the one begins with the other.
 fn nearest(name: &str) -> Option<String> {
-    let family = name.strip_suffix(FILE).unwrap_or(name).rsplit('_').next().filter(|vendor| !vendor.is_empty());
+    let bare = name.strip_prefix(PREFIX).filter(|rest| !rest.is_empty())?;
+    let vendor = bare.strip_suffix(FILE).unwrap_or(bare).rsplit('_').next().unwrap_or(bare);
     (settings::rows())
         .filter(|row| row.name != settings::AGENT_KEY.row.name)
         .flat_map(|row| [Some(row.name.to_owned()), row.is_secret().then(|| format!("{}{FILE}", row.name))])
         .flatten()
-        .chain(family.map(|vendor| format!("{AGENT_KEY}{vendor}")))
+        .chain([format!("{AGENT_KEY}{vendor}")])
         .map(|known| (distance(name, &known), known))
+        .filter(|(distance, known)| *distance <= bare.len().div_ceil(3) || name.starts_with(known.as_str()) || known.starts_with(name))
         .min()
-        .filter(|(distance, _)| *distance <= name.len().saturating_sub(PREFIX.len()).div_ceil(3))
         .map(|(_, known)| known)
 }
 
@@ -278,7 +279,7 @@ mod tests {
     fn a_misspelt_name_finds_its_neighbour_and_a_strange_one_none() {
         assert_eq!(nearest("RM_PRT").as_deref(), Some("RM_PORT"));
         assert_eq!(nearest("RM_DATABASE_PATH"), None);
-        assert_eq!(nearest("RM_TLS_CERTIFICATE"), None);
+        assert_eq!(nearest("RM_TLS_CERTIFICATE").as_deref(), Some("RM_TLS_CERT"));
         assert_eq!(nearest("RM_TENANT").as_deref(), Some("RM_TENANT_ID"));
         assert_eq!(nearest("RM_APIKEY").as_deref(), Some("RM_API_KEY"));
         assert_eq!(nearest("RM_AGENTKEY_CURSOR").as_deref(), Some("RM_AGENT_KEY_CURSOR"));
