@@ -100,3 +100,34 @@ const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
 const _: () = assert!(BATCH_JOBS_MAX <= QUEUE_JOBS_MAX);
 const _: () = assert!(METADATA_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(METADATA_DEPTH_MAX < JSON_DEPTH_MAX);
+
+// --- settings (DESIGN 9) ---
+/// What `RM_MAX_CONNECTIONS` may ask for: one thread and one stack each.
+pub const CONNECTIONS_SETTING_MAX: u32 = 16_384;
+/// What a rate limit may ask for, requests a minute.
+pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
+/// `RM_CACHE_MIB`, least and most.
+pub const CACHE_MIB: (u32, u32) = (4, 65_536);
+/// `RM_INDEX_MIB`, least and most.
+pub const INDEX_MIB: (u32, u32) = (16, 65_536);
+/// Addresses in `RM_LISTEN`, networks in `RM_TRUSTED_PROXIES`.
+pub const ADDRESS_LIST_MAX: usize = 64;
+/// `RM_AGENT_KEY_<VENDOR>` settings.
+pub const AGENT_KEYS_MAX: usize = 256;
+/// A static key, least and most characters.
+pub const STATIC_KEY_CHARS: (usize, usize) = (16, 512);
+/// A static key below this many characters draws a warning.
+pub const STATIC_KEY_CHARS_ADVISED: usize = 32;
+/// A file that holds a secret: key, passphrase or static key.
+pub const SECRET_FILE_BYTES_MAX: usize = 4096;
+/// `RM_TENANT_ID` (DESIGN 10).
+pub const TENANT_LABEL_CHARS_MAX: usize = 64;
+/// An e-mail address, and the part of it before `@` (RFC 5321 section 4.5.3.1).
+pub const EMAIL_CHARS_MAX: usize = 254;
+/// See [`EMAIL_CHARS_MAX`].
+pub const EMAIL_LOCAL_CHARS_MAX: usize = 64;
+/// A host name (RFC 1035 section 2.3.4).
+pub const HOST_CHARS_MAX: usize = 253;
+
+const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX <= CONNECTIONS_MAX && CONNECTIONS_MAX <= CONNECTIONS_SETTING_MAX);
+const _: () = assert!(STATIC_KEY_CHARS.1 < SECRET_FILE_BYTES_MAX);

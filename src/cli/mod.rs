@@ -1,1 +1,79 @@
-//! (to be written)
+//! The command line: arguments in, exit code out.
+//!
+//! - A failure is one line on standard error that names the thing and the remedy, and a code of `exit`'s table.
+//! - Results go to standard output, everything else to standard error.
+
+mod args;
+pub mod exit;
+mod text;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command, Key};
+use exit::{Exit, Failure};
+
+use crate::config::Config;
+
+/// Runs the program with its arguments (the first is its name).
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// One arm a command; each is a function in the file of its name.
+fn dispatch(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Demo(_) => unwired("demo"),
+        Command::Init => unwired("init"),
+        Command::Serve => unwired("serve"),
+        Command::Verify => unwired("verify"),
+        Command::Doctor(_) => unwired("doctor"),
+        Command::Key(Key::Make { .. } | Key::List | Key::Revoke { .. }) => unwired("key"),
+        Command::Import(_) => unwired("import"),
+        Command::Export(_) => unwired("export"),
+        Command::Bench(_) => unwired("bench"),
+        Command::Completions { shell } => text::completions(shell),
+        Command::Man => text::man(),
+        Command::Version => text::version(),
+    }
+}
+
+fn unwired(command: &'static str) -> Result<Exit, Failure> {
+    Err(Failure::new(Exit::Internal, format_args!("{command}: not wired yet")))
+}
+
+/// The settings from the environment; warnings are printed. Sets the level of the log.
+fn settings() -> Result<Config, Failure> {
+    let (config, warnings) = Config::from_env(std::env::vars_os())?;
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    crate::base::log::set_level(config.log);
+    Ok(config)
+}
+
+/// Prints a failure, a line each for several.
+fn complain(failure: &Failure) {
+    failure.message.lines().for_each(say);
+}
+
+/// One line on standard error. A closed one is not a reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "rosemary: {}", line.replace(char::is_control, "\u{fffd}"));
+}
