@@ -131,3 +131,17 @@ pub const HOST_CHARS_MAX: usize = 253;
 
 const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX <= CONNECTIONS_MAX && CONNECTIONS_MAX <= CONNECTIONS_SETTING_MAX);
 const _: () = assert!(STATIC_KEY_CHARS.1 < SECRET_FILE_BYTES_MAX);
+
+// --- the search index (DESIGN 12) ---
+/// One term of the index; the rest of a longer word is not looked at.
+pub const TERM_BYTES_MAX: usize = 64;
+/// Distinct terms of one query; later ones are not looked at.
+pub const QUERY_TERMS_MAX: usize = 64;
+/// Bytes of one query's text that are looked at.
+pub const QUERY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of content that one snippet looks through.
+pub const SNIPPET_SCAN_BYTES_MAX: usize = 64 * 1024;
+/// Changes kept for a scope while its index is being built; one more and the build starts again.
+pub const INDEX_QUEUE_CHANGES_MAX: usize = 4096;
+/// Bytes of text in those changes.
+pub const INDEX_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
