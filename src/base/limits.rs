@@ -65,6 +65,14 @@ pub const AUDIT_IDS_PER_LINE_MAX: usize = 200;
 pub const AUDIT_COALESCE_TIME: Duration = Duration::from_secs(60);
 /// Distinct (address, reason) pairs counted at once; beyond it they share one counter.
 pub const AUDIT_COALESCE_KEYS_MAX: usize = 4096;
+/// One entry's line; more than 200 record ids and 200 subjects of 39 bytes with all other fields.
+pub const AUDIT_LINE_BYTES_MAX: usize = 32 * 1024;
+/// Those on whose behalf one actor acts.
+pub const AUDIT_BEHALF_MAX: usize = 16;
+/// Signatures of one signed note (C2SP signed-note asks for at least 16).
+pub const NOTE_SIGNATURES_MAX: usize = 16;
+/// A signed note as a whole.
+pub const NOTE_BYTES_MAX: usize = 16 * 1024;
 
 // --- memories (REFLECT_API 4, DESIGN 10); lengths are code points ---
 /// Title.

@@ -1,0 +1,188 @@
+//! An exported log, checked against its signed checkpoint, trusting nothing but the public key.
+//!
+//! A **bundle** is NDJSON: the entries of a range, in order, then one trailer line
+//! `{"bundle":1,"checkpoint":"<signed note>","proof":["<base64 hash>",…]}`, whose proof ([`super::merkle::Tree::range`]) is empty when the
+//! range is the whole log.
+//!
+//! Promise: [`Verified`] exists only if the checkpoint is signed by the key, and every line is byte for byte the entry that the log held at
+//! its index, with none left out between the first and the last. Lines are taken one at a time, so memory stays small for any log.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::audit::checkpoint::Checkpoint;
+use crate::audit::entry::{Entry, EntryError};
+use crate::audit::merkle::{Hash, Span, leaf_hash};
+use crate::audit::note::{NoteError, Vkey};
+use crate::base::limits;
+
+/// Hashes in a range proof of the largest tree.
+const PROOF_HASHES_MAX: usize = 128;
+
+/// What is wrong with an export. Lines are counted from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The line is not an entry.
+    #[error("line {line}: {error}")]
+    Entry {
+        /// Where.
+        line: u64,
+        /// What exactly.
+        error: EntryError,
+    },
+    /// Entries are missing, doubled or out of order.
+    #[error("line {line}: entry {found} where entry {expected} must follow")]
+    Order {
+        /// Where.
+        line: u64,
+        /// The index that must stand there.
+        expected: u64,
+        /// The index that does.
+        found: u64,
+    },
+    /// The trailer cannot be read.
+    #[error("line {line}: not a bundle's last line")]
+    Trailer {
+        /// Where.
+        line: u64,
+    },
+    /// Something follows the trailer.
+    #[error("line {line}: follows the bundle's last line")]
+    AfterTrailer {
+        /// Where.
+        line: u64,
+    },
+    /// The export ends without its trailer, and no checkpoint was given beside it.
+    #[error("the bundle ends after line {line} without its checkpoint; it was cut short")]
+    NoTrailer {
+        /// The last line read.
+        line: u64,
+    },
+    /// The checkpoint is not this log's own.
+    #[error("checkpoint: {0}")]
+    Note(#[from] NoteError),
+    /// Entries up to the checkpoint's size are missing, and there is no proof in their place.
+    #[error("entries {first} to before {end} are not the {size} of the checkpoint")]
+    Incomplete {
+        /// Index of the first entry.
+        first: u64,
+        /// Index after the last entry.
+        end: u64,
+        /// Entries in the checkpoint.
+        size: u64,
+    },
+    /// Every line is an entry, but they are not those that were signed.
+    #[error("entries {first} to before {end} are not what the checkpoint of {size} entries signed: a line or the proof was changed")]
+    Root {
+        /// Index of the first entry.
+        first: u64,
+        /// Index after the last entry.
+        end: u64,
+        /// Entries in the checkpoint.
+        size: u64,
+    },
+}
+
+/// An export that is what its checkpoint signed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verified {
+    /// The signed checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Index of the first entry.
+    pub first: u64,
+    /// Index after the last.
+    pub end: u64,
+}
+
+/// The last line of a bundle.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trailer {
+    bundle: u8,
+    checkpoint: String,
+    proof: Vec<String>,
+}
+
+/// The last line, without a line end, of a bundle whose entries `proof` places in the tree of `checkpoint` (a signed note).
+pub fn trailer(checkpoint: &str, proof: &[Hash]) -> String {
+    let proof = proof.iter().map(|hash| STANDARD.encode(hash)).collect();
+    serde_json::to_string(&Trailer { bundle: 1, checkpoint: checkpoint.to_owned(), proof }).expect("strings and a number are JSON")
+}
+
+/// Takes an export line by line.
+#[derive(Default)]
+pub struct Verifier {
+    line: u64,
+    span: Option<Span>,
+    trailer: Option<Trailer>,
+}
+
+impl Verifier {
+    /// Nothing read yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next line, without its line end. Gives the entry for reports: unproved until [`Verifier::finish`]. `None` for the trailer.
+    ///
+    /// Errors: `Entry`, `Order`, `Trailer`, `AfterTrailer`.
+    pub fn line(&mut self, text: &str) -> Result<Option<Entry>, Fault> {
+        self.line += 1;
+        let line = self.line;
+        if self.trailer.is_some() {
+            return Err(Fault::AfterTrailer { line });
+        }
+        if text.starts_with("{\"bundle\":") {
+            self.trailer = Some(read_trailer(text).ok_or(Fault::Trailer { line })?);
+            return Ok(None);
+        }
+        let entry = Entry::parse(text).map_err(|error| Fault::Entry { line, error })?;
+        let span = self.span.get_or_insert_with(|| Span::starting(entry.i));
+        if entry.i != span.end() {
+            return Err(Fault::Order { line, expected: span.end(), found: entry.i });
+        }
+        span.push(leaf_hash(text.as_bytes()), |_, _| {});
+        Ok(Some(entry))
+    }
+
+    /// Checks a bundle, whose trailer has been read, against the key alone.
+    ///
+    /// Errors: `NoTrailer`, `Note`, `Incomplete`, `Root`.
+    pub fn finish(self, vkey: &Vkey) -> Result<Verified, Fault> {
+        let trailer = self.trailer.ok_or(Fault::NoTrailer { line: self.line })?;
+        let proof = trailer.proof.iter().map(|hash| STANDARD.decode(hash).ok()?.try_into().ok()).collect::<Option<Vec<Hash>>>();
+        check(self.span, &trailer.checkpoint, &proof.ok_or(Fault::Trailer { line: self.line })?, vkey)
+    }
+
+    /// Checks a whole log, exported without trailer, against `checkpoint` (a signed note) and the key.
+    ///
+    /// Errors: `AfterTrailer` if there was a trailer after all; `Note`, `Incomplete`, `Root`.
+    pub fn finish_with(self, checkpoint: &str, vkey: &Vkey) -> Result<Verified, Fault> {
+        match self.trailer {
+            Some(_) => Err(Fault::AfterTrailer { line: self.line }),
+            None => check(self.span, checkpoint, &[], vkey),
+        }
+    }
+}
+
+fn read_trailer(text: &str) -> Option<Trailer> {
+    if text.len() > limits::AUDIT_LINE_BYTES_MAX {
+        return None;
+    }
+    let trailer: Trailer = serde_json::from_str(text).ok()?;
+    (trailer.bundle == 1 && trailer.proof.len() <= PROOF_HASHES_MAX).then_some(trailer)
+}
+
+fn check(span: Option<Span>, checkpoint: &str, proof: &[Hash], vkey: &Vkey) -> Result<Verified, Fault> {
+    let checkpoint = Checkpoint::parse(checkpoint, vkey)?;
+    let span = span.unwrap_or_else(|| Span::starting(0));
+    let (first, end, size) = (span.first(), span.end(), checkpoint.size);
+    if end > size || (proof.is_empty() && (first, end) != (0, size)) {
+        return Err(Fault::Incomplete { first, end, size });
+    }
+    match span.root(size, proof) {
+        Some(root) if root == checkpoint.root => Ok(Verified { checkpoint, first, end }),
+        _ => Err(Fault::Root { first, end, size }),
+    }
+}
