@@ -92,11 +92,11 @@ impl Verifier {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StaticKey {
     /// The variable's name, `RM_API_KEY`.
-    pub name: String,
+    pub name: Arc<str>,
     /// The vendor of an agent key; `None` for the owner's.
-    pub vendor: Option<String>,
-    /// `env:NAME#` and 8 hex digits of HMAC(pepper, key): a new key under the old name is another credential.
-    pub display: String,
+    pub vendor: Option<Vendor>,
+    /// First 4 bytes of HMAC(pepper, key): a new key under the old name is another credential.
+    pub mark: [u8; 4],
 }
 
 /// The keys from the settings, by verifier.
@@ -105,10 +105,10 @@ pub struct StaticKeys(HashMap<Verifier, StaticKey>);
 
 impl StaticKeys {
     /// Adds the key of variable `name`; the settings have checked that keys differ.
-    pub fn add(&mut self, pepper: &Key, name: &str, vendor: Option<&str>, key: &Secret<String>) {
+    pub fn add(&mut self, pepper: &Key, name: &str, vendor: Option<Vendor>, key: &Secret<String>) {
         let key = key.expose();
-        let mark = hex::encode(&hmac_sha256(pepper, &[b"static key display", key.as_bytes()])[..4]);
-        let entry = StaticKey { name: name.to_owned(), vendor: vendor.map(str::to_owned), display: format!("env:{name}#{mark}") };
+        let mac = hmac_sha256(pepper, &[b"static key display", key.as_bytes()]);
+        let entry = StaticKey { name: name.into(), vendor, mark: *mac.first_chunk().expect("32 bytes hold 4") };
         self.0.insert(Verifier::of(pepper, key), entry);
     }
 

@@ -153,3 +153,19 @@ pub const SNIPPET_SCAN_BYTES_MAX: usize = 64 * 1024;
 pub const INDEX_QUEUE_CHANGES_MAX: usize = 4096;
 /// Bytes of text in those changes.
 pub const INDEX_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+// --- the gate and the writer ---
+/// Times a read is decided anew because credentials changed while it ran; then it is refused as busy.
+pub const READ_ATTEMPTS_MAX: usize = 8;
+/// A scope's newest memories among which an exact repeat is looked for.
+pub const MERGE_SCAN_MAX: usize = 20_000;
+/// Scopes whose recent writes are held at once.
+pub const MERGE_SCOPES_MAX: usize = 64;
+/// A key's last use is written at most this often.
+pub const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
+/// A step of the wall clock against the monotonic one that is recorded.
+pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(2);
+/// Operations of unknown outcome that are remembered until their callers ask.
+pub const UNKNOWN_OPERATIONS_MAX: usize = 16_384;
+/// Newest audit entries that are searched for an operation's outcome.
+pub const OPERATION_SCAN_ENTRIES_MAX: u64 = 50_000;

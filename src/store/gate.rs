@@ -11,24 +11,23 @@
 //! - A read's answer is held until its entry is durable; if credentials changed meanwhile it is decided anew.
 //! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
 
-use std::any::Any;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use crate::audit::{Device, Outcome, Reason};
-use crate::authn::credential::verifier;
-use crate::authn::{CredentialRef, Principal, StoredCredential};
-use crate::base::id::{CredentialId, OperationId};
+use crate::audit::{self, Actor, ActorKind, Decision, Detail, Device, Entry, Id, Outcome, Reason, RequestId, Resource, Word};
+use crate::authn::credential::Verifier;
+use crate::authn::{CredentialRef, Principal, Role, StoredCredential};
+use crate::base::id::{CredentialId, MemoryId, OperationId, SubjectId};
 use crate::base::limits;
+use crate::base::time::Timestamp;
 use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
-use crate::store::draft::Draft;
 use crate::store::phi::{Witness, sealed};
 use crate::store::tables::{credentials, memories};
 use crate::store::tx::{Staged, StoreError, Tx};
-use crate::store::vault::{Published, Vault};
+use crate::store::vault::Vault;
 use crate::store::writer::{Ended, JobEnd, Unavailable};
 
 /// What the audit log will tell of a request beside who and what.
@@ -37,7 +36,7 @@ pub struct Call {
     /// The operation, drawn by the server.
     pub operation: OperationId,
     /// The client's request id, already in the form the log takes.
-    pub rid: Option<String>,
+    pub rid: Option<RequestId>,
     /// Where from.
     pub ip: Option<IpAddr>,
     /// The program that asks.
@@ -123,35 +122,23 @@ pub struct Access<'t, A: Action> {
     grant: Grant<A>,
     who: &'t Principal,
     vault: &'t Vault,
-    tx: &'t mut Tx<'t>,
+    tx: Tx<'t>,
 }
 
-impl<A: Action> Access<'_, A> {
+impl<'t, A: Action> Access<'t, A> {
     /// What the grant is for.
     pub fn target(&self) -> A::Target {
         self.grant.target()
     }
 
     /// Who was granted it.
-    pub fn who(&self) -> &Principal {
+    pub fn who(&self) -> &'t Principal {
         self.who
     }
-}
 
-impl<'t, A: Action> Access<'t, A> {
-    /// The view, for the tables.
-    pub(in crate::store) fn tx(&self) -> &Tx<'t> {
-        self.tx
-    }
-
-    /// The view, for tables that note or stage.
-    pub(in crate::store) fn tx_mut(&mut self) -> &mut Tx<'t> {
-        self.tx
-    }
-
-    /// The vault, for the index.
-    pub(in crate::store) fn vault(&self) -> &'t Vault {
-        self.vault
+    /// The time of this work.
+    pub fn now(&self) -> Timestamp {
+        self.tx.now
     }
 
     /// Puts a number into the entry that is not the number of ids noted.
@@ -159,9 +146,24 @@ impl<'t, A: Action> Access<'t, A> {
         self.tx.counted = Some(n);
     }
 
-    /// The time of this work.
-    pub fn now(&self) -> crate::base::time::Timestamp {
-        self.tx.now
+    /// Adds a detail to the entry.
+    pub fn detail(&mut self, detail: Detail) {
+        self.tx.details.set(detail);
+    }
+
+    /// The view, for the tables.
+    pub(in crate::store) fn tx(&self) -> &Tx<'t> {
+        &self.tx
+    }
+
+    /// The view, for tables that note or stage.
+    pub(in crate::store) fn tx_mut(&mut self) -> &mut Tx<'t> {
+        &mut self.tx
+    }
+
+    /// The vault, for the index and the log.
+    pub(in crate::store) fn vault(&self) -> &'t Vault {
+        self.vault
     }
 }
 
@@ -192,14 +194,14 @@ impl Vault {
     ///
     /// Errors: the store cannot be read.
     pub fn admit(&self, token: &str) -> Result<Admission, Unavailable> {
-        let verifier = verifier(self.keys().pepper(), token);
-        if let Some(key) = self.static_key(&verifier) {
-            return Ok(Admission::Principal(key));
+        let verifier = Verifier::of(self.keys().pepper(), token);
+        if let Some(key) = self.static_keys().find(&verifier) {
+            return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key)));
         }
         let published = self.published()?;
         let tx = self.reading(&published);
         let found = (|| -> Result<Option<StoredCredential>, StoreError> {
-            let Some((tenant, id)) = credentials::find(&tx, &verifier)? else { return Ok(None) };
+            let Some((tenant, id)) = credentials::find(&tx, &verifier.0)? else { return Ok(None) };
             credentials::stored(&tx, tenant, id)
         })();
         match found.map_err(|_| Unavailable::Latched)? {
@@ -226,12 +228,11 @@ impl Vault {
         }
         for _ in 0..limits::READ_ATTEMPTS_MAX {
             let published = self.published().map_err(Refused::Unavailable)?;
-            let mut tx = self.reading(&published);
-            let mut draft = Draft::new(who, call, A::NAME, A::PHI, target.into());
-            let found = perform::<A, T, E>(self, who, target, &mut tx, |access| work(access));
-            conclude(&mut draft, &found, tx, call);
-            match self.append(draft, published.generation) {
-                Ok(Ended::Durable(index)) => return settle(found, Receipt { index }),
+            let done = perform::<A, T, E>(self, who, target, call, self.reading(&published), |access| work(access));
+            let generation = published.generation;
+            drop(published);
+            match self.append(who, call, done.entry, generation) {
+                Ok(Ended::Durable(index)) => return settle(done.found, Receipt { index }),
                 Ok(Ended::Stale) => {}
                 Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
             }
@@ -252,23 +253,14 @@ impl Vault {
         if self.space() != Space::Ample {
             return Err(Refused::Unavailable(Unavailable::NoSpace));
         }
-        if let Target::Scope(scope) = target.into() {
-            self.warm(scope);
-        }
         let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
         let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
-        let job = move |mut tx: Tx<'_>| -> JobEnd {
-            let mut draft = Draft::new(&principal, &request, A::NAME, A::PHI, target.into());
-            let found = perform::<A, T, E>(&vault, &principal, target, &mut tx, work);
-            let staged = match &found {
-                Found::Value(_) => std::mem::take(&mut tx.staged),
-                _ => Staged::default(),
-            };
-            conclude(&mut draft, &found, tx, &request);
-            *result.lock().expect("no code panics while it holds this lock") = Some(found);
-            JobEnd::Entry(draft, staged)
+        let job = move |tx: Tx<'_>| -> JobEnd {
+            let done = perform::<A, T, E>(&vault, &principal, target, &request, tx, work);
+            *result.lock().expect("no code panics while it holds this lock") = Some(done.found);
+            JobEnd::Entry(Box::new(done.entry), done.staged)
         };
-        match self.submit(Box::new(job), call.operation, who) {
+        match self.submit(Box::new(job), who, call) {
             Ok(Ended::Durable(index)) => {
                 let found = slot.lock().expect("no code panics while it holds this lock").take();
                 settle(found.unwrap_or(Found::Fault), Receipt { index })
@@ -280,121 +272,145 @@ impl Vault {
 
     /// Records a refusal that came before any verb was tried (schema, route, role), and waits until the entry is durable.
     pub fn record(&self, who: &Principal, call: &Call, op: &'static str, reason: Reason, status: u16) -> Result<Receipt, Unavailable> {
-        let mut draft = Draft::new(who, call, op, false, Target::Instance);
-        draft.refuse(reason, status);
+        let mut entry = opened(who, call, op, false);
+        entry.refuse(reason, status);
         let generation = self.published()?.generation;
-        match self.append(draft, generation)? {
+        match self.append(who, call, entry, generation)? {
             Ended::Durable(index) => Ok(Receipt { index }),
             Ended::Stale => Err(Unavailable::Busy),
         }
     }
 }
 
-/// Checks the credential again, loads facts, decides, and works under `catch_unwind`.
+/// What came of work, with its entry and what it staged.
+struct Done<T, E> {
+    found: Found<T, E>,
+    entry: Entry,
+    staged: Staged,
+}
+
+/// The audit entry of a request, opened before anything is decided.
+fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
+    let actor = match who.role() {
+        Role::User => Actor { behalf: Vec::new(), id: Some(who.user().into()), kind: ActorKind::User, vendor: None },
+        Role::Agent(vendor) => {
+            Actor { behalf: vec![who.user().into()], id: None, kind: ActorKind::Agent, vendor: Word::parse(vendor.name()) }
+        }
+        Role::System(name) => Actor { vendor: Word::parse(name), ..Actor::SYSTEM },
+    };
+    let mut entry = Entry::new(op, actor);
+    entry.cred = audit_credential(who.credential());
+    entry.tenant = Some(who.tenant());
+    entry.role = Some(match who.role() {
+        Role::User if who.is_admin() => Word::of("admin"),
+        Role::User => Word::of("user"),
+        Role::Agent(_) => Word::of("agent"),
+        Role::System(_) => Word::of("system"),
+    });
+    entry.phi = phi;
+    entry.rid = call.rid.clone();
+    entry.ip = call.ip;
+    entry.device = Some(call.device);
+    entry.opid = Some(call.operation);
+    entry
+}
+
+/// How the audit log names a credential.
+pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
+    match credential {
+        CredentialRef::Stored(id) => Some(audit::Credential::Stored(*id)),
+        CredentialRef::Static { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
+        CredentialRef::None => None,
+    }
+}
+
+/// Checks the credential again, loads facts, decides, works under `catch_unwind`, and writes into the entry how it ended.
 fn perform<A: Action, T, E: Fault>(
     vault: &Vault,
     who: &Principal,
     target: A::Target,
-    tx: &mut Tx<'_>,
+    call: &Call,
+    tx: Tx<'_>,
     work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
-) -> Found<T, E> {
-    let decided = (|| -> Result<_, StoreError> {
-        if !standing(tx, who)? {
-            return Ok(None);
-        }
-        let facts = facts(vault, tx, who, target.into())?;
-        Ok(Some(decide::<A>(who, target, &facts)))
-    })();
-    let grant = match decided {
-        Err(error) => return Found::Work(E::from(error)),
-        Ok(None) => return Found::Revoked,
+) -> Done<T, E> {
+    let mut entry = opened(who, call, A::NAME, A::PHI);
+    let mut staged = Staged::default();
+    let found = match decided::<A>(vault, &tx, who, target) {
+        Err(error) => Found::Work(E::from(error)),
+        Ok(None) => Found::Revoked,
         Ok(Some(Err(denied))) => {
-            if let Target::Memory(id) = target.into()
-                && denied.relation != Relation::Absent
-            {
-                tx.note(id.bytes());
+            if let (Target::Memory(id), true) = (target.into(), denied.relation != Relation::Absent) {
+                touched(&mut entry, A::RESOURCE, vec![*id.bytes()], Vec::new(), None);
             }
-            return Found::Denied(denied);
+            Found::Denied(denied)
         }
-        Ok(Some(Ok(grant))) => grant,
-    };
-    let worked: Result<Result<T, E>, Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(|| run(vault, who, grant, tx, work)));
-    match worked {
-        Ok(Ok(value)) => Found::Value(value),
-        Ok(Err(error)) => Found::Work(error),
-        Err(_) => Found::Fault,
-    }
-}
-
-/// Lends the view to an `Access` for the time of the work.
-fn run<A: Action, T, E: Fault>(
-    vault: &Vault,
-    who: &Principal,
-    grant: Grant<A>,
-    tx: &mut Tx<'_>,
-    work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
-) -> Result<T, E> {
-    // The view is moved into the access's lifetime and back, so that work cannot keep it.
-    let mut lent = Tx::new(tx.reader, tx.keys, tx.common, tx.now, tx.committed);
-    lent.recents = tx.recents;
-    let result = {
-        let mut inner = lent;
-        let result = work_on(vault, who, grant, &mut inner, work);
-        tx.staged = std::mem::take(&mut inner.staged);
-        tx.noted = std::mem::take(&mut inner.noted);
-        tx.subjects = std::mem::take(&mut inner.subjects);
-        tx.counted = inner.counted;
-        result
-    };
-    result
-}
-
-fn work_on<'t, A: Action, T, E: Fault>(
-    vault: &'t Vault,
-    who: &'t Principal,
-    grant: Grant<A>,
-    tx: &'t mut Tx<'t>,
-    work: impl for<'x> FnOnce(&mut Access<'x, A>) -> Result<T, E>,
-) -> Result<T, E> {
-    work(&mut Access { grant, who, vault, tx })
-}
-
-/// Whether the principal's credential still stands in this view.
-fn standing(tx: &Tx<'_>, who: &Principal) -> Result<bool, StoreError> {
-    match who.credential() {
-        CredentialRef::Stored(id) => Ok(who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref())),
-        CredentialRef::Static(_) | CredentialRef::None => Ok(true),
-    }
-}
-
-/// What policy must know of the target, from the view in which the work will run.
-fn facts(vault: &Vault, tx: &Tx<'_>, who: &Principal, target: Target) -> Result<Facts, StoreError> {
-    match target {
-        Target::Memory(id) => memories::facts(tx, who.tenant(), id),
-        Target::Credential(id) => {
-            Ok(Facts::Holder(credentials::stored(tx, who.tenant(), id)?.filter(|row| row.revoked_at.is_none()).map(|row| (row.tenant, row.user))))
+        Ok(Some(Ok(grant))) => {
+            // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
+            let mut access = Access { grant, who, vault, tx };
+            let worked = catch_unwind(AssertUnwindSafe(|| work(&mut access)));
+            let tx = access.tx;
+            touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
+            entry.det = tx.details;
+            match worked {
+                Ok(Ok(value)) => {
+                    staged = tx.staged;
+                    Found::Value(value)
+                }
+                Ok(Err(error)) => Found::Work(error),
+                Err(_) => Found::Fault,
+            }
         }
-        Target::Operation(id) => vault.operation_holder(tx, who, id),
-        Target::Scope(_) | Target::Person(_) | Target::Instance => Ok(Facts::None),
-    }
-}
-
-/// Writes into the entry how it ended.
-fn conclude<T, E: Fault>(draft: &mut Draft, found: &Found<T, E>, tx: Tx<'_>, call: &Call) {
-    match found {
-        Found::Value(_) => draft.succeed(call.ok_status),
+    };
+    match &found {
+        Found::Value(_) => entry.status = call.ok_status,
         Found::Denied(denied) => {
             let (reason, status) = denial(denied);
-            draft.deny(reason, status);
+            entry.refuse(reason, status);
         }
         Found::Work(error) => {
             let (reason, status) = error.audit();
-            draft.refuse(reason, status);
+            entry.refuse(reason, status);
+            entry.decision = Decision::Allow;
         }
-        Found::Fault => draft.end(Outcome::Error, Some(Reason::Panic), 500),
-        Found::Revoked => draft.deny(Reason::RevokedCredential, 401),
+        Found::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
+        Found::Revoked => entry.refuse(Reason::RevokedCredential, 401),
     }
-    draft.touched(tx.noted, tx.subjects, tx.counted);
+    Done { found, entry, staged }
+}
+
+/// The decision in this view; `None` if the credential does not stand any more.
+fn decided<A: Action>(
+    vault: &Vault,
+    tx: &Tx<'_>,
+    who: &Principal,
+    target: A::Target,
+) -> Result<Option<Result<Grant<A>, Denied>>, StoreError> {
+    let standing = match who.credential() {
+        CredentialRef::Stored(id) => who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref()),
+        CredentialRef::Static { .. } | CredentialRef::None => true,
+    };
+    if !standing {
+        return Ok(None);
+    }
+    let facts = match target.into() {
+        Target::Memory(id) => memories::facts(tx, who.tenant(), id)?,
+        Target::Credential(id) => {
+            let row = credentials::stored(tx, who.tenant(), id)?.filter(|row| row.revoked_at.is_none());
+            Facts::Holder(row.map(|row| (row.tenant, row.user)))
+        }
+        Target::Operation(id) => vault.operation_facts(tx, who, id)?,
+        Target::Scope(_) | Target::Person(_) | Target::Instance => Facts::None,
+    };
+    Ok(Some(decide::<A>(who, target, &facts)))
+}
+
+/// Writes into the entry which records were touched or returned.
+fn touched(entry: &mut Entry, kind: &'static str, ids: Vec<[u8; 16]>, subjects: Vec<SubjectId>, counted: Option<u64>) {
+    entry.n = counted.unwrap_or_else(|| u64::try_from(ids.len()).expect("a list's length fits 64 bits"));
+    if !ids.is_empty() {
+        entry.res = Some(Resource { ids: ids.into_iter().map(|id| Id::from(MemoryId::from_bytes(id))).collect(), kind: Word::of(kind) });
+    }
+    entry.subjects = subjects;
 }
 
 fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Refused<E>> {
@@ -404,12 +420,5 @@ fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Ref
         Found::Work(error) => Err(Refused::Work(error, receipt)),
         Found::Fault => Err(Refused::Fault(receipt)),
         Found::Revoked => Err(Refused::Revoked(receipt)),
-    }
-}
-
-impl Vault {
-    /// A view of a published snapshot.
-    fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
-        Tx::new(&published.snapshot, self.keys(), self.common(), self.clock().now(), true)
     }
 }

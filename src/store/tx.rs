@@ -7,6 +7,7 @@
 //! - A `get` sees the work's own staged puts; a range does not.
 //! - Field keys enter the cache only once the DEK they come from is committed.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::{Arc, RwLock};
@@ -19,7 +20,9 @@ use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Key;
 use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
-use crate::store::index::Change;
+use crate::audit::Details;
+use crate::store::recent::Recents;
+use crate::store::tables::memories::IndexChange;
 
 /// The stored data could not be read or understood: nothing the client did.
 #[derive(Debug, thiserror::Error)]
@@ -91,9 +94,9 @@ pub struct Staged {
     /// Key in COUNTS, difference.
     pub counts: Vec<(Vec<u8>, i64)>,
     /// What the search index must learn after the commit.
-    pub index: Vec<(Scope, Change)>,
-    /// Look-alike digests to remember after the commit (`None` forgets the memory).
-    pub recent: Vec<(Scope, [u8; 16], Option<(MemoryId, Timestamp)>)>,
+    pub index: Vec<(Scope, IndexChange)>,
+    /// Look-alike digests to remember.
+    pub recent: Vec<(Scope, [u8; 16], MemoryId, Timestamp)>,
     /// Whether credentials changed, so that reads under way must be decided anew.
     pub credentials_changed: bool,
 }
@@ -118,12 +121,16 @@ pub struct Tx<'t> {
     pub subjects: Vec<SubjectId>,
     /// Number for the audit entry where it is not the number of ids noted.
     pub counted: Option<u64>,
+    /// Details for the audit entry.
+    pub details: Details,
+    /// Digests of recent writes; the writer has them, a reader does not.
+    pub recents: Option<&'t RefCell<Recents>>,
 }
 
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None }
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), recents: None }
     }
 
     /// The value of `key`, own staged changes included.
@@ -138,6 +145,14 @@ impl<'t> Tx<'t> {
     pub fn prefix(&self, table: Table, prefix: &[u8]) -> Result<Range<'t>, StoreError> {
         let end = super::tables::after(prefix);
         Ok(self.reader.range(table, Bound::Included(prefix), Bound::Excluded(&end))?)
+    }
+
+    /// The newest recent write with this look-alike digest, if there is one.
+    pub fn recent(&self, scope: Scope, digest: &[u8; 16]) -> Result<Option<MemoryId>, StoreError> {
+        match self.recents {
+            Some(recents) => recents.borrow_mut().find(self.reader, scope, digest, self.now),
+            None => Ok(None),
+        }
     }
 
     /// Stages a row.

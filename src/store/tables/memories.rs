@@ -14,6 +14,7 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
+use zeroize::Zeroizing;
 
 use crate::base::codec::CodecError;
 use crate::base::id::{MemoryId, SubjectId, TenantId};
@@ -24,7 +25,8 @@ use crate::crypto::hash::hmac_sha256;
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::policy::{Facts, MemoryFacts};
 use crate::store::gate::Access;
-use crate::store::index::{Change, Doc, Visibility};
+use crate::store::index::indexes::Change;
+use crate::store::index::scope::{Doc, Visibility};
 use crate::store::phi::Phi;
 use crate::store::tables::{Bytes, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
 use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
@@ -385,26 +387,81 @@ fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow, part: 
     })
 }
 
+/// A committed change as the search index must learn it; the text is wiped when dropped.
+pub enum IndexChange {
+    /// The memory is now this.
+    Put(Box<IndexText>),
+    /// The memory is gone, or in the trash.
+    Remove(MemoryId),
+}
+
 /// What the search index keeps of a memory.
-fn doc(memory: &Memory) -> Doc {
-    let text = &memory.text;
-    Doc {
-        id: memory.id,
-        created_at: memory.created_at,
-        title: text.title.inner().to_owned(),
-        content: text.content.inner().to_owned(),
-        tags: text.tags.iter().map(|tag| tag.inner().to_owned()).collect(),
-        speaker: text.speaker.as_ref().map(|s| s.inner().to_owned()),
-        run: text.run_id.as_ref().map(|s| s.inner().to_owned()),
-        origin: memory.origin.clone(),
-        vendors: if memory.allowed_vendors.iter().any(|v| v == "*") {
-            Visibility::All
-        } else {
-            Visibility::Vendors(memory.allowed_vendors.clone())
-        },
-        parent: memory.parent,
-        subject: memory.subject,
-        occurred_at: memory.occurred_at,
+pub struct IndexText {
+    id: MemoryId,
+    created_at: Timestamp,
+    title: Zeroizing<String>,
+    content: Zeroizing<String>,
+    tags: Zeroizing<Vec<String>>,
+    speaker: Option<Zeroizing<String>>,
+    run: Option<Zeroizing<String>>,
+    origin: String,
+    vendors: Option<Vec<String>>,
+    kind: MemoryType,
+    parent: Option<MemoryId>,
+    subject: Option<SubjectId>,
+    occurred_at: Option<Timestamp>,
+}
+
+impl IndexText {
+    /// Of a memory that was opened.
+    pub fn of(memory: &Memory) -> Self {
+        let owned = |text: &Phi| Zeroizing::new(text.inner().to_owned());
+        let text = &memory.text;
+        Self {
+            id: memory.id,
+            created_at: memory.created_at,
+            title: owned(&text.title),
+            content: owned(&text.content),
+            tags: Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect()),
+            speaker: text.speaker.as_ref().map(owned),
+            run: text.run_id.as_ref().map(owned),
+            origin: memory.origin.clone(),
+            vendors: (!memory.allowed_vendors.iter().any(|v| v == "*")).then(|| memory.allowed_vendors.clone()),
+            kind: memory.kind,
+            parent: memory.parent,
+            subject: memory.subject,
+            occurred_at: memory.occurred_at,
+        }
+    }
+
+    /// As the index takes it.
+    pub fn doc(&self) -> Doc<'_> {
+        Doc {
+            id: self.id,
+            created_at: self.created_at,
+            title: &self.title,
+            content: &self.content,
+            tags: &self.tags,
+            speaker: self.speaker.as_ref().map(|text| text.as_str()),
+            run: self.run.as_ref().map(|text| text.as_str()),
+            origin: &self.origin,
+            vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
+            memory_type: self.kind as u8,
+            parent: self.parent,
+            subject: self.subject,
+            occurred_at: self.occurred_at,
+            live: true,
+        }
+    }
+}
+
+impl IndexChange {
+    /// As the index takes it.
+    pub fn change(&self) -> Change<'_> {
+        match self {
+            IndexChange::Put(text) => Change::Put(text.doc()),
+            IndexChange::Remove(id) => Change::Remove(*id),
+        }
     }
 }
 
@@ -637,7 +694,7 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
     tx.note(id.bytes());
     tx.note_subject(subject);
     tx.staged.recent.push((scope, digest, id, created_at));
-    tx.staged.index.push((scope, Change::Put(doc(&memory))));
+    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
     Ok(memory)
 }
 
@@ -648,7 +705,7 @@ fn entity(tx: &Tx<'_>, tenant: TenantId, kind: &str, text: &Phi) -> [u8; 16] {
 
 /// If a recent live memory has this digest: unites the tags, writes a version, and gives it back.
 fn unite(tx: &mut Tx<'_>, scope: Scope, digest: [u8; 16], new: &NewMemory) -> Result<Option<Memory>, StoreError> {
-    let Some((id, _)) = tx.recent(scope, &digest)? else { return Ok(None) };
+    let Some(id) = tx.recent(scope, &digest)? else { return Ok(None) };
     let Some(old) = MemoryRow::read(tx, scope.tenant, id)? else { return Ok(None) };
     if old.digest != digest || old.deleted_at.is_some() || old.owner != scope.owner || old.parent.is_some() {
         return Ok(None);
@@ -711,7 +768,7 @@ fn replace_row(
     };
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    tx.staged.index.push((scope, Change::Put(doc(&memory))));
+    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
     Ok(memory)
 }
 
@@ -766,7 +823,7 @@ fn shift<A: Writes + Action<Target = MemoryId>>(
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
-    let change = if deleted_at.is_some() { Change::Remove(id) } else { Change::Put(doc(&memory)) };
+    let change = if deleted_at.is_some() { IndexChange::Remove(id) } else { IndexChange::Put(Box::new(IndexText::of(&memory))) };
     tx.staged.index.push((old.scope(tenant), change));
     Ok(Some(memory))
 }
@@ -786,7 +843,7 @@ fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -
     tx.delete(MEMORIES, memory_key(tenant, id));
     tx.note(id.bytes());
     tx.note_subject(old.subject);
-    tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
+    tx.staged.index.push((old.scope(tenant), IndexChange::Remove(id)));
     Ok(())
 }
 
@@ -829,11 +886,6 @@ pub fn chunk<A: Reads + Action<Target = Scope>>(
         last = Some((at, id));
     }
     Ok((found, last))
-}
-
-/// What the index keeps of these memories.
-pub(in crate::store) fn docs(memories: &[Memory]) -> Vec<Doc> {
-    memories.iter().map(doc).collect()
 }
 
 /// Digests of the scope's newest memories since `since`, oldest first, at most `most`: what look-alikes are compared with.
