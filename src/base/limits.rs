@@ -102,6 +102,26 @@ pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Look-alikes are merged only when the older one was made within this time.
 pub const MERGE_WINDOW: Duration = Duration::from_secs(48 * 3600);
 
+// --- keys and the file (DESIGN 3) ---
+/// Shortest key file or credential: 256 bits, if its bytes are random.
+pub const KEK_BYTES_MIN: usize = 32;
+/// Longest key file, credential or passphrase file that is read.
+pub const KEK_BYTES_MAX: usize = 64 * 1024;
+/// Key slots of one file.
+pub const KEY_SLOTS: usize = 8;
+/// Argon2id memory a stored slot may ask for, in KiB.
+pub const ARGON2_KIB_MAX: u32 = 1024 * 1024;
+/// Argon2id passes a stored slot may ask for.
+pub const ARGON2_PASSES_MAX: u32 = 10;
+/// Argon2id lanes a stored slot may ask for.
+pub const ARGON2_LANES_MAX: u32 = 4;
+/// Disk space held ahead of need behind the data file.
+pub const RESERVE_BYTES: u64 = RESERVE_WRITE_BYTES + RESERVE_STEP_BYTES;
+/// How much of the reserve is given up at a time when the disk is full.
+pub const RESERVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
+/// Logical size of the store: what 20-bit region and page numbers of the B-tree can address.
+pub const STORE_BYTES_MAX: u64 = 1 << 52;
+
 // A whole batch of the largest writes must fit the space that a write may still use.
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
