@@ -441,3 +441,261 @@ pub fn verify_consistency(old: u64, old_root: &Hash, new: u64, new_root: &Hash, 
     }
     last == 0 && old_node == *old_root && new_node == *new_root
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use ct_merkle::digest;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::base::hex;
+
+    /// A store of full tiles, and an appender beside it.
+    #[derive(Default)]
+    struct Log {
+        tiles: HashMap<(u8, u64), Vec<u8>>,
+        leaves: Vec<Hash>,
+        appender: Appender,
+    }
+
+    impl Tiles for HashMap<(u8, u64), Vec<u8>> {
+        type Error = ();
+
+        fn tile(&self, level: u8, index: u64) -> Result<Vec<u8>, ()> {
+            self.get(&(level, index)).cloned().ok_or(())
+        }
+    }
+
+    impl Log {
+        fn of(lines: impl IntoIterator<Item = Vec<u8>>) -> Self {
+            let mut log = Self::default();
+            lines.into_iter().for_each(|line| log.push(leaf_hash(&line)));
+            log
+        }
+
+        fn numbered(size: u64) -> Self {
+            Self::of((0..size).map(|i| i.to_be_bytes().to_vec()))
+        }
+
+        fn push(&mut self, leaf: Hash) {
+            let mut full = Vec::new();
+            self.appender.append(leaf, &mut full);
+            self.leaves.push(leaf);
+            for tile in full {
+                assert_eq!(tile.bytes.len(), TILE_BYTES);
+                assert_eq!(self.tiles.insert((tile.level, tile.index), tile.bytes), None, "a tile is stored once");
+            }
+        }
+
+        fn tree(&self) -> Tree<'_, HashMap<(u8, u64), Vec<u8>>> {
+            let tail = self.leaves[self.leaves.len() / 256 * 256..].to_vec();
+            Tree::new(&self.tiles, self.leaves.len() as u64, tail).unwrap()
+        }
+    }
+
+    /// SHA-256 in the shape that `ct-merkle` asks for.
+    #[derive(Clone)]
+    struct Sha(aws_lc_rs::digest::Context);
+
+    impl Default for Sha {
+        fn default() -> Self {
+            Self(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+        }
+    }
+    impl digest::HashMarker for Sha {}
+    impl digest::OutputSizeUser for Sha {
+        type OutputSize = digest::consts::U32;
+    }
+    impl digest::Update for Sha {
+        fn update(&mut self, data: &[u8]) {
+            self.0.update(data);
+        }
+    }
+    impl digest::FixedOutput for Sha {
+        fn finalize_into(self, out: &mut digest::Output<Self>) {
+            out.copy_from_slice(self.0.finish().as_ref());
+        }
+    }
+
+    type Oracle = ct_merkle::mem_backed_tree::MemoryBackedTree<Sha, [u8; 8]>;
+
+    /// MTH of RFC 6962 section 2.1, word for word.
+    fn mth(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => sha256(&[]),
+            [leaf] => *leaf,
+            _ => {
+                let k = leaves.len().next_power_of_two() / 2;
+                node_hash(&mth(&leaves[..k]), &mth(&leaves[k..]))
+            }
+        }
+    }
+
+    fn hash(value: &Value) -> Hash {
+        hex::decode(value.as_str().unwrap()).unwrap().try_into().unwrap()
+    }
+
+    fn hashes(value: &Value) -> Vec<Hash> {
+        value.as_array().unwrap().iter().map(hash).collect()
+    }
+
+    #[test]
+    fn the_published_tree_has_its_roots_and_proofs() {
+        let vector: Value = serde_json::from_str(include_str!("../../tests/vectors/rfc6962/ct.json")).unwrap();
+        let lines = vector["leaves"].as_array().unwrap().iter().map(|leaf| hex::decode(leaf.as_str().unwrap()).unwrap());
+        let (log, roots) = (Log::of(lines), hashes(&vector["roots"]));
+        let tree = log.tree();
+        for (size, root) in (0..).zip(&roots) {
+            assert_eq!(tree.root(size), Ok(*root));
+        }
+        for case in vector["inclusion"].as_array().unwrap() {
+            let (index, size) = (case["index"].as_u64().unwrap(), case["size"].as_u64().unwrap());
+            assert_eq!(tree.inclusion(index, size), Ok(hashes(&case["proof"])));
+        }
+        for case in vector["consistency"].as_array().unwrap() {
+            let (old, new) = (case["old"].as_u64().unwrap(), case["new"].as_u64().unwrap());
+            assert_eq!(tree.consistency(old, new), Ok(hashes(&case["proof"])));
+        }
+    }
+
+    #[test]
+    fn every_proof_of_every_small_tree_holds_and_no_changed_one_does() {
+        const N: u64 = 20;
+        let log = Log::numbered(N);
+        let (tree, leaves) = (log.tree(), &log.leaves);
+        let roots: Vec<Hash> = (0..=leaves.len()).map(|size| mth(&leaves[..size])).collect();
+        let root = |size: u64| &roots[size as usize];
+        // A changed proof: each hash flipped, one dropped, one added.
+        let changes = |proof: &[Hash]| {
+            let flipped = (0..proof.len()).map(|i| {
+                let mut proof = proof.to_vec();
+                proof[i][0] ^= 1;
+                proof
+            });
+            let longer = [proof, &[[0; 32]]].concat();
+            let shorter = proof.split_last().map(|(_, rest)| rest.to_vec());
+            flipped.chain([longer]).chain(shorter).collect::<Vec<_>>()
+        };
+        for size in 0..=N {
+            assert_eq!(tree.root(size).as_ref(), Ok(root(size)));
+            for index in 0..size {
+                let (proof, leaf) = (tree.inclusion(index, size).unwrap(), &leaves[index as usize]);
+                assert!(verify_inclusion(leaf, index, size, &proof, root(size)));
+                assert!(!verify_inclusion(&[0; 32], index, size, &proof, root(size)));
+                for other in (0..=N + 1).filter(|other| *other != index) {
+                    assert!(!verify_inclusion(leaf, other, size, &proof, root(size)), "{index} as {other} of {size}");
+                }
+                assert!(changes(&proof).iter().all(|proof| !verify_inclusion(leaf, index, size, proof, root(size))));
+            }
+            for old in 0..=size {
+                let proof = tree.consistency(old, size).unwrap();
+                assert!(verify_consistency(old, root(old), size, root(size), &proof), "{old} to {size}");
+                assert!(!verify_consistency(old, &[0; 32], size, root(size), &proof));
+                assert!(old == 0 || !verify_consistency(old, root(old), size, &[0; 32], &proof));
+                assert!(changes(&proof).iter().all(|proof| !verify_consistency(old, root(old), size, root(size), proof)));
+
+                let range = tree.range(old, size, N).unwrap();
+                let mut span = Span::starting(old);
+                leaves[old as usize..size as usize].iter().for_each(|leaf| span.push(*leaf, |_, _| {}));
+                assert_eq!(span.root(N, &range).as_ref(), Some(root(N)), "{old}..{size}");
+                assert!(changes(&range).iter().all(|proof| span.root(N, proof).as_ref() != Some(root(N))));
+                assert_eq!(range.is_empty(), (old, size) == (0, N));
+            }
+        }
+        assert_eq!(tree.inclusion(N, N), Err(TreeError::Outside));
+        assert_eq!(tree.consistency(1, N + 1), Err(TreeError::Outside));
+        assert_eq!(tree.range(0, 1, N + 1), Err(TreeError::Outside));
+    }
+
+    #[test]
+    fn roots_and_proofs_at_tile_borders_equal_an_independent_implementation() {
+        let (mut log, mut oracle) = (Log::default(), Oracle::new());
+        for size in 1..=65_600u64 {
+            let line = size.to_be_bytes();
+            log.push(leaf_hash(&line));
+            oracle.push(line);
+            if ![1, 2, 3, 7, 255, 256, 257, 511, 512, 513, 1000, 65_279, 65_535, 65_536, 65_537, 65_600].contains(&size) {
+                continue;
+            }
+            let (tree, root) = (log.tree(), log.appender.root());
+            assert_eq!(oracle.root().as_bytes()[..], root, "root of {size}");
+            assert_eq!(tree.root(size), Ok(root));
+            assert_eq!(oracle.len(), log.appender.size());
+            for index in [0, 1, size / 3, size / 2, size.saturating_sub(256), size - 1].into_iter().filter(|index| *index < size) {
+                let proof = tree.inclusion(index, size).unwrap();
+                assert_eq!(oracle.prove_inclusion(index as usize).as_bytes(), proof.concat(), "{index} of {size}");
+                assert!(verify_inclusion(&log.leaves[index as usize], index, size, &proof, &root));
+                let old = index + 1;
+                let proof = tree.consistency(old, size).unwrap();
+                assert!(verify_consistency(old, &tree.root(old).unwrap(), size, &root, &proof));
+                if old < size {
+                    assert_eq!(oracle.prove_consistency((size - old) as usize).as_bytes(), proof.concat(), "{old} to {size}");
+                }
+                let mut span = Span::starting(index);
+                let end = (index + 300).min(size);
+                log.leaves[index as usize..end as usize].iter().for_each(|leaf| span.push(*leaf, |_, _| {}));
+                assert_eq!(span.root(size, &tree.range(index, end, size).unwrap()), Some(root), "{index}..{end} of {size}");
+            }
+            let again = Appender::load(&tree).unwrap();
+            let levels = |appender: &Appender| {
+                let mut levels = appender.unfilled.clone();
+                levels.truncate(levels.iter().rposition(|level| !level.is_empty()).map_or(0, |last| last + 1));
+                levels
+            };
+            assert_eq!((again.size(), again.root(), levels(&again)), (size, root, levels(&log.appender)));
+        }
+        assert_eq!(log.tiles.len(), 256 + 1);
+    }
+
+    #[test]
+    fn a_reloaded_appender_fills_the_same_tiles() {
+        for size in [0, 1, 255, 256, 300, 65_535] {
+            let mut log = Log::numbered(size);
+            let mut again = Appender::load(&log.tree()).unwrap();
+            for leaf in 0..600u32 {
+                let leaf = leaf_hash(&leaf.to_be_bytes());
+                let mut full = Vec::new();
+                assert_eq!(again.append(leaf, &mut full), log.leaves.len() as u64);
+                log.push(leaf);
+                assert!(full.iter().all(|tile| log.tiles[&(tile.level, tile.index)] == tile.bytes));
+                assert_eq!(again.root(), log.appender.root());
+            }
+        }
+    }
+
+    #[test]
+    fn an_abandoned_batch_leaves_no_trace() {
+        let log = Log::numbered(300);
+        let mut staged = log.appender.clone();
+        (0..400u32).for_each(|leaf| _ = staged.append(leaf_hash(&leaf.to_be_bytes()), &mut Vec::new()));
+        drop(staged);
+        assert_eq!((log.appender.size(), log.appender.root()), (300, mth(&log.leaves)));
+    }
+
+    #[test]
+    fn missing_and_damaged_tiles_are_errors() {
+        let mut log = Log::numbered(600);
+        log.tiles.get_mut(&(0, 1)).unwrap().pop();
+        assert_eq!(log.tree().root(600), Err(TreeError::Damaged { level: 0, index: 1 }));
+        log.tiles.remove(&(0, 1));
+        assert_eq!(log.tree().root(600), Err(TreeError::Store(())));
+        assert!(Tree::new(&log.tiles, 600, Vec::new()).is_none());
+    }
+
+    #[test]
+    fn hostile_sizes_and_proofs_end_without_panic() {
+        let numbers = [0, 1, 2, 255, 1 << 32, (1 << 53) - 1, u64::MAX - 1, u64::MAX];
+        for length in [0, 1, 63, 64, 65, 128, 200] {
+            let proof = vec![[7; 32]; length];
+            for a in numbers {
+                for b in numbers {
+                    assert!(!verify_inclusion(&[1; 32], a, b, &proof, &[2; 32]));
+                    assert!(a == b || !verify_consistency(a, &[1; 32], b, &[2; 32], &proof));
+                    assert_ne!(Span::starting(a).root(b, &proof), Some([2; 32]));
+                }
+            }
+        }
+    }
+}
