@@ -564,6 +564,28 @@ mod tests {
     }
 
     #[test]
+    fn every_route_names_each_key_once_and_its_defaults_pass() {
+        for schema in crate::api::docs::ROUTES.iter().flat_map(|route| [route.body, route.query]).flatten() {
+            let names: std::collections::BTreeSet<_> = schema.fields.iter().map(|field| field.name).collect();
+            assert_eq!(names.len(), schema.fields.len());
+            for (field, default) in schema.fields.iter().filter_map(|field| Some((field, field.default?))) {
+                assert!(!field.required && field.kind.check(&mut default.value(), false).is_ok(), "{}", field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_origin_is_a_word() {
+        let check = |origin: &str| {
+            let memory = json!({ "title": "t", "content": "c", "tags": [], "allowed_vendors": ["*"], "origin": origin });
+            refusal(&inputs::AGENT_CREATE, memory, true)
+        };
+        assert_eq!(check("my-tool_2.0"), "accepted");
+        assert_eq!(check("Jane Doe"), "body/origin must match pattern \"^[A-Za-z0-9._-]+$\"");
+        assert_eq!(check(""), "body/origin must NOT have fewer than 1 characters");
+    }
+
+    #[test]
     fn metadata_is_bounded_in_bytes_and_depth_and_never_coerced() {
         let mut fields = inputs::CREATE.check(Part::Body, Some(memory("metadata", json!({ "n": 1, "x": null }))), true).unwrap();
         assert_eq!(fields.map("metadata").map(Value::Object), Some(json!({ "n": 1, "x": null })));

@@ -84,7 +84,7 @@ impl Throttle {
         Self {
             per_minute,
             seed: [u64::from_le_bytes(rng::array()), u64::from_le_bytes(rng::array())],
-            shards: (0..shards).map(|_| Mutex::new(vec![[FREE; WAYS]; SETS_PER_SHARD])).collect(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -98,6 +98,7 @@ impl Throttle {
         let (shard, set) = self.place(key);
         let mut sets = self.shards[shard].lock().expect("no code panics while it holds this lock");
         let ended = |window: &Window| window.used == 0 || now_ms.saturating_sub(window.opened_ms) >= WINDOW_MS;
+        sets.resize(SETS_PER_SHARD, [FREE; WAYS]); // the first time; nobody pays for a limit that is never reached for
         let windows = &mut sets[set];
         let at = windows.iter().position(|window| window.used > 0 && window.key == key).unwrap_or_else(|| {
             let rank = |window: &Window| if ended(window) { (0, 0) } else { (window.used, window.opened_ms) };

@@ -9,7 +9,7 @@
 //! - A name of a key (its prefix, `env:NAME#…`) does not help to guess it.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use zeroize::Zeroizing;
 
@@ -79,8 +79,14 @@ pub fn display_prefix(key: &str) -> &str {
 }
 
 /// What is stored in place of a key, and looked up.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Verifier(pub [u8; 32]);
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verifier")
+    }
+}
 
 impl Verifier {
     /// The verifier of `key`: HMAC-SHA-256(pepper, "credential", key).
