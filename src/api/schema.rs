@@ -113,7 +113,7 @@ struct Fault {
 
 type Checked = Result<(), Fault>;
 
-fn fault(text: impl Into<String>) -> Checked {
+fn fault<T>(text: impl Into<String>) -> Result<T, Fault> {
     Err(Fault { pointer: String::new(), text: text.into() })
 }
 
@@ -198,17 +198,20 @@ impl Kind {
         if coerce {
             self.coerce(value);
         }
-        match (self, value) {
-            (Self::Text { min, max, pattern }, Value::String(text)) => {
-                let chars = text.chars().count();
-                within(chars, *min, *max, "characters")?;
+        match self {
+            Self::Text { min, max, pattern } => {
+                let text = string(value)?;
+                within(text.chars().count(), *min, *max, "characters")?;
                 match pattern {
                     Some(pattern) if !(pattern.matches)(text) => fault(format!("must match pattern \"{}\"", pattern.source)),
                     _ => Ok(()),
                 }
             }
-            (Self::Text { .. } | Self::OneOf(_) | Self::Time, value) if !value.is_string() => fault("must be string"),
-            (Self::Integer { min, max }, value) => match value.as_number().and_then(whole) {
+            Self::OneOf(words) if words.contains(&string(value)?) => Ok(()),
+            Self::OneOf(_) => fault("must be equal to one of the allowed values"),
+            Self::Time if Timestamp::parse(string(value)?).is_some() => Ok(()),
+            Self::Time => fault("must match format \"date-time\""),
+            Self::Integer { min, max } => match value.as_number().and_then(whole) {
                 None => fault("must be integer"),
                 Some(n) if n < *min => fault(format!("must be >= {min}")),
                 Some(n) if n > *max => fault(format!("must be <= {max}")),
@@ -217,35 +220,30 @@ impl Kind {
                     Ok(())
                 }
             },
-            (Self::Boolean, Value::Bool(_)) => Ok(()),
-            (Self::Boolean, _) => fault("must be boolean"),
-            (Self::OneOf(words), value) if value.as_str().is_some_and(|text| words.contains(&text)) => Ok(()),
-            (Self::OneOf(_), _) => fault("must be equal to one of the allowed values"),
-            (Self::List { items, min, max }, Value::Array(values)) => {
+            Self::Boolean if value.is_boolean() => Ok(()),
+            Self::Boolean => fault("must be boolean"),
+            Self::List { items, min, max } => {
+                let Value::Array(values) = value else { return fault("must be array") };
                 within(values.len(), *min, *max, "items")?;
                 values.iter_mut().enumerate().try_for_each(|(i, item)| under(i, items.check(item, coerce)))
             }
-            (Self::List { .. }, _) => fault("must be array"),
-            (Self::Object(schema), Value::Object(map)) => schema.check_map(map, coerce),
-            (Self::Tagged { tag, variants }, Value::Object(map)) => {
+            Self::Object(schema) => schema.check_map(object(value)?, coerce),
+            Self::Tagged { tag, variants } => {
+                let map = object(value)?;
                 let word = map.get(*tag).and_then(Value::as_str);
                 match variants.iter().find(|(name, _)| Some(*name) == word) {
                     Some((_, schema)) => schema.check_map(map, coerce),
                     None => fault("must match exactly one schema in oneOf"),
                 }
             }
-            (Self::Free { bytes_max, depth_max }, value @ Value::Object(_)) => {
+            Self::Free { bytes_max, depth_max } => {
+                object(value)?;
                 if depth(value) > *depth_max {
                     return fault(format!("must NOT be nested deeper than {depth_max} levels"));
                 }
-                match serde_json::to_writer(Counter { left: *bytes_max }, value) {
-                    Ok(()) => Ok(()),
-                    Err(_) => fault(format!("must NOT have more than {bytes_max} bytes")),
-                }
+                let fits = serde_json::to_writer(Counter { left: *bytes_max }, value);
+                fits.or_else(|_| fault(format!("must NOT have more than {bytes_max} bytes")))
             }
-            (Self::Object(_) | Self::Tagged { .. } | Self::Free { .. }, _) => fault("must be object"),
-            (Self::Time, value) if value.as_str().and_then(Timestamp::parse).is_some() => Ok(()),
-            (Self::Text { .. } | Self::Time, _) => fault("must match format \"date-time\""),
         }
     }
 
@@ -266,6 +264,14 @@ impl Kind {
         };
         *value = replacement;
     }
+}
+
+fn string(value: &Value) -> Result<&str, Fault> {
+    value.as_str().map_or_else(|| fault("must be string"), Ok)
+}
+
+fn object(value: &mut Value) -> Result<&mut Map<String, Value>, Fault> {
+    value.as_object_mut().map_or_else(|| fault("must be object"), Ok)
 }
 
 fn within(count: usize, min: usize, max: usize, unit: &str) -> Checked {
