@@ -188,3 +188,89 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::Object(map))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_content_type_decides_how_a_body_is_read() {
+        let read_as = |content_type, bytes: &str| read(content_type, bytes.as_bytes());
+        for json_type in ["application/json", "application/json; charset=utf-8", " Application/JSON ;x=y"] {
+            assert_eq!(read_as(Some(json_type), r#"{"a":1}"#), Ok(Some(json!({ "a": 1 }))));
+            assert_eq!(read_as(Some(json_type), ""), Err(BodyError::Empty));
+            assert_eq!(read_as(Some(json_type), "\r\n"), Err(BodyError::Empty));
+        }
+        assert_eq!(read_as(Some("application/x-www-form-urlencoded"), "title=a+b&tags=x&tags=y"), Ok(Some(json!({ "title": "a b", "tags": ["x", "y"] }))));
+        for other in [None, Some(""), Some("text/plain"), Some("application/jsonp"), Some("multipart/form-data; boundary=x")] {
+            assert_eq!(read_as(other, r#"{"a":1}"#), Ok(None));
+        }
+    }
+
+    #[test]
+    fn json_with_two_readings_or_none_is_refused() {
+        for bad in [
+            &b"{"[..],
+            b"{}x",
+            b"{} {}",
+            b"{'a':1}",
+            b"{\"a\":01}",
+            b"{\"a\":NaN}",
+            b"{\"a\":Infinity}",
+            b"{\"a\":1e309}",
+            b"{\"a\":1,}",
+            b"\"\\ud800\"",
+            b"\"\\udc00\\ud800\"",
+            b"\"\\x41\"",
+            b"\"\xff\"",
+            b"\"\xed\xa0\x80\"",
+            b"\"\xc0\x80\"",
+            b"\xef\xbb\xbf{}",
+            b"\"raw\ncontrol\"",
+        ] {
+            assert_eq!(json(bad), Err(BodyError::NotJson), "{}", String::from_utf8_lossy(bad));
+        }
+        for twice in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"[{"b":{"a":1,"x":0,"a":2}}]"#] {
+            assert_eq!(json(twice.as_bytes()), Err(BodyError::RepeatedKey), "{twice}");
+        }
+        assert_eq!(json(br#"[{"a":1},{"a":2}]"#), Ok(json!([{ "a": 1 }, { "a": 2 }])));
+    }
+
+    #[test]
+    fn control_characters_written_as_escapes_are_text() {
+        assert_eq!(json(br#""\u0000\u001b\ud83e\udde0""#), Ok(json!("\0\u{1b}\u{1f9e0}")));
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_it_is_built() {
+        let nested = |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            assert!(json(nested(open, close, limits::JSON_DEPTH_MAX).as_bytes()).is_ok());
+            assert_eq!(json(nested(open, close, limits::JSON_DEPTH_MAX + 1).as_bytes()), Err(BodyError::TooDeep));
+            assert_eq!(json(open.repeat(100_000).as_bytes()), Err(BodyError::TooDeep));
+        }
+    }
+
+    #[test]
+    fn nesting_to_the_bound_fits_a_connection_thread() {
+        let text = format!("{}{}", r#"[{"a":"#.repeat(16), "1".to_owned() + &"}]".repeat(16));
+        let read = move || json(text.as_bytes()).is_ok();
+        let half = std::thread::Builder::new().stack_size(limits::CONNECTION_STACK_BYTES / 2).spawn(read).unwrap();
+        assert!(half.join().unwrap());
+    }
+
+    #[test]
+    fn a_form_is_unescaped_strictly() {
+        assert_eq!(form(""), Ok(json!({})));
+        assert_eq!(form("&&a&b=&=c&"), Ok(json!({ "a": "", "b": "", "": "c" })));
+        assert_eq!(form("tag=%C3%A9%2B%26&q=a=b"), Ok(json!({ "tag": "é+&", "q": "a=b" })));
+        assert_eq!(form("a=1&a=2&a=3"), Ok(json!({ "a": ["1", "2", "3"] })));
+        for bad in ["%", "a=%4", "a=%zz", "%ff=1", "a=%ed%a0%80"] {
+            assert_eq!(form(bad), Err(BodyError::NotForm), "{bad}");
+        }
+        assert!(form(&"a=1&".repeat(limits::FORM_PAIRS_MAX)).is_ok());
+        assert_eq!(form(&"a=1&".repeat(limits::FORM_PAIRS_MAX + 1)), Err(BodyError::NotForm));
+    }
+}

@@ -44,7 +44,7 @@ pub static ROUTES: &[RouteDoc] = &[
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY),
     row("GET", "/api/keys", "listKeys", "Keys, revoked ones included", Auth::User, ok("Keys")),
     row("DELETE", "/api/keys/:id", "revokeKey", "Revoke a key at once", Auth::User, ok("Revoked")),
-    //
+
     row("POST", "/memories", "createMemory", "Write a memory", Auth::User, created("Memory")).body(&inputs::CREATE),
     row("GET", "/memories/:id", "getMemory", "Read a memory, also from the trash", Auth::User, ok("Memory")),
     row("PUT", "/memories/:id", "putMemory", "Replace a memory; its past becomes a version", Auth::User, ok("Memory")).body(&inputs::UPDATE),
@@ -56,7 +56,7 @@ pub static ROUTES: &[RouteDoc] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")),
-    //
+
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST),
     row("GET", "/agent/memories/:id", "getMemoryById", "Read a memory", Auth::Any, ok("Memory")),
@@ -73,7 +73,7 @@ pub static ROUTES: &[RouteDoc] = &[
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories"))
         .body(&inputs::TERM_SEARCH),
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST),
-    //
+
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults"))
         .body(&inputs::SEARCH),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")),

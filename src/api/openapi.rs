@@ -108,10 +108,11 @@ fn responses(route: &RouteDoc) -> Value {
         (route.body.is_some() || route.query.is_some(), 400, "The request does not fit its schema; `error` names the place"),
         (known, 401, "No valid key"),
         (matches!(route.auth, Auth::User | Auth::Admin), 403, "This kind of key may not call this route"),
+        (route.auth == Auth::Any && matches!(route.method, "PUT" | "DELETE"), 403, "Agents may only change what they wrote"),
         (route.path.contains(':'), 404, "No such thing, or not yours to see"),
         (route.body.is_some(), 413, "The body is too large"),
-        (known, 429, "Too many requests; `retry-after` says when to come back"),
-        (known, 500, "A fault of ours; nothing was done"),
+        (true, 429, "Too many requests; `retry-after` says when to come back"),
+        (true, 500, "A fault of ours; nothing was done"),
         (known, 503, "Not now; `outcome: \"unknown\"` means that `operation_id` will tell how it ended"),
         (known && route.method != "GET", 507, "The disk is nearly full; nothing was done"),
     ];

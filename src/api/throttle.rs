@@ -20,7 +20,8 @@ const WAYS: usize = 8;
 /// Locks.
 const SHARDS: usize = 64;
 const SETS_PER_SHARD: usize = limits::THROTTLE_SLOTS / WAYS / SHARDS;
-const _: () = assert!(SETS_PER_SHARD * SHARDS * WAYS == limits::THROTTLE_SLOTS && SHARDS.is_power_of_two());
+// Both are powers of two, so that a remainder of the hash favours none.
+const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= 1 << 8 && SETS_PER_SHARD.is_power_of_two() && SETS_PER_SHARD <= 1 << 16);
 
 /// Whose requests are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +61,7 @@ const FREE: Window = Window { key: Key([0; 16]), opened_ms: 0, used: 0 };
 pub struct Throttle {
     per_minute: u32,
     seed: [u64; 2],
-    shards: Box<[Mutex<Box<[[Window; WAYS]]>>]>,
+    shards: Vec<Mutex<Vec<[Window; WAYS]>>>,
 }
 
 /// What became of one request.
@@ -83,7 +84,7 @@ impl Throttle {
         Self {
             per_minute,
             seed: [u64::from_le_bytes(rng::array()), u64::from_le_bytes(rng::array())],
-            shards: (0..shards).map(|_| Mutex::new(vec![[FREE; WAYS]; SETS_PER_SHARD].into())).collect(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -97,6 +98,7 @@ impl Throttle {
         let (shard, set) = self.place(key);
         let mut sets = self.shards[shard].lock().expect("no code panics while it holds this lock");
         let ended = |window: &Window| window.used == 0 || now_ms.saturating_sub(window.opened_ms) >= WINDOW_MS;
+        sets.resize(SETS_PER_SHARD, [FREE; WAYS]); // the first time; nobody pays for a limit that is never reached for
         let windows = &mut sets[set];
         let at = windows.iter().position(|window| window.used > 0 && window.key == key).unwrap_or_else(|| {
             let rank = |window: &Window| if ended(window) { (0, 0) } else { (window.used, window.opened_ms) };
@@ -122,9 +124,8 @@ impl Throttle {
             half(0) ^ half(8)
         };
         let mixed = fold(half(0) ^ self.seed[0], half(8) ^ self.seed[1]);
-        let hash = fold(mixed ^ self.seed[1], self.seed[0] | 1);
-        let bounded = |hash: u64, n: usize| usize::try_from(hash % n as u64).expect("a remainder of a usize fits one");
-        (bounded(hash, SHARDS), bounded(hash >> 16, SETS_PER_SHARD))
+        let [shard, _, low, high, ..] = fold(mixed ^ self.seed[1], self.seed[0] | 1).to_le_bytes();
+        (usize::from(shard) % SHARDS, usize::from(u16::from_le_bytes([low, high])) % SETS_PER_SHARD)
     }
 }
 
@@ -145,5 +146,74 @@ impl Taken {
     /// The `error` of the 429.
     pub fn error(&self) -> String {
         format!("Rate limit exceeded, retry in {} second{}", self.reset_s, if self.reset_s == 1 { "" } else { "s" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_window_is_worth_its_limit_and_then_opens_anew() {
+        let throttle = Throttle::new(3);
+        let key = address("192.0.2.1");
+        let taken = |now| throttle.take(key, now).unwrap();
+        assert_eq!(taken(1_000), Taken { allowed: true, limit: 3, remaining: 2, reset_s: 60 });
+        assert_eq!(taken(2_001).reset_s, 59);
+        assert_eq!(taken(3_000), Taken { allowed: true, limit: 3, remaining: 0, reset_s: 58 });
+        let refused = taken(31_000);
+        assert_eq!(refused, Taken { allowed: false, limit: 3, remaining: 0, reset_s: 30 });
+        assert_eq!(refused.error(), "Rate limit exceeded, retry in 30 seconds");
+        assert_eq!(refused.headers().last(), Some(&("retry-after", "30".to_owned())));
+        assert_eq!(taken(60_999).error(), "Rate limit exceeded, retry in 1 second");
+        // Refusals did not lengthen the window.
+        assert_eq!(taken(61_000), Taken { allowed: true, limit: 3, remaining: 2, reset_s: 60 });
+        assert_eq!(taken(61_000).headers(), [
+            ("x-ratelimit-limit", "3".to_owned()),
+            ("x-ratelimit-remaining", "1".to_owned()),
+            ("x-ratelimit-reset", "60".to_owned()),
+        ]);
+    }
+
+    #[test]
+    fn no_limit_means_none() {
+        let throttle = Throttle::new(0);
+        assert!((0..1000).all(|now| throttle.take(address("192.0.2.1"), now).is_none()));
+    }
+
+    #[test]
+    fn an_address_is_one_ipv4_or_one_ipv6_network() {
+        assert_eq!(Key::from(address("2001:db8::1")), Key::from(address("2001:db8::ffff:0:0:1")));
+        assert_ne!(Key::from(address("2001:db8::1")), Key::from(address("2001:db8:0:1::1")));
+        assert_eq!(Key::from(address("192.0.2.1")), Key::from(address("::ffff:192.0.2.1")));
+        assert_ne!(Key::from(address("192.0.2.1")), Key::from(address("192.0.2.2")));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_frees_nobody_who_is_at_the_limit() {
+        let throttle = Throttle::new(5);
+        let abuser = address("192.0.2.1");
+        for _ in 0..5 {
+            assert!(throttle.take(abuser, 0).unwrap().allowed);
+        }
+        for i in 0..200_000u32 {
+            assert!(throttle.take(IpAddr::from((0x0a00_0000 + i).to_be_bytes()), 1).unwrap().allowed);
+        }
+        assert!(!throttle.take(abuser, 2).unwrap().allowed);
+    }
+
+    #[test]
+    fn threads_together_get_no_more_than_the_limit() {
+        let throttle = Throttle::new(1000);
+        let allowed: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| throttle.take(address("192.0.2.1"), 0).unwrap().allowed).count())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(allowed, 1000);
     }
 }

@@ -9,7 +9,7 @@
 //! - A name of a key (its prefix, `env:NAME#…`) does not help to guess it.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use zeroize::Zeroizing;
 
@@ -45,7 +45,8 @@ pub enum Unauthenticated {
 pub fn bearer(header: Option<&str>, token_scheme: bool) -> Result<&str, Unauthenticated> {
     let header = header.ok_or(Unauthenticated::Missing)?.trim_matches([' ', '\t']);
     let (scheme, key) = header.split_once([' ', '\t']).unwrap_or((header, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") && !(token_scheme && scheme.eq_ignore_ascii_case("token")) {
+    let known = scheme.eq_ignore_ascii_case("bearer") || token_scheme && scheme.eq_ignore_ascii_case("token");
+    if !known {
         return Err(Unauthenticated::Missing);
     }
     match key.trim_start_matches([' ', '\t']) {
@@ -78,8 +79,14 @@ pub fn display_prefix(key: &str) -> &str {
 }
 
 /// What is stored in place of a key, and looked up.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Verifier(pub [u8; 32]);
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verifier")
+    }
+}
 
 impl Verifier {
     /// The verifier of `key`: HMAC-SHA-256(pepper, "credential", key).
@@ -141,4 +148,93 @@ pub fn crc32(bytes: &[u8]) -> u32 {
         table
     };
     !bytes.iter().fold(!0, |crc, byte| crc >> 8 ^ TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32_matches_published_values() {
+        // The check value of the CRC catalogue (reveng, CRC-32/ISO-HDLC), and zlib's own examples.
+        for (bytes, crc) in
+            [(&b""[..], 0), (b"123456789", 0xCBF4_3926), (b"a", 0xE8B7_BE43), (b"The quick brown fox jumps over the lazy dog", 0x414F_A339)]
+        {
+            assert_eq!(crc32(bytes), crc);
+        }
+    }
+
+    #[test]
+    fn a_drawn_key_has_the_contract_shape() {
+        let key = draw_user_key();
+        let text = key.expose();
+        assert_eq!(text.len(), 56);
+        assert!(text.starts_with("rm_live_") && text[8..].bytes().all(|digit| hex::value(digit).is_some()));
+        assert!(is_user_key(text));
+        assert_eq!(display_prefix(text), &text[..16]);
+        assert_ne!(draw_user_key().expose(), text);
+    }
+
+    #[test]
+    fn a_golden_key_stays_valid() {
+        let key = "rm_live_000102030405060708090a0b0c0d0e0f10111213";
+        assert_eq!(format!("{:08x}", crc32(key.as_bytes())), "f8d983bf");
+        assert!(is_user_key(&format!("{key}f8d983bf")));
+    }
+
+    #[test]
+    fn any_changed_character_is_noticed() {
+        let key = draw_user_key();
+        for at in 0..key.expose().len() {
+            for other in ['0', '1', 'F', 'é', ' '] {
+                let mut changed: Vec<char> = key.expose().chars().collect();
+                if std::mem::replace(&mut changed[at], other) != other {
+                    assert!(!is_user_key(&changed.into_iter().collect::<String>()), "{at}");
+                }
+            }
+        }
+        for bad in ["", "rm_live_", &key.expose()[..55], &format!("{}0", key.expose()), &key.expose().to_uppercase()] {
+            assert!(!is_user_key(bad));
+        }
+    }
+
+    #[test]
+    fn the_header_gives_the_credential_or_the_contract_refusal() {
+        for (header, credential) in [
+            (Some("Bearer abc"), Ok("abc")),
+            (Some("bearer abc"), Ok("abc")),
+            (Some("BEARER  \tabc def "), Ok("abc def")),
+            (None, Err(Unauthenticated::Missing)),
+            (Some(""), Err(Unauthenticated::Missing)),
+            (Some("abc"), Err(Unauthenticated::Missing)),
+            (Some("Basic abc"), Err(Unauthenticated::Missing)),
+            (Some("Bearerabc"), Err(Unauthenticated::Missing)),
+            (Some("Token abc"), Err(Unauthenticated::Missing)),
+            (Some("Bearer"), Err(Unauthenticated::Empty)),
+            (Some("Bearer \t "), Err(Unauthenticated::Empty)),
+        ] {
+            assert_eq!(bearer(header, false), credential, "{header:?}");
+        }
+        assert_eq!(bearer(Some("token abc"), true), Ok("abc"));
+        let long = |n| format!("Bearer {}", "x".repeat(n));
+        assert!(bearer(Some(&long(limits::CREDENTIAL_BYTES_MAX)), false).is_ok());
+        assert_eq!(bearer(Some(&long(limits::CREDENTIAL_BYTES_MAX + 1)), false), Err(Unauthenticated::Invalid));
+        assert!(Unauthenticated::Empty.to_string().starts_with("Missing or malformed Authorization header"));
+        assert_eq!(Unauthenticated::Invalid.to_string(), "Invalid API key");
+    }
+
+    #[test]
+    fn a_static_key_is_found_by_its_verifier_and_named_without_it() {
+        let pepper = Secret::new([7; 32]);
+        let mut keys = StaticKeys::default();
+        keys.add(&pepper, "RM_API_KEY", None, &Secret::new("the owner's key".to_owned()));
+        keys.add(&pepper, "RM_AGENT_KEY_CURSOR", Some("cursor"), &Secret::new("the agent's key".to_owned()));
+        let found = keys.find(&Verifier::of(&pepper, "the agent's key")).unwrap();
+        assert_eq!(found.vendor.as_deref(), Some("cursor"));
+        let mark = found.display.strip_prefix("env:RM_AGENT_KEY_CURSOR#").unwrap();
+        assert!(mark.len() == 8 && !hex::encode(&Verifier::of(&pepper, "the agent's key").0).contains(mark));
+        assert_eq!(keys.find(&Verifier::of(&pepper, "the agent's ke")), None);
+        assert_eq!(keys.find(&Verifier::of(&Secret::new([8; 32]), "the agent's key")), None);
+        assert_eq!(keys.iter().count(), 2);
+    }
 }
