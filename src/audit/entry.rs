@@ -69,14 +69,14 @@ macro_rules! id_from {
 }
 id_from!(MemoryId UserId TenantId SubjectId CredentialId OperationId InstanceId FileId LogId);
 
-/// A short word of the program or of the configuration, never of a request: `[a-z0-9_.-]{1,64}`.
+/// A short word of the program or of the configuration, never of a request: `[a-z0-9_.]{1,64}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Word(Cow<'static, str>);
 
 impl Word {
     /// A word of the program. Panics (at compile time where it is a constant) if it is not one.
     pub const fn of(text: &'static str) -> Self {
-        assert!(Self::is_word(text.as_bytes()), "a word is [a-z0-9_.-]{{1,64}}");
+        assert!(Self::is_word(text.as_bytes()), "a word is [a-z0-9_.]{{1,64}}");
         Self(Cow::Borrowed(text))
     }
 
@@ -93,7 +93,7 @@ impl Word {
     const fn is_word(text: &[u8]) -> bool {
         let mut at = 0;
         while at < text.len() {
-            if !matches!(text[at], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-') {
+            if !matches!(text[at], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.') {
                 return false;
             }
             at += 1;
@@ -436,14 +436,13 @@ impl Entry {
     /// What the types do not say.
     fn is_sound(&self) -> bool {
         let ids = self.res.as_ref().map_or(0, |res| res.ids.len());
-        !self.op.text().contains('-')
-            && ids.max(self.subjects.len()) <= limits::AUDIT_IDS_PER_LINE_MAX
+        ids.max(self.subjects.len()) <= limits::AUDIT_IDS_PER_LINE_MAX
             && self.actor.behalf.len() <= limits::AUDIT_BEHALF_MAX
             && self.part.as_ref().is_none_or(|part| (1..=part.of).contains(&part.no) && part.of > 1)
     }
 }
 
-/// Declares the closed list of details, in the order of their keys.
+/// Declares the closed list of details, in the order of their keys. A key has one type, whatever the operation.
 macro_rules! details {
     ($($key:literal $variant:ident($kind:ty): $meaning:literal;)+) => {
         /// A further fact of an operation.

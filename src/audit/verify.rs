@@ -301,6 +301,42 @@ mod tests {
         assert_eq!(read(&log.lines).unwrap().finish_with(&log.note, &other), Err(Fault::Note(NoteError::Unsigned)));
     }
 
+    /// Cuts, doubles and joins pieces of real lines at random (xorshift64, seeded).
+    #[test]
+    fn spliced_lines_end_without_panic_and_only_canonical_ones_are_read() {
+        let log = log();
+        let texts: Vec<String> = log.bundle(0, 20).into_iter().chain([log.note.clone(), log.vkey.to_string()]).collect();
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % n as u64) as usize
+        };
+        let mut read = 0;
+        for _ in 0..40_000 {
+            let mut text = Vec::new();
+            for _ in 0..=below(3) {
+                let from = texts[below(texts.len())].as_bytes();
+                let start = if text.is_empty() { 0 } else { below(from.len()) };
+                text.extend(&from[start..start + below(from.len() - start + 1)]);
+            }
+            if below(2) == 0 && !text.is_empty() {
+                let at = below(text.len());
+                text[at] = b"\"\\{}[],:0\n\xff"[below(11)];
+            }
+            let text = String::from_utf8_lossy(&text);
+            if let Ok(entry) = Entry::parse(&text) {
+                assert_eq!(entry.line(), text);
+                read += 1;
+            }
+            let _ = Verifier::new().line(&text);
+            assert!(text == log.note || Checkpoint::parse(&text, &log.vkey).is_err());
+            let _ = Vkey::parse(&text);
+        }
+        assert!(read > 0, "the mutator also makes whole lines");
+    }
+
     #[test]
     fn no_changed_byte_of_a_bundle_verifies() {
         let log = log();
