@@ -126,3 +126,94 @@ impl Anchor {
 fn number(text: &str) -> Option<u64> {
     u64::from_str(text).ok().filter(|number| number.to_string() == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::entry::tests::golden;
+    use crate::base::limits;
+    use crate::crypto::secret::Secret;
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&Secret::new([0x5e; 32]))
+    }
+
+    fn anchor() -> Anchor {
+        let checkpoint = Checkpoint { log: LogId::from_bytes([0x10; 16]), size: 20_852_163, root: [0xab; 32] };
+        let (instance, file) = (InstanceId::from_bytes([1; 16]), FileId::from_bytes([2; 16]));
+        Anchor { checkpoint, instance, file, generation: 7, tombstones: 0 }
+    }
+
+    #[test]
+    fn notes_are_the_golden_ones_and_read_back() {
+        let (anchor, vkey) = (anchor(), vkey(anchor().checkpoint.log, key().public()));
+        let (checkpoint, note) = (anchor.checkpoint.note(&key()), anchor.note(&key()));
+        golden("audit/checkpoint.note", &checkpoint);
+        golden("audit/anchor.note", &note);
+        golden("audit/log.vkey", &format!("{vkey}\n"));
+        assert_eq!(Checkpoint::parse(&checkpoint, &vkey), Ok(anchor.checkpoint));
+        assert_eq!(Anchor::parse(&note, &vkey), Ok(anchor));
+        assert_eq!(Checkpoint::parse(&note, &vkey), Ok(anchor.checkpoint), "an anchor is a checkpoint with extension lines");
+        assert_eq!(Anchor::parse(&checkpoint, &vkey), Err(NoteError::Malformed), "a checkpoint is no anchor");
+        let largest = Anchor { generation: u64::MAX, tombstones: u64::MAX, ..anchor };
+        assert_eq!(Anchor::parse(&largest.note(&key()), &vkey), Ok(largest));
+        assert!(note.len() < limits::NOTE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_signed_text_that_is_not_exactly_one_is_refused() {
+        let name = origin(LogId::from_bytes([0x10; 16]));
+        let vkey = Vkey::new(&name, key().public()).unwrap();
+        let root = STANDARD.encode([0xab; 32]);
+        let signed = |text: &str| note::sign(text, &name, &key());
+        let good = format!("{name}\n5\n{root}\n");
+        assert!(Checkpoint::parse(&signed(&good), &vkey).is_ok());
+        assert!(Checkpoint::parse(&signed(&format!("{good}anything else\n")), &vkey).is_ok());
+        for bad in [
+            format!("{name}\n"),
+            format!("{name}\n5\n"),
+            format!("{name}\n05\n{root}\n"),
+            format!("{name}\n+5\n{root}\n"),
+            format!("{name}\n-5\n{root}\n"),
+            format!("{name}\n18446744073709551616\n{root}\n"),
+            format!("{name}\n5 \n{root}\n"),
+            format!("{name}\n5\n{}\n", &root[1..]),
+            format!("{name}\n5\n{}\n", root.trim_end_matches('=')),
+            format!("{name}\n5\nAAAA\n"),
+            format!("{good}\nafter an empty line\n"),
+            format!("{good}a\n\nb\n"),
+            format!("\n{good}"),
+            format!("x{good}"),
+            good.replacen("1010", "2020", 1),
+            good.replacen("rosemary/", "rosemary.", 1),
+        ] {
+            assert_eq!(Checkpoint::parse(&signed(&bad), &vkey), Err(NoteError::Malformed), "{bad}");
+        }
+        let good = anchor().checkpoint.text() + &anchor().extension();
+        assert!(Anchor::parse(&signed(&good), &vkey).is_ok());
+        for (from, to) in [
+            ("instance 0", "instance  0"),
+            ("generation 7", "generation 07"),
+            ("generation", "Generation"),
+            ("tombstones 0\n", ""),
+            ("tombstones 0\n", "tombstones 0\nmore\n"),
+            ("file ", ""),
+        ] {
+            assert!(good.contains(from));
+            assert_eq!(Anchor::parse(&signed(&good.replacen(from, to, 1)), &vkey), Err(NoteError::Malformed), "{from}");
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_of_an_anchor_is_accepted() {
+        let (note, vkey) = (anchor().note(&key()), vkey(anchor().checkpoint.log, key().public()));
+        for at in 0..note.len() {
+            for flip in 0..8 {
+                let mut bytes = note.clone().into_bytes();
+                bytes[at] ^= 1 << flip;
+                let read = String::from_utf8(bytes).map(|text| Anchor::parse(&text, &vkey));
+                assert!(!matches!(read, Ok(Ok(_))), "byte {at}, bit {flip}");
+            }
+        }
+    }
+}

@@ -105,3 +105,69 @@ impl Coalescer {
         emits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::entry::Actor;
+
+    const WINDOW_MS: u64 = 60_000;
+
+    fn v4(n: u32) -> Who {
+        Who::address(IpAddr::from(n.to_be_bytes()))
+    }
+
+    #[test]
+    fn the_first_is_an_entry_and_the_rest_are_counted_at_the_minutes_end() {
+        let mut coalescer = Coalescer::new();
+        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 5), Some(Emit { who: v4(1), reason: Reason::BadCredential, count: 1 }));
+        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 6), None);
+        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, WINDOW_MS), None);
+        assert!(coalescer.note(v4(1), Reason::Framing, 7).is_some(), "another reason");
+        assert!(coalescer.note(v4(2), Reason::BadCredential, 8).is_some(), "another address");
+        assert_eq!(coalescer.due(WINDOW_MS + 4), []);
+        assert_eq!(coalescer.due(WINDOW_MS + 5), [Emit { who: v4(1), reason: Reason::BadCredential, count: 2 }]);
+        assert!(coalescer.note(v4(1), Reason::BadCredential, WINDOW_MS + 6).is_some(), "a new window");
+        assert_eq!(coalescer.due(u64::MAX), [], "windows of one refusal end silently");
+        assert!(coalescer.counts.is_empty() && coalescer.ends.is_empty());
+    }
+
+    #[test]
+    fn addresses_are_put_together_by_network() {
+        let who = |text: &str| Who::address(text.parse().unwrap());
+        assert_eq!(who("2001:db8:1:2:3:4:5:6"), who("2001:db8:1:2::"));
+        assert_ne!(who("2001:db8:1:3::"), who("2001:db8:1:2::"));
+        assert_eq!(who("::ffff:192.0.2.1"), who("192.0.2.1"));
+        assert_ne!(who("192.0.2.2"), who("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_is_bounded_and_nothing_is_lost() {
+        let (mut coalescer, mut entries, mut refusals, mut now_ms) = (Coalescer::new(), Vec::new(), 0, 0);
+        for round in 0..3u32 {
+            for n in 0..20_000 {
+                now_ms += 1;
+                for reason in [Reason::BadCredential, Reason::AddressRate] {
+                    entries.extend(coalescer.note(v4(round * 7 + n), reason, now_ms));
+                    refusals += 1;
+                }
+                if n % 1000 == 0 {
+                    entries.extend(coalescer.due(now_ms));
+                }
+                assert!(coalescer.counts.len() <= limits::AUDIT_COALESCE_KEYS_MAX + 2);
+                assert_eq!(coalescer.counts.len(), coalescer.ends.len());
+            }
+        }
+        entries.extend(coalescer.due(u64::MAX));
+        assert_eq!(entries.iter().map(|emit| emit.count).sum::<u64>(), refusals);
+        assert!(entries.len() <= 2 * (limits::AUDIT_COALESCE_KEYS_MAX + 2) * (now_ms / WINDOW_MS + 2) as usize);
+    }
+
+    #[test]
+    fn an_emission_becomes_an_entry() {
+        let mut entry = Entry::new("request.refused", Actor::NONE);
+        Emit { who: v4(0x0a00_0001), reason: Reason::AddressRate, count: 7 }.describe(&mut entry, 429);
+        assert_eq!((entry.count, entry.status, entry.ip), (Some(7), 429, Some("10.0.0.1".parse().unwrap())));
+        assert!(Entry::parse(&entry.line()).is_ok());
+    }
+}

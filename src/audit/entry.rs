@@ -69,14 +69,14 @@ macro_rules! id_from {
 }
 id_from!(MemoryId UserId TenantId SubjectId CredentialId OperationId InstanceId FileId LogId);
 
-/// A short word of the program or of the configuration, never of a request: `[a-z0-9_.-]{1,64}`.
+/// A short word of the program or of the configuration, never of a request: `[a-z0-9_.]{1,64}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Word(Cow<'static, str>);
 
 impl Word {
     /// A word of the program. Panics (at compile time where it is a constant) if it is not one.
     pub const fn of(text: &'static str) -> Self {
-        assert!(Self::is_word(text.as_bytes()), "a word is [a-z0-9_.-]{{1,64}}");
+        assert!(Self::is_word(text.as_bytes()), "a word is [a-z0-9_.]{{1,64}}");
         Self(Cow::Borrowed(text))
     }
 
@@ -93,7 +93,7 @@ impl Word {
     const fn is_word(text: &[u8]) -> bool {
         let mut at = 0;
         while at < text.len() {
-            if !matches!(text[at], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-') {
+            if !matches!(text[at], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.') {
                 return false;
             }
             at += 1;
@@ -436,14 +436,13 @@ impl Entry {
     /// What the types do not say.
     fn is_sound(&self) -> bool {
         let ids = self.res.as_ref().map_or(0, |res| res.ids.len());
-        !self.op.text().contains('-')
-            && ids.max(self.subjects.len()) <= limits::AUDIT_IDS_PER_LINE_MAX
+        ids.max(self.subjects.len()) <= limits::AUDIT_IDS_PER_LINE_MAX
             && self.actor.behalf.len() <= limits::AUDIT_BEHALF_MAX
             && self.part.as_ref().is_none_or(|part| (1..=part.of).contains(&part.no) && part.of > 1)
     }
 }
 
-/// Declares the closed list of details, in the order of their keys.
+/// Declares the closed list of details, in the order of their keys. A key has one type, whatever the operation.
 macro_rules! details {
     ($($key:literal $variant:ident($kind:ty): $meaning:literal;)+) => {
         /// A further fact of an operation.
@@ -474,8 +473,8 @@ details! {
     "ahead_ms" Ahead(u64): "by how many milliseconds the wall clock was set ahead";
     "back_ms" Back(u64): "by how many milliseconds the wall clock was set back";
     "bytes" Bytes(u64): "bytes read or written";
-    "cred" Credential(CredentialId): "the credential that was made, changed or revoked";
     "created" Created(u64): "records made";
+    "cred" Credential(CredentialId): "the credential that was made, changed or revoked";
     "end" End(u64): "index after the last entry concerned";
     "file" File(FileId): "the physical copy concerned";
     "filter" Filter(Word): "by what a list was filtered";
@@ -551,6 +550,244 @@ impl Json for Details {
                 from.pass("}")?;
                 return Some(details);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::crypto::secret::Secret;
+
+    /// Compares with a golden file under `tests/vectors`, or writes it when `UPDATE_VECTORS` is set.
+    pub fn golden(name: &str, found: &str) {
+        let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_VECTORS").is_some() {
+            std::fs::write(&path, found).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), found, "{path}");
+    }
+
+    fn stamped(mut entry: Entry, i: u64) -> Entry {
+        entry.i = i;
+        entry.boot = BootId::from_bytes([0xb0; 16]);
+        entry.mono_ms = 1000 + i;
+        entry.t = Timestamp::from_ms(1_795_301_176_123 + i);
+        entry
+    }
+
+    /// An entry with every field, and with no field that may be absent; then typical ones.
+    pub fn samples() -> Vec<Entry> {
+        let id = |n: u8| Id([n; 16]);
+        let memory = |n: u8| Resource { ids: vec![id(n), id(n + 1)], kind: Word::of("memory") };
+        let mut full = Entry::new(
+            "memory.search",
+            Actor { behalf: vec![id(0xa1), id(0xa2)], id: Some(id(0xa0)), kind: ActorKind::Agent, vendor: Some(Word::of("claude")) },
+        );
+        full.count = Some(3);
+        full.cred = Some(Credential::Static { name: "RM_AGENT_KEY_CLAUDE".into(), mark: [0xde, 0xad, 0xbe, 0xef] });
+        full.device = Some(Device::of_user_agent(b"python-requests/2.32.3"));
+        full.ip = Some("2001:db8::1".parse().unwrap());
+        full.n = 401;
+        full.opid = Some(OperationId::from_bytes([0x0f; 16]));
+        full.org = Some(id(0x09));
+        full.origin = Some(Word::of("claude"));
+        full.part = Some(Part { no: 1, of: 3 });
+        full.phi = true;
+        full.policy = Some([0x50; 16]);
+        full.purpose = Some(Purpose::Treat);
+        full.refuse(Reason::VendorHidden, 404);
+        full.res = Some(memory(0x10));
+        full.rid = Some(RequestId::of_client(b"Req-1.a_b", &Secret::new([1; 32])));
+        full.role = Some(Word::of("agent"));
+        full.subjects = vec![SubjectId::from_bytes([0x51; 16])];
+        full.tenant = Some(TenantId::from_bytes([0x7e; 16]));
+        full.via = Some(Via::Team(id(0x22)));
+        for detail in [Detail::Words(4), Detail::Root([0xcc; 32]), Detail::Limit(50), Detail::Order(Word::of("newest")), Detail::Limit(10)] {
+            full.det.set(detail);
+        }
+
+        let bare = Entry::new("service.start", Actor::SYSTEM);
+
+        let mut write = Entry::new("memory.create", Actor { id: Some(id(0xa0)), kind: ActorKind::User, ..Actor::NONE });
+        write.cred = Some(Credential::Stored(CredentialId::from_bytes([0xc4; 16])));
+        (write.n, write.phi, write.status) = (1, true, 201);
+        write.tenant = full.tenant;
+        write.res = Some(Resource { ids: vec![id(0x10)], kind: Word::of("memory") });
+        write.rid = Some(RequestId::of_client("Jürgen \"; DROP".as_bytes(), &Secret::new([1; 32])));
+        write.det.set(Detail::Merged(false));
+
+        let mut empty = Entry::new("memory.list", Actor { id: Some(id(0xa0)), kind: ActorKind::User, ..Actor::NONE });
+        (empty.phi, empty.status, empty.tenant) = (true, 200, full.tenant);
+        empty.res = Some(Resource { ids: vec![], kind: Word::of("memory") });
+
+        let mut refusals = Entry::new("request.refused", Actor::NONE);
+        refusals.refuse(Reason::BadCredential, 401);
+        refusals.ip = Some("192.0.2.7".parse().unwrap());
+        refusals.count = Some(4711);
+
+        let mut restored = Entry::new("log.open", Actor::SYSTEM);
+        restored.det.set(Detail::Log(LogId::from_bytes([0x10; 16])));
+        restored.det.set(Detail::Size(crate::audit::json::INTEGER_MAX));
+        restored.det.set(Detail::Root([0xab; 32]));
+
+        let all = [full, bare, write, empty, refusals, restored];
+        (0..).zip(all).map(|(i, entry)| stamped(entry, i)).collect()
+    }
+
+    #[test]
+    fn lines_are_the_golden_ones_and_read_back() {
+        let samples = samples();
+        let lines: String = samples.iter().map(|entry| entry.line() + "\n").collect();
+        golden("audit/entries.ndjson", &lines);
+        for (entry, line) in samples.iter().zip(lines.lines()) {
+            assert_eq!(Entry::parse(line).as_ref(), Ok(entry));
+            // serde_json keeps an object's keys sorted, so printing again gives the canonical form of an all-ASCII text.
+            assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap().to_string(), line);
+        }
+    }
+
+    #[test]
+    fn keys_of_every_table_are_in_canonical_order() {
+        for fields in [Entry::FIELDS, Actor::FIELDS, Resource::FIELDS, Part::FIELDS] {
+            assert!(fields.is_sorted_by(|a, b| a.0 < b.0));
+        }
+        assert!(Detail::ALL.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn anything_but_the_canonical_form_is_refused() {
+        let line = samples()[2].line();
+        let change = |from: &str, to: &str| {
+            assert!(line.contains(from), "{from}");
+            line.replacen(from, to, 1)
+        };
+        for bad in [
+            String::new(),
+            "{}".to_owned(),
+            format!(" {line}"),
+            format!("{line}\n"),
+            format!("{line}{line}"),
+            change(",\"", ", \""),
+            change("\"n\":1", "\"n\":01"),
+            change("\"n\":1", "\"n\":1.0"),
+            change("\"n\":1", "\"n\":-1"),
+            change("\"n\":1", "\"n\":9007199254740992"),
+            change("\"n\":1", "\"n\":99999999999999999999"),
+            change("\"n\":1", "\"n\":\"1\""),
+            change("\"n\":1", "\"n\":1,\"n\":1"),
+            change("\"n\":1", "\"n\":1,\"note\":1"),
+            change("\"n\":1,", ""),
+            change("\"v\":1", "\"v\":2"),
+            change("\"status\":201", "\"status\":65536"),
+            change("\"phi\":true", "\"phi\":null"),
+            change("\"op\":\"memory.create\"", "\"op\":\"memory-create\""),
+            change("\"op\":\"memory.create\"", "\"op\":\"Memory.create\""),
+            change("\"op\":\"memory.create\"", "\"op\":\"\""),
+            change("\"op\":\"memory.create\"", "\"op\":\"memory\\u002ecreate\""),
+            change("\"decision\":\"allow\"", "\"decision\":\"maybe\""),
+            change("\"det\":{\"merged\":false}", "\"det\":{}"),
+            change("\"det\":{\"merged\":false}", "\"det\":{\"merged\":0}"),
+            change("\"det\":{\"merged\":false}", "\"det\":{\"text\":false}"),
+            change("\"det\":{\"merged\":false}", "\"det\":{\"merged\":false,\"limit\":1}"),
+            change("\"det\":{\"merged\":false}", "\"det\":{\"merged\":false,\"merged\":false}"),
+            change("c4c4c4c4-", "C4c4c4c4-"),
+            change("\"rid\":\"h:", "\"rid\":\"g:"),
+            change(".125Z", ".125+00:00"),
+            change("\"type\":\"memory\"", "\"type\":\"memory\",\"x\":1"),
+            change("\"tenant\"", "\"subjects\":[],\"tenant\""),
+            change("\"rid\"", "\"part\":{\"no\":2,\"of\":1},\"rid\""),
+        ] {
+            let error = Entry::parse(&bad).expect_err(&bad);
+            assert!(error.at <= bad.len() && !format!("{error}").contains("memory"));
+        }
+        assert!(Entry::parse(&"x".repeat(limits::AUDIT_LINE_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn no_changed_byte_is_read_as_the_same_entry() {
+        for sample in samples() {
+            let line = sample.line();
+            for at in 0..line.len() {
+                for flip in [1, 2, 4, 8, 16, 32, 64] {
+                    let mut bytes = line.clone().into_bytes();
+                    bytes[at] ^= flip;
+                    let Ok(text) = String::from_utf8(bytes) else { continue };
+                    if let Ok(entry) = Entry::parse(&text) {
+                        assert_ne!(entry, sample);
+                        assert_eq!(entry.line(), text);
+                    }
+                }
+                assert!(Entry::parse(&line[..at]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_of_many_ids_becomes_parts_that_fit_a_line() {
+        let mut entry = samples().remove(0);
+        let subjects: Vec<SubjectId> = (0..201u8).map(|n| SubjectId::from_bytes([n; 16])).collect();
+        for (ids, parts) in [(0usize, 2u32), (200, 2), (401, 3), (10_000, 50)] {
+            let all: Vec<Id> = (0..ids).map(|n| Id((n as u128).to_be_bytes())).collect();
+            entry.res = Some(Resource { ids: all.clone(), kind: Word::of("memory") });
+            entry.subjects = subjects.clone();
+            let split = entry.clone().parts();
+            assert_eq!(split.len(), parts as usize);
+            assert_eq!(split.iter().flat_map(|part| part.res.clone().unwrap().ids).collect::<Vec<_>>(), all);
+            assert_eq!(split.iter().flat_map(|part| part.subjects.clone()).collect::<Vec<_>>(), subjects);
+            for (no, part) in (1..).zip(&split) {
+                assert_eq!((&part.part, part.n), (&Some(Part { no, of: parts }), 401));
+                assert_eq!(Entry::parse(&part.line()).as_ref(), Ok(part));
+            }
+        }
+        let mut small = samples().remove(2);
+        assert_eq!(small.clone().parts(), [small.clone()]);
+        small.res.as_mut().unwrap().ids = vec![Id([1; 16]); 201];
+        assert!(Entry::parse(&small.line()).is_err(), "201 ids on one line");
+    }
+
+    #[test]
+    fn the_largest_line_is_within_its_bound() {
+        let mut entry = samples().remove(0);
+        let word = Word::parse(&"w".repeat(64)).unwrap();
+        entry.res = Some(Resource { ids: vec![Id([1; 16]); 200], kind: word.clone() });
+        entry.subjects = vec![SubjectId::from_bytes([2; 16]); 200];
+        entry.actor.behalf = vec![Id([3; 16]); limits::AUDIT_BEHALF_MAX];
+        (entry.actor.vendor, entry.op, entry.origin, entry.role) = (Some(word.clone()), word.clone(), Some(word.clone()), Some(word.clone()));
+        entry.rid = Some(RequestId("r".repeat(64)));
+        for detail in [Detail::Filter(word.clone()), Detail::Setting(word.clone()), Detail::Protocol(word)] {
+            entry.det.set(detail);
+        }
+        assert!(Entry::parse(&entry.line()).is_ok());
+    }
+
+    #[test]
+    fn a_request_id_is_plain_or_hashed_and_never_the_client_text() {
+        let key = Secret::new([7; 32]);
+        let of = |client: &[u8]| RequestId::of_client(client, &key);
+        assert_eq!(of(b"a-Z.0_9").text(), "a-Z.0_9");
+        assert_eq!(of("x".repeat(64).as_bytes()).text().len(), 64);
+        for client in ["", "a b", "h:00", "ä", "a\"", "\u{0}", &"x".repeat(65)] {
+            let rid = of(client.as_bytes());
+            assert!(rid.text().starts_with("h:") && rid.text().len() == 34, "{client}");
+            assert_eq!(RequestId::from_text(rid.text()), Some(rid));
+        }
+        assert_ne!(of(b" "), of(b"  "));
+        assert_ne!(of(b" "), RequestId::of_client(b" ", &Secret::new([8; 32])));
+        assert_eq!(RequestId::from_text("h:00"), None);
+    }
+
+    #[test]
+    #[ignore = "a measurement: cargo test --release --lib -- --ignored --nocapture line_takes"]
+    fn line_takes() {
+        let samples = samples();
+        for entry in [&samples[2], &samples[0]] {
+            let (rounds, started) = (200_000u32, std::time::Instant::now());
+            let bytes: usize = (0..rounds).map(|_| std::hint::black_box(entry).line().len()).sum();
+            let (made, line) = (started.elapsed() / rounds, entry.line());
+            let started = std::time::Instant::now();
+            (0..rounds).for_each(|_| _ = std::hint::black_box(Entry::parse(&line)));
+            println!("{} bytes: line {made:?}, parse {:?}", bytes / rounds as usize, started.elapsed() / rounds);
         }
     }
 }

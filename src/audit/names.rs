@@ -260,3 +260,47 @@ impl Device {
         named.min_by_key(|device| PRODUCTS.iter().position(|(_, known)| known == device)).unwrap_or(Device::Other)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back_and_fits_its_character_set() {
+        fn check<T: Copy + PartialEq + std::fmt::Debug>(all: &[T], text: fn(T) -> &'static str, parse: fn(&str) -> Option<T>) {
+            for value in all {
+                assert_eq!(parse(text(*value)), Some(*value));
+                assert!(text(*value).bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_'));
+            }
+            assert_eq!(parse(""), None);
+        }
+        check(ActorKind::ALL, ActorKind::text, ActorKind::parse);
+        check(Decision::ALL, Decision::text, Decision::parse);
+        check(Outcome::ALL, Outcome::text, Outcome::parse);
+        check(Reason::ALL, Reason::text, Reason::parse);
+        check(Device::ALL, Device::text, Device::parse);
+        check(Purpose::ALL, Purpose::text, Purpose::parse);
+    }
+
+    #[test]
+    fn a_device_is_a_known_product_or_other() {
+        for (header, device) in [
+            ("curl/8.5.0", Device::Curl),
+            ("python-requests/2.32.3", Device::PythonRequests),
+            ("Python-urllib/3.13", Device::PythonUrllib),
+            ("node", Device::Node),
+            ("claude-code/2.0 (cli)", Device::ClaudeCode),
+            ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", Device::Firefox),
+            ("Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36", Device::Chrome),
+            ("Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36 Edg/140.0", Device::Edge),
+            ("Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Safari/605.1.15", Device::Safari),
+            ("Mozilla/5.0", Device::Other),
+            ("Patient Jane Doe", Device::Other),
+            ("", Device::Other),
+            ("/", Device::Other),
+        ] {
+            assert_eq!(Device::of_user_agent(header.as_bytes()), device, "{header}");
+        }
+        assert_eq!(Device::of_user_agent(&[0xff; 100_000]), Device::Other);
+    }
+}

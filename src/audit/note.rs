@@ -121,3 +121,82 @@ fn signature(line: &str) -> Option<(&str, Vec<u8>)> {
     let bytes = STANDARD.decode(signature).ok()?;
     (is_name(name) && bytes.len() > 4).then_some((name, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::secret::{Key, Secret};
+
+    const NOTE: &str = include_str!("../../tests/vectors/c2sp/note.txt");
+    const VKEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    const SEED: &str = "AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+
+    fn text() -> &'static str {
+        &NOTE[..NOTE.find("\n\n").unwrap() + 1]
+    }
+
+    #[test]
+    fn the_published_note_opens_and_is_made_again() {
+        let vkey = Vkey::parse(VKEY).unwrap();
+        assert_eq!((vkey.to_string().as_str(), vkey.name(), vkey.id()), (VKEY, "PeterNeumann", [0xc7, 0x4f, 0x20, 0xa3]));
+        assert_eq!(open(NOTE, &vkey), Ok(text()));
+        let key = SigningKey::from_seed(&Secret::from_slice(&STANDARD.decode(SEED).unwrap()[1..]).unwrap());
+        assert_eq!(sign(text(), "PeterNeumann", &key), NOTE);
+        // The Go checksum database's key: another name and key whose id is published.
+        assert!(Vkey::parse("sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8").is_ok());
+    }
+
+    #[test]
+    fn a_changed_note_is_not_opened() {
+        let vkey = Vkey::parse(VKEY).unwrap();
+        for at in 0..NOTE.len() {
+            let mut bytes = NOTE.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            assert!(String::from_utf8(bytes).is_ok_and(|note| open(&note, &vkey).is_ok()).eq(&false), "byte {at}");
+            assert!(!NOTE.is_char_boundary(at) || open(&NOTE[..at], &vkey).is_err());
+        }
+        assert_eq!(open(&NOTE.replacen("If", "It", 1), &vkey), Err(NoteError::Forged));
+        assert_eq!(open(NOTE, &Vkey::new("PeterNeumann", [0; 32]).unwrap()), Err(NoteError::Unsigned));
+        for bad in [format!("{NOTE}\n"), format!("\n{NOTE}"), NOTE.replace('\n', "\r\n"), format!("{NOTE}x"), "\n\n".into(), "\n\n\n".into()] {
+            assert!(open(&bad, &vkey).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_signatures_are_ignored_up_to_a_bound() {
+        let vkey = Vkey::parse(VKEY).unwrap();
+        let line = |name: &str, bytes: &[u8]| format!("\u{2014} {name} {}\n", STANDARD.encode(bytes));
+        let others = |n: usize| (0..n).map(|i| line(&format!("witness{i}"), &[7; 76])).collect::<String>();
+        assert_eq!(open(&(NOTE.to_owned() + &others(15)), &vkey), Ok(text()));
+        assert_eq!(open(&(NOTE.to_owned() + &others(16)), &vkey), Err(NoteError::Malformed));
+        assert_eq!(open(&(NOTE.to_owned() + &line("PeterNeumann", &[7; 68])), &vkey), Ok(text()), "same name, another key id");
+        let same = [&vkey.id()[..], &[7; 64]].concat();
+        assert_eq!(open(&(NOTE.to_owned() + &line("other", &same)), &vkey), Ok(text()), "same key id, another name");
+        assert_eq!(open(&(NOTE.to_owned() + &line("PeterNeumann", &same)), &vkey), Err(NoteError::Forged));
+        assert_eq!(open(&(NOTE.to_owned() + &line("PeterNeumann", &same[..60])), &vkey), Err(NoteError::Forged));
+        for bad in ["\u{2014} a\n", "\u{2014}  AAAAAAAA\n", "- a AAAAAAAA\n", "\u{2014} a AAAA\n", "\u{2014} a AAAAAAAA AA\n", "\u{2014} a AA=A\n"] {
+            assert_eq!(open(&(NOTE.to_owned() + bad), &vkey), Err(NoteError::Malformed), "{bad}");
+        }
+        let long = format!("{}{NOTE}", "x".repeat(limits::NOTE_BYTES_MAX));
+        assert_eq!(open(&long, &vkey), Err(NoteError::Malformed));
+    }
+
+    #[test]
+    fn a_key_reads_back_and_a_changed_one_does_not() {
+        let key = SigningKey::from_seed(&Key::random());
+        let vkey = Vkey::new("rosemary/x", key.public()).unwrap();
+        assert_eq!(Vkey::parse(&vkey.to_string()), Ok(vkey));
+        for at in 0..VKEY.len() {
+            for flip in 0..8 {
+                let mut bytes = VKEY.as_bytes().to_vec();
+                bytes[at] ^= 1 << flip;
+                let read = String::from_utf8(bytes).map(|text| Vkey::parse(&text));
+                assert!(!matches!(read, Ok(Ok(_))), "byte {at}, bit {flip}");
+            }
+        }
+        for bad in ["", "+", "++", "a+b+c", "a+00000000+AQ==", &VKEY[..VKEY.len() - 4], &format!("{VKEY}\n")] {
+            assert_eq!(Vkey::parse(bad), Err(NoteError::Malformed), "{bad}");
+        }
+        assert!(["", "a b", "a+b", "a\u{a0}b", "a\n", &"a".repeat(257)].iter().all(|name| Vkey::new(name, [0; 32]).is_none()));
+    }
+}
