@@ -188,4 +188,16 @@ pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(2);
 /// Operations of unknown outcome that are remembered until their callers ask.
 pub const UNKNOWN_OPERATIONS_MAX: usize = 16_384;
 /// Newest audit entries that are searched for an operation's outcome.
-pub const OPERATION_SCAN_ENTRIES_MAX: u64 = 50_000;
+pub const OPERATION_SCAN_ENTRIES_MAX: u64 = 10_000;
+/// Tries to reopen the store after a failure, with growing pauses; then the process ends.
+pub const RECOVER_ATTEMPTS_MAX: u32 = 6;
+/// The first such pause; the nth is n times as long.
+pub const RECOVER_PAUSE: Duration = Duration::from_millis(200);
+/// How often the anchor is written while the log grows.
+pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(5);
+/// Memories read at once while an index is built.
+pub const INDEX_CHUNK: usize = 500;
+/// Scopes that wait for their index to be built.
+pub const INDEX_REQUESTS_MAX: usize = 256;
+
+const _: () = assert!(ANCHOR_INTERVAL.as_secs() * 2 <= ANCHOR_LAG_MAX.as_secs());

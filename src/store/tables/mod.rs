@@ -22,7 +22,7 @@ macro_rules! tables {
     ($($(#[$text:meta])* $name:ident = $index:literal $label:literal;)*) => {
         /// Names of the tables in the file, by index.
         pub const TABLES: &[&str] = &[$($label,)*];
-        $($(#[$text])* pub(in crate::store) const $name: Table = Table::new($index);)*
+        $($(#[$text])* pub(in crate::store) const $name: Table = Table($index);)*
     };
 }
 
