@@ -121,6 +121,12 @@ pub const RESERVE_BYTES: u64 = RESERVE_WRITE_BYTES + RESERVE_STEP_BYTES;
 pub const RESERVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// Logical size of the store: what 20-bit region and page numbers of the B-tree can address.
 pub const STORE_BYTES_MAX: u64 = 1 << 52;
+/// Damaged blocks that a check lists by number.
+pub const CHECK_LISTED_MAX: usize = 16;
+/// Rows in one commit of a copy.
+pub const COPY_ROWS_PER_COMMIT: usize = 10_000;
+/// Bytes after which a commit of a copy ends.
+pub const COPY_BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
 
 // A whole batch of the largest writes must fit the space that a write may still use.
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);

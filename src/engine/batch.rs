@@ -103,7 +103,6 @@ pub struct Engine {
     pub(super) medium: Arc<dyn Medium>,
     pub(super) head: Superblock,
     pub(super) options: Options,
-    pub(super) intact_superblocks: [bool; 2],
     pub(super) open: RwLock<Option<Open>>,
 }
 
@@ -155,16 +154,14 @@ impl Engine {
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
         head.write(&*medium)?;
         let open = Open::new(&medium, &head, options, true)?;
-        let intact_superblocks = [true; 2];
-        Ok(Self { medium, head, options: options.clone(), intact_superblocks, open: RwLock::new(Some(open)) })
+        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
     }
 
     /// Opens the store at `path`, locked.
     ///
     /// Errors: `Missing`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
     pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let file = DiskFile::open(path).map_err(|error| taken(path, error))?;
-        let engine = Self::open_on(Arc::new(file), options, kek)?;
+        let engine = Self::open_on(lock_file(path)?, options, kek)?;
         engine.medium.reserve(true);
         Ok(engine)
     }
@@ -173,14 +170,13 @@ impl Engine {
     ///
     /// Errors: as [`Engine::open`].
     pub fn inspect(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let file: Arc<dyn Medium> = Arc::new(DiskFile::open(path).map_err(|error| taken(path, error))?);
-        Self::open_on(Arc::new(Overlay::new(file).map_err(EngineError::io)?), options, kek)
+        Self::open_on(Arc::new(Overlay::new(lock_file(path)?).map_err(EngineError::io)?), options, kek)
     }
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let (head, intact_superblocks) = Superblock::read(&*medium, kek)?;
+        let (head, _) = Superblock::read(&*medium, kek)?;
         let open = Open::new(&medium, &head, options, false)?;
-        Ok(Self { medium, head, options: options.clone(), intact_superblocks, open: RwLock::new(Some(open)) })
+        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
     }
 
     /// The opened keys.
@@ -314,7 +310,7 @@ impl Drop for Engine {
 
 impl Open {
     /// Opens redb over the blocks of `medium`, and makes tables that are not there yet.
-    fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, new: bool) -> Result<Self, EngineError> {
+    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, new: bool) -> Result<Self, EngineError> {
         let zero = PageZero::read(&**medium, head.file, head.keys.block())?;
         let stride = u64::from(head.stride);
         if !new && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
@@ -348,11 +344,19 @@ impl Open {
     }
 }
 
+/// The file at `path`, locked.
+pub(super) fn lock_file(path: &Path) -> Result<Arc<dyn Medium>, EngineError> {
+    Ok(Arc::new(DiskFile::open(path).map_err(|error| taken(path, error))?))
+}
+
 fn make_tables(db: &Database, names: &[&str]) -> Result<(), EngineError> {
     let there: Vec<String> = {
         let transaction = db.begin_read()?;
         transaction.list_tables()?.map(|table| redb::TableHandle::name(&table).to_owned()).collect()
     };
+    if there.iter().any(|known| !names.contains(&known.as_str())) {
+        return Err(EngineError::UnknownTable);
+    }
     if names.iter().all(|name| there.iter().any(|known| known == name)) {
         return Ok(());
     }
@@ -694,6 +698,38 @@ pub(super) mod tests {
         assert_eq!(engine.snapshot().unwrap().get(A, b"k").unwrap().unwrap().len(), 2_000_000);
         engine.close().unwrap();
         assert_eq!(std::fs::read(folder.file()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_copy_holds_the_same_rows_under_its_own_file_id_and_both_files_are_spotless() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        engine.commit(|batch| (0..25_000u32).try_for_each(|i| batch.put(B, &i.to_be_bytes(), b"row"))).unwrap();
+        let copy = folder.file().with_extension("copy");
+        let file = engine.copy_to(&copy).unwrap();
+        assert_ne!(file, engine.file());
+        assert!(matches!(engine.copy_to(&copy), Err(EngineError::Exists(_))));
+        let (instance, public) = (engine.instance(), engine.keys().signing().public());
+        engine.close().unwrap();
+        let bytes = [&copy, &folder.file()].map(|path| std::fs::read(path).unwrap());
+        for path in [&copy, &folder.file()] {
+            let (report, engine) = Engine::check(path, &options(), &kek()).unwrap();
+            assert!(report.is_spotless(), "{report:?}");
+            let engine = engine.unwrap();
+            assert_eq!((engine.instance(), engine.keys().signing().public()), (instance, public));
+            let snapshot = engine.snapshot().unwrap();
+            let rows = snapshot.range(B, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap);
+            assert!(rows.eq((0..25_000u32).map(|i| (i.to_be_bytes().to_vec(), b"row".to_vec()))));
+        }
+        assert_eq!(bytes, [&copy, &folder.file()].map(|path| std::fs::read(path).unwrap()), "a check changes nothing");
+    }
+
+    #[test]
+    fn a_file_with_tables_of_a_later_version_is_not_opened() {
+        let folder = Folder::new();
+        Engine::create(&folder.file(), &options(), &kek()).unwrap().close().unwrap();
+        let fewer = Options { tables: &TABLES[..1], ..options() };
+        assert!(matches!(Engine::open(&folder.file(), &fewer, &kek()), Err(EngineError::UnknownTable)));
     }
 
     #[test]

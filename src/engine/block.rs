@@ -71,7 +71,8 @@ pub fn medium_len(length: u64, stride: u64) -> u64 {
     BLOCKS_START + (length / BLOCK).saturating_sub(1) * stride
 }
 
-fn place(block: u64, stride: u64) -> u64 {
+/// Where block `block`, counted from 1, lies.
+pub fn place(block: u64, stride: u64) -> u64 {
     BLOCKS_START + (block - 1) * stride
 }
 

@@ -26,6 +26,9 @@ pub enum EngineError {
         /// The format found.
         found: u16,
     },
+    /// Holds tables that this program does not know.
+    #[error("the data file holds tables of a later version; use the version that wrote it, or a later one")]
+    UnknownTable,
     /// No key, or not the right one.
     #[error(transparent)]
     Keys(#[from] LadderError),

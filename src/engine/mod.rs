@@ -14,6 +14,7 @@ mod medium;
 
 pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
 
+pub use check::Report;
 pub use error::{CommitError, EngineError};
 
 #[cfg(test)]
