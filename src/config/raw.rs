@@ -121,7 +121,9 @@ impl Raw {
             (None, Default::Value(text)) => text,
             (None, Default::Absent(..)) => return None,
             (None, Default::Required(example)) => {
-                self.problem(row.name, None, format!("not set, and required; give {}, such as {example}", article(&row.takes())));
+                if self.problems.iter().all(|note| note.name != row.name) {
+                    self.problem(row.name, None, format!("not set, and required; give {}, such as {example}", article(&row.takes())));
+                }
                 return None;
             }
         };

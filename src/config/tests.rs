@@ -274,6 +274,8 @@ fn bytes_of_any_kind_are_answered_not_panicked_on() {
         state ^= state << 17;
         state.to_le_bytes()[0]
     };
+    let not_text = Config::from_env([(OsString::from("RM_TENANT_ID"), OsString::from_vec(vec![0xff]))].into_iter()).map(|_| ()).unwrap_err();
+    assert!(not_text.to_string().contains("RM_TENANT_ID: not UTF-8 text") && !not_text.to_string().contains("RM_TENANT_ID: not set"));
     let names: Vec<String> = rows().map(|row| row.name.replace("<VENDOR>", "V")).collect();
     for round in 0..20_000_usize {
         let mut name = names[round % names.len()].clone().into_bytes();
