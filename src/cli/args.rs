@@ -11,9 +11,9 @@ use crate::config::document;
 
 /// A memory for AI agents that a hospital owns outright: one binary, one encrypted file, no way out
 ///
-/// Settings come from the environment (`RM_*`), see `rosemary serve --help` and docs/configuration.md.
+/// Settings come from the environment (RM_*), see rosemary serve --help and docs/configuration.md.
 #[derive(Parser, Debug)]
-#[command(name = "rosemary", version, max_term_width = 100, after_help = AFTER_HELP, after_long_help = after_long_help(), disable_help_subcommand = false)]
+#[command(name = "rosemary", version, verbatim_doc_comment, after_help = AFTER_HELP, after_long_help = after_long_help())]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -21,6 +21,14 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Try it: rosemary demo\nExit codes and examples: rosemary --help";
+
+const INIT_EXAMPLE: &str = "Example:
+  umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek
+  export RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3
+  export RM_OWNER_EMAIL=owner@hospital.example RM_KEK_FILE=/etc/rosemary/kek
+  rosemary init
+
+Lose the key and the data is lost: keep a copy of it away from the data.";
 
 fn after_long_help() -> String {
     format!(
@@ -39,18 +47,16 @@ fn after_long_help() -> String {
 pub enum Command {
     /// Starts a ready-made instance with invented clinical memories and prints curl lines that work
     ///
-    /// Makes a folder with its own key, self-signed certificate, owner and agent keys (shown once); a second run continues where the
-    /// first stopped. Reads no RM_* settings. Not for real records.
-    #[command(after_help = "Examples:\n  rosemary demo\n  rosemary demo --dir /tmp/try --port 9443\n  rosemary demo --reset")]
+    /// Makes a folder with its own key, self-signed certificate, owner and agent keys (shown once);
+    /// a second run continues where the first stopped. Reads no RM_* settings. Not for real records.
+    #[command(verbatim_doc_comment, after_help = "Examples:\n  rosemary demo\n  rosemary demo --dir /tmp/try --port 9443\n  rosemary demo --reset")]
     Demo(Demo),
 
     /// Makes the encrypted data file, and a self-signed certificate unless RM_TLS_CERT names one
     ///
-    /// Needs RM_DB_PATH, RM_TENANT_ID, RM_OWNER_EMAIL and a key (RM_KEK_FILE, RM_KEK_PASSPHRASE_FILE or the systemd credential
-    /// rosemary.kek). Refuses to touch a data file that is already there.
-    #[command(
-        after_help = "Example:\n  umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek\n  RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3 \\\n  RM_OWNER_EMAIL=owner@hospital.example RM_KEK_FILE=/etc/rosemary/kek rosemary init\n\nLose the key and the data is lost: keep a copy of it away from the data."
-    )]
+    /// Needs RM_DB_PATH, RM_TENANT_ID, RM_OWNER_EMAIL and a key (RM_KEK_FILE, RM_KEK_PASSPHRASE_FILE
+    /// or the systemd credential rosemary.kek). Refuses to touch a data file that is already there.
+    #[command(verbatim_doc_comment, after_help = INIT_EXAMPLE)]
     Init,
 
     /// Runs the service until SIGTERM or SIGINT
@@ -94,7 +100,7 @@ pub enum Command {
         shell: Shell,
     },
 
-    /// Prints the manual page (roff)
+    /// Prints the manual (roff): commands, settings, exit codes
     #[command(after_help = "Example:\n  rosemary man | man -l -")]
     Man,
 

@@ -1,4 +1,4 @@
-//! Exit codes: one table, printed by `rosemary --help`, the man page and `docs/configuration.md`'s neighbours.
+//! Exit codes: one table, printed by `rosemary --help`, `rosemary man` and `docs/commands.md`.
 //!
 //! Invariants
 //! - Codes differ and are stable: scripts and units depend on them. 2 and 64 to 78 keep the meaning of clap and sysexits.h; ours begin at 80.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Cli, Command, Key};
+use args::{Cli, Command};
 use exit::{Exit, Failure};
 
 use crate::config::Config;
@@ -39,23 +39,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// One arm a command; each is a function in the file of its name.
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Demo(_) => unwired("demo"),
-        Command::Init => unwired("init"),
-        Command::Serve => unwired("serve"),
-        Command::Verify => unwired("verify"),
-        Command::Doctor(_) => unwired("doctor"),
-        Command::Key(Key::Make { .. } | Key::List | Key::Revoke { .. }) => unwired("key"),
-        Command::Import(_) => unwired("import"),
-        Command::Export(_) => unwired("export"),
-        Command::Bench(_) => unwired("bench"),
+        Command::Demo(demo) => unwired(&demo),
+        Command::Init => unwired(&settings()?),
+        Command::Serve => unwired(&settings()?),
+        Command::Verify => unwired(&settings()?),
+        Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
+        Command::Key(key) => unwired(&(key, settings()?)),
+        Command::Import(import) => unwired(&(import, settings()?)),
+        Command::Export(export) => unwired(&(export, settings()?)),
+        Command::Bench(bench) => unwired(&bench),
         Command::Completions { shell } => text::completions(shell),
         Command::Man => text::man(),
         Command::Version => text::version(),
     }
 }
 
-fn unwired(command: &'static str) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Internal, format_args!("{command}: not wired yet")))
+/// Stands where the integrator calls the command's function.
+fn unwired<T>(_: &T) -> Result<Exit, Failure> {
+    Err(Failure::new(Exit::Internal, "this command is not wired yet"))
 }
 
 /// The settings from the environment; warnings are printed. Sets the level of the log.

@@ -101,19 +101,20 @@ fn wrapped(text: &str, prefix: &str) -> String {
     lines
 }
 
+/// Compares a generated document with the repository's; writes it first if `ROSEMARY_WRITE_DOCS` is set.
+#[cfg(test)]
+pub fn assert_current(file: &str, expected: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("ROSEMARY_WRITE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a writable tree");
+        std::fs::write(&path, expected).expect("a writable tree");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), expected, "{file} is stale: run the tests with ROSEMARY_WRITE_DOCS=1");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-
-    fn assert_current(file: &str, expected: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        if std::env::var_os("ROSEMARY_WRITE_DOCS").is_some() {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, expected).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected, "{file} is stale; run this test with ROSEMARY_WRITE_DOCS=1");
-    }
 
     #[test]
     fn the_documents_are_current() {

@@ -94,6 +94,15 @@ pub enum KekChoice {
 }
 
 impl KekChoice {
+    /// Who named the file: a setting, or systemd.
+    pub fn source(&self) -> &'static str {
+        match self {
+            Self::KeyFile(_) => settings::KEK_FILE.row.name,
+            Self::PassphraseFile(_) => settings::KEK_PASSPHRASE_FILE.row.name,
+            Self::Credential(_) => "the systemd credential rosemary.kek",
+        }
+    }
+
     /// The file, whichever kind it is.
     pub fn path(&self) -> &Path {
         match self {
@@ -221,13 +230,11 @@ impl Config {
 
 /// Exactly one of key file, passphrase file and systemd credential.
 fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
-    let (file_name, passphrase_name) = (settings::KEK_FILE.row.name, settings::KEK_PASSPHRASE_FILE.row.name);
     let typed_wrong = raw.problem_count();
-    let choices: Vec<(String, KekChoice)> = [
-        raw.take(&settings::KEK_FILE).map(|path| (file_name.to_owned(), KekChoice::KeyFile(path))),
-        raw.take(&settings::KEK_PASSPHRASE_FILE).map(|path| (passphrase_name.to_owned(), KekChoice::PassphraseFile(path))),
-        (raw.credentials.as_ref().map(|folder| folder.join(KEK_CREDENTIAL)).filter(|path| path.exists()))
-            .map(|path| (format!("the systemd credential {KEK_CREDENTIAL}"), KekChoice::Credential(path))),
+    let choices: Vec<KekChoice> = [
+        raw.take(&settings::KEK_FILE).map(KekChoice::KeyFile),
+        raw.take(&settings::KEK_PASSPHRASE_FILE).map(KekChoice::PassphraseFile),
+        raw.credentials.as_ref().map(|folder| folder.join(KEK_CREDENTIAL)).filter(|path| path.exists()).map(KekChoice::Credential),
     ]
     .into_iter()
     .flatten()
@@ -236,15 +243,16 @@ fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
         return None;
     }
     match choices.as_slice() {
-        [(_, choice)] => Some(choice.clone()),
+        [choice] => Some(choice.clone()),
         [] => {
-            let text = format!("no key: name a key file here, a passphrase file in {passphrase_name}, or give the unit the credential {KEK_CREDENTIAL}");
-            raw.problem(file_name, None, text);
+            let (file, passphrase) = (settings::KEK_FILE.row.name, settings::KEK_PASSPHRASE_FILE.row.name);
+            let text = format!("not set, and there is no other key; name a key file here, a passphrase file in {passphrase}, or give the unit the credential {KEK_CREDENTIAL}");
+            raw.problem(file, None, text);
             None
         }
-        [(name, _), rest @ ..] => {
-            let others = rest.iter().map(|(other, _)| other.as_str()).collect::<Vec<_>>().join(" and ");
-            raw.problem(name, None, format!("given together with {others}; keep one source of the key"));
+        [first, rest @ ..] => {
+            let others: Vec<&str> = rest.iter().map(KekChoice::source).collect();
+            raw.problem(first.source(), None, format!("given together with {}; keep one source of the key", others.join(" and ")));
             None
         }
     }
@@ -278,7 +286,7 @@ fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf
     let uses = [
         (settings::DB_PATH.row.name, db.as_deref()),
         (settings::ANCHOR_FILE.row.name, anchor.as_deref()),
-        (settings::KEK_FILE.row.name, kek.as_ref().map(KekChoice::path)),
+        (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().map(KekChoice::path)),
         (settings::TLS_KEY.row.name, tls.as_ref().map(|tls| tls.key.as_path())),
         (settings::TLS_CERT.row.name, tls.as_ref().map(|tls| tls.cert.as_path()).filter(|cert| tls.as_ref().is_some_and(|tls| tls.key != **cert))),
         (settings::TLS_CLIENT_CA.row.name, tls.as_ref().and_then(|tls| tls.client_ca.as_deref())),
@@ -295,3 +303,6 @@ fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf
         raw.warn(settings::ANCHOR_FILE.row.name, text);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! - A problem never stops the reading: all are found in one start.
 //! - The value of a secret, and of any name that is not in the table, is never shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -121,11 +121,14 @@ impl Raw {
             (None, Default::Value(text)) => text,
             (None, Default::Absent(..)) => return None,
             (None, Default::Required(example)) => {
-                self.problem(row.name, None, format!("not set, and required; give {}, such as {example}", article(&row.takes())));
+                if self.problems.iter().all(|note| note.name != row.name) {
+                    self.problem(row.name, None, format!("not set, and required; give {}, such as {example}", article(&row.takes())));
+                }
                 return None;
             }
         };
-        (setting.parse)(row, text).map_err(|remedy| self.problem(row.name, Some(text), remedy)).ok()
+        let shown = (!row.guards_secret()).then_some(text);
+        (setting.parse)(row, text).map_err(|remedy| self.problem(row.name, shown, remedy)).ok()
     }
 
     /// The value of the secret `name`, from itself or from the file that `<name>_FILE` names.
@@ -141,17 +144,16 @@ impl Raw {
                 self.warn(name, format!("a secret in the environment can be read from /proc and crash reports; put it in a file and set {file_name}"));
                 text
             }
-            (None, Some(path)) => match parse::path(&setting.row, path.trim()).map_err(Fault::Name).and_then(|path| read_secret_text(&path).map_err(Fault::File)) {
-                Ok(text) => text,
-                Err(Fault::Name(remedy)) => {
-                    self.problem(&file_name, Some(&path), remedy);
-                    return None;
+            (None, Some(path)) => {
+                // a path that does not parse is not shown: it may be the secret itself, pasted into the wrong variable
+                match parse::path(&setting.row, path.trim()).and_then(|path| read_secret_text(&path)) {
+                    Ok(text) => text,
+                    Err(remedy) => {
+                        self.problem(&file_name, None, remedy);
+                        return None;
+                    }
                 }
-                Err(Fault::File(remedy)) => {
-                    self.problem(&file_name, None, remedy);
-                    return None;
-                }
-            },
+            }
         };
         let key = (setting.parse)(&setting.row, text.expose()).map_err(|remedy| self.problem(name, None, remedy)).ok()?;
         if key.expose().len() < limits::STATIC_KEY_CHARS_ADVISED {
@@ -163,13 +165,12 @@ impl Raw {
     /// `RM_API_KEY` and every `RM_AGENT_KEY_<VENDOR>`, checked to differ from one another.
     pub fn take_static_keys(&mut self) -> (Option<Secret<String>>, Vec<AgentKey>) {
         let api_key = self.take_secret(settings::API_KEY.row.name, &settings::API_KEY);
-        let mut names: Vec<String> = (self.values.keys())
-            .filter_map(|name| name.strip_prefix(AGENT_KEY))
-            .map(|suffix| suffix.strip_suffix(FILE).unwrap_or(suffix).to_owned())
+        let suffixes: BTreeSet<String> = (self.values.keys())
+            .filter_map(|name| name.strip_suffix(FILE).unwrap_or(name).strip_prefix(AGENT_KEY))
+            .map(str::to_owned)
             .collect();
-        names.dedup();
         let mut agent_keys: Vec<AgentKey> = Vec::new();
-        for suffix in names {
+        for suffix in suffixes {
             let name = format!("{AGENT_KEY}{suffix}");
             let key = self.take_secret(&name, &settings::AGENT_KEY);
             let vendor = parse::vendor(&suffix).map_err(|remedy| self.problem(&name, None, remedy)).ok();
@@ -211,12 +212,6 @@ impl Raw {
         self.problems.sort_by(|a, b| a.name.cmp(&b.name));
         if self.problems.is_empty() { Ok(self.warnings) } else { Err(Problems(self.problems)) }
     }
-}
-
-/// Which half of a `*_FILE` setting is at fault.
-enum Fault {
-    Name(String),
-    File(String),
 }
 
 /// `words` with the article that a sentence needs.

@@ -64,6 +64,11 @@ impl Row {
         matches!(self.takes, Takes::Secret)
     }
 
+    /// May what is typed here by mistake be a secret (a passphrase, a pasted key)? Then a problem does not repeat it.
+    pub fn guards_secret(&self) -> bool {
+        self.is_secret() || matches!(self.takes, Takes::Path) && (self.name.ends_with("_FILE") || self.name.ends_with("_KEY"))
+    }
+
     /// The help text as one line.
     pub fn help(&self) -> String {
         self.help.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
@@ -191,9 +196,9 @@ settings! {
         /// Accepted for compatibility: Rosemary runs on your own machine and nowhere else.
         DEPLOYMENT_MODE: () = "RM_DEPLOYMENT_MODE", Takes::Word(&["self-host"]), Default::Value("self-host"), "0.1.0", parse::only_word;
         /// Accepted for compatibility: there is no telemetry to enable, so false is an error.
-        DISABLE_TELEMETRY: () = "RM_DISABLE_TELEMETRY", Takes::Word(&["true"]), Default::Value("true"), "0.1.0", parse::telemetry_off;
+        DISABLE_TELEMETRY: () = "RM_DISABLE_TELEMETRY", Takes::Text("true (1, yes, on)"), Default::Value("true"), "0.1.0", parse::telemetry_off;
         /// Accepted for compatibility: this version calls no language model, so false is an error.
-        DISABLE_MODEL_EGRESS: () = "RM_DISABLE_MODEL_EGRESS", Takes::Word(&["true"]), Default::Value("true"), "0.1.0", parse::model_egress_off;
+        DISABLE_MODEL_EGRESS: () = "RM_DISABLE_MODEL_EGRESS", Takes::Text("true (1, yes, on)"), Default::Value("true"), "0.1.0", parse::model_egress_off;
     }
 }
 
