@@ -92,6 +92,14 @@ impl LoadClient {
         Ok((status, head, std::mem::replace(&mut self.received, rest)))
     }
 
+    /// Version, key exchange group, and whether an earlier session was resumed.
+    pub fn negotiated(&self) -> (rustls::ProtocolVersion, Option<rustls::NamedGroup>, bool) {
+        let tls = &self.stream.conn;
+        let version = tls.protocol_version().expect("the handshake is over");
+        let resumed = tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        (version, tls.negotiated_key_exchange_group().map(|group| group.name()), resumed)
+    }
+
     /// The socket, for tests that set timeouts or count bytes.
     pub fn socket(&self) -> &TcpStream {
         &self.stream.sock
