@@ -34,7 +34,11 @@ enum End {
     /// Nobody is left to answer.
     Gone,
     /// What came is refused.
-    Refused(Reason, IpAddr),
+    Refused {
+        reason: Reason,
+        client: IpAddr,
+        head_only: bool,
+    },
 }
 
 impl From<Gone> for End {
@@ -79,10 +83,10 @@ impl Connection<'_> {
                     let keep_alive = keep_alive && answer.is_ok();
                     (answer.unwrap_or_else(|_| problem::error(500, "Internal server error")), head_only, keep_alive)
                 }
-                Err(End::Refused(reason, client)) => {
+                Err(End::Refused { reason, client, head_only }) => {
                     let refusal = Refusal { reason, peer: self.peer, client };
                     let answer = catch_unwind(AssertUnwindSafe(|| self.shared.handler.refuse(&refusal)));
-                    (answer.unwrap_or_else(|_| refusal.reply()), false, false)
+                    (answer.unwrap_or_else(|_| refusal.reply()), head_only, false)
                 }
                 Err(End::Gone) => return,
             };
@@ -106,7 +110,8 @@ impl Connection<'_> {
     fn next_request(&mut self) -> Result<(Request, bool), End> {
         let head = self.next_head()?;
         let client = self.client(&head.headers);
-        let refused = |reason| Err(End::Refused(reason, client));
+        let head_only = head.method == Method::Head;
+        let refused = |reason| Err(End::Refused { reason, client, head_only });
         let public = self.shared.public.as_ref();
         if !authority::is_ours(&head.authority, self.local, public) {
             return refused(Reason::ForeignHost);
@@ -135,7 +140,7 @@ impl Connection<'_> {
             self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, Instant::now() + self.shared.deadlines.idle)?;
         }
         let deadline = Instant::now() + self.shared.deadlines.head;
-        let refused = |reason| End::Refused(reason, self.peer.ip());
+        let refused = |reason| End::Refused { reason, client: self.peer.ip(), head_only: false };
         let mut scanned = 0;
         let end = loop {
             if let Some(end) = parse::find_end(&self.buffer, &mut scanned).map_err(refused)? {

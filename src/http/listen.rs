@@ -4,7 +4,8 @@
 //! - One accept thread serves all listeners; no error ends it, only a stop.
 //! - At most `max_connections` at once, and `max_per_address` of one address (an IPv6 /64 counts as one; trusted proxies are exempt).
 //!   One more is closed before its handshake, which costs it a connection and us nothing.
-//! - A stop lets answers under way leave, for at most its deadline; after it no thread of this server touches the handler.
+//! - A stop lets answers under way leave, for at most its deadline; after it no request reaches the handler and no answer leaves. Work that
+//!   the handler has not finished by then is not waited for.
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter};

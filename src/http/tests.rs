@@ -39,6 +39,7 @@ impl Handler for Mirror {
         self.handled.fetch_add(1, Ordering::SeqCst);
         self.clients.lock().unwrap().push(request.client);
         match request.path.as_str() {
+            "/certificate" => return Reply::bytes(200, "text/plain", request.client_certificate.to_string().into_bytes()),
             "/panic" => panic!("a bug in the handler"),
             "/wait" => {
                 while self.hold.load(Ordering::SeqCst) {
@@ -516,4 +517,77 @@ fn garbage_on_many_connections_leaves_others_served() {
     stop.store(true, Ordering::SeqCst);
     attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
     eventually("the client alone is left", || world.connections() == 1);
+}
+
+/// A client that presents `own` (certificate and key) if it has one, and speaks only `version` if one is given.
+fn config(ca: &[u8], own: Option<(&rcgen::Certificate, &rcgen::KeyPair)>, version: Option<&'static rustls::SupportedProtocolVersion>) -> Arc<rustls::ClientConfig> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = version.map_or(rustls::ALL_VERSIONS.to_vec(), |version| vec![version]);
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap().with_root_certificates(roots);
+    Arc::new(match own {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+        }
+    })
+}
+
+#[test]
+fn tls_1_2_is_spoken_unless_it_is_turned_off() {
+    for only_tls13 in [false, true] {
+        let folder = folder();
+        let (files, ca) = identity(&folder);
+        let tls = Arc::new(TlsIdentity::load(&TlsFiles { only_tls13, ..files }).unwrap());
+        let server = Server::start(bind(&[LOOPBACK], 0).unwrap(), Settings::default(), tls, Arc::new(Mirror::default())).unwrap();
+        let client = LoadClient::connect_with(server.addresses()[0], config(&ca, None, Some(&rustls::version::TLS12)));
+        assert_eq!(client.is_err(), only_tls13);
+        if let Ok(mut client) = client {
+            assert_eq!(client.request("GET", "/", &[], &[]).unwrap().0, 200);
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
+fn with_a_client_ca_only_clients_it_signed_come_in() {
+    let folder = folder();
+    let (files, ca) = identity(&folder);
+    let authority = |name: &str| {
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate, rcgen::Issuer::new(params, key))
+    };
+    let (root, issuer) = authority("ours");
+    let (_, foreign) = authority("theirs");
+    let path = folder.join("clients.pem");
+    fs::write(&path, root.pem()).unwrap();
+    let tls = Arc::new(TlsIdentity::load(&TlsFiles { client_ca: Some(path), ..files }).unwrap());
+    let mirror = Arc::new(Mirror::default());
+    let server = Server::start(bind(&[LOOPBACK], 0).unwrap(), Settings::default(), tls, Arc::clone(&mirror) as Arc<dyn Handler>).unwrap();
+    let ask = |signer: Option<&rcgen::Issuer<'_, rcgen::KeyPair>>, version| {
+        let own = signer.map(|signer| {
+            let mut params = rcgen::CertificateParams::new(vec!["agent".to_owned()]).unwrap();
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+            let key = rcgen::KeyPair::generate().unwrap();
+            (params.signed_by(&key, signer).unwrap(), key)
+        });
+        let own = own.as_ref().map(|(certificate, key)| (certificate, key));
+        let mut client = LoadClient::connect_with(server.addresses()[0], config(&ca, own, version))?;
+        client.request("GET", "/certificate", &[], &[])
+    };
+    for version in [None, Some(&rustls::version::TLS12)] {
+        assert_eq!(ask(Some(&issuer), version).unwrap().1, b"true");
+        assert!(ask(Some(&foreign), version).is_err());
+        assert!(ask(None, version).is_err());
+    }
+    eventually("noted", || mirror.tls_failures.load(Ordering::SeqCst) == 4);
+    fs::remove_dir_all(folder).unwrap();
 }

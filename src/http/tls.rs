@@ -39,7 +39,7 @@ pub enum TlsError {
     #[error("{path}: readable by every user of this machine; chmod 640 it", path = .0.display())]
     ExposedKey(PathBuf),
     /// No certificate in it, or not in PEM.
-    #[error("{path}: holds no PEM certificate; it must be the server's chain, leaf first", path = .0.display())]
+    #[error("{path}: holds no usable PEM certificate; give the whole chain, leaf first (for client CAs, the CAs)", path = .0.display())]
     NoCertificate(PathBuf),
     /// No key in it, or not in PEM, or of a kind that is not served.
     #[error("{path}: holds no usable PEM private key; give an unencrypted PKCS#8, SEC1 or PKCS#1 key (ECDSA, Ed25519 or RSA)", path = .0.display())]
@@ -233,4 +233,92 @@ pub fn self_signed(host: Option<&str>, listen: &[IpAddr], now: Timestamp) -> Res
     let key = KeyPair::generate().map_err(library)?;
     let certificate = params.self_signed(&key).map_err(library)?;
     Ok(SelfSigned { certificate_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("rosemary-tls-{}", crate::base::hex::encode(&crate::base::rng::array::<8>())));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn put(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn now() -> Timestamp {
+        crate::base::time::Clock::system().now()
+    }
+
+    #[test]
+    fn every_bad_file_is_named_with_its_remedy_and_nothing_of_the_key() {
+        let folder = Folder::new();
+        let (one, two) = (self_signed(None, &[], now()).unwrap(), self_signed(None, &[], now()).unwrap());
+        let certificate = folder.put("cert.pem", &one.certificate_pem, 0o644);
+        let key = folder.put("key.pem", &one.key_pem, 0o640);
+        let wrong = folder.put("other.pem", &two.key_pem, 0o600);
+        let open = folder.put("open.pem", &one.key_pem, 0o644);
+        let junk = folder.put("junk.pem", "junk", 0o600);
+        let cut = folder.put("cut.pem", &one.certificate_pem[..200], 0o600);
+        let odd = folder.put("odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o600);
+        let absent = folder.0.join("absent.pem");
+        let load = |certificate: &PathBuf, key: &PathBuf, client_ca: Option<&PathBuf>| {
+            let (certificate, key, client_ca) = (certificate.clone(), key.clone(), client_ca.cloned());
+            TlsIdentity::load(&TlsFiles { certificate, key, client_ca, only_tls13: false }).map(drop)
+        };
+        assert!(load(&certificate, &key, None).is_ok());
+        assert!(load(&certificate, &key, Some(&certificate)).is_ok());
+        for (certificate, key, client_ca, file, remedy) in [
+            (&absent, &key, None, "absent.pem", "not readable"),
+            (&certificate, &absent, None, "absent.pem", "chgrp rosemary"),
+            (&certificate, &open, None, "open.pem", "chmod 640"),
+            (&certificate, &wrong, None, "other.pem", "does not belong to the certificate in"),
+            (&certificate, &junk, None, "junk.pem", "no usable PEM private key"),
+            (&certificate, &certificate, None, "cert.pem", "readable by every user"),
+            (&junk, &key, None, "junk.pem", "no usable PEM certificate"),
+            (&cut, &key, None, "cut.pem", "no usable PEM certificate"),
+            (&odd, &key, None, "odd.pem", "no usable PEM certificate"),
+            (&certificate, &key, Some(&junk), "junk.pem", "no usable PEM certificate"),
+            (&certificate, &key, Some(&odd), "odd.pem", "no usable PEM certificate"),
+        ] {
+            let message = load(certificate, key, client_ca).unwrap_err().to_string();
+            assert!(message.contains(file) && message.contains(remedy), "{message}");
+            assert!(!message.contains(&one.key_pem[40..60]));
+        }
+    }
+
+    #[test]
+    fn the_end_of_validity_is_read_and_nonsense_has_none() {
+        let made = self_signed(Some("[::1]"), &["10.0.0.5".parse().unwrap()], Timestamp::parse("2040-06-15T10:00:00Z").unwrap()).unwrap();
+        let certificate = CertificateDer::from_pem_slice(made.certificate_pem.as_bytes()).unwrap();
+        assert_eq!(not_after(&certificate), Timestamp::parse("2042-09-18T00:00:00Z"));
+        // 2050 and later are written in the other form (RFC 5280 section 4.1.2.5).
+        let made = self_signed(None, &[], Timestamp::parse("2049-06-15T10:00:00Z").unwrap()).unwrap();
+        let certificate = CertificateDer::from_pem_slice(made.certificate_pem.as_bytes()).unwrap();
+        assert_eq!(not_after(&certificate), Timestamp::parse("2051-09-18T00:00:00Z"));
+        for cut in 0..certificate.len() {
+            assert_eq!(not_after(&certificate[..cut]), None);
+        }
+    }
+
+    #[test]
+    fn a_host_that_no_certificate_can_hold_is_an_error() {
+        assert!(matches!(self_signed(Some("krankenhaus-süd.example"), &[], now()), Err(TlsError::Host)));
+    }
 }
