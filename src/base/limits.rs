@@ -25,6 +25,18 @@ pub const CONNECTIONS_MAX: u32 = 1024;
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 64;
 /// Stack of a connection's thread.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
+/// Request target (path and query); a longer one is 414.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Method token.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// After the last answer of a connection: how long, and how much, a client may still send before the socket is closed under it.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// See [`LINGER_TIME_MAX`].
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Pause of the accept thread when the system has no descriptor or memory for one more connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that the kernel keeps waiting for the accept thread.
+pub const ACCEPT_BACKLOG: i32 = 1024;
 /// How long a stop waits for answers under way.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -132,6 +144,8 @@ pub const COPY_BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
 const _: () = assert!(BATCH_JOBS_MAX <= QUEUE_JOBS_MAX);
+// A target of its greatest length leaves room for header fields, and offsets into a head fit 16 bits (`http::request::Headers`).
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX && HEAD_BYTES_MAX < 65_536);
 const _: () = assert!(METADATA_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(METADATA_DEPTH_MAX < JSON_DEPTH_MAX);
 
