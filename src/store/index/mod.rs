@@ -8,6 +8,8 @@
 pub mod analyse;
 pub mod indexes;
 pub mod literal;
+#[cfg(any(test, feature = "bench-internals"))]
+pub mod measure;
 mod postings;
 pub mod rank;
 pub mod scope;
