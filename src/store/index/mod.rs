@@ -10,6 +10,8 @@ pub mod indexes;
 pub mod literal;
 #[cfg(any(test, feature = "bench-internals"))]
 pub mod measure;
+#[cfg(test)]
+mod model;
 mod postings;
 pub mod rank;
 pub mod scope;
