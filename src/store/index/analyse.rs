@@ -75,7 +75,7 @@ pub fn tokens(text: &str, mut each: impl FnMut(Token<'_>)) {
 
 /// The distinct terms of a query in reading order, at most `limits::QUERY_TERMS_MAX`. Stop words are left out unless there is nothing else.
 pub fn query(text: &str) -> Vec<String> {
-    let text = &text[..text.floor_char_boundary(limits::QUERY_BYTES_MAX)];
+    let text = prefix(text, limits::QUERY_BYTES_MAX);
     let (mut terms, mut stops) = (Vec::new(), Vec::new());
     tokens(text, |token| {
         let list = if STOP_WORDS.binary_search(&token.word).is_ok() { &mut stops } else { &mut terms };
@@ -84,6 +84,12 @@ pub fn query(text: &str) -> Vec<String> {
         }
     });
     if terms.is_empty() { stops } else { terms }
+}
+
+/// The whole characters within the first `bytes_max` bytes of `text`.
+pub fn prefix(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// What joins two words into a compound: a hyphen (dropped), or a slash between numbers (kept).
@@ -139,7 +145,7 @@ fn fold(raw: &str, out: &mut String) {
         out.extend(raw.bytes().take(limits::TERM_BYTES_MAX).map(|b| char::from(b.to_ascii_lowercase())));
     } else {
         // One character can become 18 under NFKD; the input is cut first so that the work is bounded.
-        let raw = &raw[..raw.floor_char_boundary(4 * limits::TERM_BYTES_MAX)];
+        let raw = prefix(raw, 4 * limits::TERM_BYTES_MAX);
         let bare = raw.nfkd().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).nfc().flat_map(char::to_lowercase);
         for c in bare {
             match c {
@@ -157,7 +163,7 @@ fn fold(raw: &str, out: &mut String) {
                 c => out.push(c),
             }
         }
-        out.truncate(out.floor_char_boundary(limits::TERM_BYTES_MAX));
+        out.truncate(prefix(out, limits::TERM_BYTES_MAX).len());
     }
     if out.starts_with(|c: char| c.is_numeric()) && out.contains(',') {
         out.retain(|c| c != ',');

@@ -71,6 +71,9 @@ pub enum BuildError {
     /// The scope alone exceeds the capacity.
     #[error("the scope's index does not fit the memory it may take; raise RM_INDEX_MIB")]
     TooLarge,
+    /// Scopes that are being built need the room; begin again later.
+    #[error("there is no room for the scope's index until others are built")]
+    NoRoom,
 }
 
 /// A memory that waits for its index, wiped when dropped.
@@ -153,8 +156,14 @@ impl Indexes {
             }
             _ => return None,
         };
-        // Poisoned: a change panicked half way, so it answers nothing, and the next change drops it.
-        index.read().ok().map(|index| ask(&index))
+        match index.read() {
+            Ok(index) => Some(ask(&index)),
+            Err(_) => {
+                // A change panicked half way: what is left must not answer.
+                self.drop_scope(scope);
+                None
+            }
+        }
     }
 
     /// Starts a build of `scope`; `None` unless it is absent. Take the snapshot after this.
@@ -192,16 +201,20 @@ impl Indexes {
         }) else {
             return self.drop_scope(scope);
         };
+        let mut evicted = Vec::new();
         let mut slots = self.lock();
         if let Some(Slot::Ready { bytes, .. }) = slots.get_mut(&scope) {
             *bytes = now;
         }
-        self.evict(&mut slots, scope);
+        // Without room it is absent or too large now, and queries see that.
+        let _ = self.evict(&mut slots, scope, &mut evicted);
     }
 
     /// Forgets `scope`, as when a key of it dies; a build under way will not finish. Wiped at once, or when its last reader is done.
     pub fn drop_scope(&self, scope: ScopeKey) {
-        self.lock().remove(&scope);
+        // The lock is given back before the wiping, which takes time.
+        let dropped = self.lock().remove(&scope);
+        drop(dropped);
     }
 
     /// Rewrites `scope` without what is left of removed memories; for erasure.
@@ -229,31 +242,28 @@ impl Indexes {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops least used scopes, `keep` last of all, until the rest fits. Gives whether it does.
-    fn evict(&self, slots: &mut HashMap<ScopeKey, Slot>, keep: ScopeKey) -> bool {
+    /// Takes least used scopes out until the rest fits; then `keep` itself, with the reason. They go to `evicted`, which is to be dropped, and so
+    /// wiped, after the lock.
+    fn evict(&self, slots: &mut HashMap<ScopeKey, Slot>, keep: ScopeKey, evicted: &mut Vec<Slot>) -> Result<(), BuildError> {
         let mut total: usize = slots.values().map(Slot::bytes).sum();
         while total > self.capacity {
             let ready = slots.iter().filter_map(|(scope, slot)| match slot {
                 Slot::Ready { used, bytes, .. } if *scope != keep => Some((used.load(Ordering::Relaxed), *scope, *bytes)),
                 _ => None,
             });
-            match ready.min_by_key(|&(used, ..)| used) {
-                Some((_, scope, bytes)) => {
-                    slots.remove(&scope);
-                    total -= bytes;
-                }
-                None if slots.get(&keep).is_some_and(|slot| slot.bytes() > self.capacity) => {
-                    slots.insert(keep, Slot::TooLarge);
-                    return false;
-                }
-                None => {
-                    // Others are being built and take the room; this one can come back later.
-                    slots.remove(&keep);
-                    return false;
-                }
+            if let Some((_, scope, bytes)) = ready.min_by_key(|&(used, ..)| used) {
+                evicted.extend(slots.remove(&scope));
+                total -= bytes;
+                continue;
             }
+            let large = slots.get(&keep).is_some_and(|slot| slot.bytes() > self.capacity);
+            evicted.extend(slots.remove(&keep));
+            if large {
+                slots.insert(keep, Slot::TooLarge);
+            }
+            return Err(if large { BuildError::TooLarge } else { BuildError::NoRoom });
         }
-        true
+        Ok(())
     }
 }
 
@@ -269,6 +279,7 @@ impl Build<'_> {
     /// Ends the build with the changes since the snapshot, whose commit number is `seq`. Then the scope is ready.
     pub fn finish(mut self, seq: u64) -> Result<(), BuildError> {
         self.check()?;
+        let mut evicted = Vec::new();
         loop {
             let mut slots = self.indexes.lock();
             let Some(Slot::Building { queue, .. }) = slots.get_mut(&self.scope).filter(|slot| slot.is_build(self.build)) else {
@@ -280,7 +291,7 @@ impl Build<'_> {
                 let index = std::mem::take(&mut self.index);
                 let (bytes, used) = (index.bytes(), AtomicU64::new(self.indexes.tick()));
                 slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes });
-                return if self.indexes.evict(&mut slots, self.scope) { Ok(()) } else { Err(BuildError::TooLarge) };
+                return self.indexes.evict(&mut slots, self.scope, &mut evicted);
             }
             // The writer goes on meanwhile; its next changes are the next round, and fewer: taking one in is far cheaper than a commit.
             drop(slots);
@@ -293,11 +304,12 @@ impl Build<'_> {
     /// Makes room for what was built so far.
     fn check(&self) -> Result<(), BuildError> {
         self.progress.bytes.store(self.index.bytes(), Ordering::Relaxed);
+        let mut evicted = Vec::new();
         let mut slots = self.indexes.lock();
         if !slots.get(&self.scope).is_some_and(|slot| slot.is_build(self.build)) {
             return Err(BuildError::Restart);
         }
-        if self.indexes.evict(&mut slots, self.scope) { Ok(()) } else { Err(BuildError::TooLarge) }
+        self.indexes.evict(&mut slots, self.scope, &mut evicted)
     }
 }
 
@@ -390,5 +402,199 @@ impl Waiting {
             vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
             ..self.doc
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::scope::Viewer;
+    use super::*;
+    use crate::base::time::Timestamp;
+
+    fn scope() -> ScopeKey {
+        (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)))
+    }
+
+    fn id(n: u64) -> MemoryId {
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&n.to_be_bytes());
+        MemoryId::from_bytes(bytes)
+    }
+
+    fn doc(n: u64, content: &str) -> Doc<'_> {
+        Doc {
+            id: id(n),
+            created_at: Timestamp::from_ms(n),
+            title: "",
+            content,
+            tags: &[],
+            speaker: None,
+            run: None,
+            origin: "api",
+            vendors: Visibility::All,
+            memory_type: 0,
+            parent: None,
+            subject: None,
+            occurred_at: None,
+            live: true,
+        }
+    }
+
+    fn found(indexes: &Indexes, scope: ScopeKey, term: &str) -> Option<Vec<MemoryId>> {
+        indexes.with_ready(scope, |index| index.literal(term, Viewer::All))
+    }
+
+    #[test]
+    fn a_build_and_the_commits_beside_it_meet_exactly() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        indexes.apply(scope, 1, &[Change::Put(doc(1, "one"))]);
+        assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Absent, None));
+        let mut build = indexes.begin(scope).unwrap();
+        assert!(indexes.begin(scope).is_none());
+        // Commit 2 is in the snapshot, commit 3 is not.
+        indexes.apply(scope, 2, &[Change::Put(doc(2, "older text"))]);
+        indexes.apply(scope, 3, &[Change::Remove(id(1)), Change::Put(doc(3, "three"))]);
+        for (n, text) in [(1, "one"), (2, "two")] {
+            build.push(&doc(n, text)).unwrap();
+        }
+        assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Building { done: 2 }, None));
+        build.finish(2).unwrap();
+        assert_eq!(indexes.state(scope), State::Ready);
+        assert_eq!(found(&indexes, scope, "one"), Some(vec![]));
+        assert_eq!(found(&indexes, scope, "older"), Some(vec![]));
+        assert_eq!(found(&indexes, scope, "t"), Some(vec![id(3), id(2)]));
+        indexes.apply(scope, 4, &[Change::Put(doc(2, "second")), Change::Put(Doc { live: false, ..doc(3, "three") })]);
+        assert_eq!(found(&indexes, scope, "e"), Some(vec![id(2)]));
+        indexes.drop_scope(scope);
+        assert_eq!((indexes.state(scope), indexes.bytes()), (State::Absent, 0));
+    }
+
+    #[test]
+    fn a_build_that_cannot_be_exact_does_not_become_ready() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        drop(indexes.begin(scope).unwrap());
+        assert_eq!(indexes.state(scope), State::Absent);
+
+        let build = indexes.begin(scope).unwrap();
+        indexes.drop_scope(scope);
+        // Another build of the same scope is not touched by the first one's end.
+        let other = indexes.begin(scope).unwrap();
+        assert_eq!(build.finish(1), Err(BuildError::Restart));
+        assert_eq!(indexes.state(scope), State::Building { done: 0 });
+
+        let text = "x".repeat(limits::INDEX_QUEUE_BYTES_MAX / 2);
+        indexes.apply(scope, 1, &[Change::Put(doc(1, &text)), Change::Put(doc(2, &text)), Change::Put(doc(3, "x"))]);
+        assert_eq!(other.finish(0), Err(BuildError::Restart));
+
+        let other = indexes.begin(scope).unwrap();
+        for n in 0..=limits::INDEX_QUEUE_CHANGES_MAX {
+            indexes.apply(scope, 1, &[Change::Remove(id(n as u64))]);
+        }
+        assert_eq!(other.finish(0), Err(BuildError::Restart));
+        assert_eq!(indexes.state(scope), State::Absent);
+    }
+
+    fn build(indexes: &Indexes, scope: ScopeKey, docs: u64) -> Result<(), BuildError> {
+        let mut build = indexes.begin(scope).unwrap();
+        for n in 0..docs {
+            build.push(&doc(n, &format!("memory {n} of many")))?;
+        }
+        build.finish(0)
+    }
+
+    #[test]
+    fn the_least_used_scope_gives_way_and_one_that_cannot_fit_says_so() {
+        let one = {
+            let (indexes, scope) = (Indexes::new(usize::MAX), scope());
+            build(&indexes, scope, 100).unwrap();
+            indexes.bytes()
+        };
+        let indexes = Indexes::new(one * 5 / 2);
+        let [a, b, c] = [scope(), scope(), scope()];
+        build(&indexes, a, 100).unwrap();
+        build(&indexes, b, 100).unwrap();
+        assert!(found(&indexes, a, "memory").is_some());
+        build(&indexes, c, 100).unwrap();
+        assert_eq!([a, b, c].map(|scope| indexes.state(scope)), [State::Ready, State::Absent, State::Ready]);
+        assert!(indexes.bytes() <= one * 5 / 2);
+
+        assert_eq!(build(&indexes, b, 100_000), Err(BuildError::TooLarge));
+        assert_eq!(indexes.state(b), State::TooLarge);
+        assert!(indexes.begin(b).is_none());
+        indexes.apply(b, 1, &[Change::Put(doc(1, "x"))]);
+        assert_eq!(indexes.state(b), State::TooLarge);
+        indexes.apply(b, 2, &[Change::Remove(id(1))]);
+        assert_eq!(indexes.state(b), State::Absent);
+    }
+
+    #[test]
+    fn a_change_that_panics_leaves_no_half_answer() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        build(&indexes, scope, 3).unwrap();
+        let index = match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            _ => unreachable!(),
+        };
+        let _ = std::thread::spawn(move || {
+            let _held = index.write();
+            panic!("on purpose");
+        })
+        .join();
+        assert_eq!(found(&indexes, scope, "memory"), None);
+        assert_eq!(indexes.state(scope), State::Absent);
+    }
+
+    /// A store with one writer, and builders and evictions beside it: whenever the scope is ready after the last commit, it is the store.
+    #[test]
+    fn builds_under_a_busy_writer_end_with_what_was_committed() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        let store = Mutex::new((0u64, BTreeMap::<u64, String>::new()));
+        let done = AtomicBool::new(false);
+        let rebuild = || {
+            let Some(mut build) = indexes.begin(scope) else { return };
+            let (seq, snapshot) = store.lock().unwrap().clone();
+            if snapshot.iter().all(|(n, text)| build.push(&doc(*n, text)).is_ok()) {
+                let _ = build.finish(seq);
+            }
+        };
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for step in 1..3000u64 {
+                    let (n, text) = (step * 7919 % 97, format!("text{step} end"));
+                    let mut now = store.lock().unwrap();
+                    now.0 = step;
+                    let change = if step % 3 == 0 {
+                        now.1.remove(&n);
+                        Change::Remove(id(n))
+                    } else {
+                        now.1.insert(n, text.clone());
+                        Change::Put(doc(n, &text))
+                    };
+                    drop(now);
+                    indexes.apply(scope, step, &[change]);
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            threads.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    rebuild();
+                    std::thread::yield_now();
+                    indexes.drop_scope(scope);
+                    rebuild();
+                    while indexes.state(scope) == State::Ready && indexes.ticks.load(Ordering::Relaxed) % 3 != 0 && !done.load(Ordering::SeqCst) {
+                        found(&indexes, scope, "end");
+                    }
+                }
+                rebuild();
+            });
+        });
+        let (_, expected) = store.into_inner().unwrap();
+        for (n, text) in &expected {
+            assert_eq!(found(&indexes, scope, text).unwrap(), [id(*n)]);
+        }
+        assert_eq!(indexes.with_ready(scope, ScopeIndex::len), Some(expected.len()));
     }
 }

@@ -8,6 +8,10 @@
 pub mod analyse;
 pub mod indexes;
 pub mod literal;
+#[cfg(any(test, feature = "bench-internals"))]
+pub mod measure;
+#[cfg(test)]
+mod model;
 mod postings;
 pub mod rank;
 pub mod scope;

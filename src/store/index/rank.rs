@@ -1,8 +1,8 @@
 //! Ranking: BM25 over words, and the company a memory keeps.
 //!
-//! A memory's relevance is `own + NEIGHBOUR * (turn before + turn after) + CONVERSATION * best own score of its conversation`, where `own` is
-//! BM25 with a count that weighs fields. A memory without a word of its own is a hit when the turn beside it is: an answer often lacks the words
-//! of its question.
+//! A memory's relevance is `own + NEIGHBOUR * (turn before + turn after) + CONVERSATION * best own score of its conversation`, times `SPOKEN` if
+//! the query names its speaker; `own` is BM25 with a count that weighs fields. A memory without a word of its own is a hit when the turn beside it
+//! is: an answer often lacks the words of its question.
 //!
 //! Invariants
 //! - Scores depend on what the viewer may see alone: the rarity of a word, the mean length, the turns beside and the conversation's best are those
@@ -31,7 +31,9 @@ const SPEAKER: f32 = 1.0;
 /// Share of the score of the turn before and of the turn after.
 const NEIGHBOUR: f32 = 0.4;
 /// Share of the best score in the conversation.
-const CONVERSATION: f32 = 0.2;
+const CONVERSATION: f32 = 0.4;
+/// What a speaker's being named in the query multiplies.
+const SPOKEN: f32 = 1.5;
 
 /// A ranked query. Filters choose among the hits; they change no score.
 #[derive(Clone, Copy)]
@@ -74,6 +76,8 @@ pub struct Explain {
     pub neighbours: f32,
     /// From its conversation.
     pub conversation: f32,
+    /// For its speaker's name.
+    pub speaker: f32,
 }
 
 /// What one term of the query gave.
@@ -151,17 +155,26 @@ impl ScopeIndex {
 
     fn scores(&self, terms: &[String], view: &View) -> Scores {
         let mut own = vec![0.0; self.class.len()];
-        let mut seen = Vec::new();
+        let (mut seen, mut spoken) = (Vec::new(), Vec::new());
         for term in terms {
             let Some(weigh) = self.weigher(term, view, &mut seen) else { continue };
             for &(number, note) in &seen {
                 own[at(number)] += weigh(number, note);
+                if note & IN_SPEAKER != 0 {
+                    spoken.push(number);
+                }
             }
         }
+        // Once, however many of its speaker's names the query has.
+        spoken.sort_unstable();
+        spoken.dedup();
         // A memory without company is the best of its own conversation.
         let mut full: Vec<f32> = own.iter().map(|own| own * (1.0 + CONVERSATION)).collect();
         for members in &self.conversations {
             self.add_company(members, view, &own, &mut full);
+        }
+        for &number in &spoken {
+            full[at(number)] *= SPOKEN;
         }
         Scores { own, full }
     }
@@ -226,7 +239,9 @@ impl ScopeIndex {
         for (explain, &(score, number)) in explained.iter_mut().zip(ranked) {
             let (neighbours, best) = self.company(number, view, &scores.own);
             (explain.neighbours, explain.conversation) = (NEIGHBOUR * neighbours, CONVERSATION * best);
-            debug_assert!((score - scores.own[at(number)] - explain.neighbours - explain.conversation).abs() < 1e-3 * score);
+            if explain.terms.iter().any(|term| term.in_speaker) {
+                explain.speaker = score - score / SPOKEN;
+            }
         }
         explained
     }

@@ -11,7 +11,7 @@
 //!   hash with probability 3e-8; the caller opens every record it answers with anyway.
 //!
 //! Shape: `words` hash → postings (note: content count in 5 bits, fields in 3); `trigrams` three bytes → postings (`literal`); `tags` hash →
-//! postings; columns by number: class, length, row; `order` numbers by (created_at, id); `conversations` numbers by (time, number).
+//! postings; columns by number: class, length, row; `order` numbers by (created_at, id); `conversations` numbers by (time, id).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -494,7 +494,7 @@ impl ScopeIndex {
     /// A memory's conversation is its run; without one, the thread of its parent or its own answers.
     fn join_conversation(&mut self, number: u32, doc: &Doc<'_>) {
         let thread = |index: &Self, root: MemoryId| index.hash("thread", root.bytes());
-        let key = match (doc.run, doc.parent) {
+        let key = match (doc.run, doc.parent.filter(|&parent| parent != doc.id)) {
             (Some(run), _) => self.hash("run", run),
             (None, Some(parent)) => {
                 // The first answer makes the thread, and its root joins if it is here.
@@ -522,8 +522,8 @@ impl ScopeIndex {
         });
         self.rows[at(number)].conversation = conversation;
         let (rows, members) = (&self.rows, &mut self.conversations[at(conversation)]);
-        let turn = (rows[at(number)].when, number);
-        let place = members.partition_point(|&other| (rows[at(other)].when, other) < turn);
+        let turn = |number: u32| (rows[at(number)].when, rows[at(number)].id);
+        let place = members.partition_point(|&other| turn(other) < turn(number));
         members.insert(place, number);
     }
 
@@ -533,9 +533,10 @@ impl ScopeIndex {
             return;
         }
         let (rows, members) = (&self.rows, &mut self.conversations[at(row.conversation)]);
-        if let Ok(place) = members.binary_search_by_key(&(row.when, number), |&other| (rows[at(other)].when, other)) {
-            members.remove(place);
-        }
+        let turn = |number: u32| (rows[at(number)].when, rows[at(number)].id);
+        let place = members.partition_point(|&other| turn(other) < turn(number));
+        debug_assert_eq!(members.get(place), Some(&number));
+        members.remove(place);
     }
 }
 

@@ -34,7 +34,7 @@ const _: () = assert!(limits::QUERY_TERMS_MAX <= 64);
 /// The passage of `content` with the most distinct terms of `query`, then the most words named, then the first; at most `chars_max` characters.
 /// Without a word of the query it is the beginning.
 pub fn snippet(content: &str, query: &str, chars_max: usize) -> Snippet {
-    let scanned = &content[..content.floor_char_boundary(limits::SNIPPET_SCAN_BYTES_MAX)];
+    let scanned = analyse::prefix(content, limits::SNIPPET_SCAN_BYTES_MAX);
     let found = find(scanned, &analyse::query(query));
     // Two characters are kept for the marks of a cut.
     let room = chars_max.saturating_sub(2);
@@ -158,7 +158,7 @@ mod tests {
     fn without_a_match_it_is_the_beginning_and_a_short_content_is_whole() {
         let found = snippet(&"word ".repeat(100), "absent", 22);
         assert_eq!((found.text.as_str(), found.highlights.len()), ("word word word word…", 0));
-        assert_eq!(snippet("  short note ", "note", 50), Snippet { text: "short note".into(), highlights: vec![6..10] });
+        assert_eq!(snippet("  short note ", "note", 50), Snippet { text: "short note".into(), highlights: Vec::from([6..10]) });
         assert_eq!(snippet("", "note", 50), Snippet::default());
     }
 
