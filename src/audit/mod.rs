@@ -53,3 +53,8 @@ mod tests {
         golden("../../docs/audit.md", &text);
     }
 }
+
+pub use coalesce::{Coalescer, Emit, Who};
+pub use entry::{Actor, Credential, Detail, Details, Entry, Id, RequestId, Resource, Word};
+pub use merkle::{Appender, FullTile, Hash, Tiles, Tree, TreeError, leaf_hash};
+pub use names::{ActorKind, Decision, Device, Outcome, Reason};

@@ -9,10 +9,12 @@
 //! - A name of a key (its prefix, `env:NAME#…`) does not help to guess it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::fmt::{self, Write as _};
 
 use zeroize::Zeroizing;
 
+use crate::authn::principal::Vendor;
 use crate::base::{hex, limits, rng};
 use crate::crypto::hash::hmac_sha256;
 use crate::crypto::secret::{Key, Secret};
