@@ -28,7 +28,7 @@ use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
 use crate::store::index::scope::{Doc, Visibility};
 use crate::store::phi::Phi;
-use crate::store::tables::{Bytes, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
+use crate::store::tables::{Bytes, CHILDREN, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
 use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
 
 /// The contract's `memory_type`.
@@ -204,6 +204,12 @@ pub struct Replacement {
     pub allowed_vendors: Vec<String>,
     /// New metadata; `None` keeps the old.
     pub metadata: Option<Phi>,
+    /// New speaker; `None` keeps the old.
+    pub speaker: Option<Phi>,
+    /// New run; `None` keeps the old.
+    pub run_id: Option<Phi>,
+    /// New time of the event; `None` keeps the old.
+    pub occurred_at: Option<Timestamp>,
 }
 
 fn memory_key(tenant: TenantId, id: MemoryId) -> Vec<u8> {
@@ -218,8 +224,13 @@ fn order_key(scope: Scope, state: State, at: Timestamp, id: MemoryId) -> Vec<u8>
     key(&[&order_prefix(scope, state), &at.ms().to_be_bytes(), id.bytes()])
 }
 
+fn child_key(tenant: TenantId, parent: MemoryId, at: Timestamp, id: MemoryId) -> Vec<u8> {
+    key(&[tenant.bytes(), parent.bytes(), &at.ms().to_be_bytes(), id.bytes()])
+}
+
+/// Time and id at the end of a key of ORDER or CHILDREN.
 fn order_parts(bytes: &[u8]) -> Option<(Timestamp, MemoryId)> {
-    let rest = bytes.get(33..)?;
+    let rest = bytes.get(bytes.len().checked_sub(24)?..)?;
     let (ms, id) = rest.split_first_chunk::<8>()?;
     Some((Timestamp::from_ms(u64::from_be_bytes(*ms)), MemoryId::from_bytes(id.try_into().ok()?)))
 }
@@ -257,6 +268,9 @@ impl MemoryRow {
         let (state, at) = self.state();
         tx.put(MEMORIES, memory_key(tenant, id), value(self));
         tx.put(ORDER, order_key(scope, state, at, id), self.digest.to_vec());
+        if let (Some(parent), None) = (self.parent, old) {
+            tx.put(CHILDREN, child_key(tenant, parent, self.created_at, id), Vec::new());
+        }
         for name in self.counted() {
             tx.staged.counts.push((count_key(scope, &name), 1));
         }
@@ -632,15 +646,32 @@ fn subject_form(name: &Phi) -> String {
 
 /// Stages a new memory; an exact repeat of a recent one is united with it instead (DESIGN 10). Gives the memory as it then is.
 pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
-    let scope = a.target();
+    let (scope, author) = (a.target(), a.who().credential().text());
+    insert_row(a.tx_mut(), scope, None, author, new)
+}
+
+/// Stages a reply to the granted memory, which is of the asker's own person.
+pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
+    let (tenant, parent, found) = granted(a)?;
     let author = a.who().credential().text();
-    let tx = a.tx_mut();
+    insert_row(a.tx_mut(), found.scope(tenant), Some(parent), author, new)
+}
+
+fn insert_row(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    parent: Option<MemoryId>,
+    author: Option<String>,
+    new: NewMemory,
+) -> Result<Memory, StoreError> {
     let subject = match &new.text.subject {
         Some(name) => Some(subjects::find_or_create(tx, scope.tenant, &subject_form(name))?),
         None => None,
     };
     let digest = look_alike(tx, scope, subject, &new);
-    if let Some(merged) = unite(tx, scope, digest, &new)? {
+    if parent.is_none()
+        && let Some(merged) = unite(tx, scope, digest, &new)?
+    {
         return Ok(merged);
     }
     let created_at = new.created_at.unwrap_or(tx.now);
@@ -651,7 +682,7 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
     let found = MemoryRow {
         owner: scope.owner,
         subject,
-        parent: None,
+        parent,
         entities: new.text.run_id.iter().map(|run| entity(tx, scope.tenant, "run", run)).collect(),
         occurred_at: new.occurred_at,
         created_at,
@@ -683,7 +714,7 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
         origin: found.origin,
         allowed_vendors: found.allowed_vendors,
         kind: found.kind,
-        parent: None,
+        parent,
         subject,
         occurred_at: found.occurred_at,
         created_at,
@@ -693,7 +724,9 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
     };
     tx.note(id.bytes());
     tx.note_subject(subject);
-    tx.staged.recent.push((scope, digest, id, created_at));
+    if parent.is_none() {
+        tx.staged.recent.push((scope, digest, id, created_at));
+    }
     tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
     Ok(memory)
 }
@@ -718,18 +751,17 @@ fn unite(tx: &mut Tx<'_>, scope: Scope, digest: [u8; 16], new: &NewMemory) -> Re
         }
     }
     let text = Text { tags, ..before.text };
-    replace_row(tx, scope.tenant, id, &old, text, old.allowed_vendors.clone(), digest).map(Some)
+    replace_row(tx, scope.tenant, id, &old, old.clone(), text).map(Some)
 }
 
-/// Stages a new version of `old` with this text.
+/// Stages `changed` with this text as the next version after `old`.
 fn replace_row(
     tx: &mut Tx<'_>,
     tenant: TenantId,
     id: MemoryId,
     old: &MemoryRow,
+    changed: MemoryRow,
     text: Text,
-    allowed_vendors: Vec<String>,
-    digest: [u8; 16],
 ) -> Result<Memory, StoreError> {
     let scope = old.scope(tenant);
     let version = old.version.checked_add(1).ok_or(damaged("memories"))?;
@@ -738,16 +770,15 @@ fn replace_row(
     let seal = |field: &str, text: &Phi| sealer.seal(&key, field, text.inner().as_bytes());
     let found = MemoryRow {
         updated_at: tx.now.max(old.updated_at),
-        allowed_vendors,
         version,
-        digest,
+        entities: text.run_id.iter().map(|run| entity(tx, tenant, "run", run)).collect(),
         title: seal("title", &text.title),
         content: seal("content", &text.content),
         tags: sealer.seal(&key, "tags", &seal_tags(&text.tags)),
         metadata: text.metadata.as_ref().map(|m| seal("metadata", m)),
         speaker: text.speaker.as_ref().map(|s| seal("speaker", s)),
         run_id: text.run_id.as_ref().map(|r| seal("run_id", r)),
-        ..old.clone()
+        ..changed
     };
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
@@ -786,24 +817,33 @@ pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new:
     let before = opened(tx, tenant, id, &old, Part::Full)?;
     let scope = old.scope(tenant);
     let digest_of = NewMemory {
-        text: Text { title: new.title, content: new.content, tags: new.tags, metadata: new.metadata.or(before.text.metadata), ..before.text },
+        text: Text {
+            title: new.title,
+            content: new.content,
+            tags: new.tags,
+            metadata: new.metadata.or(before.text.metadata),
+            speaker: new.speaker.or(before.text.speaker),
+            run_id: new.run_id.or(before.text.run_id),
+            subject: before.text.subject,
+        },
         origin: old.origin.clone(),
         allowed_vendors: new.allowed_vendors,
         kind: old.kind,
-        occurred_at: old.occurred_at,
+        occurred_at: new.occurred_at.or(old.occurred_at),
         created_at: None,
     };
     let digest = look_alike(tx, scope, old.subject, &digest_of);
-    replace_row(tx, tenant, id, &old, digest_of.text, digest_of.allowed_vendors, digest).map(Some)
+    let changed = MemoryRow { allowed_vendors: digest_of.allowed_vendors, occurred_at: digest_of.occurred_at, digest, ..old.clone() };
+    replace_row(tx, tenant, id, &old, changed, digest_of.text).map(Some)
 }
 
-/// Moves the granted memory to the trash. `None` if it is there already.
+/// Moves the granted memory to the trash, and its live replies with it. `None` if it is there already.
 pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
     let now = a.tx().now;
     shift(a, State::Live, Some(now))
 }
 
-/// Takes the granted memory out of the trash. `None` if it is not there.
+/// Takes the granted memory out of the trash, and its replies with it. `None` if it is not there.
 pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
     shift(a, State::Trash, None)
 }
@@ -818,26 +858,94 @@ fn shift<A: Writes + Action<Target = MemoryId>>(
         return Ok(None);
     }
     let tx = a.tx_mut();
-    let found = MemoryRow { deleted_at, updated_at: old.updated_at, ..old.clone() };
-    found.stage(tx, tenant, id, Some(&old));
+    let memory = shift_row(tx, tenant, id, &old, deleted_at)?;
+    for (child, found) in children_rows(tx, tenant, id)? {
+        if found.owner == old.owner && found.state().0 == from {
+            shift_row(tx, tenant, child, &found, deleted_at)?;
+        }
+    }
+    Ok(Some(memory))
+}
+
+fn shift_row(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    id: MemoryId,
+    old: &MemoryRow,
+    deleted_at: Option<Timestamp>,
+) -> Result<Memory, StoreError> {
+    let found = MemoryRow { deleted_at, ..old.clone() };
+    found.stage(tx, tenant, id, Some(old));
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
     let change = if deleted_at.is_some() { IndexChange::Remove(id) } else { IndexChange::Put(Box::new(IndexText::of(&memory))) };
     tx.staged.index.push((old.scope(tenant), change));
-    Ok(Some(memory))
+    Ok(memory)
 }
 
-/// Removes the granted memory and its versions for good, live or trashed.
+fn children_rows(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<(MemoryId, MemoryRow)>, StoreError> {
+    let mut rows = Vec::new();
+    for item in tx.prefix(CHILDREN, &memory_key(tenant, parent))? {
+        let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_children"))?;
+        // Absent only if this very work purged it: a range does not see staged deletions.
+        if let Some(row) = MemoryRow::read(tx, tenant, id)? {
+            rows.push((id, row));
+        }
+    }
+    Ok(rows)
+}
+
+/// How many replies the granted memory has, trashed ones included.
+pub fn count_replies<A: Action<Target = MemoryId>>(a: &Access<'_, A>) -> Result<usize, StoreError> {
+    Ok(a.tx().prefix(CHILDREN, &memory_key(a.who().tenant(), a.target()))?.count())
+}
+
+/// The thread of the granted memory: its parent (or itself) and the live replies the asker can see, oldest first. `None` if the asker
+/// cannot see the parent.
+pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<(Memory, Vec<Memory>)>, StoreError> {
+    let (tenant, id, found) = granted(a)?;
+    let vendor = a.who().vendor().map(|v| v.name().to_owned());
+    let tx = a.tx_mut();
+    let (parent_id, parent) = match found.parent {
+        Some(parent) => (parent, MemoryRow::read(tx, tenant, parent)?.ok_or(StoreError::Missing("memories"))?),
+        None => (id, found),
+    };
+    let seen = |row: &MemoryRow| row.owner == parent.owner && row.visible_to(vendor.as_deref());
+    if !seen(&parent) || (vendor.is_some() && parent.deleted_at.is_some()) {
+        return Ok(None);
+    }
+    let mut children = Vec::new();
+    for (child, row) in children_rows(tx, tenant, parent_id)? {
+        if seen(&row) && row.deleted_at.is_none() {
+            children.push(opened(tx, tenant, child, &row, Part::Full)?);
+        }
+    }
+    let parent = opened(tx, tenant, parent_id, &parent, Part::Full)?;
+    for memory in std::iter::once(&parent).chain(&children) {
+        tx.note(memory.id.bytes());
+        tx.note_subject(memory.subject);
+    }
+    Ok(Some((parent, children)))
+}
+
+/// Removes the granted memory, its versions and its replies for good, live or trashed.
 pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
     let (tenant, id, old) = granted(a)?;
-    purge_row(a.tx_mut(), tenant, id, &old)
+    let tx = a.tx_mut();
+    for (child, found) in children_rows(tx, tenant, id)? {
+        purge_row(tx, tenant, child, &found)?;
+    }
+    purge_row(tx, tenant, id, &old)
 }
 
 fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -> Result<(), StoreError> {
     let versions = tx.prefix(VERSIONS, &memory_key(tenant, id))?.map(|item| item.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
     for version in versions {
         tx.delete(VERSIONS, version);
+    }
+    if let Some(parent) = old.parent {
+        tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
     }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
@@ -847,21 +955,27 @@ fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -
     Ok(())
 }
 
-/// Removes up to `most` memories in the scope's trash for good; gives how many.
+/// Removes up to `most` memories in the scope's trash for good; gives how many. A live reply of one of them stays, without its parent.
 pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<usize, StoreError> {
     let scope = a.target();
     let tx = a.tx_mut();
-    let keys: Vec<Vec<u8>> = tx
-        .prefix(ORDER, &order_prefix(scope, State::Trash))?
-        .take(most)
+    let rows: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
         .map(|item| item.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
-    for order in &keys {
+    for order in &rows {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        for (child, found) in children_rows(tx, scope.tenant, id)? {
+            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
+            // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
+            if let Some(found) = MemoryRow::read(tx, scope.tenant, child)? {
+                let alone = MemoryRow { parent: None, ..found };
+                tx.put(MEMORIES, memory_key(scope.tenant, child), value(&alone));
+            }
+        }
         purge_row(tx, scope.tenant, id, &old)?;
     }
-    Ok(keys.len())
+    Ok(rows.len())
 }
 
 /// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.
