@@ -70,7 +70,7 @@ pub fn env_example() -> String {
         for row in *rows {
             let _ = write!(text, "\n{}", wrapped(&row.help(), "# "));
             let _ = match (row.is_secret(), row.default) {
-                (true, _) => writeln!(text, "#{}_FILE=/etc/rosemary/keys/NAME", row.name),
+                (true, _) => writeln!(text, "#{}_FILE=/etc/rosemary/keys/NAME", row.name.replace("<VENDOR>", "CURSOR")),
                 (_, Fallback::Required(example)) => writeln!(text, "{}={example}", row.name),
                 (_, Fallback::Value(value)) => writeln!(text, "#{}={value}", row.name),
                 (_, Fallback::Absent(_, example)) => writeln!(text, "#{}={example}", row.name),
