@@ -98,7 +98,9 @@ pub fn networks(_: &Row, text: &str) -> Result<Vec<IpNet>, String> {
             .map_err(|_| "give IP addresses or networks, such as 10.20.0.5,10.20.1.0/24".to_string())?;
         match network.prefix_len() {
             0 => Err("a network of every address would let each client choose its own; name your proxies".into()),
-            _ if network != network.trunc() => Err(format!("{network} has bits beyond its prefix; write {} or {}", network.trunc(), network.addr())),
+            _ if network != network.trunc() => {
+                Err(format!("{network} has bits beyond its prefix; write {} or {}", network.trunc(), network.addr()))
+            }
             _ => Ok(network),
         }
     })
