@@ -227,3 +227,5 @@ pub const REPLIES_MAX: usize = 1000;
 pub const PURGE_CHUNK: usize = 200;
 /// Live memories of a scope that are scanned while its index is not ready; with more the answer is 503.
 pub const SCAN_MEMORIES_MAX: u64 = 2000;
+/// Characters of a snippet.
+pub const SNIPPET_CHARS_MAX: usize = 240;

@@ -9,6 +9,7 @@ pub mod index;
 mod indexer;
 pub mod migrate;
 pub mod phi;
+pub mod search;
 mod recent;
 pub mod tables;
 pub mod tx;

@@ -124,6 +124,20 @@ impl Prepared {
         prepared
     }
 
+    /// The same words under the id, place and times that a memory got after they were prepared.
+    pub fn placed(
+        mut self,
+        id: MemoryId,
+        parent: Option<MemoryId>,
+        subject: Option<SubjectId>,
+        created_at: Timestamp,
+        occurred_at: Option<Timestamp>,
+    ) -> Self {
+        (self.id, self.parent, self.subject) = (id, parent, subject);
+        (self.created, self.when) = (created_at.ms(), occurred_at.unwrap_or(created_at).ms());
+        self
+    }
+
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         let hashes = self.tags.capacity() + self.vendors.as_ref().map_or(0, Vec::capacity);

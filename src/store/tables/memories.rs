@@ -26,7 +26,7 @@ use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::policy::{Facts, MemoryFacts};
 use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
-use crate::store::index::scope::{Doc, Visibility};
+use crate::store::index::prepared::{Doc, Prepared, Visibility};
 use crate::store::phi::Phi;
 use crate::store::tables::{Bytes, CHILDREN, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
 use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
@@ -190,6 +190,8 @@ pub struct NewMemory {
     pub occurred_at: Option<Timestamp>,
     /// When it was written, if not now (import).
     pub created_at: Option<Timestamp>,
+    /// See [`NewMemory::prepare`].
+    pub prepared: Option<Box<Prepared>>,
 }
 
 /// What an update replaces.
@@ -401,81 +403,57 @@ fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow, part: 
     })
 }
 
-/// A committed change as the search index must learn it; the text is wiped when dropped.
-pub enum IndexChange {
-    /// The memory is now this.
-    Put(Box<IndexText>),
-    /// The memory is gone, or in the trash.
-    Remove(MemoryId),
-}
-
 /// What the search index keeps of a memory.
-pub struct IndexText {
-    id: MemoryId,
-    created_at: Timestamp,
-    title: Zeroizing<String>,
-    content: Zeroizing<String>,
-    tags: Zeroizing<Vec<String>>,
-    speaker: Option<Zeroizing<String>>,
-    run: Option<Zeroizing<String>>,
-    origin: String,
-    vendors: Option<Vec<String>>,
-    kind: MemoryType,
-    parent: Option<MemoryId>,
-    subject: Option<SubjectId>,
-    occurred_at: Option<Timestamp>,
+pub(in crate::store) fn prepared(memory: &Memory) -> Box<Prepared> {
+    let text = &memory.text;
+    let tags: Zeroizing<Vec<String>> = Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
+    Box::new(Prepared::of(&Doc {
+        id: memory.id,
+        created_at: memory.created_at,
+        title: text.title.inner(),
+        content: text.content.inner(),
+        tags: &tags,
+        speaker: text.speaker.as_ref().map(Phi::inner),
+        run: text.run_id.as_ref().map(Phi::inner),
+        origin: &memory.origin,
+        vendors: if memory.allowed_vendors.iter().any(|v| v == "*") {
+            Visibility::All
+        } else {
+            Visibility::Only(&memory.allowed_vendors)
+        },
+        memory_type: memory.kind as u8,
+        parent: memory.parent,
+        subject: memory.subject,
+        occurred_at: memory.occurred_at,
+        live: true,
+    }))
 }
 
-impl IndexText {
-    /// Of a memory that was opened.
-    pub fn of(memory: &Memory) -> Self {
-        let owned = |text: &Phi| Zeroizing::new(text.inner().to_owned());
-        let text = &memory.text;
-        Self {
-            id: memory.id,
-            created_at: memory.created_at,
-            title: owned(&text.title),
-            content: owned(&text.content),
-            tags: Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect()),
-            speaker: text.speaker.as_ref().map(owned),
-            run: text.run_id.as_ref().map(owned),
-            origin: memory.origin.clone(),
-            vendors: (!memory.allowed_vendors.iter().any(|v| v == "*")).then(|| memory.allowed_vendors.clone()),
-            kind: memory.kind,
-            parent: memory.parent,
-            subject: memory.subject,
-            occurred_at: memory.occurred_at,
-        }
-    }
-
-    /// As the index takes it.
-    pub fn doc(&self) -> Doc<'_> {
-        Doc {
-            id: self.id,
-            created_at: self.created_at,
-            title: &self.title,
-            content: &self.content,
-            tags: &self.tags,
-            speaker: self.speaker.as_ref().map(|text| text.as_str()),
-            run: self.run.as_ref().map(|text| text.as_str()),
+impl NewMemory {
+    /// Does what costs time and needs no transaction: the words for the search index. To be called before the work is handed over.
+    pub fn prepare(&mut self) {
+        let nobody = MemoryId::from_bytes([0; 16]);
+        let tags: Zeroizing<Vec<String>> = Zeroizing::new(self.text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
+        self.prepared = Some(Box::new(Prepared::of(&Doc {
+            id: nobody,
+            created_at: Timestamp::default(),
+            title: self.text.title.inner(),
+            content: self.text.content.inner(),
+            tags: &tags,
+            speaker: self.text.speaker.as_ref().map(Phi::inner),
+            run: self.text.run_id.as_ref().map(Phi::inner),
             origin: &self.origin,
-            vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
+            vendors: if self.allowed_vendors.iter().any(|v| v == "*") {
+                Visibility::All
+            } else {
+                Visibility::Only(&self.allowed_vendors)
+            },
             memory_type: self.kind as u8,
-            parent: self.parent,
-            subject: self.subject,
+            parent: None,
+            subject: None,
             occurred_at: self.occurred_at,
             live: true,
-        }
-    }
-}
-
-impl IndexChange {
-    /// As the index takes it.
-    pub fn change(&self) -> Change<'_> {
-        match self {
-            IndexChange::Put(text) => Change::Put(text.doc()),
-            IndexChange::Remove(id) => Change::Remove(*id),
-        }
+        })));
     }
 }
 
@@ -727,7 +705,11 @@ fn insert_row(
     if parent.is_none() {
         tx.staged.recent.push((scope, digest, id, created_at));
     }
-    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
+    let words = match new.prepared {
+        Some(words) => Box::new(words.placed(id, parent, subject, created_at, found.occurred_at)),
+        None => prepared(&memory),
+    };
+    tx.staged.index.push((scope, Change::Put(words)));
     Ok(memory)
 }
 
@@ -799,7 +781,7 @@ fn replace_row(
     };
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
+    tx.staged.index.push((scope, Change::Put(prepared(&memory))));
     Ok(memory)
 }
 
@@ -831,6 +813,7 @@ pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new:
         kind: old.kind,
         occurred_at: new.occurred_at.or(old.occurred_at),
         created_at: None,
+        prepared: None,
     };
     let digest = look_alike(tx, scope, old.subject, &digest_of);
     let changed = MemoryRow { allowed_vendors: digest_of.allowed_vendors, occurred_at: digest_of.occurred_at, digest, ..old.clone() };
@@ -879,7 +862,7 @@ fn shift_row(
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
-    let change = if deleted_at.is_some() { IndexChange::Remove(id) } else { IndexChange::Put(Box::new(IndexText::of(&memory))) };
+    let change = if deleted_at.is_some() { Change::Remove(id) } else { Change::Put(prepared(&memory)) };
     tx.staged.index.push((old.scope(tenant), change));
     Ok(memory)
 }
@@ -951,7 +934,7 @@ fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -
     tx.delete(MEMORIES, memory_key(tenant, id));
     tx.note(id.bytes());
     tx.note_subject(old.subject);
-    tx.staged.index.push((old.scope(tenant), IndexChange::Remove(id)));
+    tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
     Ok(())
 }
 
