@@ -3,6 +3,7 @@
 //! `gate` is the door; `vault` the open store; `writer` the one writer; `tables` one file a noun; `phi` protected text; `index` search in
 //! memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
 
+pub mod accounts;
 pub mod anchor;
 pub mod gate;
 pub mod index;

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Who};
-use crate::authn::credential::StaticKeys;
+use crate::authn::credential::{StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
@@ -393,6 +393,11 @@ impl Vault {
         names
     }
 
+    /// The verifier under which a key is stored.
+    pub fn verifier(&self, key: &str) -> Verifier {
+        Verifier::of(self.keys().pepper(), key)
+    }
+
     /// The client's request id as the log takes it.
     pub fn request_id(&self, presented: &[u8]) -> crate::audit::RequestId {
         crate::audit::RequestId::of_client(presented, self.keys().lookup())
@@ -605,6 +610,11 @@ pub type IndexRequests = Receiver<Scope>;
 impl Vault {
     pub(in crate::store) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests can be answered.
+    pub fn is_up(&self) -> bool {
+        self.0.published.read().expect("no code panics while it holds this lock").is_some()
     }
 
     /// The raw reader of what is published, for whole-file checks.
