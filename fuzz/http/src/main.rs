@@ -141,11 +141,56 @@ const SEEDS: &[&str] = &[
 ];
 
 const TOKENS: &[&str] = &[
-    "\r\n", "\n", "\r", "\r\n\r\n", " ", "\t", ":", ",", ";", "\0", "\u{b}", "\u{7f}", "é", "0", "5", "+5", "-1", "0x5", "5, 5", "99999999999999999999",
-    "Content-Length: 5\r\n", "Content-Length: 6\r\n", "content-length:5\r\n", "Content-Length : 5\r\n", "Content-Length:\t5 \r\n",
-    "Transfer-Encoding: chunked\r\n", "Transfer-Encoding: identity\r\n", "transfer-encoding:\tchunked\r\n", "Transfer_Encoding: chunked\r\n",
-    "Host: b\r\n", "Connection: close\r\n", "Connection: keep-alive, Upgrade\r\n", "Upgrade: websocket\r\n", "Expect: 100-continue\r\n", " folded\r\n",
-    "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/1.1 ", "GET ", "POST ", "CONNECT a:1 ", "*", "https://h", "//", "/../", "#f", "?", "%00", "\\",
+    "\r\n",
+    "\n",
+    "\r",
+    "\r\n\r\n",
+    " ",
+    "\t",
+    ":",
+    ",",
+    ";",
+    "\0",
+    "\u{b}",
+    "\u{7f}",
+    "é",
+    "0",
+    "5",
+    "+5",
+    "-1",
+    "0x5",
+    "5, 5",
+    "99999999999999999999",
+    "Content-Length: 5\r\n",
+    "Content-Length: 6\r\n",
+    "content-length:5\r\n",
+    "Content-Length : 5\r\n",
+    "Content-Length:\t5 \r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "transfer-encoding:\tchunked\r\n",
+    "Transfer_Encoding: chunked\r\n",
+    "Host: b\r\n",
+    "Connection: close\r\n",
+    "Connection: keep-alive, Upgrade\r\n",
+    "Upgrade: websocket\r\n",
+    "Expect: 100-continue\r\n",
+    " folded\r\n",
+    "HTTP/1.1",
+    "HTTP/1.0",
+    "HTTP/2.0",
+    "HTTP/1.1 ",
+    "GET ",
+    "POST ",
+    "CONNECT a:1 ",
+    "*",
+    "https://h",
+    "//",
+    "/../",
+    "#f",
+    "?",
+    "%00",
+    "\\",
 ];
 
 fn mutate(dice: &mut Dice) -> Vec<u8> {
@@ -168,7 +213,8 @@ fn mutate(dice: &mut Dice) -> Vec<u8> {
             _ => {
                 let token = TOKENS[dice.below(TOKENS.len())].as_bytes();
                 // Half of the time at the start of a line, where a field would be read as one.
-                let line = bytes[at..].windows(2).position(|pair| pair == b"\r\n").filter(|_| dice.below(2) == 0).map_or(at, |next| at + next + 2);
+                let line =
+                    bytes[at..].windows(2).position(|pair| pair == b"\r\n").filter(|_| dice.below(2) == 0).map_or(at, |next| at + next + 2);
                 bytes.splice(line..line, token.iter().copied());
             }
         }
@@ -198,7 +244,10 @@ fn main() {
         let (we, (they, answers)) = (ours(&bytes), hypers(&bytes));
         let disagreement = we.iter().zip(&they).find(|(we, they)| we != they);
         if progress(&bytes, cut) != whole || disagreement.is_some() {
-            eprintln!("disagreement after {rounds} rounds, cut {cut}\ninput: {:?}\nours: {we:#?}\nhyper: {they:#?}", String::from_utf8_lossy(&bytes));
+            eprintln!(
+                "disagreement after {rounds} rounds, cut {cut}\ninput: {:?}\nours: {we:#?}\nhyper: {they:#?}",
+                String::from_utf8_lossy(&bytes)
+            );
             std::process::exit(1);
         }
         accepted += we.len();
