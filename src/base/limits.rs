@@ -23,6 +23,10 @@ pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 pub const CONNECTIONS_MAX: u32 = 1024;
 /// Connections at once from one address.
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 64;
+/// New connections of one address within a second, for each that it may hold at once: a flood of handshakes costs a closed socket each.
+pub const ARRIVALS_PER_PLACE: u32 = 4;
+/// Addresses remembered at once for the two bounds above; beyond it a new address must wait.
+pub const ADDRESSES_MAX: usize = 8192;
 /// Stack of a connection's thread.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// Request target (path and query); a longer one is 414.
