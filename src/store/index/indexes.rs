@@ -403,7 +403,6 @@ mod tests {
             run: None,
             origin: "api",
             vendors: Visibility::All,
-            memory_type: 0,
             parent: None,
             subject: None,
             occurred_at: None,

@@ -60,7 +60,6 @@ impl Kept {
             run: self.run.as_deref(),
             origin: &self.origin,
             vendors: self.vendors.as_deref().map_or(Visibility::All, Visibility::Only),
-            memory_type: 0,
             parent: self.parent,
             subject: self.subject,
             occurred_at: self.when.map(Timestamp::from_ms),

@@ -81,7 +81,6 @@ struct Row {
     origin: u64,
     subject: Option<SubjectId>,
     conversation: u32,
-    memory_type: u8,
 }
 
 /// See the module text.
@@ -198,7 +197,6 @@ impl ScopeIndex {
             origin: memory.origin,
             subject: memory.subject,
             conversation: ALONE,
-            memory_type: memory.memory_type,
         });
         self.numbers.insert(memory.id, number);
         let place = self.place_in_order(number);
