@@ -1,7 +1,7 @@
 //! Literal substrings: which memories may contain a term, letter for letter.
 //!
 //! Promise: [`ScopeIndex::literal`] leaves out no memory whose title or content contains the term, ASCII letters compared without case; `%` and
-//! `_` are ordinary characters. It may give some that do not: the caller confirms with [`contains`] when it opens the record.
+//! `_` are ordinary characters. It may give some that do not, unless [`is_exact`]: the caller confirms with [`contains`] when it opens the record.
 //!
 //! Trigrams are taken over the UTF-8 bytes, ASCII folded. Each field ends in two bytes 0xff, which UTF-8 never has, so that every byte of it
 //! begins one trigram and terms of one or two bytes are found as the beginnings of trigrams.
@@ -21,6 +21,11 @@ pub fn contains(text: &str, term: &str) -> bool {
     let first = [first.to_ascii_lowercase(), first.to_ascii_uppercase()];
     (0..(text.len() + 1).saturating_sub(term.len()))
         .any(|start| first.contains(&text[start]) && text[start..start + term.len()].eq_ignore_ascii_case(term))
+}
+
+/// Whether the candidates for `term` are just the memories that contain it, so that they can be counted without opening them.
+pub fn is_exact(term: &str) -> bool {
+    term.len() <= 3
 }
 
 /// Appends the trigrams of one field.

@@ -149,6 +149,7 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             let mut same = found.clone();
             same.sort_unstable();
             assert_eq!(ranked, same);
+            assert!(!literal::is_exact(term) || found == expected, "{term}");
             found.retain(|id| expected.contains(id) || !kept.values().any(|kept| kept.id == *id && kept.seen_by(viewer)));
             assert_eq!(found, expected, "{term}");
         }
