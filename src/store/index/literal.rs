@@ -42,18 +42,15 @@ pub(super) fn trigrams(text: &str, out: &mut Vec<u32>) {
 impl ScopeIndex {
     /// Memories that may contain `term`, newest first. A blank term has none.
     pub fn literal(&self, term: &str, viewer: Viewer<'_>) -> Vec<MemoryId> {
-        let mut numbers = self.literal_numbers(term, viewer);
-        numbers.sort_unstable_by_key(|&number| std::cmp::Reverse(self.age(number)));
-        numbers.into_iter().map(|number| self.id(number)).collect()
+        self.newest_first(self.literal_numbers(term, viewer)).into_iter().map(|number| self.id(number)).collect()
     }
 
     /// The same memories, most relevant to the words of `term` first, with their scores; equals newest first.
     pub fn literal_ranked(&self, term: &str, viewer: Viewer<'_>) -> Vec<(MemoryId, f32)> {
-        let numbers = self.literal_numbers(term, viewer);
         let scores = self.relevance(term, viewer);
-        let mut ranked: Vec<(f32, u32)> = numbers.into_iter().map(|number| (scores[at(number)], number)).collect();
-        ranked.sort_unstable_by(|a, b| self.rank_order(*a, *b));
-        ranked.into_iter().map(|(score, number)| (self.id(number), score)).collect()
+        let mut numbers = self.newest_first(self.literal_numbers(term, viewer));
+        numbers.sort_by(|&a, &b| scores[at(b)].total_cmp(&scores[at(a)]));
+        numbers.into_iter().map(|number| (self.id(number), scores[at(number)])).collect()
     }
 
     /// The numbers, ascending.
