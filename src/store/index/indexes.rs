@@ -22,11 +22,16 @@
 //! - The indexes of all scopes together, those being built among them, exceed the capacity by one batch of changes at most.
 //! - What is queued is bounded, holds no text, and is wiped.
 //! - An index leaves memory wiped when its last reader is done; a reader never waits for a build.
+//! - As many queries run at once as there are processors. They gain nothing by being more, and the writer, which waits for those that hold its
+//!   scope, would wait for all of them.
+//!
+//! The writer applies before it answers, so whoever wrote finds what was written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::prepared::Prepared;
 use super::scope::ScopeIndex;
@@ -100,7 +105,17 @@ pub struct Indexes {
     slots: Mutex<HashMap<ScopeKey, Slot>>,
     /// Counts uses, and tells builds apart.
     ticks: AtomicU64,
+    permits: Permits,
 }
+
+/// How many queries may begin now.
+struct Permits {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// One query's permit, given back when dropped.
+struct Permit<'a>(&'a Permits);
 
 /// An index under construction. Dropped before [`Build::finish`], it leaves the scope absent.
 pub struct Build<'a> {
@@ -114,7 +129,9 @@ pub struct Build<'a> {
 impl Indexes {
     /// No indexes; they will take at most about `capacity` bytes together.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1) }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let permits = Permits { free: Mutex::new(processors), freed: Condvar::new() };
+        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1), permits }
     }
 
     /// Where `scope` stands.
@@ -127,8 +144,10 @@ impl Indexes {
         }
     }
 
-    /// Asks the index of `scope`; `None` unless it is ready. Changes to this scope wait until `ask` is done.
+    /// Asks the index of `scope`; `None` unless it is ready. Changes to this scope wait until `ask` is done, so it computes and nothing else; it
+    /// must not ask again.
     pub fn with_ready<T>(&self, scope: ScopeKey, ask: impl FnOnce(&ScopeIndex) -> T) -> Option<T> {
+        let _permit = self.permits.take();
         let index = match self.lock().get(&scope)? {
             Slot::Ready { index, used, .. } => {
                 used.store(self.tick(), Ordering::Relaxed);
@@ -244,6 +263,21 @@ impl Indexes {
             return Err(if large { BuildError::TooLarge } else { BuildError::NoRoom });
         }
         Ok(())
+    }
+}
+
+impl Permits {
+    fn take(&self) -> Permit<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
     }
 }
 
@@ -369,7 +403,6 @@ mod tests {
             run: None,
             origin: "api",
             vendors: Visibility::All,
-            memory_type: 0,
             parent: None,
             subject: None,
             occurred_at: None,
@@ -470,6 +503,17 @@ mod tests {
         assert_eq!(indexes.state(b), State::TooLarge);
         indexes.apply(b, 2, vec![Change::Remove(id(1))]);
         assert_eq!(indexes.state(b), State::Absent);
+    }
+
+    #[test]
+    fn a_query_that_panics_takes_nothing_with_it() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        build(&indexes, scope, 3).unwrap();
+        for _ in 0..200 {
+            let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| indexes.with_ready(scope, |_| panic!("on purpose"))));
+            assert!(asked.is_err());
+        }
+        assert_eq!(found(&indexes, scope, "memory").map(|ids| ids.len()), Some(3));
     }
 
     #[test]

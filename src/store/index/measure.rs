@@ -102,6 +102,11 @@ pub struct Report {
     inserts: Times,
     searches: Times,
     literals: Times,
+    /// By term, as some words of the text: candidates and time.
+    terms: Vec<(&'static str, usize, Duration)>,
+    /// A rewrite with every other memory removed, and the wiping of what is left.
+    compacted: Duration,
+    dropped: Duration,
 }
 
 /// Sorted times of one kind.
@@ -143,7 +148,11 @@ impl fmt::Display for Report {
         writeln!(f, "prepare  {}", self.prepares)?;
         writeln!(f, "insert   {}", self.inserts)?;
         writeln!(f, "search   {}", self.searches)?;
-        write!(f, "literal  {}", self.literals)
+        writeln!(f, "literal  {}", self.literals)?;
+        for (term, found, time) in &self.terms {
+            writeln!(f, "literal  {term:?}: {found} candidates, ranked, {time:?}")?;
+        }
+        write!(f, "rewrite  {:?} for half of it, wiping {:?}", self.compacted, self.dropped)
     }
 }
 
@@ -168,7 +177,6 @@ pub fn measure(docs: usize) -> Report {
             run: Some(&run),
             origin: "api",
             vendors: Visibility::All,
-            memory_type: 0,
             parent: None,
             subject: None,
             occurred_at: None,
@@ -198,7 +206,22 @@ pub fn measure(docs: usize) -> Report {
     let literals = Times::of(queries.iter(), |text| {
         std::hint::black_box(index.literal(text.trim(), Viewer::All));
     });
-    Report { docs, text_bytes, built, index_bytes, prepares, inserts, searches, literals }
+    let mut terms = Vec::new();
+    for term in ["e", "th", "the", "hypertension", "mg", "neph", "zz", "patient with"] {
+        let start = Instant::now();
+        let found = index.literal_ranked(term, Viewer::All).len();
+        terms.push((term, found, start.elapsed()));
+    }
+    let (ids, _) = index.page(Viewer::All, None, 0, usize::MAX);
+    // One short of a rewrite, so that it can be timed alone.
+    let half = ids.len() / 2;
+    ids.iter().take(half).for_each(|&id| assert!(index.remove(id)));
+    let start = Instant::now();
+    index.compact();
+    let compacted = start.elapsed();
+    drop(index);
+    let dropped = start.elapsed() - compacted;
+    Report { docs, text_bytes, built, index_bytes, prepares, inserts, searches, literals, terms, compacted, dropped }
 }
 
 #[cfg(test)]
@@ -251,7 +274,6 @@ mod tests {
                 run: Some(&turn["session"].to_string()),
                 origin: "api",
                 vendors: Visibility::All,
-                memory_type: 0,
                 parent: None,
                 subject: None,
                 occurred_at: None,

@@ -60,7 +60,6 @@ impl Kept {
             run: self.run.as_deref(),
             origin: &self.origin,
             vendors: self.vendors.as_deref().map_or(Visibility::All, Visibility::Only),
-            memory_type: 0,
             parent: self.parent,
             subject: self.subject,
             occurred_at: self.when.map(Timestamp::from_ms),
@@ -150,6 +149,7 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             let mut same = found.clone();
             same.sort_unstable();
             assert_eq!(ranked, same);
+            assert!(!literal::is_exact(term) || found == expected, "{term}");
             found.retain(|id| expected.contains(id) || !kept.values().any(|kept| kept.id == *id && kept.seen_by(viewer)));
             assert_eq!(found, expected, "{term}");
         }

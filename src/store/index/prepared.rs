@@ -5,6 +5,7 @@
 //!   its own key (`scope`), which is forgotten with it. Two of a million words share a hash with probability 3e-8, and the caller opens every
 //!   record it answers with.
 //! - Trigrams, from which text could be pieced together, are wiped when it is dropped.
+//! - The keys are chance, and no answer depends on them.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
@@ -45,8 +46,6 @@ pub struct Doc<'a> {
     pub origin: &'a str,
     /// Who may see it.
     pub vendors: Visibility<'a>,
-    /// The record's type, as stored.
-    pub memory_type: u8,
     /// The memory it answers.
     pub parent: Option<MemoryId>,
     /// The person it is about.
@@ -83,7 +82,6 @@ pub struct Prepared {
     pub(super) run: Option<u64>,
     pub(super) parent: Option<MemoryId>,
     pub(super) subject: Option<SubjectId>,
-    pub(super) memory_type: u8,
     pub(super) live: bool,
 }
 
@@ -106,7 +104,6 @@ impl Prepared {
             run: doc.run.map(|run| hash("run", run)),
             parent: doc.parent.filter(|&parent| parent != doc.id),
             subject: doc.subject,
-            memory_type: doc.memory_type,
             live: doc.live,
         };
         for hashes in prepared.vendors.iter_mut().chain([&mut prepared.tags]) {

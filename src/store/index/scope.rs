@@ -81,7 +81,6 @@ struct Row {
     origin: u64,
     subject: Option<SubjectId>,
     conversation: u32,
-    memory_type: u8,
 }
 
 /// See the module text.
@@ -101,6 +100,8 @@ pub struct ScopeIndex {
     class_of: HashMap<u64, u32>,
     /// Bytes of all postings.
     postings_bytes: usize,
+    /// Bytes of the vendors of all classes.
+    vendors_bytes: usize,
 }
 
 impl Default for ScopeIndex {
@@ -152,6 +153,7 @@ impl ScopeIndex {
             classes: vec![class(Some(Vec::new())), class(None)],
             class_of: HashMap::new(),
             postings_bytes: 0,
+            vendors_bytes: 0,
         }
     }
 
@@ -170,7 +172,7 @@ impl ScopeIndex {
         self.numbers.contains_key(&id)
     }
 
-    /// Makes this the only version of its memory; one that is not live is removed. About 20 us for a page of text.
+    /// Makes this the only version of its memory; one that is not live is removed. About 25 us for a page of text.
     pub fn insert(&mut self, memory: &Prepared) {
         self.remove(memory.id);
         if !memory.live {
@@ -198,7 +200,6 @@ impl ScopeIndex {
             origin: memory.origin,
             subject: memory.subject,
             conversation: ALONE,
-            memory_type: memory.memory_type,
         });
         self.numbers.insert(memory.id, number);
         let place = self.place_in_order(number);
@@ -256,6 +257,7 @@ impl ScopeIndex {
             named += 1;
             class.docs > 0 || named <= 2
         });
+        self.vendors_bytes = self.classes.iter().filter_map(|class| class.only.as_ref()).map(|only| 8 + size_of_val(&only[..])).sum();
         self.class.iter_mut().for_each(|class| *class = kept[at(*class)]);
     }
 
@@ -285,9 +287,9 @@ impl ScopeIndex {
             + (table(&self.words) + table(&self.trigrams) + table(&self.tags) + table(&self.numbers))
             + (table(&self.conversation_of) + table(&self.class_of))
             + (column(&self.class) + column(&self.length) + column(&self.rows) + column(&self.order))
-            // Conversations hold each number at most once, with room to grow; classes are few beside the memories that name them.
-            + (column(&self.conversations) + 6 * self.rows.len())
-            + (column(&self.classes) + 16 * self.class_of.len())
+            // Conversations hold each number at most once, with room to grow.
+            + (column(&self.conversations) + 24 * self.conversations.len() + 6 * self.rows.len())
+            + (column(&self.classes) + self.vendors_bytes)
     }
 
     // --- what the queries in `rank` and `literal` read ---
@@ -372,12 +374,24 @@ impl ScopeIndex {
         (ids, total)
     }
 
+    /// `numbers`, which ascend, newest first. Many are sifted from the order that is kept, as sorting would read rows all over memory.
+    pub(super) fn newest_first(&self, mut numbers: Vec<u32>) -> Vec<u32> {
+        if numbers.len() < self.order.len() / 16 {
+            numbers.sort_unstable_by_key(|&number| std::cmp::Reverse(self.age(number)));
+            return numbers;
+        }
+        let mut among = vec![false; self.rows.len()];
+        numbers.iter().for_each(|&number| among[at(number)] = true);
+        self.order.iter().rev().copied().filter(|&number| among[at(number)]).collect()
+    }
+
     // --- the parts of an insertion ---
 
     fn class_for(&mut self, vendors: Option<&[u64]>) -> u32 {
         let Some(only) = vendors else { return EVERYONE };
         *self.class_of.entry(self.hasher.hash_one(only)).or_insert_with(|| {
             self.classes.push(Class { only: Some(only.to_vec()), docs: 0, words: 0 });
+            self.vendors_bytes += 8 + size_of_val(only);
             u32::try_from(self.classes.len() - 1).expect("fewer classes than numbers")
         })
     }
