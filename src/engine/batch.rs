@@ -91,6 +91,14 @@ pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(EngineError::Panicked))
 }
 
+/// Drops what belongs to redb; its destructors walk trees and take locks, and may panic on a damaged file.
+fn drop_caught<T>(value: T) {
+    let _ = catch(|| {
+        drop(value);
+        Ok(())
+    });
+}
+
 /// redb over its blocks.
 pub(super) struct Open {
     pub(super) db: Database,
@@ -303,7 +311,7 @@ impl Drop for Engine {
         // A latched store must not write on its way out; an open one stops as cleanly as it can.
         match self.take_open() {
             Some(open) if open.latch.check().is_err() => open.discard(),
-            open => drop(open),
+            open => drop_caught(open),
         }
     }
 }
@@ -337,10 +345,7 @@ impl Open {
     fn discard(self) {
         self.latch.shut();
         self.blocks.sever();
-        let _ = catch(|| {
-            drop(self);
-            Ok(())
-        });
+        drop_caught(self);
     }
 }
 
@@ -435,7 +440,7 @@ impl<'a> Range<'a> {
             None => work(),
         };
         if !matches!(outcome, Ok(Some(_))) {
-            self.entries = None;
+            drop_caught(self.entries.take());
         }
         outcome.transpose()
     }
@@ -452,6 +457,12 @@ impl Iterator for Range<'_> {
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Entry> {
         self.step(DoubleEndedIterator::next_back)
+    }
+}
+
+impl Drop for Range<'_> {
+    fn drop(&mut self) {
+        drop_caught(self.entries.take());
     }
 }
 
@@ -473,6 +484,12 @@ pub struct Snapshot {
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Snapshot")
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        drop_caught(std::mem::take(&mut self.tables));
     }
 }
 
