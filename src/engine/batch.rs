@@ -147,7 +147,7 @@ impl Engine {
             fill(&engine)?;
             rename_new(&beside, path)?;
             durable::sync_folder_of(path).map_err(EngineError::io)?;
-            engine.medium.reserve(true);
+            engine.medium.reserve();
             Ok(engine)
         });
         if made.is_err() {
@@ -170,7 +170,7 @@ impl Engine {
     /// Errors: `Missing`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
     pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let engine = Self::open_on(lock_file(path)?, options, kek)?;
-        engine.medium.reserve(true);
+        engine.medium.reserve();
         Ok(engine)
     }
 
@@ -280,7 +280,7 @@ impl Engine {
 
     /// How much room is left, and tries to reserve more when it is little.
     pub fn space(&self) -> Space {
-        match self.medium.reserve(true) {
+        match self.medium.reserve() {
             RESERVE_WRITE_BYTES.. => Space::Ample,
             RESERVE_READ_BYTES.. => Space::NoWrites,
             _ => Space::NoReads,
@@ -747,6 +747,50 @@ pub(super) mod tests {
         Engine::create(&folder.file(), &options(), &kek()).unwrap().close().unwrap();
         let fewer = Options { tables: &TABLES[..1], ..options() };
         assert!(matches!(Engine::open(&folder.file(), &fewer, &kek()), Err(EngineError::UnknownTable)));
+    }
+
+    /// Needs a small disk of its own (a tmpfs of 100 MiB will do) named by `ROSEMARY_SMALL_DISK`.
+    #[test]
+    fn on_a_full_disk_the_reserve_carries_on_and_space_returns() {
+        let Some(small) = std::env::var_os("ROSEMARY_SMALL_DISK") else {
+            println!("skipped: ROSEMARY_SMALL_DISK is not set");
+            return;
+        };
+        let small = PathBuf::from(small);
+        let (path, ballast) = (small.join("data"), small.join("ballast"));
+        let engine = Engine::create(&path, &options(), &kek()).unwrap();
+        assert_eq!(engine.space(), Space::Ample);
+        // Something else takes the rest of the disk; what is reserved still takes commits.
+        let mut other = std::fs::File::create(&ballast).unwrap();
+        while std::io::Write::write_all(&mut other, &[1; 1 << 20]).is_ok() {}
+        let mut written = 0u64;
+        let (mut no_writes, mut no_reads) = (None, None);
+        let last = loop {
+            let outcome = engine.commit(|batch| batch.put(A, &written.to_be_bytes(), &[7; 400_000]));
+            match engine.space() {
+                Space::NoWrites => no_writes = no_writes.or(Some(written)),
+                Space::NoReads => no_reads = no_reads.or(Some(written)),
+                Space::Ample => {}
+            }
+            match outcome {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        println!("full disk: {written} commits of 400 kB; no writes from {no_writes:?}, no reads from {no_reads:?}; then: {last}");
+        assert!(written > 100 && no_writes < no_reads);
+        drop(other);
+        std::fs::remove_file(&ballast).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        engine.recover().unwrap();
+        let snapshot = engine.snapshot().unwrap();
+        let rows = snapshot.range(A, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap).count() as u64;
+        assert!(rows == written || rows == written + 1, "no acknowledged commit is lost");
+        drop(snapshot);
+        put(&engine, b"more", b"room");
+        engine.close().unwrap();
+        assert!(Engine::check(&path, &options(), &kek()).unwrap().0.is_sound());
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
