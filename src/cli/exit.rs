@@ -66,6 +66,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Ends the process at once: only where nothing can be put in order any more.
+pub fn now(exit: Exit) -> ! {
+    std::process::exit(i32::from(exit.code()))
+}
+
 /// The table as help prints it.
 pub fn help() -> String {
     let mut text = String::from("Exit codes:\n");

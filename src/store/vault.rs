@@ -157,7 +157,7 @@ pub struct Store {
 }
 
 /// Makes a new store's first rows and its first audit entry.
-pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<(), OpenError> {
+pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<Checkpoint, OpenError> {
     let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
     let (tenant, log, now) = (TenantId::draw(), LogId::draw(), clock.now());
     let mut failure = None;
@@ -191,7 +191,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
     match (made, failure) {
         (_, Some(error)) => Err(error.into()),
         (Err(CommitError::Refused(error) | CommitError::Unknown(error)), None) => Err(error.into()),
-        (Ok(_), None) => Ok(()),
+        (Ok((checkpoint, _)), None) => Ok(checkpoint),
     }
 }
 
