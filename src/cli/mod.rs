@@ -45,8 +45,6 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Demo(demo) => unwired(&demo),
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
-        //X unwired(&settings()?),
-        Command::Serve => unwired(&settings()?),
         Command::Verify => unwired(&settings()?),
         Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
         Command::Key(key) => unwired(&(key, settings()?)),

@@ -57,7 +57,9 @@ pub fn engine_failure(path: &Path, error: EngineError) -> Failure {
         EngineError::Damaged(_) | EngineError::Block(_) => Exit::DataDamaged,
         EngineError::Full => Exit::DiskFull,
         EngineError::Io { kind } => return Failure::io(path, &std::io::Error::from(*kind)),
-        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse => Exit::Internal,
+        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse | EngineError::UnknownTable => {
+            Exit::Internal
+        },
     };
     let text = error.to_string();
     let name = path.display().to_string();

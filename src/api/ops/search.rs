@@ -64,5 +64,5 @@ fn explained(hit: &Hit) -> Option<Value> {
             })
         })
         .collect();
-    Some(json!({ "terms": terms, "neighbours": explain.neighbours, "conversation": explain.conversation }))
+    Some(json!({ "terms": terms, "neighbours": explain.neighbours, "conversation": explain.conversation, "speaker": explain.speaker }))
 }

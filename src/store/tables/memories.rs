@@ -421,7 +421,6 @@ pub(in crate::store) fn prepared(memory: &Memory) -> Box<Prepared> {
         } else {
             Visibility::Only(&memory.allowed_vendors)
         },
-        memory_type: memory.kind as u8,
         parent: memory.parent,
         subject: memory.subject,
         occurred_at: memory.occurred_at,
@@ -448,7 +447,6 @@ impl NewMemory {
             } else {
                 Visibility::Only(&self.allowed_vendors)
             },
-            memory_type: self.kind as u8,
             parent: None,
             subject: None,
             occurred_at: self.occurred_at,
