@@ -324,7 +324,8 @@ fn banned_words_stay_out_of_the_product() {
             for (at, _) in source.code.match_indices(word) {
                 let in_word = source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') && !word.starts_with(['.', '#']);
                 let test = source.test || tests.iter().any(|(from, to)| (*from..*to).contains(&at));
-                if !in_word && !(in_tests && test) && !(printing && word.contains("print")) {
+                let allowed = in_tests && test || printing && word.contains("print");
+                if !in_word && !allowed {
                     offences.push(format!("{}:{}: {word} is banned: {remedy}", shown(&source.path), line_of(&source.code, at)));
                 }
             }
