@@ -45,7 +45,7 @@ class Writer(threading.Thread):
             answer = client.post("/memories", body)
         else:
             # Between the request and its answer either state is lawful.
-            before = self.kept.pop(target)
+            del self.kept[target]
             self.unsure.add(target)
             answer = client.put(f"/memories/{target}", body) if chance < 0.3 else client.delete(f"/memories/{target}/permanent")
         if answer.status not in (200, 201, 204):
@@ -59,7 +59,6 @@ class Writer(threading.Thread):
                 self.kept[target] = name
             else:
                 self.gone.add(target)
-            del before
 
 
 class Kill(unittest.TestCase):
