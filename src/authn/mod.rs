@@ -1,1 +1,5 @@
-//! (to be written)
+//! Authentication: a presented credential and what is stored about it → who is asking. Pure: no tables, no clock.
+
+pub mod principal;
+
+pub use principal::{CredentialRef, Principal, Role, StoredCredential, Vendor};

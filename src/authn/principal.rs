@@ -1,0 +1,176 @@
+//! `Principal`: who is asking, as proved by a credential.
+//!
+//! Invariants
+//! - The only constructors are the checks in this file; identity comes from the credential, never from an argument of a request.
+//! - A principal that came from a stored credential is checked again inside every write and whenever credentials changed
+//!   ([`Principal::still_valid`]), so a revocation holds for the very next answer.
+
+use crate::base::id::{CredentialId, TenantId, UserId};
+use crate::base::time::Timestamp;
+
+/// The AI tool that an agent credential speaks for: 1..50 of `a-z0-9_-`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Vendor(String);
+
+impl Vendor {
+    /// Checks the character set; `None` if `text` is not a vendor's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=crate::base::limits::VENDOR_CHARS_MAX).contains(&text.len());
+        (fits && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))).then(|| Self(text.to_owned()))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What kind of asker this is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A person's own credential.
+    User,
+    /// A person's agent, confined to the agent routes and to what its vendor may see.
+    Agent(Vendor),
+    /// Background work of this program, by name.
+    System(&'static str),
+}
+
+/// Which credential proved the principal.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum CredentialRef {
+    /// A row in the credentials table.
+    Stored(CredentialId),
+    /// A key from the configuration; the text is `env:NAME#` and 8 hex digits.
+    Static(String),
+    /// None: the program itself.
+    None,
+}
+
+impl CredentialRef {
+    /// How the credential appears in the audit log and in rate limiting.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            CredentialRef::Stored(id) => Some(id.to_string()),
+            CredentialRef::Static(name) => Some(name.clone()),
+            CredentialRef::None => None,
+        }
+    }
+}
+
+/// Who is asking.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    tenant: TenantId,
+    user: UserId,
+    role: Role,
+    credential: CredentialRef,
+    admin: bool,
+}
+
+/// What the store knows of a credential; the parts that decide.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredCredential {
+    /// Its id.
+    pub id: CredentialId,
+    /// Its workspace.
+    pub tenant: TenantId,
+    /// Whose it is.
+    pub user: UserId,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// The credential was good once and is not any more.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the credential was revoked")]
+pub struct Revoked(pub CredentialId);
+
+impl Principal {
+    /// The person behind a stored user key whose verifier matched. `owner` is the instance's owner, who administrates.
+    pub fn of_user_key(row: &StoredCredential, owner: UserId) -> Result<Self, Revoked> {
+        match row.revoked_at {
+            Some(_) => Err(Revoked(row.id)),
+            None => Ok(Self { tenant: row.tenant, user: row.user, role: Role::User, credential: CredentialRef::Stored(row.id), admin: row.user == owner }),
+        }
+    }
+
+    /// The owner, by the configured API key (`vendor` none) or by one of the configured agent keys.
+    pub fn of_static_key(tenant: TenantId, owner: UserId, vendor: Option<Vendor>, shown_as: String) -> Self {
+        let admin = vendor.is_none();
+        let role = vendor.map_or(Role::User, Role::Agent);
+        Self { tenant, user: owner, role, credential: CredentialRef::Static(shown_as), admin }
+    }
+
+    /// The program itself, acting for `owner` where a memory is touched.
+    pub fn system(tenant: TenantId, owner: UserId, name: &'static str) -> Self {
+        Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false }
+    }
+
+    /// Whether the stored credential this principal came from still stands; `row` is what the store says now.
+    pub fn still_valid(&self, row: Option<&StoredCredential>) -> bool {
+        match &self.credential {
+            CredentialRef::Stored(id) => {
+                row.is_some_and(|row| row.id == *id && row.revoked_at.is_none() && row.user == self.user && row.tenant == self.tenant)
+            }
+            CredentialRef::Static(_) | CredentialRef::None => true,
+        }
+    }
+
+    /// The workspace this principal is confined to.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The person asking, or on whose behalf an agent asks.
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// Person, agent or system.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// The agent's vendor, if an agent asks.
+    pub fn vendor(&self) -> Option<&Vendor> {
+        match &self.role {
+            Role::Agent(vendor) => Some(vendor),
+            Role::User | Role::System(_) => None,
+        }
+    }
+
+    /// The credential that proved it.
+    pub fn credential(&self) -> &CredentialRef {
+        &self.credential
+    }
+
+    /// Whether this person administrates the instance.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revoked_key_makes_no_principal() {
+        let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
+        let mut row = StoredCredential { id: CredentialId::draw(), tenant, user, revoked_at: None };
+        let who = Principal::of_user_key(&row, user).unwrap();
+        assert!(who.is_admin() && who.still_valid(Some(&row)));
+        row.revoked_at = Some(Timestamp::from_ms(2));
+        assert_eq!(Principal::of_user_key(&row, user).unwrap_err(), Revoked(row.id));
+        assert!(!who.still_valid(Some(&row)) && !who.still_valid(None));
+    }
+
+    #[test]
+    fn a_vendor_has_a_bounded_character_set() {
+        assert!(Vendor::parse("cursor").is_some());
+        for bad in ["", "Cursor", "a b", "*", &"a".repeat(51)] {
+            assert!(Vendor::parse(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The closed list of verbs: what each acts on, whether it reads or writes, whether it can touch PHI.
+//!
+//! Invariant: the list is sealed; a verb that is not here cannot be asked for.
+
+use crate::base::id::{CredentialId, MemoryId, OperationId, TenantId, UserId};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// One owner's memories in one workspace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Scope {
+    /// The workspace.
+    pub tenant: TenantId,
+    /// Whose memories.
+    pub owner: UserId,
+}
+
+/// A person's record and credentials.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Person(pub UserId);
+
+/// The instance as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Instance;
+
+/// What a verb acts on, without its type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// One memory.
+    Memory(MemoryId),
+    /// One owner's memories.
+    Scope(Scope),
+    /// A person.
+    Person(Person),
+    /// One credential.
+    Credential(CredentialId),
+    /// One operation of the asker's own.
+    Operation(OperationId),
+    /// The instance.
+    Instance,
+}
+
+macro_rules! targets {
+    ($($kind:ty => $name:ident;)*) => {$(
+        impl From<$kind> for Target {
+            fn from(value: $kind) -> Self {
+                Target::$name(value)
+            }
+        }
+    )*};
+}
+targets! { MemoryId => Memory; Scope => Scope; Person => Person; CredentialId => Credential; OperationId => Operation; }
+
+impl From<Instance> for Target {
+    fn from(_: Instance) -> Self {
+        Target::Instance
+    }
+}
+
+/// A verb of the product.
+pub trait Action: sealed::Sealed + Send + 'static {
+    /// What it acts on.
+    type Target: Copy + Send + Into<Target> + 'static;
+    /// Its name in the audit log and in the policy picture.
+    const NAME: &'static str;
+    /// Whether it can touch protected health information.
+    const PHI: bool;
+}
+
+/// A verb that changes nothing.
+pub trait Reads: Action {}
+/// A verb that may change something.
+pub trait Writes: Action {}
+
+macro_rules! actions {
+    ($($(#[$text:meta])* $name:ident($target:ty) $way:ident $phi:literal $verb:literal;)*) => {
+        $($(#[$text])*
+        #[derive(Debug)]
+        pub enum $name {}
+        impl sealed::Sealed for $name {}
+        impl Action for $name {
+            type Target = $target;
+            const NAME: &'static str = $verb;
+            const PHI: bool = $phi;
+        }
+        impl $way for $name {})*
+
+        /// Every verb by name, in the order of this table.
+        pub const VERBS: &[&str] = &[$($verb,)*];
+    };
+}
+
+actions! {
+    /// Write a new memory.
+    CreateMemory(Scope) Writes true "memory.create";
+    /// Read one memory.
+    ReadMemory(MemoryId) Reads true "memory.read";
+    /// Read one memory's earlier versions.
+    ReadVersions(MemoryId) Reads true "memory.versions";
+    /// List memories.
+    ListMemories(Scope) Reads true "memory.list";
+    /// Search memories.
+    SearchMemories(Scope) Reads true "memory.search";
+    /// Replace a memory's text.
+    UpdateMemory(MemoryId) Writes true "memory.update";
+    /// Move a memory to the trash.
+    TrashMemory(MemoryId) Writes true "memory.trash";
+    /// Take a memory out of the trash.
+    RestoreMemory(MemoryId) Writes true "memory.restore";
+    /// Remove a memory and its versions for good.
+    PurgeMemory(MemoryId) Writes true "memory.purge";
+    /// Remove everything in the trash for good.
+    EmptyTrash(Scope) Writes true "memory.empty_trash";
+    /// Ask who one is.
+    ReadSelf(Person) Reads false "identity.read";
+    /// Make a key.
+    CreateKey(Person) Writes false "key.create";
+    /// List keys.
+    ListKeys(Person) Reads false "key.list";
+    /// Revoke a key.
+    RevokeKey(CredentialId) Writes false "key.revoke";
+    /// Ask how one's own operation ended.
+    ReadOperation(OperationId) Reads false "operation.read";
+    /// Write many memories at once (operator's import).
+    ImportMemories(Scope) Writes true "memory.import";
+    /// Read all memories (operator's export).
+    ExportMemories(Scope) Reads true "memory.export";
+    /// Read memories to build the search index in memory.
+    IndexMemories(Scope) Reads true "memory.index";
+    /// Look after the instance: start, stop, recovery, the owner's record.
+    Operate(Instance) Writes false "system.operate";
+}

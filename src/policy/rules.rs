@@ -1,0 +1,162 @@
+//! The table: which asker may do which verb to a thing it stands in which relation to. All else is denied.
+//!
+//! The picture of this table is `tests/it/policy_matrix.txt`; a change here shows there.
+
+use crate::policy::action::VERBS;
+
+/// Kinds of asker, as the table knows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// A person who administrates the instance.
+    Admin,
+    /// A person.
+    User,
+    /// A person's agent.
+    Agent,
+    /// The program itself.
+    System,
+}
+
+/// How the asker stands to the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relation {
+    /// It belongs to the person asking (to an agent: it wrote this memory itself and may see it).
+    Own,
+    /// To an agent: its person's, and open to its vendor, but written by somebody else.
+    Visible,
+    /// To an agent: its person's, but not open to its vendor.
+    Hidden,
+    /// To an agent: its person's, in the trash.
+    Trashed,
+    /// Somebody else's in this workspace.
+    Foreign,
+    /// In another workspace.
+    ForeignTenant,
+    /// Does not exist.
+    Absent,
+}
+
+impl Relation {
+    /// All relations, in the order of the picture.
+    pub const ALL: &'static [Relation] = &[
+        Relation::Own,
+        Relation::Visible,
+        Relation::Hidden,
+        Relation::Trashed,
+        Relation::Foreign,
+        Relation::ForeignTenant,
+        Relation::Absent,
+    ];
+}
+
+impl Asker {
+    /// All askers, in the order of the picture.
+    pub const ALL: &'static [Asker] = &[Asker::Admin, Asker::User, Asker::Agent, Asker::System];
+}
+
+/// One line of the table.
+pub struct Rule {
+    askers: &'static [Asker],
+    verbs: &'static [&'static str],
+    relations: &'static [Relation],
+}
+
+use Asker::{Admin, Agent, System, User};
+use Relation::{Own, Visible};
+
+/// The table.
+pub const RULES: &[Rule] = &[
+    // A person does anything to their own memories, trash included.
+    Rule {
+        askers: &[Admin, User],
+        verbs: &[
+            "memory.create",
+            "memory.read",
+            "memory.versions",
+            "memory.list",
+            "memory.search",
+            "memory.update",
+            "memory.trash",
+            "memory.restore",
+            "memory.purge",
+            "memory.empty_trash",
+        ],
+        relations: &[Own],
+    },
+    // An agent writes and finds among its person's memories, and reads what is open to its vendor.
+    Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.search"], relations: &[Own] },
+    Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions"], relations: &[Own, Visible] },
+    // It changes only what it wrote itself.
+    Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash"], relations: &[Own] },
+    // Everybody may ask who they are and how their own operation ended.
+    Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
+    // Keys are made and revoked by the person they speak for.
+    Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // The operator at the console acts as the program, and so do its background parts.
+    Rule {
+        askers: &[System],
+        verbs: &["memory.import", "memory.export", "memory.index", "key.create", "key.list", "key.revoke", "system.operate"],
+        relations: &[Own],
+    },
+];
+
+/// Whether the table allows it.
+pub fn allows(asker: Asker, verb: &str, relation: Relation) -> bool {
+    RULES.iter().any(|rule| rule.askers.contains(&asker) && rule.verbs.contains(&verb) && rule.relations.contains(&relation))
+}
+
+/// The picture: one line a verb, one column an asker, the relations that are allowed.
+pub fn matrix() -> String {
+    let mut picture = String::from("verb                 admin                user                 agent                system\n");
+    for verb in VERBS {
+        let mut line = format!("{verb:<20} ");
+        for asker in Asker::ALL {
+            let allowed: Vec<String> =
+                Relation::ALL.iter().filter(|r| allows(*asker, verb, **r)).map(|r| format!("{r:?}").to_lowercase()).collect();
+            line += &format!("{:<21}", if allowed.is_empty() { "-".to_owned() } else { allowed.join(",") });
+        }
+        picture += line.trim_end();
+        picture.push('\n');
+    }
+    picture
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_of_the_policy_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/policy_matrix.txt");
+        if std::env::var_os("ROSEMARY_BLESS").is_some() {
+            std::fs::write(path, matrix()).unwrap();
+        }
+        assert_eq!(matrix(), std::fs::read_to_string(path).unwrap(), "run the tests with ROSEMARY_BLESS=1 and review the change");
+    }
+
+    #[test]
+    fn every_rule_names_verbs_that_exist() {
+        for verb in RULES.iter().flat_map(|rule| rule.verbs) {
+            assert!(VERBS.contains(verb), "{verb}");
+        }
+    }
+
+    #[test]
+    fn nobody_reaches_what_is_foreign_hidden_or_absent() {
+        for asker in Asker::ALL {
+            for verb in VERBS {
+                for relation in [Relation::Hidden, Relation::Trashed, Relation::Foreign, Relation::ForeignTenant, Relation::Absent] {
+                    assert!(!allows(*asker, verb, relation), "{asker:?} {verb} {relation:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_is_allowed_to_somebody_and_an_unknown_verb_to_nobody() {
+        for verb in VERBS {
+            assert!(Asker::ALL.iter().any(|a| allows(*a, verb, Own)), "{verb}");
+        }
+        assert!(Asker::ALL.iter().all(|a| Relation::ALL.iter().all(|r| !allows(*a, "memory.teleport", *r))));
+    }
+}
