@@ -14,7 +14,7 @@ UNKNOWN = "01890000-0000-7000-8000-000000000000"
 OTHER = "other@clinic.example"
 GOOD = {"title": "t", "content": "c", "tags": [], "allowed_vendors": ["*"]}
 
-# Every route that needs a credential: method, path ({id} a memory, {key} an API key), a lawful body.
+# Every route that needs a credential: method, path ({id} a memory, {key} an API key, {operation} an operation), a lawful body.
 ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
@@ -41,6 +41,7 @@ ROUTES = (
     ("DELETE", "/agent/memories/{id}", None),
     ("GET", "/agent/memories/{id}/versions", None),
     ("POST", "/api/v1/memories/search", {"query": "x"}),
+    ("GET", "/api/v1/operations/{operation}", None),
 )
 
 
@@ -73,12 +74,22 @@ class Credentials(ServerCase):
 
     def walk(self, client):
         for method, path, body in ROUTES:
-            yield path, client.request(method, path.format(id=self.record["id"], key=self.key["id"]), body)
+            yield path, client.request(method, path.format(id=self.record["id"], key=self.key["id"], operation=UNKNOWN), body)
 
     def unchanged(self):
         self.assertEqual(self.owner.get(f"/memories/{self.record['id']}").expect(200).json, self.record)
         keys = self.owner.get("/api/keys").expect(200).json["keys"]
         self.assertIsNone(next(key for key in keys if key["id"] == self.key["id"])["revoked_at"])
+
+    def test_the_walk_covers_every_route_that_the_server_describes(self):
+        with self.server.client() as nobody:
+            document = nobody.get("/openapi.json").expect(200).json
+        plain = re.compile(r"\{[^}]*\}")
+        described = {(method.upper(), plain.sub("{}", path)) for path, item in document["paths"].items() for method in item
+                     if method in ("get", "post", "put", "patch", "delete")}
+        walked = {(method, plain.sub("{}", path)) for method, path, _ in ROUTES}
+        self.assertEqual(described - {("GET", "/health"), ("GET", "/openapi.json")} - walked, set(), "routes without a refusal test")
+        self.assertEqual(walked - described, set(), "routes that /openapi.json does not describe")
 
     def test_every_route_is_refused_without_credentials(self):
         with self.server.client() as nobody:
@@ -101,8 +112,8 @@ class Credentials(ServerCase):
         for method, path, body in ROUTES:
             if "{" in path:
                 with self.subTest(method + path):
-                    answer = other.request(method, path.format(id=self.record["id"], key=self.key["id"]), body)
-                    missing = other.request(method, path.format(id=UNKNOWN, key=UNKNOWN), body)
+                    answer = other.request(method, path.format(id=self.record["id"], key=self.key["id"], operation=UNKNOWN), body)
+                    missing = other.request(method, path.format(id=UNKNOWN, key=UNKNOWN, operation=UNKNOWN), body)
                     self.error(answer, 404)
                     self.assertEqual(answer.body, missing.body, "a foreign record looks like one that never was")
         for path, body in (("/memories/list", {"filter": {"by": "ids", "ids": [self.record["id"]]}}),
