@@ -38,7 +38,7 @@ class Answer:
     def __init__(self, status, headers, body, seconds):
         self.status, self.headers, self.body, self.seconds = status, headers, body, seconds
         self.json = None
-        if "json" in headers.get("content-type", ""):
+        if body and "json" in headers.get("content-type", ""):
             self.json = json.loads(body)
 
     def expect(self, *statuses):

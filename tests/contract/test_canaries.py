@@ -79,7 +79,7 @@ class Canaries(ServerCase):
             bare.sendall(f"GET /{new('framing')} HTTP/1.1\r\nHost: {new('host')}.example\r\nX: {new('barefield')}\r\n\r\n".encode())
             self.server.refusals.append(type("Bare", (), {"body": bare.recv(65536), "status": 421})())
         other = self.others[OTHER]
-        other.remember(new("othertitle"), new("othercontent")).get("id")
+        other.remember(new("othertitle"), new("othercontent"))
         placed["email"] = OTHER
         placed |= {f"agentkey-{vendor}": key for vendor, key in self.server.agent_keys.items()}
         placed |= {"apikey": self.server.api_key, "ownerkey": self.server.owner_key, "kek": self.server.kek.read_text()}
@@ -101,7 +101,7 @@ class Canaries(ServerCase):
 
         # And nowhere else: what the process printed (init shows the owner's key once), refusals, and every file that Rosemary wrote.
         output = bytes(self.server.output)
-        shown_once = {key for key in (self.server.owner_key, *self.server.user_keys.values())}
+        shown_once = {self.server.owner_key, *self.server.user_keys.values()}
         self.server.stop()
         for command in (("verify",), ("doctor",), ("doctor", "--json")):
             output += b"".join([(done := self.server.run(*command)).stdout, done.stderr])
@@ -110,12 +110,15 @@ class Canaries(ServerCase):
         files = {path: path.read_bytes() for path in self.server.folder.rglob("*") if path.is_file() and path not in ours}
         self.assertIn(self.server.data, files)
         places = {"printed": output, "refusals": b"\n".join(a.body for a in self.server.refusals)} | {str(p): b for p, b in files.items()}
-        for kind, value in placed.items():
-            for place, content in places.items():
-                if place == "printed" and (value in shown_once or kind == "email"):
-                    continue
-                for form in forms(value):
-                    self.assertNotIn(form, content, f"{kind} is in {place}")
+        leaks = [
+            f"{kind} is in {place}"
+            for kind, value in placed.items()
+            for place, content in places.items()
+            # The keys that init and key make show once; an operator's own argument may be named to the operator.
+            if not (place == "printed" and (value in shown_once or kind == "email"))
+            and any(form in content for form in forms(value))
+        ]
+        self.assertEqual(leaks, [])
 
     def test_the_search_itself_finds_what_it_looks_for(self):
         value = canary("control")

@@ -63,8 +63,9 @@ class Writer(threading.Thread):
 
 class Kill(unittest.TestCase):
     def test_no_acknowledged_write_is_lost(self):
-        server = Server(settings={"RM_MAX_CONNECTIONS_PER_ADDRESS": 256}).init()
+        server = Server(settings={"RM_MAX_CONNECTIONS_PER_ADDRESS": 256})
         self.addCleanup(server.remove)
+        server.init()
         kept, gone, entries, unlocks, acknowledged = {}, set(), [], [], 0
         for round_number in range(ROUNDS):
             server.start()
