@@ -27,3 +27,6 @@ macro_rules! layers {
     )*};
 }
 layers! { base config crypto authn policy audit engine store memories identity http api cli }
+
+/// Runs the program with its arguments (the first is its name): `main` in one call.
+pub use cli::run;

@@ -1,5 +1,6 @@
 //! Authentication: a presented credential and what is stored about it → who is asking. Pure: no tables, no clock.
 
+pub mod credential;
 pub mod principal;
 
 pub use principal::{CredentialRef, Principal, Role, StoredCredential, Vendor};

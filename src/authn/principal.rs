@@ -5,6 +5,10 @@
 //! - A principal that came from a stored credential is checked again inside every write and whenever credentials changed
 //!   ([`Principal::still_valid`]), so a revocation holds for the very next answer.
 
+use std::sync::Arc;
+
+use crate::authn::credential::StaticKey;
+use crate::base::hex;
 use crate::base::id::{CredentialId, TenantId, UserId};
 use crate::base::time::Timestamp;
 
@@ -41,18 +45,23 @@ pub enum Role {
 pub enum CredentialRef {
     /// A row in the credentials table.
     Stored(CredentialId),
-    /// A key from the configuration; the text is `env:NAME#` and 8 hex digits.
-    Static(String),
+    /// A key from the configuration: the variable's name, and a mark that tells a changed key from the old one.
+    Static {
+        /// The variable's name.
+        name: Arc<str>,
+        /// The first 4 bytes of HMAC(pepper, key).
+        mark: [u8; 4],
+    },
     /// None: the program itself.
     None,
 }
 
 impl CredentialRef {
-    /// How the credential appears in the audit log and in rate limiting.
+    /// How the credential appears in records and rate limits: its id, or `env:NAME#` and 8 hex digits.
     pub fn text(&self) -> Option<String> {
         match self {
             CredentialRef::Stored(id) => Some(id.to_string()),
-            CredentialRef::Static(name) => Some(name.clone()),
+            CredentialRef::Static { name, mark } => Some(format!("env:{name}#{}", hex::encode(mark))),
             CredentialRef::None => None,
         }
     }
@@ -96,10 +105,10 @@ impl Principal {
     }
 
     /// The owner, by the configured API key (`vendor` none) or by one of the configured agent keys.
-    pub fn of_static_key(tenant: TenantId, owner: UserId, vendor: Option<Vendor>, shown_as: String) -> Self {
-        let admin = vendor.is_none();
-        let role = vendor.map_or(Role::User, Role::Agent);
-        Self { tenant, user: owner, role, credential: CredentialRef::Static(shown_as), admin }
+    pub fn of_static_key(tenant: TenantId, owner: UserId, key: &StaticKey) -> Self {
+        let role = key.vendor.clone().map_or(Role::User, Role::Agent);
+        let credential = CredentialRef::Static { name: Arc::clone(&key.name), mark: key.mark };
+        Self { tenant, user: owner, role, credential, admin: key.vendor.is_none() }
     }
 
     /// The program itself, acting for `owner` where a memory is touched.
@@ -113,7 +122,7 @@ impl Principal {
             CredentialRef::Stored(id) => {
                 row.is_some_and(|row| row.id == *id && row.revoked_at.is_none() && row.user == self.user && row.tenant == self.tenant)
             }
-            CredentialRef::Static(_) | CredentialRef::None => true,
+            CredentialRef::Static { .. } | CredentialRef::None => true,
         }
     }
 

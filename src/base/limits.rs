@@ -25,8 +25,38 @@ pub const CONNECTIONS_MAX: u32 = 1024;
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 64;
 /// Stack of a connection's thread.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
+/// Request target (path and query); a longer one is 414.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Method token.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// After the last answer of a connection: how long, and how much, a client may still send before the socket is closed under it.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// See [`LINGER_TIME_MAX`].
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Pause of the accept thread when the system has no descriptor or memory for one more connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that the kernel keeps waiting for the accept thread.
+pub const ACCEPT_BACKLOG: i32 = 1024;
 /// How long a stop waits for answers under way.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+// --- what a request may carry (REFLECT_API 1, 4, 5) ---
+/// Nesting of a JSON body, its outermost object included.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Pairs of a query string or a form.
+pub const FORM_PAIRS_MAX: usize = 1024;
+/// A search term or query; code points.
+pub const TERM_CHARS_MAX: usize = 500;
+/// Label of an API key; code points.
+pub const LABEL_CHARS_MAX: usize = 100;
+/// Tags named by one filter.
+pub const FILTER_TAGS_MAX: usize = 1000;
+/// A presented credential.
+pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Addresses or credentials whose rate is counted at once; beyond it the least used is forgotten.
+pub const THROTTLE_SLOTS: usize = 16 * 1024;
+/// The window of every rate limit.
+pub const THROTTLE_WINDOW: Duration = Duration::from_secs(60);
 
 // --- the writer (DESIGN 4) ---
 /// Members of one batch, one commit.
@@ -47,6 +77,14 @@ pub const AUDIT_IDS_PER_LINE_MAX: usize = 200;
 pub const AUDIT_COALESCE_TIME: Duration = Duration::from_secs(60);
 /// Distinct (address, reason) pairs counted at once; beyond it they share one counter.
 pub const AUDIT_COALESCE_KEYS_MAX: usize = 4096;
+/// One entry's line; more than 200 record ids and 200 subjects of 39 bytes with all other fields.
+pub const AUDIT_LINE_BYTES_MAX: usize = 32 * 1024;
+/// Those on whose behalf one actor acts.
+pub const AUDIT_BEHALF_MAX: usize = 16;
+/// Signatures of one signed note (C2SP signed-note asks for at least 16).
+pub const NOTE_SIGNATURES_MAX: usize = 16;
+/// A signed note as a whole.
+pub const NOTE_BYTES_MAX: usize = 16 * 1024;
 
 // --- memories (REFLECT_API 4, DESIGN 10); lengths are code points ---
 /// Title.
@@ -76,8 +114,110 @@ pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Look-alikes are merged only when the older one was made within this time.
 pub const MERGE_WINDOW: Duration = Duration::from_secs(48 * 3600);
 
+// --- keys and the file (DESIGN 3) ---
+/// Shortest key file or credential: 256 bits, if its bytes are random.
+pub const KEK_BYTES_MIN: usize = 32;
+/// Longest key file, credential or passphrase file that is read.
+pub const KEK_BYTES_MAX: usize = 64 * 1024;
+/// Key slots of one file.
+pub const KEY_SLOTS: usize = 8;
+/// Argon2id memory a stored slot may ask for, in KiB.
+pub const ARGON2_KIB_MAX: u32 = 1024 * 1024;
+/// Argon2id passes a stored slot may ask for.
+pub const ARGON2_PASSES_MAX: u32 = 10;
+/// Argon2id lanes a stored slot may ask for.
+pub const ARGON2_LANES_MAX: u32 = 4;
+/// Disk space held ahead of need behind the data file.
+pub const RESERVE_BYTES: u64 = RESERVE_WRITE_BYTES + RESERVE_STEP_BYTES;
+/// How much of the reserve is given up at a time when the disk is full.
+pub const RESERVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
+/// Logical size of the store: what 20-bit region and page numbers of the B-tree can address.
+pub const STORE_BYTES_MAX: u64 = 1 << 52;
+/// Damaged blocks that a check lists by number.
+pub const CHECK_LISTED_MAX: usize = 16;
+/// Rows in one commit of a copy.
+pub const COPY_ROWS_PER_COMMIT: usize = 10_000;
+/// Bytes after which a commit of a copy ends.
+pub const COPY_BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
+
 // A whole batch of the largest writes must fit the space that a write may still use.
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
 const _: () = assert!(BATCH_JOBS_MAX <= QUEUE_JOBS_MAX);
+// A target of its greatest length leaves room for header fields, and offsets into a head fit 16 bits (`http::request::Headers`).
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX && HEAD_BYTES_MAX < 65_536);
 const _: () = assert!(METADATA_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(METADATA_DEPTH_MAX < JSON_DEPTH_MAX);
+
+// --- settings (DESIGN 9) ---
+/// What `RM_MAX_CONNECTIONS` may ask for: one thread and one stack each.
+pub const CONNECTIONS_SETTING_MAX: u32 = 16_384;
+/// What a rate limit may ask for, requests a minute.
+pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
+/// `RM_CACHE_MIB`, least and most.
+pub const CACHE_MIB: (u32, u32) = (4, 65_536);
+/// `RM_INDEX_MIB`, least and most.
+pub const INDEX_MIB: (u32, u32) = (16, 65_536);
+/// Addresses in `RM_LISTEN`, networks in `RM_TRUSTED_PROXIES`.
+pub const ADDRESS_LIST_MAX: usize = 64;
+/// `RM_AGENT_KEY_<VENDOR>` settings.
+pub const AGENT_KEYS_MAX: usize = 256;
+/// A static key, least and most characters.
+pub const STATIC_KEY_CHARS: (usize, usize) = (16, 512);
+/// A static key below this many characters draws a warning.
+pub const STATIC_KEY_CHARS_ADVISED: usize = 32;
+/// A file that holds a secret: key, passphrase or static key.
+pub const SECRET_FILE_BYTES_MAX: usize = 4096;
+/// `RM_TENANT_ID` (DESIGN 10).
+pub const TENANT_LABEL_CHARS_MAX: usize = 64;
+/// An e-mail address, and the part of it before `@` (RFC 5321 section 4.5.3.1).
+pub const EMAIL_CHARS_MAX: usize = 254;
+/// See [`EMAIL_CHARS_MAX`].
+pub const EMAIL_LOCAL_CHARS_MAX: usize = 64;
+/// A host name (RFC 1035 section 2.3.4).
+pub const HOST_CHARS_MAX: usize = 253;
+
+const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX <= CONNECTIONS_MAX && CONNECTIONS_MAX <= CONNECTIONS_SETTING_MAX);
+const _: () = assert!(STATIC_KEY_CHARS.1 < SECRET_FILE_BYTES_MAX);
+
+// --- the search index (DESIGN 12) ---
+/// One term of the index; the rest of a longer word is not looked at.
+pub const TERM_BYTES_MAX: usize = 64;
+/// Distinct terms of one query; later ones are not looked at.
+pub const QUERY_TERMS_MAX: usize = 64;
+/// Bytes of one query's text that are looked at.
+pub const QUERY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of content that one snippet looks through.
+pub const SNIPPET_SCAN_BYTES_MAX: usize = 64 * 1024;
+/// Changes kept for a scope while its index is being built; one more and the build starts again.
+pub const INDEX_QUEUE_CHANGES_MAX: usize = 4096;
+/// Bytes of text in those changes.
+pub const INDEX_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+// --- the gate and the writer ---
+/// Times a read is decided anew because credentials changed while it ran; then it is refused as busy.
+pub const READ_ATTEMPTS_MAX: usize = 8;
+/// A scope's newest memories among which an exact repeat is looked for.
+pub const MERGE_SCAN_MAX: usize = 20_000;
+/// Scopes whose recent writes are held at once.
+pub const MERGE_SCOPES_MAX: usize = 64;
+/// A key's last use is written at most this often.
+pub const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
+/// A step of the wall clock against the monotonic one that is recorded.
+pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(2);
+/// Operations of unknown outcome that are remembered until their callers ask.
+pub const UNKNOWN_OPERATIONS_MAX: usize = 16_384;
+/// Newest audit entries that are searched for an operation's outcome.
+pub const OPERATION_SCAN_ENTRIES_MAX: u64 = 10_000;
+/// Tries to reopen the store after a failure, with growing pauses; then the process ends.
+pub const RECOVER_ATTEMPTS_MAX: u32 = 6;
+/// The first such pause; the nth is n times as long.
+pub const RECOVER_PAUSE: Duration = Duration::from_millis(200);
+/// How often the anchor is written while the log grows.
+pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(5);
+/// Memories read at once while an index is built.
+pub const INDEX_CHUNK: usize = 500;
+/// Scopes that wait for their index to be built.
+pub const INDEX_REQUESTS_MAX: usize = 256;
+
+const _: () = assert!(ANCHOR_INTERVAL.as_secs() * 2 <= ANCHOR_LAG_MAX.as_secs());

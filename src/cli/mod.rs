@@ -1,1 +1,80 @@
-//! (to be written)
+//! The command line: arguments in, exit code out.
+//!
+//! - A failure is one line on standard error that names the thing and the remedy, and a code of `exit`'s table.
+//! - Results go to standard output, everything else to standard error.
+
+mod args;
+pub mod exit;
+mod text;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use exit::{Exit, Failure};
+
+use crate::config::Config;
+
+/// Runs the program with its arguments (the first is its name).
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// One arm a command; each is a function in the file of its name.
+fn dispatch(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Demo(demo) => unwired(&demo),
+        Command::Init => unwired(&settings()?),
+        Command::Serve => unwired(&settings()?),
+        Command::Verify => unwired(&settings()?),
+        Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
+        Command::Key(key) => unwired(&(key, settings()?)),
+        Command::Import(import) => unwired(&(import, settings()?)),
+        Command::Export(export) => unwired(&(export, settings()?)),
+        Command::Bench(bench) => unwired(&bench),
+        Command::Completions { shell } => text::completions(shell),
+        Command::Man => text::man(),
+        Command::Version => text::version(),
+    }
+}
+
+/// Stands where the integrator calls the command's function.
+fn unwired<T>(_: &T) -> Result<Exit, Failure> {
+    Err(Failure::new(Exit::Internal, "this command is not wired yet"))
+}
+
+/// The settings from the environment; warnings are printed. Sets the level of the log.
+fn settings() -> Result<Config, Failure> {
+    let (config, warnings) = Config::from_env(std::env::vars_os())?;
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    crate::base::log::set_level(config.log);
+    Ok(config)
+}
+
+/// Prints a failure, a line each for several.
+fn complain(failure: &Failure) {
+    failure.message.lines().for_each(say);
+}
+
+/// One line on standard error. A closed one is not a reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "rosemary: {}", line.replace(char::is_control, "\u{fffd}"));
+}

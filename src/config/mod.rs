@@ -1,1 +1,308 @@
-//! (to be written)
+//! Settings: `RM_*` variables of the environment, read once at the start, checked as a whole.
+//!
+//! ```text
+//! environment ─ raw (text, each name taken once) ─ settings (the table) ─ parse (text → value) ─ Config
+//! ```
+//!
+//! Invariants
+//! - All problems are found in one start; each names the variable, its value (never a secret's) and the remedy.
+//! - A name that is not in the table is a problem, with the nearest name as a hint or the reason why this version does not obey it.
+//! - Blank means unset. Nothing is guessed: `007` is a tenant label, not a number.
+//! - Reading files named by `*_FILE` is the only input beside the environment; nothing is written.
+
+pub mod document;
+pub mod files;
+pub mod parse;
+mod raw;
+pub mod settings;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use crate::base::log::Level;
+use crate::crypto::secret::Secret;
+pub use raw::{Problems, Warning};
+
+/// Name of the systemd credential that holds the key (`LoadCredential=rosemary.kek:…`).
+pub const KEK_CREDENTIAL: &str = "rosemary.kek";
+
+/// The settings as meant.
+#[derive(Debug)]
+pub struct Config {
+    /// The data file.
+    pub db_path: PathBuf,
+    /// Label of the tenant, `[A-Za-z0-9._-]{1,64}`.
+    pub tenant_label: String,
+    /// E-mail address of the owner, in lower case.
+    pub owner_email: String,
+    /// Addresses to listen on, at least one.
+    pub listen: Vec<IpAddr>,
+    /// TCP port; 0 = any free one.
+    pub port: u16,
+    /// The address that clients use.
+    pub public_url: Option<PublicUrl>,
+    /// What opens the data file.
+    pub kek: KekChoice,
+    /// Certificates and versions.
+    pub tls: Tls,
+    /// Acts for the owner.
+    pub api_key: Option<Secret<String>>,
+    /// Act for the owner as an agent; vendors and keys are pairwise distinct.
+    pub agent_keys: Vec<AgentKey>,
+    /// Requests a minute; `None` = no limit.
+    pub limits: RateLimits,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Connections at once from one address; not more than `max_connections`.
+    pub max_connections_per_address: u32,
+    /// Whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Page cache, MiB.
+    pub cache_mib: u32,
+    /// Search index, MiB.
+    pub index_mib: u32,
+    /// Least important level that is logged.
+    pub log: Level,
+    /// Where the anchor is kept.
+    pub anchor_file: Option<PathBuf>,
+}
+
+/// `https://host[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Name or IP literal in lower case; IPv6 in brackets, as in a Host field.
+    pub host: String,
+    /// Port; 443 if the URL names none.
+    pub port: u16,
+    /// The URL without a trailing slash, the default port left out.
+    pub text: String,
+}
+
+/// Where the key-encryption key comes from. The files are read when the data file is opened, by [`files::read_secret`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KekChoice {
+    /// A file of random bytes.
+    KeyFile(PathBuf),
+    /// A file with a passphrase.
+    PassphraseFile(PathBuf),
+    /// A systemd credential, as a file in the unit's private folder.
+    Credential(PathBuf),
+}
+
+impl KekChoice {
+    /// Who named the file: a setting, or systemd.
+    pub fn source(&self) -> &'static str {
+        match self {
+            Self::KeyFile(_) => settings::KEK_FILE.row.name,
+            Self::PassphraseFile(_) => settings::KEK_PASSPHRASE_FILE.row.name,
+            Self::Credential(_) => "the systemd credential rosemary.kek",
+        }
+    }
+
+    /// The file, whichever kind it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::KeyFile(path) | Self::PassphraseFile(path) | Self::Credential(path) => path,
+        }
+    }
+}
+
+/// Paths of the TLS files and the oldest version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Did the operator name them? Else they are beside the data file and `init` makes them.
+    pub own: bool,
+    /// CA of client certificates; `None` = clients need none.
+    pub client_ca: Option<PathBuf>,
+    /// Oldest version accepted.
+    pub min_version: TlsVersion,
+}
+
+/// A TLS version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246, with ECDHE and AEAD only.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// One `RM_AGENT_KEY_<VENDOR>`.
+#[derive(Debug)]
+pub struct AgentKey {
+    /// `[a-z0-9_-]{1,50}`.
+    pub vendor: String,
+    /// Name of the variable, without `_FILE`.
+    pub name: String,
+    /// The key.
+    pub key: Secret<String>,
+}
+
+/// Requests a minute; `None` = that limit is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// One address without a valid credential.
+    pub address: Option<NonZeroU32>,
+    /// One credential.
+    pub credential: Option<NonZeroU32>,
+    /// Administrative routes.
+    pub admin: Option<NonZeroU32>,
+}
+
+impl Config {
+    /// Reads the settings from environment variables (`std::env::vars_os()`, or a list made by a test or by `demo`).
+    ///
+    /// Warnings do not stop the start; print them. Errors: [`Problems`], all of them; exit with code 78.
+    pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<(Self, Vec<Warning>), Problems> {
+        let mut raw = raw::Raw::collect(vars);
+        let config = Self::take(&mut raw);
+        let warnings = raw.finish()?;
+        Ok((config.expect("what is missing has been noted as a problem"), warnings))
+    }
+
+    /// Takes every setting, then puts them together. `None` only after a problem was noted.
+    fn take(raw: &mut raw::Raw) -> Option<Self> {
+        let db_path = raw.take(&settings::DB_PATH);
+        let tenant_label = raw.take(&settings::TENANT_ID);
+        let owner_email = raw.take(&settings::OWNER_EMAIL);
+        let anchor_file = raw.take(&settings::ANCHOR_FILE);
+        let kek = take_kek(raw);
+        let listen = raw.take(&settings::LISTEN);
+        let port = raw.take(&settings::PORT);
+        let public_url = raw.take(&settings::PUBLIC_URL);
+        let trusted_proxies = raw.take(&settings::TRUSTED_PROXIES);
+        let tls = take_tls(raw, db_path.as_deref());
+        let (api_key, agent_keys) = raw.take_static_keys();
+        let address = raw.take(&settings::RATE_LIMIT);
+        let credential = raw.take(&settings::CREDENTIAL_RATE_LIMIT);
+        let admin = raw.take(&settings::ADMIN_RATE_LIMIT);
+        let max_connections = raw.take(&settings::MAX_CONNECTIONS);
+        let max_connections_per_address = raw.take(&settings::MAX_CONNECTIONS_PER_ADDRESS);
+        let cache_mib = raw.take(&settings::CACHE_MIB);
+        let index_mib = raw.take(&settings::INDEX_MIB);
+        let log = raw.take(&settings::LOG);
+        raw.take(&settings::DEPLOYMENT_MODE);
+        raw.take(&settings::DISABLE_TELEMETRY);
+        raw.take(&settings::DISABLE_MODEL_EGRESS);
+
+        if let (Some(one), Some(all)) = (max_connections_per_address, max_connections)
+            && one > all
+        {
+            let name = settings::MAX_CONNECTIONS_PER_ADDRESS.row.name;
+            raw.problem(name, Some(&one.to_string()), format!("more than {}, which is {all}; lower the one or raise the other", settings::MAX_CONNECTIONS.row.name));
+        }
+        check_paths(raw, &db_path, &anchor_file, &kek, &tls);
+
+        Some(Self {
+            db_path: db_path?,
+            tenant_label: tenant_label?,
+            owner_email: owner_email?,
+            listen: listen?,
+            port: port?,
+            public_url,
+            kek: kek?,
+            tls: tls?,
+            api_key,
+            agent_keys,
+            limits: RateLimits {
+                address: NonZeroU32::new(address?),
+                credential: NonZeroU32::new(credential?),
+                admin: NonZeroU32::new(admin?),
+            },
+            max_connections: max_connections?,
+            max_connections_per_address: max_connections_per_address?,
+            trusted_proxies: trusted_proxies.unwrap_or_default(),
+            cache_mib: cache_mib?,
+            index_mib: index_mib?,
+            log: log?,
+            anchor_file,
+        })
+    }
+}
+
+/// Exactly one of key file, passphrase file and systemd credential.
+fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
+    let typed_wrong = raw.problem_count();
+    let choices: Vec<KekChoice> = [
+        raw.take(&settings::KEK_FILE).map(KekChoice::KeyFile),
+        raw.take(&settings::KEK_PASSPHRASE_FILE).map(KekChoice::PassphraseFile),
+        raw.credentials.as_ref().map(|folder| folder.join(KEK_CREDENTIAL)).filter(|path| path.exists()).map(KekChoice::Credential),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if raw.problem_count() > typed_wrong {
+        return None;
+    }
+    match choices.as_slice() {
+        [choice] => Some(choice.clone()),
+        [] => {
+            let (file, passphrase) = (settings::KEK_FILE.row.name, settings::KEK_PASSPHRASE_FILE.row.name);
+            let text = format!("not set, and there is no other key; name a key file here, a passphrase file in {passphrase}, or give the unit the credential {KEK_CREDENTIAL}");
+            raw.problem(file, None, text);
+            None
+        }
+        [first, rest @ ..] => {
+            let others: Vec<&str> = rest.iter().map(KekChoice::source).collect();
+            raw.problem(first.source(), None, format!("given together with {}; keep one source of the key", others.join(" and ")));
+            None
+        }
+    }
+}
+
+/// Certificate and key: both named, or both beside the data file.
+fn take_tls(raw: &mut raw::Raw, db_path: Option<&Path>) -> Option<Tls> {
+    let typed_wrong = raw.problem_count();
+    let (cert, key) = (raw.take(&settings::TLS_CERT), raw.take(&settings::TLS_KEY));
+    if raw.problem_count() > typed_wrong {
+        return None;
+    }
+    let client_ca = raw.take(&settings::TLS_CLIENT_CA);
+    let min_version = raw.take(&settings::TLS_MIN_VERSION);
+    let own = cert.is_some();
+    let (cert, key) = match (cert, key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => (db_path?.with_file_name("cert.pem"), db_path?.with_file_name("key.pem")),
+        (one, _) => {
+            let (set, missing) = (&settings::TLS_CERT.row, &settings::TLS_KEY.row);
+            let (set, missing) = if one.is_some() { (set, missing) } else { (missing, set) };
+            raw.problem(missing.name, None, format!("not set although {} is; set both or neither", set.name));
+            return None;
+        }
+    };
+    Some(Tls { cert, key, own, client_ca, min_version: min_version? })
+}
+
+/// No file may serve two purposes; an anchor beside the data file is rolled back together with it.
+fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf>, kek: &Option<KekChoice>, tls: &Option<Tls>) {
+    let uses = [
+        (settings::DB_PATH.row.name, db.as_deref()),
+        (settings::ANCHOR_FILE.row.name, anchor.as_deref()),
+        (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().map(KekChoice::path)),
+        (settings::TLS_KEY.row.name, tls.as_ref().map(|tls| tls.key.as_path())),
+        (settings::TLS_CERT.row.name, tls.as_ref().map(|tls| tls.cert.as_path()).filter(|cert| tls.as_ref().is_some_and(|tls| tls.key != **cert))),
+        (settings::TLS_CLIENT_CA.row.name, tls.as_ref().and_then(|tls| tls.client_ca.as_deref())),
+    ];
+    for (i, (name, path)) in uses.iter().enumerate() {
+        if let Some((twin, _)) = uses[..i].iter().find(|(_, other)| path.is_some() && other == path) {
+            raw.problem(name, path.and_then(Path::to_str), format!("the same file as {twin}; give each its own"));
+        }
+    }
+    if let (Some(db), Some(anchor)) = (db, anchor)
+        && db.parent() == anchor.parent()
+    {
+        let text = "in the data file's folder, where whoever rolls back the one rolls back the other; put it on another disk";
+        raw.warn(settings::ANCHOR_FILE.row.name, text);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -39,8 +39,6 @@ labels! {
     Passphrase = "rosemary/v1/kek-passphrase";
     /// Seals the superblock's body: input is the master key.
     SuperblockSeal = "rosemary/v1/superblock-seal";
-    /// Authenticates the superblock as a whole: input is the master key.
-    SuperblockMac = "rosemary/v1/superblock-mac";
 }
 
 struct Len32;

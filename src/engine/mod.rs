@@ -1,1 +1,21 @@
-//! (to be written)
+//! Engine: ordered bytes in one sealed file. The only layer that names redb; it knows no table's meaning.
+//!
+//! Promise: tables of byte keys in order, snapshots that readers on many threads share, one atomic and durable batch at a time. Every stored
+//! byte is sealed and bound to its file and place. What a caller is told about a commit is true: refused means surely nothing was written,
+//! an unknown outcome is called that, and then nothing more is answered until [`Engine::recover`] has read the medium anew.
+
+mod batch;
+mod block;
+mod check;
+mod copy;
+mod error;
+mod header;
+mod medium;
+
+pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
+
+pub use check::Report;
+pub use error::{CommitError, EngineError};
+
+#[cfg(test)]
+mod campaign;

@@ -69,6 +69,8 @@ pub trait Action: sealed::Sealed + Send + 'static {
     const NAME: &'static str;
     /// Whether it can touch protected health information.
     const PHI: bool;
+    /// The type of the records that its audit entry names.
+    const RESOURCE: &'static str;
 }
 
 /// A verb that changes nothing.
@@ -86,6 +88,7 @@ macro_rules! actions {
             type Target = $target;
             const NAME: &'static str = $verb;
             const PHI: bool = $phi;
+            const RESOURCE: &'static str = before_dot($verb);
         }
         impl sealed::$way for $name {}
         impl $way for $name {})*
@@ -93,6 +96,15 @@ macro_rules! actions {
         /// Every verb by name, in the order of this table.
         pub const VERBS: &[&str] = &[$($verb,)*];
     };
+}
+
+/// The noun of a verb: `memory` of `memory.read`.
+const fn before_dot(verb: &'static str) -> &'static str {
+    let mut at = 0;
+    while verb.as_bytes()[at] != b'.' {
+        at += 1;
+    }
+    verb.split_at(at).0
 }
 
 actions! {

@@ -110,6 +110,7 @@ fn own_memory(who: &Principal, memory: &MemoryFacts) -> Relation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authn::credential::StaticKey;
     use crate::authn::{StoredCredential, Vendor};
     use crate::base::id::{CredentialId, MemoryId};
     use crate::base::time::Timestamp;
@@ -120,7 +121,7 @@ mod tests {
         let (tenant, owner) = (TenantId::draw(), UserId::draw(now));
         let row = StoredCredential { id: CredentialId::draw(), tenant, user: owner, revoked_at: None };
         let user = Principal::of_user_key(&row, UserId::draw(now)).unwrap();
-        let agent = Principal::of_static_key(tenant, owner, Vendor::parse("cursor"), "env:X#00000000".into());
+        let agent = Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_CURSOR".into(), vendor: Vendor::parse("cursor"), mark: [0; 4] });
         let memory = MemoryFacts { tenant, owner, origin: "api".into(), allowed_vendors: vec!["*".into()], trashed: false };
         (user, agent, memory, MemoryId::draw(now))
     }

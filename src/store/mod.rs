@@ -1,1 +1,21 @@
-//! (to be written)
+//! Store: the tables and the gate, their only door.
+//!
+//! `gate` is the door; `vault` the open store; `writer` the one writer; `tables` one file a noun; `phi` protected text; `index` search in
+//! memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
+
+pub mod anchor;
+pub mod gate;
+pub mod index;
+mod indexer;
+pub mod migrate;
+pub mod phi;
+mod recent;
+pub mod tables;
+pub mod tx;
+pub mod vault;
+pub mod writer;
+
+pub use gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
+pub use phi::{Phi, Witness};
+pub use tables::memories;
+pub use vault::{Store, Vault};

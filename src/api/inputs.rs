@@ -1,0 +1,197 @@
+//! What each route accepts: the schemas of the contract's bodies and query strings, and of our own.
+//!
+//! Beyond the contract a write may carry `subject`, `metadata`, `run_id`, `speaker` and `occurred_at`; a client that does not know them never
+//! sees them.
+
+use crate::api::schema::{Field, Kind, Literal, Pattern, Schema};
+use crate::base::limits;
+
+/// The largest whole number that a double holds exactly (RFC 8259 section 6).
+const INTEGER_MAX: i64 = (1 << 53) - 1;
+
+const fn text(min: usize, max: usize) -> Kind {
+    Kind::Text { min, max, pattern: None }
+}
+
+/// `origin` as a caller may state it: stored in clear under the block key, so a word and not prose.
+const ORIGIN_WORD: Pattern = Pattern {
+    source: "^[A-Za-z0-9._-]+$",
+    matches: |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)),
+};
+
+const TAG: Kind = text(1, limits::TAG_CHARS_MAX);
+const VENDOR: Kind = text(1, limits::VENDOR_CHARS_MAX);
+const ID: Kind = text(1, 100);
+
+const TITLE: Field = Field::required("title", text(1, limits::TITLE_CHARS_MAX), "What the memory is about.");
+const CONTENT: Field = Field::required("content", text(1, limits::CONTENT_CHARS_MAX), "The memory itself.");
+const TAGS: Field = Field::required("tags", Kind::List { items: &TAG, min: 0, max: limits::TAGS_MAX }, "Words to find it by.");
+const VENDORS: Field = Field::required(
+    "allowed_vendors",
+    Kind::List { items: &VENDOR, min: 1, max: limits::VENDORS_MAX },
+    "Vendors whose agents may see it; `*` is all of them.",
+);
+const ANY_VENDOR: Field = VENDORS.or(Literal::Texts(&["*"]));
+const MEMORY_TYPE: Field = Field::optional("memory_type", Kind::OneOf(&["semantic", "episodic", "procedural"]), "What kind of memory it is.");
+const NEW_TYPE: Field = MEMORY_TYPE.or(Literal::Text("semantic"));
+const SHARE_SCOPE: Field = Field::optional("share_scope", Kind::OneOf(&["org", "team"]), "Whom to share it with.");
+const SHARE_WITH_TEAM: Field = Field::optional("share_with_team", Kind::Boolean, "Older spelling of `share_scope: \"org\"`.");
+const ORIGIN: Field = Field::optional(
+    "origin",
+    Kind::Text { min: 1, max: limits::VENDOR_CHARS_MAX, pattern: Some(&ORIGIN_WORD) },
+    "Where it comes from, when a user key writes; an agent key's vendor overrides it.",
+);
+const SUBJECT: Field =
+    Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "The person the memory is about, by your own name for them. Immutable.");
+const METADATA: Field = Field::optional(
+    "metadata",
+    Kind::Free { bytes_max: limits::METADATA_BYTES_MAX, depth_max: limits::METADATA_DEPTH_MAX },
+    "Anything of your own.",
+);
+const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX), "The session or run it was learned in.");
+const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.");
+const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.");
+
+const OFFSET: Field = Field::optional("offset", Kind::Integer { min: 0, max: INTEGER_MAX }, "How many to skip.").or(Literal::Integer(0));
+const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.");
+
+const fn limit(max: i64) -> Field {
+    Field::optional("limit", Kind::Integer { min: 1, max }, "How many to give at most.")
+}
+
+const fn by(word: &'static [&'static str]) -> Field {
+    Field::required("by", Kind::OneOf(word), "Which filter this is.")
+}
+
+const FILTER: Field = Field::required(
+    "filter",
+    Kind::Tagged {
+        tag: "by",
+        variants: &[
+            ("all", Schema { fields: &[by(&["all"])] }),
+            (
+                "tags",
+                Schema {
+                    fields: &[
+                        by(&["tags"]),
+                        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::FILTER_TAGS_MAX }, "Any of these."),
+                    ],
+                },
+            ),
+            (
+                "ids",
+                Schema {
+                    fields: &[
+                        by(&["ids"]),
+                        Field::required("ids", Kind::List { items: &ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories."),
+                    ],
+                },
+            ),
+            ("search", Schema { fields: &[by(&["search"]), TERM] }),
+            (
+                "origin",
+                Schema {
+                    fields: &[by(&["origin"]), Field::required("origin", text(1, limits::VENDOR_CHARS_MAX), "Where they come from.")],
+                },
+            ),
+            ("trashed", Schema { fields: &[by(&["trashed"])] }),
+        ],
+    },
+    "Which memories.",
+);
+
+/// `POST /memories`
+pub static CREATE: Schema = Schema {
+    fields: &[
+        TITLE,
+        CONTENT,
+        TAGS,
+        ANY_VENDOR,
+        NEW_TYPE,
+        SHARE_SCOPE,
+        SHARE_WITH_TEAM,
+        SUBJECT,
+        METADATA,
+        RUN_ID,
+        SPEAKER,
+        OCCURRED_AT,
+    ],
+};
+
+/// `POST /agent/memories`
+pub static AGENT_CREATE: Schema = Schema {
+    fields: &[
+        TITLE,
+        CONTENT,
+        TAGS,
+        VENDORS,
+        NEW_TYPE,
+        SHARE_SCOPE,
+        SHARE_WITH_TEAM,
+        ORIGIN,
+        SUBJECT,
+        METADATA,
+        RUN_ID,
+        SPEAKER,
+        OCCURRED_AT,
+    ],
+};
+
+/// `PUT /memories/:id` and `PUT /agent/memories/:id`. `memory_type` is accepted and has no effect (the contract); the optional keys, absent,
+/// leave what is stored.
+pub static UPDATE: Schema = Schema { fields: &[TITLE, CONTENT, TAGS, VENDORS, MEMORY_TYPE, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
+
+/// `POST /memories/:id/children`
+pub static CHILD: Schema =
+    Schema { fields: &[TITLE, CONTENT, TAGS, ANY_VENDOR, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
+
+/// `POST /agent/memories/:id/children`
+pub static AGENT_CHILD: Schema =
+    Schema { fields: &[TITLE, CONTENT, TAGS, VENDORS, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
+
+/// `POST /memories/list`; no limit gives all of them, and `offset` then has no effect.
+pub static LIST: Schema = Schema { fields: &[FILTER, limit(500), OFFSET] };
+
+/// `POST /agent/memories/browse`
+pub static BROWSE: Schema = Schema { fields: &[FILTER, limit(200).or(Literal::Integer(50)), OFFSET] };
+
+/// `POST /agent/memories/by-tag`
+pub static BY_TAG: Schema = Schema {
+    fields: &[
+        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Any of these."),
+        limit(100).or(Literal::Integer(20)),
+        OFFSET,
+    ],
+};
+
+/// `POST /agent/memories/search`
+pub static TERM_SEARCH: Schema = Schema { fields: &[TERM, limit(50).or(Literal::Integer(10))] };
+
+/// `POST /agent/memories/list`
+pub static AGENT_LIST: Schema = Schema { fields: &[limit(50).or(Literal::Integer(10))] };
+
+/// `GET /agent/memories/latest`, query string
+pub static LATEST: Schema = Schema {
+    fields: &[
+        Field::optional("tag", text(0, limits::TERM_CHARS_MAX), "With this tag; wins over `origin`."),
+        Field::optional("origin", text(0, limits::TERM_CHARS_MAX), "From this origin."),
+    ],
+};
+
+/// `POST /api/keys`
+pub static NEW_KEY: Schema = Schema {
+    fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default"))],
+};
+
+/// `POST /api/v1/memories/search`
+pub static SEARCH: Schema = Schema {
+    fields: &[
+        Field::required("query", text(1, limits::TERM_CHARS_MAX), "What to look for, in your own words."),
+        limit(50).or(Literal::Integer(10)),
+        Field::optional("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Only with any of these."),
+        Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "Only about this person."),
+        Field::optional("since", Kind::Time, "Only from then on."),
+        Field::optional("until", Kind::Time, "Only before then."),
+        Field::optional("explain", Kind::Boolean, "Say how each score came about."),
+    ],
+};

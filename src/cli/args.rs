@@ -1,0 +1,212 @@
+//! The command line: one declaration from which parsing, help, man page and completions follow.
+//!
+//! Doc comments here are help texts; the first line is the short one.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::cli::exit;
+use crate::config::document;
+
+/// A memory for AI agents that a hospital owns outright: one binary, one encrypted file, no way out
+///
+/// Settings come from the environment (RM_*), see rosemary serve --help and docs/configuration.md.
+#[derive(Parser, Debug)]
+#[command(name = "rosemary", version, verbatim_doc_comment, after_help = AFTER_HELP, after_long_help = after_long_help())]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "Try it: rosemary demo\nExit codes and examples: rosemary --help";
+
+const INIT_EXAMPLE: &str = "Example:
+  umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek
+  export RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3
+  export RM_OWNER_EMAIL=owner@hospital.example RM_KEK_FILE=/etc/rosemary/kek
+  rosemary init
+
+Lose the key and the data is lost: keep a copy of it away from the data.";
+
+fn after_long_help() -> String {
+    format!(
+        "Examples:\n  \
+         rosemary demo                           try it out, with invented data, in a folder of its own\n  \
+         rosemary init && rosemary serve         a new data file, then the service\n  \
+         rosemary key make --label 'ward 3'      a key for a person or a program, shown once\n  \
+         rosemary export - | gzip > copy.gz      every memory as NDJSON, in clear: guard the copy\n  \
+         rosemary doctor --json                  the posture, for a monitor\n\n{}",
+        exit::help()
+    )
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Starts a ready-made instance with invented clinical memories and prints curl lines that work
+    ///
+    /// Makes a folder with its own key, self-signed certificate, owner and agent keys (shown once);
+    /// a second run continues where the first stopped. Reads no RM_* settings. Not for real records.
+    #[command(verbatim_doc_comment, after_help = "Examples:\n  rosemary demo\n  rosemary demo --dir /tmp/try --port 9443\n  rosemary demo --reset")]
+    Demo(Demo),
+
+    /// Makes the encrypted data file, and a self-signed certificate unless RM_TLS_CERT names one
+    ///
+    /// Needs RM_DB_PATH, RM_TENANT_ID, RM_OWNER_EMAIL and a key (RM_KEK_FILE, RM_KEK_PASSPHRASE_FILE
+    /// or the systemd credential rosemary.kek). Refuses to touch a data file that is already there.
+    #[command(verbatim_doc_comment, after_help = INIT_EXAMPLE)]
+    Init,
+
+    /// Runs the service until SIGTERM or SIGINT
+    #[command(after_long_help = document::help())]
+    Serve,
+
+    /// Checks the whole data file: every block, tables, indexes, and the audit log against its tree
+    ///
+    /// The service must be stopped. Changes nothing. Exit code 1 when something is wrong.
+    Verify,
+
+    /// Reports what protects this instance: on, off, weak, and not yet built, each with its remedy
+    ///
+    /// Exit code 1 when something should be put right.
+    Doctor(Doctor),
+
+    /// Makes, lists and revokes keys of users
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(Key),
+
+    /// Stores memories from NDJSON, one object a line, as `export` writes them
+    #[command(after_help = "Examples:\n  rosemary import memories.ndjson\n  gunzip -c copy.gz | rosemary import -")]
+    Import(Import),
+
+    /// Writes every memory as NDJSON, in clear; the export is an entry of the audit log
+    ///
+    /// A new file is made with mode 0600; a file that is already there is not touched.
+    #[command(after_help = "Examples:\n  rosemary export memories.ndjson\n  rosemary export - | age -r RECIPIENT > memories.age")]
+    Export(Export),
+
+    /// Measures this machine: commits, requests, unlock time, as ratios to what the hardware gives
+    ///
+    /// Works in a folder of its own that is removed afterwards; reads no RM_* settings.
+    Bench(Bench),
+
+    /// Prints a completion script for a shell
+    #[command(after_help = "Example:\n  rosemary completions bash > /usr/share/bash-completion/completions/rosemary")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+
+    /// Prints the manual (roff): commands, settings, exit codes
+    #[command(after_help = "Example:\n  rosemary man | man -l -")]
+    Man,
+
+    /// Prints the version
+    Version,
+}
+
+/// `demo`.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Folder for the data file, key and certificate
+    #[arg(long, value_name = "FOLDER", default_value = "rosemary-demo")]
+    pub dir: PathBuf,
+    /// TCP port on 127.0.0.1
+    #[arg(long, default_value_t = 8443)]
+    pub port: u16,
+    /// Remove what an earlier demo left in the folder, and begin anew
+    #[arg(long)]
+    pub reset: bool,
+}
+
+/// `doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `key …`.
+#[derive(Subcommand, Debug)]
+pub enum Key {
+    /// Makes a key and shows it once
+    #[command(after_help = "Example:\n  rosemary key make --user owner@hospital.example --label 'discharge letters'")]
+    Make {
+        /// Person whom the key acts for; the owner unless given
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+        /// What the key is for, as lists show it
+        #[arg(long, value_name = "TEXT", default_value = "default")]
+        label: String,
+    },
+    /// Lists keys: id, first characters, label, person, made, last used
+    List,
+    /// Revokes a key; the very next request with it is refused
+    Revoke {
+        /// Id, as `key list` shows it
+        id: String,
+    },
+}
+
+/// `import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// File to read; - is standard input
+    pub file: PathBuf,
+}
+
+/// `export`.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// File to make; - is standard output
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+}
+
+/// `bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Folder on the disk to measure
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub dir: PathBuf,
+    /// Memories stored before measuring
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub memories: u32,
+    /// Connections at once, one run each
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub connections: Vec<u16>,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub seconds: u16,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+/// The declaration as clap knows it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_declaration_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,124 @@
+//! The documents that follow from the table: `docs/configuration.md`, `config/rosemary.env.example` and the list in `--help`.
+//!
+//! A test compares both files with what is written here; run it with `ROSEMARY_WRITE_DOCS=1` to write them anew.
+
+use std::fmt::Write as _;
+
+use crate::config::settings::{ABSENT, Default, GROUPS, Row};
+
+/// Width of the wrapped comments and help.
+const COLUMNS: usize = 100;
+
+/// `docs/configuration.md`.
+pub fn markdown() -> String {
+    let mut text = String::from(INTRODUCTION);
+    for (group, rows) in GROUPS {
+        let _ = write!(text, "\n## {group}\n");
+        for row in *rows {
+            let _ = write!(text, "\n### `{}`\n{}\n\n- takes: {}\n- default: {}\n- since: {}\n", row.name, row.help(), row.takes(), default(row), row.since);
+            if row.is_secret() {
+                let _ = writeln!(text, "- in a file: `{}_FILE` names the file that holds it", row.name);
+            }
+        }
+    }
+    text.push_str("\n## Names that this version does not obey\nA setting that is accepted and ignored would be a lie, so these stop the start:\n\n| name | why |\n|---|---|\n");
+    for (name, why) in ABSENT {
+        let _ = writeln!(text, "| `{name}` | {why} |");
+    }
+    text
+}
+
+/// What holds without the setting, in words.
+fn default(row: &Row) -> String {
+    match row.default {
+        Default::Required(example) => format!("none; required (such as `{example}`)"),
+        Default::Value(value) => format!("`{value}`"),
+        Default::Absent(words, "") => words.into(),
+        Default::Absent(words, example) => format!("{words} (such as `{example}`)"),
+    }
+}
+
+const INTRODUCTION: &str = "# Configuration
+<!-- Written from src/config/settings.rs; a test keeps it current. -->
+
+Rosemary reads `RM_*` variables from its environment, once, at the start. The systemd unit takes them from
+`/etc/rosemary/rosemary.env`; `config/rosemary.env.example` is a template.
+
+- Every fault is reported in one start, with name, value (never a secret) and remedy; then the program ends with exit code 78.
+- A name that is not listed here is a fault. Blank means unset.
+- Secrets: `<name>_FILE` names a file that holds the secret, mode 0640 or stricter. A secret written straight into the environment works
+  and draws a warning. The suffix `_FILE` always means a file.
+";
+
+/// `config/rosemary.env.example`.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Settings of Rosemary: copy to /etc/rosemary/rosemary.env, owner root, group rosemary, mode 0640.\n\
+         # Lines that begin with # are comments; every setting is listed. See docs/configuration.md.\n",
+    );
+    for (group, rows) in GROUPS {
+        let _ = write!(text, "\n# === {group} ===\n");
+        for row in *rows {
+            let _ = write!(text, "\n{}", wrapped(&row.help(), "# "));
+            let _ = match (row.is_secret(), row.default) {
+                (true, _) => writeln!(text, "#{}_FILE=/etc/rosemary/keys/{}", row.name, row.name.trim_start_matches("RM_").to_ascii_lowercase()),
+                (_, Default::Required(example)) => writeln!(text, "{}={example}", row.name),
+                (_, Default::Value(value)) => writeln!(text, "#{}={value}", row.name),
+                (_, Default::Absent(_, example)) => writeln!(text, "#{}={example}", row.name),
+            };
+        }
+    }
+    text
+}
+
+/// The settings as `--help` lists them: name, values, default.
+pub fn help() -> String {
+    let mut text = String::from("Settings (environment; docs/configuration.md explains each):\n");
+    for row in crate::config::settings::rows() {
+        let _ = match row.default {
+            Default::Required(_) => writeln!(text, "  {:<36}required: {}", row.name, row.takes()),
+            Default::Value(value) => writeln!(text, "  {:<36}[{value}]", row.name),
+            Default::Absent(..) if row.is_secret() => writeln!(text, "  {:<36}or {}_FILE", row.name, row.name),
+            Default::Absent(words, _) => writeln!(text, "  {:<36}[{words}]", row.name),
+        };
+    }
+    text
+}
+
+/// `text` in lines of at most [`COLUMNS`] characters, each after `prefix`.
+fn wrapped(text: &str, prefix: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::from(prefix);
+    for word in text.split_whitespace() {
+        if line.len() > prefix.len() && line.len() + word.len() >= COLUMNS {
+            let _ = writeln!(lines, "{}", line.trim_end());
+            line = String::from(prefix);
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    let _ = writeln!(lines, "{}", line.trim_end());
+    lines
+}
+
+/// Compares a generated document with the repository's; writes it first if `ROSEMARY_WRITE_DOCS` is set.
+#[cfg(test)]
+pub fn assert_current(file: &str, expected: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("ROSEMARY_WRITE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a writable tree");
+        std::fs::write(&path, expected).expect("a writable tree");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), expected, "{file} is stale: run the tests with ROSEMARY_WRITE_DOCS=1");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_are_current() {
+        assert_current("docs/configuration.md", &markdown());
+        assert_current("config/rosemary.env.example", &env_example());
+    }
+}

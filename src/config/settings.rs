@@ -1,0 +1,257 @@
+//! The table of settings: one row each, the single source of the parser's ranges and defaults, `docs/configuration.md`,
+//! `config/rosemary.env.example` and the help of `rosemary serve`.
+//!
+//! Invariants
+//! - A setting exists from the version that obeys it: every row is read by `Config::from_env` (a test walks the table).
+//! - A name of another version or of the product we replace is in [`ABSENT`] and fails with its own message: an inert safeguard is a lie.
+//! - The doc comment of a row is its help text, everywhere.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::base::limits;
+use crate::base::log::Level;
+use crate::config::parse;
+use crate::config::{PublicUrl, TlsVersion};
+use crate::crypto::secret::Secret;
+
+/// What a setting takes, in a form that the parser, the documents and the tests share.
+#[derive(Clone, Copy, Debug)]
+pub enum Takes {
+    /// A whole number, both ends included.
+    Number(u32, u32),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// An absolute path.
+    Path,
+    /// A secret: set here, or, better, in the file that `<name>_FILE` names.
+    Secret,
+    /// Anything else, in words.
+    Text(&'static str),
+}
+
+/// What holds when a setting is unset or blank.
+#[derive(Clone, Copy, Debug)]
+pub enum Default {
+    /// Nothing: the start fails. The text is an example.
+    Required(&'static str),
+    /// This value.
+    Value(&'static str),
+    /// What the words say. The second text is an example.
+    Absent(&'static str, &'static str),
+}
+
+/// What is known of a setting without its type.
+#[derive(Debug)]
+pub struct Row {
+    /// `RM_…`; `<VENDOR>` stands for a part that the operator chooses.
+    pub name: &'static str,
+    /// Values that it takes.
+    pub takes: Takes,
+    /// What holds without it.
+    pub default: Default,
+    /// First version that obeys it.
+    pub since: &'static str,
+    /// Help text: sentences, each line with a leading space.
+    pub help: &'static [&'static str],
+}
+
+impl Row {
+    /// Is the value itself a secret?
+    pub fn is_secret(&self) -> bool {
+        matches!(self.takes, Takes::Secret)
+    }
+
+    /// May what is typed here by mistake be a secret (a passphrase, a pasted key)? Then a problem does not repeat it.
+    pub fn guards_secret(&self) -> bool {
+        self.is_secret() || matches!(self.takes, Takes::Path) && (self.name.ends_with("_FILE") || self.name.ends_with("_KEY"))
+    }
+
+    /// The help text as one line.
+    pub fn help(&self) -> String {
+        self.help.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The values that it takes, in words.
+    pub fn takes(&self) -> String {
+        match self.takes {
+            Takes::Number(least, most) => format!("whole number, {least} to {most}"),
+            Takes::Word(words) => words.join(" or "),
+            Takes::Path => "absolute path".into(),
+            Takes::Secret => {
+                let (least, most) = limits::STATIC_KEY_CHARS;
+                format!("secret, {least} to {most} printable ASCII characters without spaces")
+            }
+            Takes::Text(words) => words.into(),
+        }
+    }
+}
+
+/// A row and the type of its value.
+pub struct Setting<T: 'static> {
+    /// The untyped part.
+    pub row: Row,
+    /// From text (trimmed, not empty) to a checked value, or what to write instead.
+    pub parse: fn(&Row, &str) -> Result<T, String>,
+}
+
+macro_rules! settings {
+    ($($group:literal { $($(#[doc = $help:literal])+ $id:ident: $kind:ty = $name:literal, $takes:expr, $default:expr, $since:literal, $parse:expr;)+ })+) => {
+        $($(
+            $(#[doc = $help])+
+            pub static $id: Setting<$kind> =
+                Setting { row: Row { name: $name, takes: $takes, default: $default, since: $since, help: &[$($help),+] }, parse: $parse };
+        )+)+
+
+        /// Every setting, under its heading, in the order of the documents.
+        pub static GROUPS: &[(&str, &[&Row])] = &[$(($group, &[$(&$id.row),+])),+];
+    };
+}
+
+settings! {
+    "The data file and whose it is" {
+        /// The encrypted data file. `rosemary init` makes it; its folder must exist and belong to the service's user.
+        DB_PATH: PathBuf = "RM_DB_PATH", Takes::Path, Default::Required("/var/lib/rosemary/rosemary.db"), "0.1.0", parse::path;
+        /// Label of the tenant. It is sealed in the file at `init`; afterwards another value refuses to start, so that one site's
+        /// settings cannot open another site's file by mistake.
+        TENANT_ID: String = "RM_TENANT_ID", Takes::Text("1 to 64 of A-Z a-z 0-9 . _ -"), Default::Required("st-mary-ward-3"), "0.1.0",
+            parse::tenant_label;
+        /// E-mail address of the owner: the person whom `RM_API_KEY` and the agent keys act for. Case does not matter.
+        OWNER_EMAIL: String = "RM_OWNER_EMAIL", Takes::Text("e-mail address"), Default::Required("owner@hospital.example"), "0.1.0",
+            parse::email;
+        /// Signed note about the newest audit entry, kept on another disk. A data file older than it refuses to open, which makes a
+        /// rollback visible. Written at most 10 seconds behind; a rollback inside that window is not seen.
+        ANCHOR_FILE: PathBuf = "RM_ANCHOR_FILE", Takes::Path, Default::Absent("no anchor: a rollback is not seen", "/mnt/other-disk/rosemary.anchor"),
+            "0.1.0", parse::path;
+    }
+    "The key that opens it" {
+        /// File with the key that opens the data file: at least 32 random bytes, not readable by others (mode 0640 or stricter).
+        /// Set this, or `RM_KEK_PASSPHRASE_FILE`, or give the unit the systemd credential `rosemary.kek`: exactly one of the three.
+        KEK_FILE: PathBuf = "RM_KEK_FILE", Takes::Path, Default::Absent("the systemd credential `rosemary.kek`", "/etc/rosemary/kek"), "0.1.0",
+            parse::path;
+        /// File with a passphrase instead of a key. Argon2id turns it into the key, which takes about a second at each start.
+        KEK_PASSPHRASE_FILE: PathBuf = "RM_KEK_PASSPHRASE_FILE", Takes::Path, Default::Absent("none", "/etc/rosemary/passphrase"), "0.1.0",
+            parse::path;
+    }
+    "Where it listens" {
+        /// Addresses to listen on: IP literals, separated by commas. 0.0.0.0 and :: mean every interface.
+        LISTEN: Vec<IpAddr> = "RM_LISTEN", Takes::Text("IP addresses, separated by commas"), Default::Value("127.0.0.1"), "0.1.0",
+            parse::addresses;
+        /// TCP port, HTTPS only; plain HTTP does not exist. 0 lets the system choose a free one.
+        PORT: u16 = "RM_PORT", Takes::Number(0, 65_535), Default::Value("8443"), "0.1.0", parse::number;
+        /// The address that clients use. Its host is accepted in the Host field and is in the certificate that `init` makes.
+        PUBLIC_URL: PublicUrl = "RM_PUBLIC_URL", Takes::Text("https URL without a path"),
+            Default::Absent("none: clients use a listen address or localhost", "https://memory.hospital.example:8443"), "0.1.0", parse::public_url;
+        /// Networks of reverse proxies, separated by commas. Only from them is X-Forwarded-For believed, and they are exempt from
+        /// `RM_MAX_CONNECTIONS_PER_ADDRESS`.
+        TRUSTED_PROXIES: Vec<IpNet> = "RM_TRUSTED_PROXIES", Takes::Text("IP addresses or networks (CIDR), separated by commas"),
+            Default::Absent("none", "10.20.0.5,10.20.1.0/24"), "0.1.0", parse::networks;
+    }
+    "TLS" {
+        /// Certificate chain in PEM, the server's own first. Set it together with `RM_TLS_KEY`.
+        TLS_CERT: PathBuf = "RM_TLS_CERT", Takes::Path,
+            Default::Absent("`cert.pem` beside the data file, made by `init`", "/etc/rosemary/cert.pem"), "0.1.0", parse::path;
+        /// Private key of the certificate in PEM, not readable by others.
+        TLS_KEY: PathBuf = "RM_TLS_KEY", Takes::Path,
+            Default::Absent("`key.pem` beside the data file, made by `init`", "/etc/rosemary/key.pem"), "0.1.0", parse::path;
+        /// CA certificates in PEM. When set, every client must show a certificate that one of them signed.
+        TLS_CLIENT_CA: PathBuf = "RM_TLS_CLIENT_CA", Takes::Path,
+            Default::Absent("none: clients need no certificate", "/etc/rosemary/client-ca.pem"), "0.1.0", parse::path;
+        /// Oldest TLS version that is accepted.
+        TLS_MIN_VERSION: TlsVersion = "RM_TLS_MIN_VERSION", Takes::Word(&["1.2", "1.3"]), Default::Value("1.2"), "0.1.0", parse::tls_version;
+    }
+    "Static keys" {
+        /// A key that acts for the owner with every right of a user. Prefer keys made by `rosemary key make`: they can be revoked
+        /// without a restart.
+        API_KEY: Secret<String> = "RM_API_KEY", Takes::Secret, Default::Absent("none", ""), "0.1.0", parse::static_key;
+        /// A key for one AI tool. The rest of the name, in lower case, is its vendor (a-z 0-9 _ -, at most 50): memories that
+        /// it writes carry this origin, and it sees those whose `allowed_vendors` hold `*` or this vendor.
+        AGENT_KEY: Secret<String> = "RM_AGENT_KEY_<VENDOR>", Takes::Secret, Default::Absent("none", ""), "0.1.0", parse::static_key;
+    }
+    "Limits" {
+        /// Requests a minute from one address without a valid credential, failed sign-ins included. 0 turns the limit off.
+        RATE_LIMIT: u32 = "RM_RATE_LIMIT_PER_MINUTE", Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Default::Value("100"), "0.1.0", parse::number;
+        /// Requests a minute from one credential. 0 turns the limit off.
+        CREDENTIAL_RATE_LIMIT: u32 = "RM_CREDENTIAL_RATE_LIMIT_PER_MINUTE", Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Default::Value("600"),
+            "0.1.0", parse::number;
+        /// Requests a minute to administrative routes. 0 turns the limit off.
+        ADMIN_RATE_LIMIT: u32 = "RM_ADMIN_RATE_LIMIT_PER_MINUTE", Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Default::Value("10"), "0.1.0",
+            parse::number;
+        /// Connections at once.
+        MAX_CONNECTIONS: u32 = "RM_MAX_CONNECTIONS", Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Default::Value("1024"), "0.1.0", parse::number;
+        /// Connections at once from one address; trusted proxies are exempt. Not more than `RM_MAX_CONNECTIONS`.
+        MAX_CONNECTIONS_PER_ADDRESS: u32 = "RM_MAX_CONNECTIONS_PER_ADDRESS", Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Default::Value("64"),
+            "0.1.0", parse::number;
+        /// Memory for the data file's page cache, in MiB. 16 suits a small device.
+        CACHE_MIB: u32 = "RM_CACHE_MIB", Takes::Number(limits::CACHE_MIB.0, limits::CACHE_MIB.1), Default::Value("64"), "0.1.0", parse::number;
+        /// Memory for the search index, in MiB. It lives in memory alone; when it is full, the scope used longest ago is dropped and
+        /// built again when needed.
+        INDEX_MIB: u32 = "RM_INDEX_MIB", Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Default::Value("256"), "0.1.0", parse::number;
+    }
+    "Operation" {
+        /// How much is written to the log on standard error. No level holds record text, queries or keys.
+        LOG: Level = "RM_LOG", Takes::Word(&["error", "warn", "info", "debug"]), Default::Value("info"), "0.1.0", parse::level;
+        /// Accepted for compatibility: Rosemary runs on your own machine and nowhere else.
+        DEPLOYMENT_MODE: () = "RM_DEPLOYMENT_MODE", Takes::Word(&["self-host"]), Default::Value("self-host"), "0.1.0", parse::only_word;
+        /// Accepted for compatibility: there is no telemetry to enable, so false is an error.
+        DISABLE_TELEMETRY: () = "RM_DISABLE_TELEMETRY", Takes::Text("true (1, yes, on)"), Default::Value("true"), "0.1.0", parse::telemetry_off;
+        /// Accepted for compatibility: this version calls no language model, so false is an error.
+        DISABLE_MODEL_EGRESS: () = "RM_DISABLE_MODEL_EGRESS", Takes::Text("true (1, yes, on)"), Default::Value("true"), "0.1.0", parse::model_egress_off;
+    }
+}
+
+/// Names that this version does not obey, and why. A trailing `*` stands for any ending.
+pub const ABSENT: &[(&str, &str)] = &[
+    // keys that must not be in an environment
+    ("RM_KEK", "the key is never taken from the environment; put it in a file and name that in RM_KEK_FILE"),
+    ("RM_KEK_PASSPHRASE", "the passphrase is never taken from the environment; put it in a file and name that in RM_KEK_PASSPHRASE_FILE"),
+    // later versions
+    ("RM_LOCK_MEMORY", "memory is not locked yet; keep it out of swap with the unit's MemorySwapMax=0"),
+    ("RM_EGRESS_LOCK", "the kernel's egress lock is not there yet; the unit's IPAddressDeny= and your firewall can stand in"),
+    ("RM_EGRESS_ALLOW", "nothing here opens an outbound connection, so there is nothing to allow"),
+    ("RM_AUDIT_RETENTION_YEARS", "retention is not enforced yet: audit entries are kept without end"),
+    ("RM_DATA_RETENTION_YEARS", "retention is not enforced yet: memories are kept until they are deleted"),
+    ("RM_ACCESS_APPROVAL", "approval by a second person is not there yet"),
+    ("RM_SESSION_IDLE_SECONDS", "there are no interactive sessions yet"),
+    ("RM_SSO_*", "single sign-on is not there yet; people use keys made by `rosemary key make`"),
+    ("RM_EMBEDDING_MODEL", "search is lexical; embeddings are not there yet"),
+    ("RM_MODEL_*", "no language model is called"),
+    // of the product that Rosemary replaces
+    ("RM_MCP_PORT", "there is one port, RM_PORT"),
+    ("RM_OWNER_EMAILS", "there is one owner; use RM_OWNER_EMAIL"),
+    ("RM_REQUIRE_INTERNAL_MODEL_BASE_URL", "no language model is called"),
+    ("RM_ALLOWED_MODEL_HOSTS", "no language model is called"),
+    ("RM_CHAT_*", "no language model is called"),
+    ("RM_SYSTEM_PROMPT", "no language model is called"),
+    ("RM_CONTEXT_CHAR_BUDGET", "no language model is called"),
+    ("RM_CLUSTER_NAMING_MODEL", "no language model is called"),
+    ("RM_LLM_KEY_ENCRYPTION_KEY", "no language model is called; keys are sealed under the data file's own key ladder"),
+    ("RM_ALLOW_PUBLIC_WEBHOOKS", "there are no webhooks"),
+    ("RM_DASHBOARD_*", "there is no dashboard"),
+    ("RM_AUDIT_RETENTION_DAYS", "retention is not enforced yet: audit entries are kept without end"),
+    ("RM_MAX_SEATS", "there are no seats"),
+    ("RM_SANDBOX_MEMORY_CAP", "there are no plans and no caps by plan"),
+    ("RM_LOG_SHARING_ENABLED", "logs are shared with nobody"),
+    ("RM_BACKUP_S3_*", "nothing is sent to outside storage"),
+    ("RM_TEST_MODE", "no switch turns the safeguards off"),
+    ("RM_CHATGPT_*", "hosted features are not offered"),
+    ("RM_SLACK_*", "hosted features are not offered"),
+];
+
+/// Why this version does not obey `name`, if it is a name of another version.
+pub fn absent(name: &str) -> Option<&'static str> {
+    ABSENT
+        .iter()
+        .find(|(pattern, _)| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == *pattern,
+        })
+        .map(|(_, why)| *why)
+}
+
+/// Every row, in the order of the documents.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    GROUPS.iter().flat_map(|(_, rows)| rows.iter().copied())
+}

@@ -1,0 +1,741 @@
+//! Open, lock, read, commit, latch, recover.
+//!
+//! ```text
+//!  create/open ──> open ──(commit ok | refused by the caller)──> open
+//!                   │ a read, write or sync fails, a block does not open, redb panics
+//!                   v
+//!                latched: every call answers `Latched` ──recover() Ok──> open
+//! ```
+//!
+//! Invariants
+//! - One batch at a time; each commit is two-phase and durable before `commit` returns Ok.
+//! - No panic of redb leaves this layer: it latches.
+//! - A latched store writes nothing, also while its redb is being closed.
+//! - A snapshot keeps its opened tables: a get or range opens none.
+
+use std::cell::OnceCell;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::base::durable;
+use crate::base::id::{FileId, InstanceId};
+use crate::base::limits::{RESERVE_READ_BYTES, RESERVE_WRITE_BYTES};
+use crate::crypto::ladder::Keys;
+use crate::crypto::unlock::{KdfCost, Kek};
+use crate::engine::block::{Backend, Blocks, medium_len};
+use crate::engine::header::{BLOCKS_START, PageZero, Superblock};
+use crate::engine::medium::{DiskFile, Medium, Overlay, TakeError};
+use crate::engine::{CommitError, EngineError};
+
+type Bytes = &'static [u8];
+
+/// A table: its place in the list of names given at open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Table(pub u8);
+
+/// How a store is made and opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for opened blocks, bytes.
+    pub cache_bytes: usize,
+    /// Distance between blocks of a new file: 4608 or 8192. An existing file keeps its own.
+    pub stride: u32,
+    /// Names of the tables, in the order of [`Table`]. New names are added to an existing file; none is ever removed.
+    pub tables: &'static [&'static str],
+    /// Argon2id cost of new passphrase slots.
+    pub kdf: KdfCost,
+}
+
+/// How much room is left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Space {
+    /// Enough for anything.
+    Ample,
+    /// Below [`RESERVE_WRITE_BYTES`]: only reads, audit entries and erasure.
+    NoWrites,
+    /// Below [`RESERVE_READ_BYTES`]: only audit entries and erasure.
+    NoReads,
+}
+
+/// Shut by the first failure; each opening of the store has its own.
+#[derive(Debug, Default)]
+pub(super) struct Latch(AtomicBool);
+
+impl Latch {
+    fn check(&self) -> Result<(), EngineError> {
+        if self.0.load(Ordering::Acquire) { Err(EngineError::Latched) } else { Ok(()) }
+    }
+
+    fn shut(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Runs `work` on redb: a panic becomes an error, and what must latch latches.
+    fn guard<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+        self.check()?;
+        let outcome = catch(work);
+        if outcome.as_ref().is_err_and(EngineError::latches) {
+            self.shut();
+        }
+        outcome
+    }
+}
+
+/// Runs `work`; a panic becomes `Panicked`. Nothing is looked at afterwards but the latch, so unwind safety does not matter.
+pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(EngineError::Panicked))
+}
+
+/// redb over its blocks.
+pub(super) struct Open {
+    pub(super) db: Database,
+    pub(super) blocks: Arc<Blocks>,
+    latch: Arc<Latch>,
+}
+
+/// One sealed file, open. Shared by reference among threads.
+pub struct Engine {
+    pub(super) medium: Arc<dyn Medium>,
+    pub(super) head: Superblock,
+    pub(super) options: Options,
+    pub(super) open: RwLock<Option<Open>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({})", self.head.file)
+    }
+}
+
+impl Engine {
+    /// Makes a new store at `path`: a temporary file beside it, synced, renamed, its folder synced. A crash leaves no file at `path` or a
+    /// whole one.
+    ///
+    /// Errors: `Exists`; `Keys` (the passphrase's cost); `Full`, `Io`.
+    pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
+        let head = Superblock::new(options.stride, kek, options.kdf)?;
+        Self::create_with(path, options, head, |_| Ok(()))
+    }
+
+    /// As [`Engine::create`], with a superblock already made, and filled by `fill` before it appears at `path`.
+    pub(super) fn create_with(
+        path: &Path,
+        options: &Options,
+        head: Superblock,
+        fill: impl FnOnce(&Self) -> Result<(), EngineError>,
+    ) -> Result<Self, EngineError> {
+        if path.symlink_metadata().is_ok() {
+            return Err(EngineError::Exists(name(path)));
+        }
+        let beside = beside(path);
+        let _ = std::fs::remove_file(&beside);
+        let made = DiskFile::create(&beside).map_err(|error| taken(&beside, error)).and_then(|file| {
+            let engine = Self::create_on(Arc::new(file), options, head)?;
+            fill(&engine)?;
+            rename_new(&beside, path)?;
+            durable::sync_folder_of(path).map_err(EngineError::io)?;
+            engine.medium.reserve(true);
+            Ok(engine)
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_file(&beside);
+        }
+        made
+    }
+
+    /// Makes a new store on an empty medium.
+    pub(super) fn create_on(medium: Arc<dyn Medium>, options: &Options, head: Superblock) -> Result<Self, EngineError> {
+        medium.set_len(BLOCKS_START).map_err(EngineError::io)?;
+        PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
+        head.write(&*medium)?;
+        let open = Open::new(&medium, &head, options, true)?;
+        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
+    }
+
+    /// Opens the store at `path`, locked.
+    ///
+    /// Errors: `Missing`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
+    pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
+        let engine = Self::open_on(lock_file(path)?, options, kek)?;
+        engine.medium.reserve(true);
+        Ok(engine)
+    }
+
+    /// Opens the store at `path`, locked, over an overlay: nothing is ever written to the file, whatever is done with the engine.
+    ///
+    /// Errors: as [`Engine::open`].
+    pub fn inspect(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
+        Self::open_on(Arc::new(Overlay::new(lock_file(path)?).map_err(EngineError::io)?), options, kek)
+    }
+
+    pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
+        let (head, _) = Superblock::read(&*medium, kek)?;
+        let open = Open::new(&medium, &head, options, false)?;
+        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
+    }
+
+    /// The opened keys.
+    pub fn keys(&self) -> &Keys {
+        &self.head.keys
+    }
+
+    /// The data's identity, the same in every copy.
+    pub fn instance(&self) -> InstanceId {
+        self.head.instance
+    }
+
+    /// This physical copy.
+    pub fn file(&self) -> FileId {
+        self.head.file
+    }
+
+    /// Generation of the superblock.
+    pub fn generation(&self) -> u64 {
+        self.head.generation
+    }
+
+    /// Runs `work` on the open store.
+    fn with<T>(&self, work: impl FnOnce(&Open) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let open = self.open.read().map_err(|_| EngineError::Latched)?;
+        work(open.as_ref().ok_or(EngineError::Latched)?)
+    }
+
+    /// What is committed now, unchanged by later commits. Costs one table look-up per table; share it behind an `Arc`.
+    ///
+    /// Errors: `Latched`; `Block`, `Damaged`, `Io`, `Panicked`, which latch.
+    pub fn snapshot(&self) -> Result<Snapshot, EngineError> {
+        self.with(|open| {
+            open.latch.guard(|| {
+                let transaction = open.db.begin_read()?;
+                let tables = self.options.tables.iter().map(|name| transaction.open_table(definition(name))).collect::<Result<_, _>>()?;
+                Ok(Snapshot { tables, latch: Arc::clone(&open.latch) })
+            })
+        })
+    }
+
+    /// Runs `work` in a transaction and makes it durable. If `work` fails, nothing of it stays.
+    ///
+    /// Errors: `Refused` if surely nothing was written; `Unknown` if a write or sync failed after `work` was done: then the store is
+    /// latched until [`Engine::recover`]. A failure below latches in either case.
+    pub fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, EngineError>) -> Result<T, CommitError> {
+        let mut committing = false;
+        self.with(|open| {
+            open.latch.guard(|| {
+                let mut transaction = open.db.begin_write()?;
+                transaction.set_quick_repair(true);
+                let mut batch = Batch::new(&transaction, self.options.tables);
+                let outcome = work(&mut batch);
+                drop(batch);
+                match outcome {
+                    Ok(value) => {
+                        committing = true;
+                        transaction.commit()?;
+                        Ok(value)
+                    }
+                    Err(error) => {
+                        // Nothing was flipped; should even the abort fail, the failure that led here is the one to tell.
+                        if transaction.abort().is_err() {
+                            open.latch.shut();
+                        }
+                        Err(error)
+                    }
+                }
+            })
+        })
+        .map_err(if committing { CommitError::Unknown } else { CommitError::Refused })
+    }
+
+    /// After an unknown outcome: closes redb without writing, drops what the system has cached of the file, and reads all from the medium
+    /// again. Earlier snapshots answer `Latched` from now on.
+    ///
+    /// Errors: what kept it from opening; the store stays latched, and the caller may try again.
+    pub fn recover(&self) -> Result<(), EngineError> {
+        let mut place = self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(open) = place.take() {
+            open.discard();
+        }
+        // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
+        self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
+        *place = Some(Open::new(&self.medium, &self.head, &self.options, false)?);
+        Ok(())
+    }
+
+    /// Whether a failure has latched the store.
+    pub fn is_latched(&self) -> bool {
+        self.with(|open| open.latch.check()).is_err()
+    }
+
+    /// How much room is left, and tries to reserve more when it is little.
+    pub fn space(&self) -> Space {
+        match self.medium.reserve(true) {
+            RESERVE_WRITE_BYTES.. => Space::Ample,
+            RESERVE_READ_BYTES.. => Space::NoWrites,
+            _ => Space::NoReads,
+        }
+    }
+
+    /// Stops cleanly. A latched store is closed without writing.
+    ///
+    /// Errors: `Latched`; `Io` and `Full`. The data is safe all the same: the next opening recovers.
+    pub fn close(mut self) -> Result<(), EngineError> {
+        match self.take_open() {
+            Some(open) if open.latch.check().is_ok() => catch(|| Ok(open.db.close()?)),
+            Some(open) => {
+                open.discard();
+                Err(EngineError::Latched)
+            }
+            None => Err(EngineError::Latched),
+        }
+    }
+
+    fn take_open(&mut self) -> Option<Open> {
+        self.open.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A latched store must not write on its way out; an open one stops as cleanly as it can.
+        match self.take_open() {
+            Some(open) if open.latch.check().is_err() => open.discard(),
+            open => drop(open),
+        }
+    }
+}
+
+impl Open {
+    /// Opens redb over the blocks of `medium`, and makes tables that are not there yet.
+    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, new: bool) -> Result<Self, EngineError> {
+        let zero = PageZero::read(&**medium, head.file, head.keys.block())?;
+        let stride = u64::from(head.stride);
+        if !new && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
+            return Err(EngineError::Damaged("the file's length"));
+        }
+        let blocks = Blocks::new(Arc::clone(medium), head.file, head.keys.block(), head.stride, zero);
+        let opened = catch(|| {
+            let backend = Backend(Arc::clone(&blocks));
+            let db = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
+            blocks.opened();
+            make_tables(&db, options.tables)?;
+            Ok(db)
+        });
+        match opened {
+            Ok(db) => Ok(Self { db, blocks, latch: Arc::default() }),
+            Err(error) => {
+                blocks.sever();
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes redb without letting it write.
+    fn discard(self) {
+        self.latch.shut();
+        self.blocks.sever();
+        let _ = catch(|| {
+            drop(self);
+            Ok(())
+        });
+    }
+}
+
+/// The file at `path`, locked.
+pub(super) fn lock_file(path: &Path) -> Result<Arc<dyn Medium>, EngineError> {
+    Ok(Arc::new(DiskFile::open(path).map_err(|error| taken(path, error))?))
+}
+
+fn make_tables(db: &Database, names: &[&str]) -> Result<(), EngineError> {
+    let there: Vec<String> = {
+        let transaction = db.begin_read()?;
+        transaction.list_tables()?.map(|table| redb::TableHandle::name(&table).to_owned()).collect()
+    };
+    if there.iter().any(|known| !names.contains(&known.as_str())) {
+        return Err(EngineError::UnknownTable);
+    }
+    if names.iter().all(|name| there.iter().any(|known| known == name)) {
+        return Ok(());
+    }
+    let mut transaction = db.begin_write()?;
+    transaction.set_quick_repair(true);
+    for name in names {
+        transaction.open_table(definition(name))?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
+    TableDefinition::new(name)
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    beside.into()
+}
+
+fn taken(path: &Path, error: TakeError) -> EngineError {
+    match error {
+        TakeError::Locked => EngineError::Locked(name(path)),
+        TakeError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => EngineError::Missing(name(path)),
+        TakeError::Io(error) => EngineError::io(error),
+    }
+}
+
+/// Renames without replacing a file that appeared meanwhile, where the file system can.
+fn rename_new(from: &Path, to: &Path) -> Result<(), EngineError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(EngineError::Exists(name(to))),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to).map_err(EngineError::io),
+        Err(error) => Err(EngineError::io(error.into())),
+    }
+}
+
+/// Reading, alike from a snapshot and from within a batch (which sees its own earlier changes).
+pub trait Read {
+    /// The value under `key`.
+    ///
+    /// Errors: `Latched`; else a failure below, which latches.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
+
+    /// The entries from `low` to `high` in the order of their keys, from either end. Bounds that cross give none.
+    ///
+    /// Errors: as [`Read::get`], here and in each step.
+    fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError>;
+}
+
+/// Entries in order of their keys; ends after its first error.
+pub struct Range<'a> {
+    entries: Option<redb::Range<'a, Bytes, Bytes>>,
+    latch: Option<&'a Latch>,
+}
+
+type Entry = Result<(Vec<u8>, Vec<u8>), EngineError>;
+type RawEntry<'a> = Result<(redb::AccessGuard<'a, Bytes>, redb::AccessGuard<'a, Bytes>), redb::StorageError>;
+
+impl<'a> Range<'a> {
+    fn step(&mut self, next: impl FnOnce(&mut redb::Range<'a, Bytes, Bytes>) -> Option<RawEntry<'a>>) -> Option<Entry> {
+        let entries = self.entries.as_mut()?;
+        let work = || match next(entries) {
+            Some(entry) => entry.map(|(key, value)| Some((key.value().to_vec(), value.value().to_vec()))).map_err(EngineError::from),
+            None => Ok(None),
+        };
+        let outcome = match self.latch {
+            Some(latch) => latch.guard(work),
+            None => work(),
+        };
+        if !matches!(outcome, Ok(Some(_))) {
+            self.entries = None;
+        }
+        outcome.transpose()
+    }
+}
+
+impl Iterator for Range<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        self.step(Iterator::next)
+    }
+}
+
+impl DoubleEndedIterator for Range<'_> {
+    fn next_back(&mut self) -> Option<Entry> {
+        self.step(DoubleEndedIterator::next_back)
+    }
+}
+
+/// Whether no key can lie between the bounds.
+fn crossed(low: Bound<&[u8]>, high: Bound<&[u8]>) -> bool {
+    match (low, high) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+    }
+}
+
+/// What was committed at one moment.
+pub struct Snapshot {
+    tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
+    latch: Arc<Latch>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Read for Snapshot {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        let table = &self.tables[usize::from(table.0)];
+        self.latch.guard(|| Ok(table.get(key)?.map(|value| value.value().to_vec())))
+    }
+
+    fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
+        let table = &self.tables[usize::from(table.0)];
+        let entries = match crossed(low, high) {
+            true => None,
+            false => Some(self.latch.guard(|| Ok(table.range::<&[u8]>((low, high))?))?),
+        };
+        Ok(Range { entries, latch: Some(&self.latch) })
+    }
+}
+
+/// The open transaction. Its panics and failures are caught by [`Engine::commit`], around the whole of it.
+pub struct Batch<'t> {
+    transaction: &'t WriteTransaction,
+    names: &'static [&'static str],
+    tables: Vec<OnceCell<redb::Table<'t, Bytes, Bytes>>>,
+}
+
+impl<'t> Batch<'t> {
+    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str]) -> Self {
+        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect() }
+    }
+
+    /// The table, opened at its first use.
+    fn table(&self, table: Table) -> Result<&redb::Table<'t, Bytes, Bytes>, EngineError> {
+        let index = usize::from(table.0);
+        let cell = &self.tables[index];
+        if let Some(table) = cell.get() {
+            return Ok(table);
+        }
+        let opened = self.transaction.open_table(definition(self.names[index]))?;
+        Ok(cell.get_or_init(|| opened))
+    }
+
+    fn table_mut(&mut self, table: Table) -> Result<&mut redb::Table<'t, Bytes, Bytes>, EngineError> {
+        self.table(table)?;
+        Ok(self.tables[usize::from(table.0)].get_mut().expect("it was opened a line above"))
+    }
+
+    /// Sets the value under `key`.
+    ///
+    /// Errors: `TooLarge`; else a failure below, to be handed on.
+    pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        self.table_mut(table)?.insert(key, value)?;
+        Ok(())
+    }
+
+    /// Removes `key`; whether it was there.
+    ///
+    /// Errors: a failure below, to be handed on.
+    pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
+        Ok(self.table_mut(table)?.remove(key)?.is_some())
+    }
+}
+
+impl Read for Batch<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
+        let table = self.table(table)?;
+        let entries = if crossed(low, high) { None } else { Some(table.range::<&[u8]>((low, high))?) };
+        Ok(Range { entries, latch: None })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::base::{hex, rng};
+
+    pub const TABLES: &[&str] = &["a", "b"];
+    pub const A: Table = Table(0);
+    pub const B: Table = Table(1);
+
+    pub fn options() -> Options {
+        Options { cache_bytes: 1 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR }
+    }
+
+    pub fn kek() -> Kek {
+        Kek::for_test(&[7; 32])
+    }
+
+    /// A path of its own, removed with its neighbours when dropped.
+    pub struct Folder(PathBuf);
+
+    impl Folder {
+        pub fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("rosemary-engine-{}", hex::encode(&rng::array::<8>())));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        pub fn file(&self) -> PathBuf {
+            self.0.join("data")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn put(engine: &Engine, key: &[u8], value: &[u8]) {
+        engine.commit(|batch| batch.put(A, key, value)).unwrap();
+    }
+
+    #[test]
+    fn a_batch_is_seen_whole_by_later_snapshots_and_after_reopening() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        let before = engine.snapshot().unwrap();
+        let found = engine
+            .commit(|batch| {
+                batch.put(A, b"k1", b"v1")?;
+                batch.put(A, b"k2", &vec![9; 100_000])?;
+                batch.put(B, b"k1", b"other")?;
+                assert!(batch.delete(B, b"k1")? && !batch.delete(B, b"k1")?);
+                batch.get(A, b"k1")
+            })
+            .unwrap();
+        assert_eq!(found.as_deref(), Some(&b"v1"[..]));
+        assert_eq!(before.get(A, b"k1").unwrap(), None);
+        drop(before);
+        engine.close().unwrap();
+        let engine = Engine::open(&folder.file(), &options(), &kek()).unwrap();
+        let snapshot = engine.snapshot().unwrap();
+        assert_eq!(snapshot.get(A, b"k2").unwrap().unwrap(), vec![9; 100_000]);
+        assert_eq!(snapshot.get(B, b"k1").unwrap(), None);
+    }
+
+    #[test]
+    fn a_range_runs_from_either_end_and_crossed_bounds_give_none() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        engine.commit(|batch| (0..100u8).try_for_each(|i| batch.put(A, &[i], &[i]))).unwrap();
+        let snapshot = engine.snapshot().unwrap();
+        let keys = |low, high| snapshot.range(A, low, high).unwrap().map(|entry| entry.unwrap().0[0]).collect::<Vec<_>>();
+        assert_eq!(keys(Bound::Excluded(&[3]), Bound::Included(&[6])), [4, 5, 6]);
+        assert_eq!(keys(Bound::Included(&[6]), Bound::Included(&[3])), [0u8; 0]);
+        assert_eq!(keys(Bound::Excluded(&[3]), Bound::Excluded(&[3])), [0u8; 0]);
+        assert_eq!(keys(Bound::Unbounded, Bound::Unbounded).len(), 100);
+        let last: Vec<u8> = snapshot.range(A, Bound::Unbounded, Bound::Unbounded).unwrap().rev().take(2).map(|e| e.unwrap().0[0]).collect();
+        assert_eq!(last, [99, 98]);
+    }
+
+    #[test]
+    fn refused_work_leaves_nothing_and_the_store_stays_open() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        let outcome = engine.commit(|batch| {
+            batch.put(A, b"k", b"v")?;
+            Err::<(), _>(EngineError::TooLarge(7))
+        });
+        assert!(matches!(outcome, Err(CommitError::Refused(EngineError::TooLarge(7)))));
+        assert_eq!(engine.snapshot().unwrap().get(A, b"k").unwrap(), None);
+        put(&engine, b"k", b"w");
+        assert_eq!(engine.snapshot().unwrap().get(A, b"k").unwrap().unwrap(), b"w");
+    }
+
+    #[test]
+    fn a_panic_inside_a_commit_latches_until_recovery_and_loses_nothing() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        put(&engine, b"k", b"v");
+        let old = engine.snapshot().unwrap();
+        let outcome = engine.commit(|batch| {
+            batch.put(A, b"k", b"w")?;
+            if batch.get(A, b"k")?.is_some() {
+                panic!("on purpose");
+            }
+            Ok(())
+        });
+        assert!(matches!(outcome, Err(CommitError::Refused(EngineError::Panicked))));
+        assert!(engine.is_latched());
+        assert!(matches!(engine.snapshot(), Err(EngineError::Latched)));
+        assert!(matches!(old.get(A, b"k"), Err(EngineError::Latched)));
+        engine.recover().unwrap();
+        assert_eq!(engine.snapshot().unwrap().get(A, b"k").unwrap().unwrap(), b"v");
+        assert!(matches!(old.get(A, b"k"), Err(EngineError::Latched)), "an old snapshot stays shut");
+        assert!(!engine.is_latched(), "and shuts nothing else");
+        put(&engine, b"k", b"x");
+    }
+
+    #[test]
+    fn existing_missing_locked_and_foreign_files_are_told_apart() {
+        let folder = Folder::new();
+        let path = folder.file();
+        assert!(matches!(Engine::open(&path, &options(), &kek()), Err(EngineError::Missing(_))));
+        std::fs::write(&path, b"something else").unwrap();
+        assert!(matches!(Engine::create(&path, &options(), &kek()), Err(EngineError::Exists(_))));
+        assert!(matches!(Engine::open(&path, &options(), &kek()), Err(EngineError::NotRosemary)));
+        assert_eq!(std::fs::read(&path).unwrap(), b"something else");
+        std::fs::remove_file(&path).unwrap();
+        let engine = Engine::create(&path, &options(), &kek()).unwrap();
+        assert!(matches!(Engine::open(&path, &options(), &kek()), Err(EngineError::Locked(_))));
+        drop(engine);
+        let before = std::fs::read(&path).unwrap();
+        assert!(matches!(Engine::open(&path, &options(), &Kek::for_test(&[8; 32])), Err(EngineError::Keys(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), before, "a file that does not open is not changed");
+        assert!(Engine::open(&path, &options(), &kek()).is_ok());
+    }
+
+    #[test]
+    fn an_inspected_file_is_never_changed() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        put(&engine, b"k", b"v");
+        drop(engine);
+        let before = std::fs::read(folder.file()).unwrap();
+        let engine = Engine::inspect(&folder.file(), &options(), &kek()).unwrap();
+        put(&engine, b"k", &vec![1; 2_000_000]);
+        assert_eq!(engine.snapshot().unwrap().get(A, b"k").unwrap().unwrap().len(), 2_000_000);
+        engine.close().unwrap();
+        assert_eq!(std::fs::read(folder.file()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_copy_holds_the_same_rows_under_its_own_file_id_and_both_files_are_spotless() {
+        let folder = Folder::new();
+        let engine = Engine::create(&folder.file(), &options(), &kek()).unwrap();
+        engine.commit(|batch| (0..25_000u32).try_for_each(|i| batch.put(B, &i.to_be_bytes(), b"row"))).unwrap();
+        let copy = folder.file().with_extension("copy");
+        let file = engine.copy_to(&copy).unwrap();
+        assert_ne!(file, engine.file());
+        assert!(matches!(engine.copy_to(&copy), Err(EngineError::Exists(_))));
+        let (instance, public) = (engine.instance(), engine.keys().signing().public());
+        engine.close().unwrap();
+        let bytes = [&copy, &folder.file()].map(|path| std::fs::read(path).unwrap());
+        for path in [&copy, &folder.file()] {
+            let (report, engine) = Engine::check(path, &options(), &kek()).unwrap();
+            assert!(report.is_spotless(), "{report:?}");
+            let engine = engine.unwrap();
+            assert_eq!((engine.instance(), engine.keys().signing().public()), (instance, public));
+            let snapshot = engine.snapshot().unwrap();
+            let rows = snapshot.range(B, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap);
+            assert!(rows.eq((0..25_000u32).map(|i| (i.to_be_bytes().to_vec(), b"row".to_vec()))));
+        }
+        assert_eq!(bytes, [&copy, &folder.file()].map(|path| std::fs::read(path).unwrap()), "a check changes nothing");
+    }
+
+    #[test]
+    fn a_file_with_tables_of_a_later_version_is_not_opened() {
+        let folder = Folder::new();
+        Engine::create(&folder.file(), &options(), &kek()).unwrap().close().unwrap();
+        let fewer = Options { tables: &TABLES[..1], ..options() };
+        assert!(matches!(Engine::open(&folder.file(), &fewer, &kek()), Err(EngineError::UnknownTable)));
+    }
+
+    #[test]
+    fn a_snapshot_is_shared_among_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Snapshot>();
+        shared::<Engine>();
+    }
+}

@@ -1,0 +1,107 @@
+//! Campaigns: seeded, counted attacks on the engine. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
+//!
+//! `crash`: power cuts at every write. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call.
+
+mod crash;
+mod disk;
+mod fault;
+mod tamper;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::crypto::unlock::Kek;
+use crate::engine::batch::tests::{A, B, kek, options};
+use crate::engine::header::Superblock;
+use crate::engine::medium::Medium;
+use crate::engine::{Batch, CommitError, Engine, EngineError, Options, Read, Table};
+use std::sync::Arc;
+
+/// Whether the full form was asked for.
+fn long() -> bool {
+    std::env::var_os("ROSEMARY_LONG").is_some_and(|value| value == "1")
+}
+
+/// A small seeded generator (splitmix64), so that a failing point can be run again.
+#[derive(Debug)]
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What the tables should hold.
+type Model = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
+/// One change; `None` deletes.
+type Change = (Table, Vec<u8>, Option<Vec<u8>>);
+
+/// The changes of one commit: mostly small rows, sometimes large ones (the file grows), sometimes many deletions (it shrinks).
+fn changes(chance: &mut Chance, model: &Model, large: bool) -> Vec<Change> {
+    if large && chance.one_in(5) && model.len() > 20 {
+        return model.keys().filter(|_| !chance.one_in(4)).map(|(table, key)| (Table(*table), key.clone(), None)).collect();
+    }
+    (0..1 + chance.below(12))
+        .map(|_| {
+            let table = if chance.one_in(2) { A } else { B };
+            let key = format!("key-{:03}", chance.below(150)).into_bytes();
+            let len = if large && chance.one_in(6) { 20_000 + chance.below(250_000) } else { chance.below(400) };
+            let fill = u8::try_from(chance.below(256)).unwrap();
+            (table, key, (!chance.one_in(5)).then(|| vec![fill; len]))
+        })
+        .collect()
+}
+
+fn apply(model: &mut Model, changes: &[Change]) {
+    for (table, key, value) in changes {
+        match value {
+            Some(value) => model.insert((table.0, key.clone()), value.clone()),
+            None => model.remove(&(table.0, key.clone())),
+        };
+    }
+}
+
+fn apply_to(batch: &mut Batch<'_>, changes: &[Change]) -> Result<(), EngineError> {
+    for (table, key, value) in changes {
+        match value {
+            Some(value) => batch.put(*table, key, value)?,
+            None => drop(batch.delete(*table, key)?),
+        }
+    }
+    Ok(())
+}
+
+fn commit(engine: &Engine, changes: &[Change]) -> Result<(), CommitError> {
+    engine.commit(|batch| apply_to(batch, changes))
+}
+
+/// Everything the engine answers.
+fn contents(engine: &Engine) -> Result<Model, EngineError> {
+    let snapshot = engine.snapshot()?;
+    let mut model = Model::new();
+    for table in [A, B] {
+        for entry in snapshot.range(table, Bound::Unbounded, Bound::Unbounded)? {
+            let (key, value) = entry?;
+            model.insert((table.0, key), value);
+        }
+    }
+    Ok(model)
+}
+
+fn create(medium: Arc<dyn Medium>, kek: &Kek, options: &Options) -> Engine {
+    Engine::create_on(medium, options, Superblock::new(options.stride, kek, options.kdf).unwrap()).unwrap()
+}

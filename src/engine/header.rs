@@ -1,0 +1,287 @@
+//! The head of the file: two superblock copies and redb's page 0 in two alternating, mirrored slots. Layout to the byte: `docs/format.md`.
+//!
+//! ```text
+//! 0     | 4096            superblock, copies 0 and 1
+//! 8192 A | 16384 A'       page-0 slots for even counters
+//! 24576 B | 32768 B'      page-0 slots for odd counters
+//! 40960                   blocks
+//! ```
+//!
+//! Invariants
+//! - A superblock counts only if its checksum, its sealed body and its MAC all hold; of two, the one of the higher generation.
+//! - A page-0 slot counts only if it opens in its own place; of those, the one with the highest counter.
+//! - Writing page 0 never touches the pair that holds the last synced one. A torn write therefore loses nothing acknowledged, and one
+//!   damaged mirror loses nothing at all.
+
+use crate::base::id::{FileId, InstanceId};
+use crate::base::limits::KEY_SLOTS;
+use crate::crypto::aead::{self, Aad, OVERHEAD_BYTES};
+use crate::crypto::hash::{hmac_sha256, sha256};
+use crate::crypto::ladder::{self, FORMAT, KeySlot, KeySlots, Keys, LadderError, SEALED_BODY_BYTES, SLOT_BYTES};
+use crate::crypto::secret::{Key, Secret};
+use crate::crypto::unlock::{KdfCost, Kek};
+use crate::engine::EngineError;
+use crate::engine::medium::Medium;
+
+/// Plain bytes of one block, and of redb's page 0.
+pub const BLOCK_BYTES: usize = 4096;
+/// Strides a file may have: distance from one block to the next.
+pub const STRIDES: [u32; 2] = [4608, 8192];
+/// Where the first block is.
+pub const BLOCKS_START: u64 = 40960;
+/// Where the superblock copies are.
+pub const SUPERBLOCK_STARTS: [u64; 2] = [0, 4096];
+/// Where the page-0 slots are: A, A', B, B'.
+pub const SLOT_STARTS: [u64; 4] = [8192, 16384, 24576, 32768];
+/// Bytes of a superblock copy.
+pub const SUPERBLOCK_BYTES: usize = 4096;
+/// Bytes written for a page-0 slot; whole sectors, the rest zero.
+pub const PAGE_SLOT_BYTES: usize = 4608;
+
+const MAGIC: [u8; 8] = *b"ROSEMARY";
+const SUITE: u16 = 1;
+const SLOTS_AT: usize = 64;
+const BODY_AT: usize = SLOTS_AT + KEY_SLOTS * SLOT_BYTES;
+const BODY_END: usize = BODY_AT + SEALED_BODY_BYTES;
+const CHECKSUM_AT: usize = SUPERBLOCK_BYTES - 64;
+const MAC_AT: usize = SUPERBLOCK_BYTES - 32;
+const PAGE_PLAIN_BYTES: usize = 16 + BLOCK_BYTES;
+const PAGE_SEALED_BYTES: usize = PAGE_PLAIN_BYTES + OVERHEAD_BYTES;
+
+const _: () = assert!(BODY_END <= CHECKSUM_AT && PAGE_SEALED_BYTES <= PAGE_SLOT_BYTES);
+
+/// `rosemary | version | kind | file id | place`.
+pub fn place_aad(kind: &str, file: FileId, place: u64) -> Aad {
+    Aad::new("rosemary").number(FORMAT).field(kind.as_bytes()).field(file.bytes()).number(place)
+}
+
+/// The superblock, opened.
+pub struct Superblock {
+    /// This physical copy.
+    pub file: FileId,
+    /// The data, in every copy.
+    pub instance: InstanceId,
+    /// Raised by each rewriting.
+    pub generation: u64,
+    /// Distance from one block to the next.
+    pub stride: u32,
+    /// What unlocks the file.
+    pub slots: KeySlots,
+    /// The opened keys.
+    pub keys: Keys,
+    master: Key,
+}
+
+/// Why one copy does not count.
+#[derive(Debug)]
+enum CopyError {
+    NoMagic,
+    Newer(u16),
+    Damaged,
+    Keys(LadderError),
+}
+
+impl Superblock {
+    /// New keys for new data, unlocked by `kek`.
+    ///
+    /// Errors: [`EngineError::Keys`] if the passphrase's cost cannot be run.
+    pub fn new(stride: u32, kek: &Kek, cost: KdfCost) -> Result<Self, EngineError> {
+        let (instance, master) = (kek.instance().unwrap_or_else(InstanceId::draw), Key::random());
+        let mut slots = KeySlots::default();
+        ladder::enrol(&mut slots, kek, cost, &master, instance)?;
+        Ok(Self { file: FileId::draw(), instance, generation: 1, stride, slots, keys: Keys::random(), master })
+    }
+
+    /// The superblock of another physical copy of the same data: new file id and block key, the same key slots byte for byte.
+    pub fn for_copy(&self) -> Self {
+        Self {
+            file: FileId::draw(),
+            instance: self.instance,
+            generation: 1,
+            stride: self.stride,
+            slots: self.slots.clone(),
+            keys: self.keys.for_copy(),
+            master: self.master.duplicate(),
+        }
+    }
+
+    /// Copy `copy` (0 or 1) as stored.
+    pub fn encode(&self, copy: u64) -> Vec<u8> {
+        let mut out = vec![0; SUPERBLOCK_BYTES];
+        out[..8].copy_from_slice(&MAGIC);
+        out[8..10].copy_from_slice(&u16::try_from(FORMAT).expect("the version is 1").to_le_bytes());
+        out[10..12].copy_from_slice(&SUITE.to_le_bytes());
+        out[12..16].copy_from_slice(&u32::try_from(BLOCK_BYTES).expect("4096").to_le_bytes());
+        out[16..20].copy_from_slice(&self.stride.to_le_bytes());
+        out[24..40].copy_from_slice(self.file.bytes());
+        out[40..56].copy_from_slice(self.instance.bytes());
+        out[56..64].copy_from_slice(&self.generation.to_le_bytes());
+        for (slot, place) in self.slots.iter().zip(out[SLOTS_AT..BODY_AT].chunks_exact_mut(SLOT_BYTES)) {
+            if let Some(slot) = slot {
+                place.copy_from_slice(&slot.to_bytes());
+            }
+        }
+        out[BODY_AT..BODY_END].copy_from_slice(&self.keys.seal(&self.master, &place_aad("superblock", self.file, copy)));
+        let checksum = sha256(&[&out[..CHECKSUM_AT]]);
+        out[CHECKSUM_AT..MAC_AT].copy_from_slice(&checksum);
+        let mac = hmac_sha256(self.keys.mac(), &[&out[..MAC_AT]]);
+        out[MAC_AT..].copy_from_slice(&mac);
+        out
+    }
+
+    /// Writes both copies, each synced before the next is touched, so that one of them is whole at any time.
+    pub fn write(&self, medium: &dyn Medium) -> Result<(), EngineError> {
+        for (copy, at) in (0..).zip(SUPERBLOCK_STARTS) {
+            medium.write_at(at, &self.encode(copy)).map_err(EngineError::io)?;
+            medium.sync().map_err(EngineError::io)?;
+        }
+        Ok(())
+    }
+
+    fn decode(copy: u64, bytes: &[u8; SUPERBLOCK_BYTES], kek: &Kek) -> Result<Self, CopyError> {
+        let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let id = |at: usize| <[u8; 16]>::try_from(&bytes[at..at + 16]).expect("16 bytes");
+        if bytes[..8] != MAGIC {
+            return Err(CopyError::NoMagic);
+        }
+        if u64::from(short(8)) > FORMAT {
+            return Err(CopyError::Newer(short(8)));
+        }
+        let stride = word(16);
+        // The checksum tells damage from a wrong key before any key is tried; against intent it is the MAC that counts.
+        if sha256(&[&bytes[..CHECKSUM_AT]]) != bytes[CHECKSUM_AT..MAC_AT]
+            || (u64::from(short(8)), short(10), word(12)) != (FORMAT, SUITE, 4096)
+            || !STRIDES.contains(&stride)
+            || bytes[20..24] != [0; 4]
+            || bytes[BODY_END..CHECKSUM_AT].iter().any(|byte| *byte != 0)
+        {
+            return Err(CopyError::Damaged);
+        }
+        let (file, instance) = (FileId::from_bytes(id(24)), InstanceId::from_bytes(id(40)));
+        let mut slots = KeySlots::default();
+        for (slot, place) in slots.iter_mut().zip(bytes[SLOTS_AT..BODY_AT].chunks_exact(SLOT_BYTES)) {
+            *slot = KeySlot::from_bytes(place.try_into().expect("a slot")).map_err(|_| CopyError::Damaged)?;
+        }
+        let master = ladder::open_slots(&slots, kek, instance).map_err(CopyError::Keys)?;
+        let keys = Keys::open(&master, &place_aad("superblock", file, copy), &bytes[BODY_AT..BODY_END]).map_err(|_| CopyError::Damaged)?;
+        if !Secret::new(hmac_sha256(keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..]) {
+            return Err(CopyError::Damaged);
+        }
+        let generation = u64::from_le_bytes(bytes[56..64].try_into().expect("8 bytes"));
+        Ok(Self { file, instance, generation, stride, slots, keys, master })
+    }
+
+    fn read_copy(medium: &dyn Medium, copy: u64, at: u64, kek: &Kek) -> Result<Self, EngineError> {
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        match medium.read_at(at, &mut bytes) {
+            Ok(()) => Self::decode(copy, &bytes, kek).map_err(EngineError::from),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(EngineError::NotRosemary),
+            Err(error) => Err(EngineError::io(error)),
+        }
+    }
+
+    /// Opens the superblock with `kek`, and tells which copies hold.
+    ///
+    /// Errors: `Io`; else the more telling of the two copies' reasons: a key that does not open an intact copy, a newer format, damage,
+    /// not a Rosemary file.
+    pub fn read(medium: &dyn Medium, kek: &Kek) -> Result<(Self, [bool; 2]), EngineError> {
+        let [first, second] = [0, 1].map(|copy: u8| {
+            Self::read_copy(medium, u64::from(copy), SUPERBLOCK_STARTS[usize::from(copy)], kek)
+        });
+        let intact = [first.is_ok(), second.is_ok()];
+        let tells = |error: &EngineError| match error {
+            EngineError::Io { .. } => 4,
+            EngineError::Keys(_) => 3,
+            EngineError::Damaged(_) => 2,
+            EngineError::Newer { .. } => 1,
+            _ => 0,
+        };
+        match (first, second) {
+            (Ok(a), Ok(b)) if a.file != b.file || a.instance != b.instance => Err(EngineError::Damaged("superblock")),
+            (Ok(a), Ok(b)) => Ok((if b.generation > a.generation { b } else { a }, intact)),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok((one, intact)),
+            (Err(a), Err(b)) => Err(if tells(&b) > tells(&a) { b } else { a }),
+        }
+    }
+}
+
+impl From<CopyError> for EngineError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::NoMagic => Self::NotRosemary,
+            CopyError::Newer(found) => Self::Newer { found },
+            CopyError::Damaged => Self::Damaged("superblock"),
+            CopyError::Keys(error) => Self::Keys(error),
+        }
+    }
+}
+
+/// redb's page 0 as last made durable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PageZero {
+    /// Raised by one at each sync that changes page 0; its parity is the pair it lies in.
+    pub counter: u64,
+    /// redb's idea of the length of its file, bytes.
+    pub length: u64,
+    /// The page.
+    pub bytes: Box<[u8; BLOCK_BYTES]>,
+}
+
+impl PageZero {
+    /// Before redb has written anything.
+    pub fn empty() -> Self {
+        Self { counter: 0, length: 0, bytes: Box::new([0; BLOCK_BYTES]) }
+    }
+
+    fn pair(counter: u64) -> [usize; 2] {
+        if counter.is_multiple_of(2) { [0, 1] } else { [2, 3] }
+    }
+
+    /// Writes both mirrors of the counter's pair; the caller syncs.
+    pub fn write(&self, medium: &dyn Medium, file: FileId, key: &Key) -> std::io::Result<()> {
+        let mut plain = [0; PAGE_PLAIN_BYTES];
+        plain[..8].copy_from_slice(&self.counter.to_le_bytes());
+        plain[8..16].copy_from_slice(&self.length.to_le_bytes());
+        plain[16..].copy_from_slice(&*self.bytes);
+        for slot in Self::pair(self.counter) {
+            let mut out = [0; PAGE_SLOT_BYTES];
+            let aad = place_aad("page-0", file, u64::try_from(slot).expect("below 4"));
+            aead::seal_into(key, aad.bytes(), &plain, &mut out[..PAGE_SEALED_BYTES]);
+            medium.write_at(SLOT_STARTS[slot], &out)?;
+        }
+        Ok(())
+    }
+
+    /// Reads slot `slot`; `None` if it does not open there.
+    pub fn read_slot(medium: &dyn Medium, file: FileId, key: &Key, slot: usize) -> Result<Option<Self>, EngineError> {
+        let mut sealed = [0; PAGE_SEALED_BYTES];
+        match medium.read_at(SLOT_STARTS[slot], &mut sealed) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            done => done.map_err(EngineError::io)?,
+        }
+        let mut plain = [0; PAGE_PLAIN_BYTES];
+        let aad = place_aad("page-0", file, u64::try_from(slot).expect("below 4"));
+        if aead::open_into(key, aad.bytes(), &sealed, &mut plain).is_err() {
+            return Ok(None);
+        }
+        let number = |at: usize| u64::from_le_bytes(plain[at..at + 8].try_into().expect("8 bytes"));
+        let bytes: Box<[u8; BLOCK_BYTES]> = Box::new(plain[16..].try_into().expect("a page"));
+        Ok(Some(Self { counter: number(0), length: number(8), bytes }).filter(|page| Self::pair(page.counter).contains(&slot)))
+    }
+
+    /// The newest page 0 that opens.
+    ///
+    /// Errors: `Damaged` if none of the four slots does; `Io`.
+    pub fn read(medium: &dyn Medium, file: FileId, key: &Key) -> Result<Self, EngineError> {
+        let mut newest: Option<Self> = None;
+        for slot in 0..SLOT_STARTS.len() {
+            if let Some(page) = Self::read_slot(medium, file, key, slot)?
+                && newest.as_ref().is_none_or(|best| page.counter > best.counter)
+            {
+                newest = Some(page);
+            }
+        }
+        newest.ok_or(EngineError::Damaged("page-0 slots"))
+    }
+}

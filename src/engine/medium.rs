@@ -1,0 +1,256 @@
+//! What the sealed file lies on: a real file, or for checks an overlay that never writes it.
+//!
+//! Promise of [`DiskFile`]: one process at a time (whole-file lock, taken before the first byte is read), positioned reads and writes that
+//! are whole or an error, and a reserve of disk space behind the end of the file. When the disk is full, a write takes its space from the
+//! reserve, so that audit entries and erasure go on after ordinary writes were refused.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Advice, FallocateFlags};
+
+use crate::base::limits::{RESERVE_BYTES, RESERVE_STEP_BYTES};
+
+/// Bytes by position. Every call may come from any thread.
+pub trait Medium: Debug + Send + Sync + 'static {
+    /// Bytes there are.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `out` from `at`; `UnexpectedEof` if there are fewer bytes.
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `bytes` at `at`.
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts or extends (with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// After Ok, all earlier writes survive a power cut.
+    fn sync(&self) -> io::Result<()>;
+    /// Forgets what is cached, so that the next read shows what the medium holds.
+    fn forget(&self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Bytes that can surely still be written: what is reserved, topped up first if `top_up`.
+    fn reserve(&self, _top_up: bool) -> u64 {
+        u64::MAX
+    }
+}
+
+/// The data file, locked.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: File,
+    /// End of the reserve behind the file's end; 0 before the first top-up.
+    reserve_end: AtomicU64,
+    topping_up: Mutex<()>,
+}
+
+/// Why the data file cannot be had.
+#[derive(Debug)]
+pub enum TakeError {
+    /// Another process has it.
+    Locked,
+    /// The system's word.
+    Io(io::Error),
+}
+
+impl From<io::Error> for TakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl DiskFile {
+    /// Makes a new file (mode 0600) and locks it.
+    pub fn create(path: &Path) -> Result<Self, TakeError> {
+        Self::take(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?)
+    }
+
+    /// Opens and locks a file.
+    pub fn open(path: &Path) -> Result<Self, TakeError> {
+        Self::take(OpenOptions::new().read(true).write(true).open(path)?)
+    }
+
+    fn take(file: File) -> Result<Self, TakeError> {
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file, reserve_end: AtomicU64::new(0), topping_up: Mutex::new(()) }),
+            Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    /// Reserves up to `wanted` bytes behind the end, in steps down to what the disk gives. The file's length does not change.
+    fn reserve_behind(&self, len: u64, mut wanted: u64) -> io::Result<()> {
+        while wanted > 0 {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, len, wanted) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::NOSPC) => {
+                    // A refused reservation may have taken part of the space: give it back before asking for less.
+                    self.file.set_len(len)?;
+                    wanted = wanted.saturating_sub(RESERVE_STEP_BYTES);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.reserve_end.store(len + wanted, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives one step of the reserve back to the disk; false if there is none left.
+    fn spend_reserve(&self) -> io::Result<bool> {
+        let _one = self.topping_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let len = self.len()?;
+        let held = self.reserve_end.load(Ordering::Acquire).saturating_sub(len);
+        if held == 0 {
+            return Ok(false);
+        }
+        self.file.set_len(len)?;
+        self.reserve_behind(len, held.saturating_sub(RESERVE_STEP_BYTES))?;
+        Ok(true)
+    }
+}
+
+impl Medium for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, at)
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        loop {
+            match self.file.write_all_at(bytes, at) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && self.spend_reserve()? => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+
+    fn reserve(&self, top_up: bool) -> u64 {
+        let Ok(len) = self.len() else { return 0 };
+        let held = self.reserve_end.load(Ordering::Acquire).saturating_sub(len);
+        if !top_up || held >= RESERVE_BYTES - RESERVE_STEP_BYTES {
+            return held;
+        }
+        let Ok(_one) = self.topping_up.try_lock() else { return held };
+        match self.reserve_behind(len, RESERVE_BYTES) {
+            Ok(()) => self.reserve_end.load(Ordering::Acquire) - len,
+            // A file system that cannot reserve: what is free now is the best answer there is.
+            Err(_) => rustix::fs::fstatvfs(&self.file).map_or(0, |free| free.f_bavail.saturating_mul(free.f_frsize)),
+        }
+    }
+}
+
+const SECTOR_BYTES: usize = 512;
+
+/// Shows a medium with changes on top that never reach it: lets a check open, recover and walk a file without touching the evidence.
+#[derive(Debug)]
+pub struct Overlay {
+    below: Arc<dyn Medium>,
+    above: Mutex<Above>,
+}
+
+#[derive(Debug)]
+struct Above {
+    len: u64,
+    /// The medium's own bytes count only below this length (they were cut off above it).
+    kept: u64,
+    sectors: BTreeMap<u64, [u8; SECTOR_BYTES]>,
+}
+
+impl Overlay {
+    /// Nothing changed yet.
+    pub fn new(below: Arc<dyn Medium>) -> io::Result<Self> {
+        let len = below.len()?;
+        Ok(Self { below, above: Mutex::new(Above { len, kept: len, sectors: BTreeMap::new() }) })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Above> {
+        self.above.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn read_sector(&self, above: &Above, sector: u64) -> io::Result<[u8; SECTOR_BYTES]> {
+        if let Some(bytes) = above.sectors.get(&sector) {
+            return Ok(*bytes);
+        }
+        let mut bytes = [0; SECTOR_BYTES];
+        let at = sector * SECTOR_BYTES as u64;
+        let there = usize::try_from(above.kept.saturating_sub(at).min(SECTOR_BYTES as u64)).expect("at most a sector");
+        self.below.read_at(at, &mut bytes[..there])?;
+        Ok(bytes)
+    }
+}
+
+/// The sectors that `len` bytes at `at` touch: (sector, range within it, range within the bytes).
+fn sectors(at: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
+    let size = SECTOR_BYTES as u64;
+    let end = at + len as u64;
+    (at / size..end.div_ceil(size)).map(move |sector| {
+        let (from, to) = (at.max(sector * size), end.min((sector + 1) * size));
+        let small = |value: u64| usize::try_from(value).expect("within the buffer");
+        (sector, small(from - sector * size)..small(to - sector * size), small(from - at)..small(to - at))
+    })
+}
+
+impl Medium for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.lock().len)
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        let above = self.lock();
+        if at + out.len() as u64 > above.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for (sector, inside, outside) in sectors(at, out.len()) {
+            out[outside].copy_from_slice(&self.read_sector(&above, sector)?[inside]);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut above = self.lock();
+        for (sector, inside, outside) in sectors(at, bytes.len()) {
+            let mut whole = self.read_sector(&above, sector)?;
+            whole[inside].copy_from_slice(&bytes[outside]);
+            above.sectors.insert(sector, whole);
+        }
+        above.len = above.len.max(at + bytes.len() as u64);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut above = self.lock();
+        if len < above.len {
+            let cut = len.div_ceil(SECTOR_BYTES as u64);
+            above.sectors.split_off(&cut);
+            if let (Some(last), Ok(rest)) = (above.sectors.get_mut(&(len / SECTOR_BYTES as u64)), usize::try_from(len % SECTOR_BYTES as u64)) {
+                last[rest..].fill(0);
+            }
+            above.kept = above.kept.min(len);
+        }
+        above.len = len;
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

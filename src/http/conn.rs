@@ -1,0 +1,189 @@
+//! One connection: handshake, then request after request until either side has enough.
+//!
+//! ```text
+//! handshake ─→ idle ─→ head ─→ body ─→ handler ─→ answer ─┐
+//!    │          ↑ │      │       │                         ├─→ goodbye (lingering close)
+//!    ↓          │ ↓      └───────┴──→ refusal ─→ answer ───┘
+//!  tls_failed   │ end                                      │
+//!               └──────────────── keep-alive ──────────────┘
+//! ```
+//! Invariants
+//! - A refused request ends the connection: what follows it could not be framed with certainty.
+//! - Pipelined requests are answered one by one, in order.
+//! - Between requests the connection holds no buffer but the bytes that already came.
+
+use std::mem;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustls::ServerConnection;
+
+use crate::base::limits::HEAD_BYTES_MAX;
+use crate::http::listen::Shared;
+use crate::http::parse::{self, Head};
+use crate::http::problem::{self, Reason, Refusal};
+use crate::http::reply::Reply;
+use crate::http::request::{Headers, Method, Request};
+use crate::http::wire::{Gone, Wire};
+use crate::http::authority;
+
+/// Why no request came.
+enum End {
+    /// Nobody is left to answer.
+    Gone,
+    /// What came is refused.
+    Refused {
+        reason: Reason,
+        client: IpAddr,
+        head_only: bool,
+    },
+}
+
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+struct Connection<'s> {
+    shared: &'s Shared,
+    wire: Wire<'s>,
+    peer: SocketAddr,
+    local: IpAddr,
+    /// Bytes that came and belong to no request yet.
+    buffer: Vec<u8>,
+}
+
+/// Serves `socket` until it ends.
+pub(super) fn serve(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
+    let Ok(local) = socket.local_addr() else { return };
+    let Ok(tls) = ServerConnection::new(shared.tls.current()) else { return };
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let mut wire = Wire::new(socket, tls);
+    match wire.handshake(shared.deadlines.handshake, &shared.handshakes) {
+        (_, Ok(())) => Connection { shared, wire, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
+        // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
+        (false, Err(Gone::Closed)) => {}
+        (_, Err(_)) => shared.handler.tls_failed(peer.ip()),
+    }
+}
+
+impl Connection<'_> {
+    fn run(mut self) {
+        loop {
+            let (reply, head_only, keep_alive) = match self.next_request() {
+                Ok((request, keep_alive)) => {
+                    let head_only = request.method == Method::Head;
+                    // A panic unwinds out of the handler's own work; nothing of this connection was lent to it.
+                    let answer = catch_unwind(AssertUnwindSafe(|| self.shared.handler.handle(request)));
+                    let keep_alive = keep_alive && answer.is_ok();
+                    (answer.unwrap_or_else(|_| problem::error(500, "Internal server error")), head_only, keep_alive)
+                }
+                Err(End::Refused { reason, client, head_only }) => {
+                    let refusal = Refusal { reason, peer: self.peer, client };
+                    let answer = catch_unwind(AssertUnwindSafe(|| self.shared.handler.refuse(&refusal)));
+                    (answer.unwrap_or_else(|_| refusal.reply()), head_only, false)
+                }
+                Err(End::Gone) => return,
+            };
+            let close = !keep_alive || reply.close || self.shared.stopping.load(Ordering::SeqCst);
+            if self.answer(&reply, head_only, close).is_err() {
+                return;
+            }
+            if close {
+                return self.wire.finish();
+            }
+        }
+    }
+
+    fn answer(&mut self, reply: &Reply, head_only: bool, close: bool) -> Result<(), Gone> {
+        let body = if head_only || reply.bodiless() { &[] } else { reply.body.as_slice() };
+        let head = reply.head(close, self.shared.clock.now());
+        self.wire.send(&head, body, Instant::now() + self.shared.deadlines.write)
+    }
+
+    /// The next whole request, and whether another may follow.
+    fn next_request(&mut self) -> Result<(Request, bool), End> {
+        let head = self.next_head()?;
+        let client = self.client(&head.headers);
+        let head_only = head.method == Method::Head;
+        let refused = |reason| Err(End::Refused { reason, client, head_only });
+        let public = self.shared.public.as_ref();
+        if !authority::is_ours(&head.authority, self.local, public) {
+            return refused(Reason::ForeignHost);
+        }
+        if head.headers.get("origin").is_some_and(|origin| !authority::is_own_origin(origin, &head.authority, public)) {
+            return refused(Reason::ForeignOrigin);
+        }
+        let limit = self.shared.handler.body_limit(head.method, &head.path);
+        let length = match usize::try_from(head.body_bytes) {
+            Ok(length) if length <= limit => length,
+            _ => return refused(Reason::BodyTooLarge),
+        };
+        let body = match self.body(length, head.expects_continue) {
+            Err(Gone::TimedOut) => return refused(Reason::BodyTimeout),
+            body => body?,
+        };
+        let Head { method, path, query, headers, keep_alive, .. } = head;
+        let client_certificate = self.wire.has_client_certificate();
+        Ok((Request { method, path, query, headers, body, peer: self.peer, client, client_certificate }, keep_alive))
+    }
+
+    /// Waits for a request to begin, then for its head to end.
+    fn next_head(&mut self) -> Result<Head, End> {
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+            self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, Instant::now() + self.shared.deadlines.idle)?;
+        }
+        let deadline = Instant::now() + self.shared.deadlines.head;
+        let refused = |reason| End::Refused { reason, client: self.peer.ip(), head_only: false };
+        let mut scanned = 0;
+        let end = loop {
+            if let Some(end) = parse::find_end(&self.buffer, &mut scanned).map_err(refused)? {
+                break end;
+            }
+            match self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, deadline) {
+                Err(Gone::TimedOut) => return Err(refused(Reason::HeadTimeout)),
+                filled => filled?,
+            }
+        };
+        let rest = self.buffer.split_off(end);
+        parse::parse(mem::replace(&mut self.buffer, rest)).map_err(refused)
+    }
+
+    /// The `length` bytes of a body; asks for them first if the client waits to be asked.
+    fn body(&mut self, length: usize, expects_continue: bool) -> Result<Vec<u8>, Gone> {
+        let deadline = Instant::now() + self.shared.deadlines.body;
+        if self.buffer.len() >= length {
+            let rest = self.buffer.split_off(length);
+            return Ok(mem::replace(&mut self.buffer, rest));
+        }
+        let mut body = mem::take(&mut self.buffer);
+        if expects_continue && body.is_empty() {
+            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
+        }
+        while body.len() < length {
+            let missing = length - body.len();
+            self.wire.fill(&mut body, missing, deadline)?;
+        }
+        Ok(body)
+    }
+
+    /// Who asks: behind trusted proxies, the last hop of `X-Forwarded-For` that is not one of them; a hop that is no address ends the search.
+    fn client(&self, headers: &Headers) -> IpAddr {
+        let mut client = self.peer.ip();
+        let hops: Vec<&str> = headers.all("x-forwarded-for").flat_map(|value| value.split(',')).collect();
+        for hop in hops.into_iter().rev() {
+            if !self.shared.is_trusted_proxy(client) {
+                break;
+            }
+            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+            client = address.to_canonical();
+        }
+        client
+    }
+}

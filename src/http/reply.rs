@@ -1,0 +1,157 @@
+//! An answer, and its bytes.
+//!
+//! Invariants
+//! - Every answer carries the security headers of the contract and forbids caching, unless the reply names its own `Cache-Control`.
+//! - `Content-Length` is always the length of the body that GET would carry; no header value can add a line.
+
+use std::io::Write as _;
+
+use crate::base::time::Timestamp;
+
+/// On every answer: REFLECT's response headers. No CORS permission is ever among them.
+const FIXED: &[u8] = b"Strict-Transport-Security: max-age=63072000; includeSubDomains; preload\r\n\
+    X-Content-Type-Options: nosniff\r\n\
+    X-Frame-Options: DENY\r\n\
+    Referrer-Policy: strict-origin-when-cross-origin\r\n\
+    Vary: Origin\r\n";
+
+/// An answer to one request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status, 200 to 599.
+    pub status: u16,
+    /// Further header fields. Characters that could end a line become spaces.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; HEAD drops it and keeps its length, 204 and 304 have none.
+    pub body: Vec<u8>,
+    /// `Content-Type` of a body that is not empty.
+    pub content_type: &'static str,
+    /// Close the connection after this answer.
+    pub close: bool,
+}
+
+impl Reply {
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self::bytes(status, "application/json; charset=utf-8", Vec::new())
+    }
+
+    /// An answer with `body` of `content_type`.
+    pub fn bytes(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, headers: Vec::new(), body, content_type, close: false }
+    }
+
+    /// An answer with `value` as JSON.
+    pub fn json(status: u16, value: &serde_json::Value) -> Self {
+        Self::bytes(status, "application/json; charset=utf-8", value.to_string().into_bytes())
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The bytes before the body: status line and fields, ending in an empty line. `close` says that the connection ends after it.
+    pub(super) fn head(&self, close: bool, now: Timestamp) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        write!(out, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status)).expect("a Vec takes every write");
+        out.extend_from_slice(FIXED);
+        field(&mut out, "Date", &http_date(now));
+        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cache-control")) {
+            field(&mut out, "Cache-Control", "no-store");
+        }
+        for (name, value) in &self.headers {
+            field(&mut out, name, value);
+        }
+        if !self.body.is_empty() {
+            field(&mut out, "Content-Type", self.content_type);
+        }
+        if !self.bodiless() {
+            write!(out, "Content-Length: {}\r\n", self.body.len()).expect("a Vec takes every write");
+        }
+        if close {
+            field(&mut out, "Connection", "close");
+        }
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+
+    /// Whether this status never carries a body (RFC 9110 section 6.4.1).
+    pub(super) fn bodiless(&self) -> bool {
+        matches!(self.status, 204 | 304)
+    }
+}
+
+/// Appends one header field; a character that could end its line becomes a space.
+fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Sat, 21 Nov 2026 22:46:16 GMT` (IMF-fixdate, RFC 9110 section 5.6.7).
+fn http_date(now: Timestamp) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let text = now.to_string();
+    let day = usize::try_from(now.ms() / 86_400_000 % 7).expect("below 7");
+    let month = text[5..7].parse::<usize>().expect("a timestamp prints its month in two digits");
+    format!("{}, {} {} {} {} GMT", DAYS[day], &text[8..10], MONTHS[month - 1], &text[..4], &text[11..19])
+}
+
+/// The reason phrase; clients ignore it, people reading a trace do not.
+fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Status",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_prints_as_rfc_9110_wants_it() {
+        assert_eq!(http_date(Timestamp::from_ms(784_111_777_000)), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(Timestamp::from_ms(0)), "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    #[test]
+    fn a_header_value_cannot_add_a_line_and_caching_is_forbidden_unless_named() {
+        let head = String::from_utf8(Reply::empty(204).header("X-A", "b\r\nX-C: d").head(true, Timestamp::from_ms(0))).unwrap();
+        assert!(head.contains("\r\nX-A: b  X-C: d\r\n") && head.contains("\r\nCache-Control: no-store\r\n"), "{head}");
+        assert!(head.contains("\r\nConnection: close\r\n") && !head.contains("Content-Length") && !head.contains("\r\nContent-Type"));
+        let head = String::from_utf8(Reply::empty(200).header("cache-control", "max-age=60").head(false, Timestamp::from_ms(0))).unwrap();
+        assert!(!head.contains("no-store") && !head.contains("Connection") && head.contains("\r\nContent-Length: 0\r\n"));
+        assert!(!head.contains("Access-Control"));
+    }
+}

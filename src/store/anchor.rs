@@ -1,0 +1,79 @@
+//! The anchor: a signed note on another disk that says how far the log had come (DESIGN 3 (b)).
+//!
+//! Invariants
+//! - A store whose log is shorter than its anchor, or differs from it, does not open; nor does one whose configured anchor is missing,
+//!   unreadable or not signed by this log. Only `init`, `restore` and a recorded override create an anchor.
+//! - It is written after the commit it speaks of, at most [`limits::ANCHOR_LAG_MAX`](crate::base::limits::ANCHOR_LAG_MAX) behind. A rollback
+//!   within that time is not seen.
+
+use std::io;
+use std::path::Path;
+
+use crate::audit::checkpoint::{Anchor, Checkpoint, vkey};
+use crate::base::durable;
+use crate::base::id::LogId;
+use crate::engine::{Engine, Read};
+use crate::store::tables::log::{StoredTiles, tree};
+
+/// Longest anchor file that is read.
+const ANCHOR_BYTES_MAX: u64 = 16 * 1024;
+
+/// Why the anchor forbids to open the store. Each names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AnchorError {
+    /// Not there.
+    #[error("RM_ANCHOR_FILE: {0}: missing; put it back, or after finding out why run `rosemary anchor accept`")]
+    Missing(String),
+    /// Not readable.
+    #[error("RM_ANCHOR_FILE: {0}: {1}; mend its permissions or its disk")]
+    Unreadable(String, io::ErrorKind),
+    /// Not an anchor of this log.
+    #[error("RM_ANCHOR_FILE: {0}: not signed by this data file's log; point it to this instance's anchor")]
+    Foreign(String),
+    /// The file is older than the anchor, or another history.
+    #[error(
+        "the data file is not the one that RM_ANCHOR_FILE {path} speaks of: the anchor saw {anchored} audit entries, the file holds {found}; \
+         it was rolled back or replaced. Put the right file back, or after finding out why run `rosemary anchor accept`"
+    )]
+    RolledBack {
+        /// The anchor file.
+        path: String,
+        /// Entries the anchor saw.
+        anchored: u64,
+        /// Entries in the file.
+        found: u64,
+    },
+}
+
+/// Checks the store against the anchor at `path`.
+pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: u64) -> Result<(), AnchorError> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => AnchorError::Missing(name.clone()),
+        kind => AnchorError::Unreadable(name.clone(), kind),
+    })?;
+    let anchor = Anchor::parse(&text, &vkey(log, engine.keys().signing().public())).map_err(|_| AnchorError::Foreign(name.clone()))?;
+    if anchor.instance != engine.instance() {
+        return Err(AnchorError::Foreign(name));
+    }
+    let seen = anchor.checkpoint;
+    let tiles = StoredTiles(reader);
+    let same = seen.size <= size
+        && anchor.generation <= engine.generation()
+        && tree(&tiles, size).ok().and_then(|tree| tree.root(seen.size).ok()) == Some(seen.root);
+    if same { Ok(()) } else { Err(AnchorError::RolledBack { path: name, anchored: seen.size, found: size }) }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(ANCHOR_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Writes the anchor: `checkpoint` is durable in the file already.
+pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint) -> io::Result<()> {
+    let anchor =
+        Anchor { checkpoint, instance: engine.instance(), file: engine.file(), generation: engine.generation(), tombstones: 0 };
+    durable::replace(path, anchor.note(engine.keys().signing()).as_bytes(), 0o600)
+}

@@ -1,0 +1,424 @@
+//! The gate: the one place where principal, policy, audit and data meet, and the only door to the tables.
+//!
+//! ```text
+//! credential ──admit──▶ Principal ──read/write──▶ facts ▶ decide ▶ Grant ▶ Access ▶ work ▶ entry durable ▶ Recorded
+//!                                                          └── Denied ▶ entry durable ▶ Refused
+//! ```
+//!
+//! Invariants
+//! - No data without an [`Access`], no `Access` without a `Grant` from `policy::decide`, no answer without a [`Receipt`].
+//! - A write is admitted, decided and done inside the transaction that commits it; its entry is in the same commit.
+//! - A read's answer is held until its entry is durable; if credentials changed meanwhile it is decided anew.
+//! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
+
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use crate::audit::{self, Actor, ActorKind, Decision, Detail, Device, Entry, Id, Outcome, Reason, RequestId, Resource, Word};
+use crate::authn::credential::Verifier;
+use crate::authn::{CredentialRef, Principal, Role, StoredCredential};
+use crate::base::id::{CredentialId, MemoryId, OperationId, SubjectId};
+use crate::base::limits;
+use crate::base::time::Timestamp;
+use crate::engine::Space;
+use crate::policy::action::{Action, Reads, Target, Writes};
+use crate::policy::{Denied, Facts, Grant, Relation, decide};
+use crate::store::phi::{Witness, sealed};
+use crate::store::tables::{credentials, memories};
+use crate::store::tx::{Staged, StoreError, Tx};
+use crate::store::vault::Vault;
+use crate::store::writer::{Ended, JobEnd, Unavailable};
+
+/// What the audit log will tell of a request beside who and what.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The operation, drawn by the server.
+    pub operation: OperationId,
+    /// The client's request id, already in the form the log takes.
+    pub rid: Option<RequestId>,
+    /// Where from.
+    pub ip: Option<IpAddr>,
+    /// The program that asks.
+    pub device: Device,
+    /// Status of the answer if all goes well.
+    pub ok_status: u16,
+}
+
+impl Call {
+    /// A call of the program itself or of its operator at the console.
+    pub fn internal() -> Self {
+        Self { operation: OperationId::draw(), rid: None, ip: None, device: Device::Rosemary, ok_status: 200 }
+    }
+}
+
+/// Proof that the entry with this index in the audit log is durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    index: u64,
+}
+
+impl Receipt {
+    /// The entry's index.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
+impl sealed::Sealed for Receipt {}
+impl Witness for Receipt {}
+
+/// A value whose audit entry is durable: the only thing an answer with data is made from.
+#[derive(Debug)]
+pub struct Recorded<T> {
+    value: T,
+    receipt: Receipt,
+}
+
+impl<T> Recorded<T> {
+    /// The value and the proof.
+    pub fn into_parts(self) -> (T, Receipt) {
+        (self.value, self.receipt)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Refused<E> {
+    /// Policy said no; recorded.
+    Denied(Denied, Receipt),
+    /// The work itself refused; recorded, nothing changed.
+    Work(E, Receipt),
+    /// The work hit a fault of ours; recorded, nothing changed.
+    Fault(Receipt),
+    /// The credential was revoked before the answer; recorded.
+    Revoked(Receipt),
+    /// The store cannot answer now; no data leaves, and unless said otherwise nothing happened.
+    Unavailable(Unavailable),
+}
+
+/// What a refusal by work means for the log and the answer.
+pub trait Fault: From<StoreError> {
+    /// Reason for the log and HTTP status.
+    fn audit(&self) -> (Reason, u16);
+}
+
+/// Reason for the log and HTTP status of a denial.
+pub fn denial(denied: &Denied) -> (Reason, u16) {
+    let reason = match denied.relation {
+        Relation::Own => Reason::NotPermitted,
+        Relation::Visible => Reason::VendorMismatch,
+        Relation::Hidden => Reason::VendorHidden,
+        Relation::Trashed => Reason::Trashed,
+        Relation::Foreign => Reason::NotOwner,
+        Relation::ForeignTenant => Reason::ForeignTenant,
+        Relation::Absent => Reason::NotFound,
+    };
+    (reason, if denied.visible { 403 } else { 404 })
+}
+
+/// A grant in use: tied to one snapshot or transaction and to one piece of work.
+pub struct Access<'t, A: Action> {
+    grant: Grant<A>,
+    who: &'t Principal,
+    vault: &'t Vault,
+    tx: Tx<'t>,
+}
+
+impl<'t, A: Action> Access<'t, A> {
+    /// What the grant is for.
+    pub fn target(&self) -> A::Target {
+        self.grant.target()
+    }
+
+    /// Who was granted it.
+    pub fn who(&self) -> &'t Principal {
+        self.who
+    }
+
+    /// The time of this work.
+    pub fn now(&self) -> Timestamp {
+        self.tx.now
+    }
+
+    /// Puts a number into the entry that is not the number of ids noted.
+    pub fn count(&mut self, n: u64) {
+        self.tx.counted = Some(n);
+    }
+
+    /// Adds a detail to the entry.
+    pub fn detail(&mut self, detail: Detail) {
+        self.tx.details.set(detail);
+    }
+
+    /// The view, for the tables.
+    pub(in crate::store) fn tx(&self) -> &Tx<'t> {
+        &self.tx
+    }
+
+    /// The view, for tables that note or stage.
+    pub(in crate::store) fn tx_mut(&mut self) -> &mut Tx<'t> {
+        &mut self.tx
+    }
+
+    /// The vault, for the index and the log.
+    pub(in crate::store) fn vault(&self) -> &'t Vault {
+        self.vault
+    }
+}
+
+impl<A: Action> sealed::Sealed for Access<'_, A> {}
+impl<A: Action> Witness for Access<'_, A> {}
+
+/// What a token turned out to be.
+pub enum Admission {
+    /// A good credential.
+    Principal(Principal),
+    /// A credential that was revoked.
+    Revoked(CredentialId),
+    /// Not a credential of ours.
+    Unknown,
+}
+
+/// What came of work before its entry is durable.
+enum Found<T, E> {
+    Value(T),
+    Denied(Denied),
+    Work(E),
+    Fault,
+    Revoked,
+}
+
+impl Vault {
+    /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn admit(&self, token: &str) -> Result<Admission, Unavailable> {
+        let verifier = Verifier::of(self.keys().pepper(), token);
+        if let Some(key) = self.static_keys().find(&verifier) {
+            return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key)));
+        }
+        let published = self.published()?;
+        let tx = self.reading(&published);
+        let found = (|| -> Result<Option<StoredCredential>, StoreError> {
+            let Some((tenant, id)) = credentials::find(&tx, &verifier.0)? else { return Ok(None) };
+            credentials::stored(&tx, tenant, id)
+        })();
+        match found.map_err(|_| Unavailable::Latched)? {
+            None => Ok(Admission::Unknown),
+            Some(row) => match Principal::of_user_key(&row, self.owner()) {
+                Ok(who) => Ok(Admission::Principal(who)),
+                Err(revoked) => Ok(Admission::Revoked(revoked.0)),
+            },
+        }
+    }
+
+    /// Reads: decides and works on a snapshot, then holds the value until its entry is durable.
+    ///
+    /// Errors: see [`Refused`]; no variant carries data.
+    pub fn read<A: Reads, T, E: Fault>(
+        &self,
+        who: &Principal,
+        target: A::Target,
+        call: &Call,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+    ) -> Result<Recorded<T>, Refused<E>> {
+        if self.space() == Space::NoReads {
+            return Err(Refused::Unavailable(Unavailable::NoSpace));
+        }
+        for _ in 0..limits::READ_ATTEMPTS_MAX {
+            let published = self.published().map_err(Refused::Unavailable)?;
+            let done = perform::<A, T, E>(self, who, target, call, self.reading(&published), |access| work(access));
+            let generation = published.generation;
+            drop(published);
+            match self.append(who, call, done.entry, generation) {
+                Ok(Ended::Durable(index)) => return settle(done.found, Receipt { index }),
+                Ok(Ended::Stale) => {}
+                Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
+            }
+        }
+        Err(Refused::Unavailable(Unavailable::Busy))
+    }
+
+    /// Writes: admits, decides and works inside the transaction that also holds the entry, and returns after the commit.
+    ///
+    /// Errors: see [`Refused`]; nothing has changed unless the variant says that the outcome is unknown.
+    pub fn write<A: Writes, T: Send + 'static, E: Fault + Send + 'static>(
+        &self,
+        who: &Principal,
+        target: A::Target,
+        call: &Call,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+    ) -> Result<Recorded<T>, Refused<E>> {
+        if self.space() != Space::Ample {
+            return Err(Refused::Unavailable(Unavailable::NoSpace));
+        }
+        let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
+        let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
+        let job = move |tx: Tx<'_>| -> JobEnd {
+            let done = perform::<A, T, E>(&vault, &principal, target, &request, tx, work);
+            *result.lock().expect("no code panics while it holds this lock") = Some(done.found);
+            JobEnd::Entry(Box::new(done.entry), done.staged)
+        };
+        match self.submit(Box::new(job), who, call) {
+            Ok(Ended::Durable(index)) => {
+                let found = slot.lock().expect("no code panics while it holds this lock").take();
+                settle(found.unwrap_or(Found::Fault), Receipt { index })
+            }
+            Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
+            Err(unavailable) => Err(Refused::Unavailable(unavailable)),
+        }
+    }
+
+    /// Records a refusal that came before any verb was tried (schema, route, role), and waits until the entry is durable.
+    pub fn record(&self, who: &Principal, call: &Call, op: &'static str, reason: Reason, status: u16) -> Result<Receipt, Unavailable> {
+        let mut entry = opened(who, call, op, false);
+        entry.refuse(reason, status);
+        let generation = self.published()?.generation;
+        match self.append(who, call, entry, generation)? {
+            Ended::Durable(index) => Ok(Receipt { index }),
+            Ended::Stale => Err(Unavailable::Busy),
+        }
+    }
+}
+
+/// What came of work, with its entry and what it staged.
+struct Done<T, E> {
+    found: Found<T, E>,
+    entry: Entry,
+    staged: Staged,
+}
+
+/// The audit entry of a request, opened before anything is decided.
+fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
+    let actor = match who.role() {
+        Role::User => Actor { behalf: Vec::new(), id: Some(who.user().into()), kind: ActorKind::User, vendor: None },
+        Role::Agent(vendor) => {
+            Actor { behalf: vec![who.user().into()], id: None, kind: ActorKind::Agent, vendor: Word::parse(vendor.name()) }
+        }
+        Role::System(name) => Actor { vendor: Word::parse(name), ..Actor::SYSTEM },
+    };
+    let mut entry = Entry::new(op, actor);
+    entry.cred = audit_credential(who.credential());
+    entry.tenant = Some(who.tenant());
+    entry.role = Some(match who.role() {
+        Role::User if who.is_admin() => Word::of("admin"),
+        Role::User => Word::of("user"),
+        Role::Agent(_) => Word::of("agent"),
+        Role::System(_) => Word::of("system"),
+    });
+    entry.phi = phi;
+    entry.rid = call.rid.clone();
+    entry.ip = call.ip;
+    entry.device = Some(call.device);
+    entry.opid = Some(call.operation);
+    entry
+}
+
+/// How the audit log names a credential.
+pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
+    match credential {
+        CredentialRef::Stored(id) => Some(audit::Credential::Stored(*id)),
+        CredentialRef::Static { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
+        CredentialRef::None => None,
+    }
+}
+
+/// Checks the credential again, loads facts, decides, works under `catch_unwind`, and writes into the entry how it ended.
+fn perform<A: Action, T, E: Fault>(
+    vault: &Vault,
+    who: &Principal,
+    target: A::Target,
+    call: &Call,
+    tx: Tx<'_>,
+    work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
+) -> Done<T, E> {
+    let mut entry = opened(who, call, A::NAME, A::PHI);
+    let mut staged = Staged::default();
+    let found = match decided::<A>(vault, &tx, who, target) {
+        Err(error) => Found::Work(E::from(error)),
+        Ok(None) => Found::Revoked,
+        Ok(Some(Err(denied))) => {
+            if let (Target::Memory(id), true) = (target.into(), denied.relation != Relation::Absent) {
+                touched(&mut entry, A::RESOURCE, vec![*id.bytes()], Vec::new(), None);
+            }
+            Found::Denied(denied)
+        }
+        Ok(Some(Ok(grant))) => {
+            // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
+            let mut access = Access { grant, who, vault, tx };
+            let worked = catch_unwind(AssertUnwindSafe(|| work(&mut access)));
+            let tx = access.tx;
+            touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
+            entry.det = tx.details;
+            match worked {
+                Ok(Ok(value)) => {
+                    staged = tx.staged;
+                    Found::Value(value)
+                }
+                Ok(Err(error)) => Found::Work(error),
+                Err(_) => Found::Fault,
+            }
+        }
+    };
+    match &found {
+        Found::Value(_) => entry.status = call.ok_status,
+        Found::Denied(denied) => {
+            let (reason, status) = denial(denied);
+            entry.refuse(reason, status);
+        }
+        Found::Work(error) => {
+            let (reason, status) = error.audit();
+            entry.refuse(reason, status);
+            entry.decision = Decision::Allow;
+        }
+        Found::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
+        Found::Revoked => entry.refuse(Reason::RevokedCredential, 401),
+    }
+    Done { found, entry, staged }
+}
+
+/// The decision in this view; `None` if the credential does not stand any more.
+fn decided<A: Action>(
+    vault: &Vault,
+    tx: &Tx<'_>,
+    who: &Principal,
+    target: A::Target,
+) -> Result<Option<Result<Grant<A>, Denied>>, StoreError> {
+    let standing = match who.credential() {
+        CredentialRef::Stored(id) => who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref()),
+        CredentialRef::Static { .. } | CredentialRef::None => true,
+    };
+    if !standing {
+        return Ok(None);
+    }
+    let facts = match target.into() {
+        Target::Memory(id) => memories::facts(tx, who.tenant(), id)?,
+        Target::Credential(id) => {
+            let row = credentials::stored(tx, who.tenant(), id)?.filter(|row| row.revoked_at.is_none());
+            Facts::Holder(row.map(|row| (row.tenant, row.user)))
+        }
+        Target::Operation(id) => vault.operation_facts(tx, who, id)?,
+        Target::Scope(_) | Target::Person(_) | Target::Instance => Facts::None,
+    };
+    Ok(Some(decide::<A>(who, target, &facts)))
+}
+
+/// Writes into the entry which records were touched or returned.
+fn touched(entry: &mut Entry, kind: &'static str, ids: Vec<[u8; 16]>, subjects: Vec<SubjectId>, counted: Option<u64>) {
+    entry.n = counted.unwrap_or_else(|| u64::try_from(ids.len()).expect("a list's length fits 64 bits"));
+    if !ids.is_empty() {
+        entry.res = Some(Resource { ids: ids.into_iter().map(|id| Id::from(MemoryId::from_bytes(id))).collect(), kind: Word::of(kind) });
+    }
+    entry.subjects = subjects;
+}
+
+fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Refused<E>> {
+    match found {
+        Found::Value(value) => Ok(Recorded { value, receipt }),
+        Found::Denied(denied) => Err(Refused::Denied(denied, receipt)),
+        Found::Work(error) => Err(Refused::Work(error, receipt)),
+        Found::Fault => Err(Refused::Fault(receipt)),
+        Found::Revoked => Err(Refused::Revoked(receipt)),
+    }
+}

@@ -1,0 +1,244 @@
+//! Text to terms: what the index and a query agree to call the same word.
+//!
+//! Promise: index and query pass through the one function [`tokens`], so a word finds itself however it is spelled in Unicode.
+//!
+//! Invariants
+//! - A term is never empty and never longer than `limits::TERM_BYTES_MAX`.
+//! - A token's range lies on character boundaries of the text it came from.
+//! - Work is linear in the text.
+//!
+//! Steps: words by UAX 29; compatibility forms, case and Latin, Greek and Cyrillic diacritics folded (`Ångström` = `angstrom`); plain
+//! English words stemmed (Snowball English). Codes and quantities give the whole and its parts, so that each spelling finds the other:
+//!
+//! | text | terms |
+//! |---|---|
+//! | `HbA1c` | `hba1c` `hba` `1` `c` |
+//! | `2.5mg` | `2.5mg` `2.5` `mg` |
+//! | `E11.9` | `e11.9` `e` `11.9` `e11` |
+//! | `B-12` | `b` `12` `b12` |
+//! | `120/80` | `120` `80` `120/80` |
+//! | `follow-ups` | `follow` `up` `followup` |
+//! | `1,000` | `1000` |
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use rust_stemmers::{Algorithm, Stemmer};
+use unicode_normalization::UnicodeNormalization;
+use unicode_segmentation::UnicodeSegmentation;
+use zeroize::Zeroizing;
+
+use crate::base::limits;
+
+static STEMMER: LazyLock<Stemmer> = LazyLock::new(|| Stemmer::create(Algorithm::English));
+
+/// One term and where it was read.
+pub struct Token<'a> {
+    /// Bytes of the text that gave the term.
+    pub range: Range<usize>,
+    /// The folded word, before stemming.
+    pub word: &'a str,
+    /// What is looked up.
+    pub term: &'a str,
+}
+
+/// Calls `each` for every term of `text`, in reading order; a compound follows its parts.
+pub fn tokens(text: &str, mut each: impl FnMut(Token<'_>)) {
+    // The compound under way (`B-12`), how many words it has, and where it began.
+    let mut compound = Zeroizing::new(String::new());
+    let (mut parts, mut begun, mut ended) = (0, 0, 0);
+    let mut word = Zeroizing::new(String::new());
+    for (at, raw) in text.unicode_word_indices() {
+        fold(raw, &mut word);
+        if word.is_empty() {
+            continue;
+        }
+        let joint = if parts == 0 { None } else { joint(&text[ended..at], &compound, &word) };
+        if let Some(joint) = joint.filter(|_| compound.len() + word.len() < limits::TERM_BYTES_MAX) {
+            compound.push_str(joint);
+            parts += 1;
+        } else {
+            if parts > 1 {
+                simple(begun..ended, &compound, &mut each);
+            }
+            compound.clear();
+            (parts, begun) = (1, at);
+        }
+        compound.push_str(&word);
+        ended = at + raw.len();
+        single(at..ended, &word, &mut each);
+    }
+    if parts > 1 {
+        simple(begun..ended, &compound, &mut each);
+    }
+}
+
+/// The distinct terms of a query in reading order, at most `limits::QUERY_TERMS_MAX`. Stop words are left out unless there is nothing else.
+pub fn query(text: &str) -> Vec<String> {
+    let text = prefix(text, limits::QUERY_BYTES_MAX);
+    let (mut terms, mut stops) = (Vec::new(), Vec::new());
+    tokens(text, |token| {
+        let list = if STOP_WORDS.binary_search(&token.word).is_ok() { &mut stops } else { &mut terms };
+        if list.len() < limits::QUERY_TERMS_MAX && !list.iter().any(|known| known == token.term) {
+            list.push(token.term.to_owned());
+        }
+    });
+    if terms.is_empty() { stops } else { terms }
+}
+
+/// The whole characters within the first `bytes_max` bytes of `text`.
+pub fn prefix(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// What joins two words into a compound: a hyphen (dropped), or a slash between numbers (kept).
+fn joint(between: &str, left: &str, right: &str) -> Option<&'static str> {
+    match between {
+        "-" | "\u{2010}" | "\u{2011}" => Some(""),
+        "/" if left.ends_with(|c: char| c.is_ascii_digit()) && right.starts_with(|c: char| c.is_ascii_digit()) => Some("/"),
+        _ => None,
+    }
+}
+
+/// One UAX 29 word: itself, and its parts if it is a code, a quantity or an `identifier_name`.
+fn single(range: Range<usize>, word: &str, each: &mut impl FnMut(Token<'_>)) {
+    simple(range.clone(), word, each);
+    let (digits, letters) = (word.contains(|c: char| c.is_numeric()), word.contains(char::is_alphabetic));
+    if !letters || !(digits || word.contains('_')) {
+        return;
+    }
+    // Runs of one kind; a point between digits belongs to its number.
+    let kind = |c: char| if c.is_numeric() { 1 } else { 2 * u8::from(c.is_alphabetic()) };
+    let mut rest = word;
+    while let Some(first) = rest.chars().next() {
+        let mut end = rest.find(|c| kind(c) != kind(first)).unwrap_or(rest.len());
+        while kind(first) == 1 && rest[end..].starts_with('.') && rest[end + 1..].starts_with(char::is_numeric) {
+            end = rest[end + 1..].find(|c| kind(c) != 1).map_or(rest.len(), |more| end + 1 + more);
+        }
+        if kind(first) != 0 {
+            simple(range.clone(), &rest[..end], each);
+        }
+        rest = &rest[end..];
+    }
+    // The category of a code: `e11` of `e11.9`.
+    if let Some((category, _)) = word.split_once('.').filter(|(head, _)| digits && kind(head.chars().next().unwrap_or('.')) == 2) {
+        simple(range, category, each);
+    }
+}
+
+/// One term: stemmed if it is plain English letters.
+fn simple(range: Range<usize>, word: &str, each: &mut impl FnMut(Token<'_>)) {
+    if word.len() > 2 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'\'') {
+        let stem = STEMMER.stem(word);
+        if !stem.is_empty() {
+            return each(Token { range, word, term: &stem });
+        }
+    }
+    each(Token { range, word, term: word });
+}
+
+/// `raw` with compatibility forms, case and diacritics folded, cut to the length of a term.
+fn fold(raw: &str, out: &mut String) {
+    out.clear();
+    if raw.is_ascii() {
+        out.extend(raw.bytes().take(limits::TERM_BYTES_MAX).map(|b| char::from(b.to_ascii_lowercase())));
+    } else {
+        // One character can become 18 under NFKD; the input is cut first so that the work is bounded.
+        let raw = prefix(raw, 4 * limits::TERM_BYTES_MAX);
+        let bare = raw.nfkd().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).nfc().flat_map(char::to_lowercase);
+        for c in bare {
+            match c {
+                'ß' => out.push_str("ss"),
+                'æ' => out.push_str("ae"),
+                'œ' => out.push_str("oe"),
+                'ø' => out.push('o'),
+                'ł' => out.push('l'),
+                'đ' | 'ð' => out.push('d'),
+                'þ' => out.push_str("th"),
+                'ı' => out.push('i'),
+                '\u{2019}' => out.push('\''),
+                // `İ` in lower case carries a mark of its own.
+                '\u{300}'..='\u{36f}' => {}
+                c => out.push(c),
+            }
+        }
+        out.truncate(prefix(out, limits::TERM_BYTES_MAX).len());
+    }
+    if out.starts_with(|c: char| c.is_numeric()) && out.contains(',') {
+        out.retain(|c| c != ',');
+    }
+}
+
+/// Words that tell records apart too little to be worth looking up, sorted. Negations (`no`, `not`, `without`) are not among them: they matter
+/// in a record.
+const STOP_WORDS: [&str; 97] = [
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "being", "but", "by", "can",
+    "could", "did", "do", "does", "doing", "for", "from", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i", "if", "in",
+    "into", "is", "it", "it's", "its", "just", "me", "my", "of", "on", "or", "our", "ours", "s", "shall", "she", "should", "so", "some", "such",
+    "t", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to", "too", "up", "us", "very",
+    "was", "we", "were", "what", "what's", "when", "where", "which", "while", "who", "who's", "whom", "whose", "why", "will", "with", "would",
+    "you", "your", "yours",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(text: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        tokens(text, |token| {
+            assert!(text.is_char_boundary(token.range.start) && text.is_char_boundary(token.range.end));
+            assert!(!token.term.is_empty() && token.term.len() <= limits::TERM_BYTES_MAX);
+            out.push(token.term.to_owned());
+        });
+        out
+    }
+
+    #[test]
+    fn the_table_of_the_module_text_holds() {
+        for (text, expected) in [
+            ("HbA1c", "hba1c hba 1 c"),
+            ("2.5mg", "2.5mg 2.5 mg"),
+            ("E11.9", "e11.9 e 11.9 e11"),
+            ("B-12", "b 12 b12"),
+            ("120/80", "120 80 120/80"),
+            ("follow-ups", "follow up followup"),
+            ("1,000", "1000"),
+            ("Ångström ﬁbre STRASSE straße", "angstrom fibr strass strass"),
+            ("patient’s running", "patient run"),
+            ("run_id", "run_id run id"),
+            ("a - b / c", "a b c"),
+            ("İzmir", "izmir"),
+            ("", ""),
+            ("-- ... !", ""),
+        ] {
+            assert_eq!(terms(text).join(" "), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_spelling_of_a_code_finds_the_others() {
+        for (a, b) in [("5 mg", "5mg"), ("B12", "B-12"), ("COVID-19", "covid19"), ("E11", "E11.9"), ("e\u{301}tude", "étude"), ("5mg", "5ｍｇ")] {
+            let (a, b) = (terms(a), terms(b));
+            assert!(a.iter().any(|term| b.contains(term)), "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_leaves_stop_words_out_unless_there_is_nothing_else() {
+        assert_eq!(query("what is the dose of the Metformin?"), ["dose", "metformin"]);
+        assert_eq!(query("not with food"), ["not", "food"]);
+        assert_eq!(query("to be or"), ["to", "be", "or"]);
+        assert!(STOP_WORDS.is_sorted());
+    }
+
+    #[test]
+    fn long_and_odd_words_are_bounded() {
+        for text in ["x".repeat(100_000), "é".repeat(50_000), "ﷺ".repeat(10_000), "a-".repeat(50_000), "1.".repeat(50_000), "1a".repeat(5_000)] {
+            assert!(terms(&text).len() <= 2 * text.len());
+        }
+        let many: String = (0..10_000).map(|i| format!("w{i} ")).collect();
+        assert_eq!(query(&many).len(), limits::QUERY_TERMS_MAX);
+    }
+}

@@ -1,0 +1,600 @@
+//! Every scope's index: at most `capacity` bytes together, built in the background, kept in step with commits.
+//!
+//! ```text
+//!            begin                    finish
+//!  Absent ──────────▶ Building ──────────────────▶ Ready
+//!    ▲                   │ dropped, failed, queue     │ drop_scope, evicted,
+//!    └───────────────────┴────────── full ◀───────────┘ a panic while it changed
+//! ```
+//! Building becomes TooLarge instead of Absent when the scope alone exceeds the capacity; `drop_scope` or a removal from it lifts that.
+//!
+//! How a build and the writer meet:
+//! 1. The builder calls [`Indexes::begin`]. From now on [`Indexes::apply`] queues what is committed in that scope.
+//! 2. *After* that it takes a snapshot of the store, learns its commit number `seq`, and pushes every live memory of it, in chunks.
+//! 3. [`Build::finish`] with `seq` applies the queued changes whose number is above `seq`, in order, and the scope is ready.
+//!
+//! The writer calls [`Indexes::apply`] after each commit, in commit order, with the commit's number. So a change is in the snapshot (its commit
+//! came before), or in the queue (its `apply` came after `begin`), or in both, and then it is skipped. A change names the whole memory, so a `seq`
+//! that is too low costs work and not truth.
+//!
+//! Invariants
+//! - A scope that is ready holds exactly the live memories as of the last commit applied. There are no partial answers.
+//! - The indexes of all scopes together, those being built among them, exceed the capacity by one batch of changes at most.
+//! - Queued text is bounded and wiped.
+//! - An index leaves memory wiped when its last reader is done; a reader never waits for a build.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use zeroize::Zeroizing;
+
+use super::scope::{Doc, ScopeIndex, Visibility};
+use crate::base::id::{MemoryId, TenantId, UserId};
+use crate::base::limits;
+
+/// One owner's memories.
+pub type ScopeKey = (TenantId, UserId);
+
+/// Where a scope's index stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Not in memory.
+    Absent,
+    /// So many memories are in.
+    Building {
+        /// Memories pushed so far.
+        done: usize,
+    },
+    /// Queries are answered.
+    Ready,
+    /// The capacity cannot hold it; queries must scan.
+    TooLarge,
+}
+
+/// One committed change.
+#[derive(Clone, Copy)]
+pub enum Change<'a> {
+    /// The memory is now this.
+    Put(Doc<'a>),
+    /// The memory is gone, or in the trash.
+    Remove(MemoryId),
+}
+
+/// Why a build did not come to its end. The scope is absent again, or too large.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BuildError {
+    /// More was written meanwhile than is kept, or the scope was dropped; begin again.
+    #[error("the scope changed too much while its index was built")]
+    Restart,
+    /// The scope alone exceeds the capacity.
+    #[error("the scope's index does not fit the memory it may take; raise RM_INDEX_MIB")]
+    TooLarge,
+    /// Scopes that are being built need the room; begin again later.
+    #[error("there is no room for the scope's index until others are built")]
+    NoRoom,
+}
+
+/// A memory that waits for its index, wiped when dropped.
+struct Waiting {
+    doc: Doc<'static>,
+    title: Zeroizing<String>,
+    content: Zeroizing<String>,
+    tags: Zeroizing<Vec<String>>,
+    speaker: Option<Zeroizing<String>>,
+    run: Option<Zeroizing<String>>,
+    origin: String,
+    vendors: Option<Vec<String>>,
+}
+
+/// A change that waits.
+enum Queued {
+    Put(Box<Waiting>),
+    Remove(MemoryId),
+}
+
+/// The changes of one scope since its build began.
+#[derive(Default)]
+struct Queue {
+    changes: Vec<(u64, Queued)>,
+    bytes: usize,
+}
+
+/// A scope that is not absent.
+enum Slot {
+    Building { build: u64, queue: Queue, progress: Arc<Progress> },
+    Ready { index: Arc<RwLock<ScopeIndex>>, used: AtomicU64, bytes: usize },
+    TooLarge,
+}
+
+#[derive(Default)]
+struct Progress {
+    done: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// All indexes of the process; see the module text.
+pub struct Indexes {
+    capacity: usize,
+    slots: Mutex<HashMap<ScopeKey, Slot>>,
+    /// Counts uses, and tells builds apart.
+    ticks: AtomicU64,
+}
+
+/// An index under construction. Dropped before [`Build::finish`], it leaves the scope absent.
+pub struct Build<'a> {
+    indexes: &'a Indexes,
+    scope: ScopeKey,
+    build: u64,
+    index: ScopeIndex,
+    progress: Arc<Progress>,
+}
+
+impl Indexes {
+    /// No indexes; they will take at most about `capacity` bytes together.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1) }
+    }
+
+    /// Where `scope` stands.
+    pub fn state(&self, scope: ScopeKey) -> State {
+        match self.lock().get(&scope) {
+            None => State::Absent,
+            Some(Slot::Building { progress, .. }) => State::Building { done: progress.done.load(Ordering::Relaxed) },
+            Some(Slot::Ready { .. }) => State::Ready,
+            Some(Slot::TooLarge) => State::TooLarge,
+        }
+    }
+
+    /// Asks the index of `scope`; `None` unless it is ready. Changes to this scope wait until `ask` is done.
+    pub fn with_ready<T>(&self, scope: ScopeKey, ask: impl FnOnce(&ScopeIndex) -> T) -> Option<T> {
+        let index = match self.lock().get(&scope)? {
+            Slot::Ready { index, used, .. } => {
+                used.store(self.tick(), Ordering::Relaxed);
+                Arc::clone(index)
+            }
+            _ => return None,
+        };
+        match index.read() {
+            Ok(index) => Some(ask(&index)),
+            Err(_) => {
+                // A change panicked half way: what is left must not answer.
+                self.drop_scope(scope);
+                None
+            }
+        }
+    }
+
+    /// Starts a build of `scope`; `None` unless it is absent. Take the snapshot after this.
+    pub fn begin(&self, scope: ScopeKey) -> Option<Build<'_>> {
+        let mut slots = self.lock();
+        let Entry::Vacant(slot) = slots.entry(scope) else { return None };
+        let (build, progress) = (self.tick(), Arc::<Progress>::default());
+        slot.insert(Slot::Building { build, queue: Queue::default(), progress: Arc::clone(&progress) });
+        Some(Build { indexes: self, scope, build, index: ScopeIndex::new(), progress })
+    }
+
+    /// Takes in what commit `seq` changed in `scope`. Called by the writer alone, after each commit, in commit order.
+    pub fn apply(&self, scope: ScopeKey, seq: u64, changes: &[Change<'_>]) {
+        let mut slots = self.lock();
+        let index = match slots.get_mut(&scope) {
+            None => return,
+            Some(Slot::TooLarge) => {
+                if changes.iter().any(|change| matches!(change, Change::Remove(_))) {
+                    slots.remove(&scope);
+                }
+                return;
+            }
+            Some(Slot::Building { queue, .. }) => {
+                if !changes.iter().all(|change| queue.push(seq, change)) {
+                    slots.remove(&scope);
+                }
+                return;
+            }
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+        };
+        drop(slots);
+        let Ok(now) = index.write().map(|mut index| {
+            changes.iter().for_each(|change| index.change(change));
+            index.bytes()
+        }) else {
+            return self.drop_scope(scope);
+        };
+        let mut evicted = Vec::new();
+        let mut slots = self.lock();
+        if let Some(Slot::Ready { bytes, .. }) = slots.get_mut(&scope) {
+            *bytes = now;
+        }
+        // Without room it is absent or too large now, and queries see that.
+        let _ = self.evict(&mut slots, scope, &mut evicted);
+    }
+
+    /// Forgets `scope`, as when a key of it dies; a build under way will not finish. Wiped at once, or when its last reader is done.
+    pub fn drop_scope(&self, scope: ScopeKey) {
+        // The lock is given back before the wiping, which takes time.
+        let dropped = self.lock().remove(&scope);
+        drop(dropped);
+    }
+
+    /// Rewrites `scope` without what is left of removed memories; for erasure.
+    pub fn compact(&self, scope: ScopeKey) {
+        let index = match self.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            _ => return,
+        };
+        if index.write().map(|mut index| index.compact()).is_err() {
+            self.drop_scope(scope);
+        }
+    }
+
+    /// Bytes of all indexes, those being built among them.
+    pub fn bytes(&self) -> usize {
+        self.lock().values().map(Slot::bytes).sum()
+    }
+
+    fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ScopeKey, Slot>> {
+        // Every change under this lock is one insertion, removal or push: a panic elsewhere cannot leave it half done.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes least used scopes out until the rest fits; then `keep` itself, with the reason. They go to `evicted`, which is to be dropped, and so
+    /// wiped, after the lock.
+    fn evict(&self, slots: &mut HashMap<ScopeKey, Slot>, keep: ScopeKey, evicted: &mut Vec<Slot>) -> Result<(), BuildError> {
+        let mut total: usize = slots.values().map(Slot::bytes).sum();
+        while total > self.capacity {
+            let ready = slots.iter().filter_map(|(scope, slot)| match slot {
+                Slot::Ready { used, bytes, .. } if *scope != keep => Some((used.load(Ordering::Relaxed), *scope, *bytes)),
+                _ => None,
+            });
+            if let Some((_, scope, bytes)) = ready.min_by_key(|&(used, ..)| used) {
+                evicted.extend(slots.remove(&scope));
+                total -= bytes;
+                continue;
+            }
+            let large = slots.get(&keep).is_some_and(|slot| slot.bytes() > self.capacity);
+            evicted.extend(slots.remove(&keep));
+            if large {
+                slots.insert(keep, Slot::TooLarge);
+            }
+            return Err(if large { BuildError::TooLarge } else { BuildError::NoRoom });
+        }
+        Ok(())
+    }
+}
+
+impl Build<'_> {
+    /// Puts one memory of the snapshot in. After an error, drop the build.
+    pub fn push(&mut self, doc: &Doc<'_>) -> Result<(), BuildError> {
+        self.index.insert(doc);
+        let done = self.progress.done.fetch_add(1, Ordering::Relaxed);
+        // Room is asked for now and then: eviction takes the lock.
+        if done.is_multiple_of(64) { self.check() } else { Ok(()) }
+    }
+
+    /// Ends the build with the changes since the snapshot, whose commit number is `seq`. Then the scope is ready.
+    pub fn finish(mut self, seq: u64) -> Result<(), BuildError> {
+        self.check()?;
+        let mut evicted = Vec::new();
+        loop {
+            let mut slots = self.indexes.lock();
+            let Some(Slot::Building { queue, .. }) = slots.get_mut(&self.scope).filter(|slot| slot.is_build(self.build)) else {
+                return Err(BuildError::Restart);
+            };
+            let waiting = std::mem::take(&mut queue.changes);
+            queue.bytes = 0;
+            if waiting.is_empty() {
+                let index = std::mem::take(&mut self.index);
+                let (bytes, used) = (index.bytes(), AtomicU64::new(self.indexes.tick()));
+                slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes });
+                return self.indexes.evict(&mut slots, self.scope, &mut evicted);
+            }
+            // The writer goes on meanwhile; its next changes are the next round, and fewer: taking one in is far cheaper than a commit.
+            drop(slots);
+            for (_, change) in waiting.iter().filter(|(at, _)| *at > seq) {
+                change.with(|change| self.index.change(change));
+            }
+        }
+    }
+
+    /// Makes room for what was built so far.
+    fn check(&self) -> Result<(), BuildError> {
+        self.progress.bytes.store(self.index.bytes(), Ordering::Relaxed);
+        let mut evicted = Vec::new();
+        let mut slots = self.indexes.lock();
+        if !slots.get(&self.scope).is_some_and(|slot| slot.is_build(self.build)) {
+            return Err(BuildError::Restart);
+        }
+        self.indexes.evict(&mut slots, self.scope, &mut evicted)
+    }
+}
+
+impl Drop for Build<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.indexes.lock();
+        if slots.get(&self.scope).is_some_and(|slot| slot.is_build(self.build)) {
+            slots.remove(&self.scope);
+        }
+    }
+}
+
+impl ScopeIndex {
+    fn change(&mut self, change: &Change<'_>) {
+        match change {
+            Change::Put(doc) => self.insert(doc),
+            Change::Remove(id) => {
+                self.remove(*id);
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn is_build(&self, number: u64) -> bool {
+        matches!(self, Self::Building { build, .. } if *build == number)
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Building { queue, progress, .. } => queue.bytes + progress.bytes.load(Ordering::Relaxed),
+            Self::Ready { bytes, .. } => *bytes,
+            Self::TooLarge => 0,
+        }
+    }
+}
+
+impl Queue {
+    /// `false` if it is full.
+    fn push(&mut self, seq: u64, change: &Change<'_>) -> bool {
+        let (queued, bytes) = match change {
+            Change::Remove(id) => (Queued::Remove(*id), 0),
+            Change::Put(doc) => {
+                let waiting = Waiting::of(doc);
+                let bytes = waiting.title.len() + waiting.content.len() + waiting.tags.iter().map(String::len).sum::<usize>();
+                (Queued::Put(Box::new(waiting)), bytes)
+            }
+        };
+        self.changes.push((seq, queued));
+        self.bytes += bytes;
+        self.changes.len() <= limits::INDEX_QUEUE_CHANGES_MAX && self.bytes <= limits::INDEX_QUEUE_BYTES_MAX
+    }
+}
+
+impl Queued {
+    fn with(&self, take: impl FnOnce(&Change<'_>)) {
+        match self {
+            Self::Remove(id) => take(&Change::Remove(*id)),
+            Self::Put(waiting) => take(&Change::Put(waiting.doc())),
+        }
+    }
+}
+
+impl Waiting {
+    fn of(doc: &Doc<'_>) -> Self {
+        let owned = |text: &str| Zeroizing::new(text.to_owned());
+        Self {
+            doc: Doc { title: "", content: "", tags: &[], speaker: None, run: None, origin: "", vendors: Visibility::All, ..*doc },
+            title: owned(doc.title),
+            content: owned(doc.content),
+            tags: Zeroizing::new(doc.tags.to_vec()),
+            speaker: doc.speaker.map(owned),
+            run: doc.run.map(owned),
+            origin: doc.origin.to_owned(),
+            vendors: match doc.vendors {
+                Visibility::All => None,
+                Visibility::Only(names) => Some(names.to_vec()),
+            },
+        }
+    }
+
+    fn doc(&self) -> Doc<'_> {
+        Doc {
+            title: &self.title,
+            content: &self.content,
+            tags: &self.tags,
+            speaker: self.speaker.as_ref().map(|text| text.as_str()),
+            run: self.run.as_ref().map(|text| text.as_str()),
+            origin: &self.origin,
+            vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
+            ..self.doc
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::scope::Viewer;
+    use super::*;
+    use crate::base::time::Timestamp;
+
+    fn scope() -> ScopeKey {
+        (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)))
+    }
+
+    fn id(n: u64) -> MemoryId {
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&n.to_be_bytes());
+        MemoryId::from_bytes(bytes)
+    }
+
+    fn doc(n: u64, content: &str) -> Doc<'_> {
+        Doc {
+            id: id(n),
+            created_at: Timestamp::from_ms(n),
+            title: "",
+            content,
+            tags: &[],
+            speaker: None,
+            run: None,
+            origin: "api",
+            vendors: Visibility::All,
+            memory_type: 0,
+            parent: None,
+            subject: None,
+            occurred_at: None,
+            live: true,
+        }
+    }
+
+    fn found(indexes: &Indexes, scope: ScopeKey, term: &str) -> Option<Vec<MemoryId>> {
+        indexes.with_ready(scope, |index| index.literal(term, Viewer::All))
+    }
+
+    #[test]
+    fn a_build_and_the_commits_beside_it_meet_exactly() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        indexes.apply(scope, 1, &[Change::Put(doc(1, "one"))]);
+        assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Absent, None));
+        let mut build = indexes.begin(scope).unwrap();
+        assert!(indexes.begin(scope).is_none());
+        // Commit 2 is in the snapshot, commit 3 is not.
+        indexes.apply(scope, 2, &[Change::Put(doc(2, "older text"))]);
+        indexes.apply(scope, 3, &[Change::Remove(id(1)), Change::Put(doc(3, "three"))]);
+        for (n, text) in [(1, "one"), (2, "two")] {
+            build.push(&doc(n, text)).unwrap();
+        }
+        assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Building { done: 2 }, None));
+        build.finish(2).unwrap();
+        assert_eq!(indexes.state(scope), State::Ready);
+        assert_eq!(found(&indexes, scope, "one"), Some(vec![]));
+        assert_eq!(found(&indexes, scope, "older"), Some(vec![]));
+        assert_eq!(found(&indexes, scope, "t"), Some(vec![id(3), id(2)]));
+        indexes.apply(scope, 4, &[Change::Put(doc(2, "second")), Change::Put(Doc { live: false, ..doc(3, "three") })]);
+        assert_eq!(found(&indexes, scope, "e"), Some(vec![id(2)]));
+        indexes.drop_scope(scope);
+        assert_eq!((indexes.state(scope), indexes.bytes()), (State::Absent, 0));
+    }
+
+    #[test]
+    fn a_build_that_cannot_be_exact_does_not_become_ready() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        drop(indexes.begin(scope).unwrap());
+        assert_eq!(indexes.state(scope), State::Absent);
+
+        let build = indexes.begin(scope).unwrap();
+        indexes.drop_scope(scope);
+        // Another build of the same scope is not touched by the first one's end.
+        let other = indexes.begin(scope).unwrap();
+        assert_eq!(build.finish(1), Err(BuildError::Restart));
+        assert_eq!(indexes.state(scope), State::Building { done: 0 });
+
+        let text = "x".repeat(limits::INDEX_QUEUE_BYTES_MAX / 2);
+        indexes.apply(scope, 1, &[Change::Put(doc(1, &text)), Change::Put(doc(2, &text)), Change::Put(doc(3, "x"))]);
+        assert_eq!(other.finish(0), Err(BuildError::Restart));
+
+        let other = indexes.begin(scope).unwrap();
+        for n in 0..=limits::INDEX_QUEUE_CHANGES_MAX {
+            indexes.apply(scope, 1, &[Change::Remove(id(n as u64))]);
+        }
+        assert_eq!(other.finish(0), Err(BuildError::Restart));
+        assert_eq!(indexes.state(scope), State::Absent);
+    }
+
+    fn build(indexes: &Indexes, scope: ScopeKey, docs: u64) -> Result<(), BuildError> {
+        let mut build = indexes.begin(scope).unwrap();
+        for n in 0..docs {
+            build.push(&doc(n, &format!("memory {n} of many")))?;
+        }
+        build.finish(0)
+    }
+
+    #[test]
+    fn the_least_used_scope_gives_way_and_one_that_cannot_fit_says_so() {
+        let one = {
+            let (indexes, scope) = (Indexes::new(usize::MAX), scope());
+            build(&indexes, scope, 100).unwrap();
+            indexes.bytes()
+        };
+        let indexes = Indexes::new(one * 5 / 2);
+        let [a, b, c] = [scope(), scope(), scope()];
+        build(&indexes, a, 100).unwrap();
+        build(&indexes, b, 100).unwrap();
+        assert!(found(&indexes, a, "memory").is_some());
+        build(&indexes, c, 100).unwrap();
+        assert_eq!([a, b, c].map(|scope| indexes.state(scope)), [State::Ready, State::Absent, State::Ready]);
+        assert!(indexes.bytes() <= one * 5 / 2);
+
+        assert_eq!(build(&indexes, b, 100_000), Err(BuildError::TooLarge));
+        assert_eq!(indexes.state(b), State::TooLarge);
+        assert!(indexes.begin(b).is_none());
+        indexes.apply(b, 1, &[Change::Put(doc(1, "x"))]);
+        assert_eq!(indexes.state(b), State::TooLarge);
+        indexes.apply(b, 2, &[Change::Remove(id(1))]);
+        assert_eq!(indexes.state(b), State::Absent);
+    }
+
+    #[test]
+    fn a_change_that_panics_leaves_no_half_answer() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        build(&indexes, scope, 3).unwrap();
+        let index = match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            _ => unreachable!(),
+        };
+        let _ = std::thread::spawn(move || {
+            let _held = index.write();
+            panic!("on purpose");
+        })
+        .join();
+        assert_eq!(found(&indexes, scope, "memory"), None);
+        assert_eq!(indexes.state(scope), State::Absent);
+    }
+
+    /// A store with one writer, and builders and evictions beside it: whenever the scope is ready after the last commit, it is the store.
+    #[test]
+    fn builds_under_a_busy_writer_end_with_what_was_committed() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        let store = Mutex::new((0u64, BTreeMap::<u64, String>::new()));
+        let done = AtomicBool::new(false);
+        let rebuild = || {
+            let Some(mut build) = indexes.begin(scope) else { return };
+            let (seq, snapshot) = store.lock().unwrap().clone();
+            if snapshot.iter().all(|(n, text)| build.push(&doc(*n, text)).is_ok()) {
+                let _ = build.finish(seq);
+            }
+        };
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for step in 1..3000u64 {
+                    let (n, text) = (step * 7919 % 97, format!("text{step} end"));
+                    let mut now = store.lock().unwrap();
+                    now.0 = step;
+                    let change = if step % 3 == 0 {
+                        now.1.remove(&n);
+                        Change::Remove(id(n))
+                    } else {
+                        now.1.insert(n, text.clone());
+                        Change::Put(doc(n, &text))
+                    };
+                    drop(now);
+                    indexes.apply(scope, step, &[change]);
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            threads.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    rebuild();
+                    std::thread::yield_now();
+                    indexes.drop_scope(scope);
+                    rebuild();
+                    while indexes.state(scope) == State::Ready && indexes.ticks.load(Ordering::Relaxed) % 3 != 0 && !done.load(Ordering::SeqCst) {
+                        found(&indexes, scope, "end");
+                    }
+                }
+                rebuild();
+            });
+        });
+        let (_, expected) = store.into_inner().unwrap();
+        for (n, text) in &expected {
+            assert_eq!(found(&indexes, scope, text).unwrap(), [id(*n)]);
+        }
+        assert_eq!(indexes.with_ready(scope, ScopeIndex::len), Some(expected.len()));
+    }
+}

@@ -1,0 +1,262 @@
+//! A model of the index: plain lists and loops, compared with it after random changes.
+
+use std::collections::BTreeMap;
+
+use super::literal;
+use super::measure::Seeded;
+use super::rank::{Hit, Query};
+use super::scope::{Doc, ScopeIndex, Viewer, Visibility};
+use crate::base::id::{MemoryId, SubjectId};
+use crate::base::time::Timestamp;
+
+
+/// A memory as the model keeps it.
+#[derive(Clone)]
+struct Kept {
+    id: MemoryId,
+    created: u64,
+    when: Option<u64>,
+    title: String,
+    content: String,
+    tags: Vec<String>,
+    speaker: Option<String>,
+    run: Option<String>,
+    origin: String,
+    vendors: Option<Vec<String>>,
+    parent: Option<MemoryId>,
+    subject: Option<SubjectId>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        let (title, content, origin) = (String::new(), String::new(), "api".to_owned());
+        Self {
+            id: id(0),
+            created: 0,
+            when: None,
+            title,
+            content,
+            tags: Vec::new(),
+            speaker: None,
+            run: None,
+            origin,
+            vendors: None,
+            parent: None,
+            subject: None,
+        }
+    }
+}
+
+impl Kept {
+    fn doc(&self) -> Doc<'_> {
+        Doc {
+            id: self.id,
+            created_at: Timestamp::from_ms(self.created),
+            title: &self.title,
+            content: &self.content,
+            tags: &self.tags,
+            speaker: self.speaker.as_deref(),
+            run: self.run.as_deref(),
+            origin: &self.origin,
+            vendors: self.vendors.as_deref().map_or(Visibility::All, Visibility::Only),
+            memory_type: 0,
+            parent: self.parent,
+            subject: self.subject,
+            occurred_at: self.when.map(Timestamp::from_ms),
+            live: true,
+        }
+    }
+
+    fn seen_by(&self, viewer: Viewer<'_>) -> bool {
+        match (viewer, &self.vendors) {
+            (Viewer::All, _) | (_, None) => true,
+            (Viewer::Vendor(name), Some(only)) => only.iter().any(|vendor| vendor == name),
+        }
+    }
+}
+
+const WORDS: [&str; 12] = ["dose", "Metformin", "5mg", "Ångström", "the", "B-12", "50%", "a_b", "fall", "Anna", "x", "日本"];
+const VENDORS: [&str; 3] = ["claude", "cursor", "Claude"];
+
+fn pick(seeded: &mut Seeded, most: usize) -> String {
+    (0..seeded.below(most + 1)).map(|_| WORDS[seeded.below(WORDS.len())]).collect::<Vec<_>>().join(" ")
+}
+
+fn id(n: usize) -> MemoryId {
+    let mut bytes = [0; 16];
+    bytes[8..].copy_from_slice(&(n as u64).to_be_bytes());
+    MemoryId::from_bytes(bytes)
+}
+
+fn draw(seeded: &mut Seeded, n: usize, subjects: &[SubjectId]) -> Kept {
+    Kept {
+        id: id(n),
+        created: 1000 + seeded.below(50) as u64,
+        when: (seeded.below(3) == 0).then(|| seeded.below(2000) as u64),
+        title: pick(seeded, 3),
+        content: pick(seeded, 12),
+        tags: (0..seeded.below(3)).map(|_| ["red", "Red", "blue"][seeded.below(3)].to_owned()).collect(),
+        speaker: (seeded.below(3) == 0).then(|| "Anna".to_owned()),
+        run: (seeded.below(3) == 0).then(|| format!("run {}", seeded.below(4))),
+        origin: ["api", "mcp"][seeded.below(2)].to_owned(),
+        vendors: (seeded.below(2) == 0).then(|| (0..seeded.below(3)).map(|_| VENDORS[seeded.below(3)].to_owned()).collect()),
+        parent: (seeded.below(3) == 0).then(|| id(seeded.below(60))),
+        subject: (seeded.below(2) == 0).then(|| subjects[seeded.below(2)]),
+    }
+}
+
+fn newest<'a>(kept: impl Iterator<Item = &'a Kept>) -> Vec<MemoryId> {
+    let mut order: Vec<_> = kept.map(|kept| (kept.created, kept.id)).collect();
+    order.sort_unstable();
+    order.into_iter().rev().map(|(_, id)| id).collect()
+}
+
+fn fresh<'a>(kept: impl Iterator<Item = &'a Kept>) -> ScopeIndex {
+    let mut index = ScopeIndex::new();
+    kept.for_each(|kept| index.insert(&kept.doc()));
+    index
+}
+
+const VIEWERS: [Viewer<'static>; 4] = [Viewer::All, Viewer::Vendor("claude"), Viewer::Vendor("Claude"), Viewer::Vendor("unknown")];
+
+fn search(index: &ScopeIndex, text: &str, viewer: Viewer<'_>, narrow: impl Fn(&mut Query<'_>)) -> Vec<Hit> {
+    let mut query = Query { text, limit: 1000, tags_any: &[], subject: None, since: None, until: None, viewer, explain: true };
+    narrow(&mut query);
+    index.search(&query)
+}
+
+/// Every answer of `index` is what `kept` says.
+fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[SubjectId]) {
+    assert_eq!(index.len(), kept.len());
+    for viewer in VIEWERS {
+        let seen = || kept.values().filter(|kept| kept.seen_by(viewer));
+        for origin in [None, Some("api"), Some("none")] {
+            let expected = newest(seen().filter(|kept| origin.is_none_or(|origin| kept.origin == origin)));
+            assert_eq!(index.page(viewer, origin, 0, usize::MAX), (expected.clone(), expected.len()));
+            let part = expected.iter().skip(3).take(5).copied().collect();
+            assert_eq!(index.page(viewer, origin, 3, 5), (part, expected.len()));
+        }
+        for tags in [&["red"][..], &["red", "Red"], &["blue", "blue"], &["green"], &[]] {
+            let expected = newest(seen().filter(|kept| kept.tags.iter().any(|tag| tags.contains(&tag.as_str()))));
+            assert_eq!(index.by_tags(tags, viewer, 0, usize::MAX), (expected.clone(), expected.len()));
+        }
+        for term in ["dose", "DOSE fall", "x", "B", "5M", "%", "a_b", "_", "ngstr", "Å", "å", "日", "\u{65e5}\u{672c} the", "e d", "absent", "", " "] {
+            let expected = newest(seen().filter(|kept| literal::contains(&kept.title, term) || literal::contains(&kept.content, term)));
+            let expected = if term.trim().is_empty() { Vec::new() } else { expected };
+            let mut found = index.literal(term, viewer);
+            let mut ranked: Vec<_> = index.literal_ranked(term, viewer).into_iter().map(|(id, _)| id).collect();
+            ranked.sort_unstable();
+            let mut same = found.clone();
+            same.sort_unstable();
+            assert_eq!(ranked, same);
+            found.retain(|id| expected.contains(id) || !kept.values().any(|kept| kept.id == *id && kept.seen_by(viewer)));
+            assert_eq!(found, expected, "{term}");
+        }
+        // An index of what the viewer sees and nothing else, built in another order, scores alike.
+        let mut others: Vec<_> = seen().collect();
+        others.reverse();
+        let alone = fresh(others.into_iter());
+        for text in ["dose", "metformin 5 mg for Anna", "the", "fall x B12 dose angstrom", "absent", ""] {
+            let hits = search(index, text, viewer, |_| {});
+            assert_eq!(hits, search(&alone, text, Viewer::All, |_| {}));
+            assert_eq!(hits[..hits.len().min(4)], search(index, text, viewer, |query| query.limit = 4));
+            for hit in &hits {
+                let explain = hit.explain.as_ref().unwrap();
+                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.neighbours + explain.conversation + explain.speaker;
+                assert!((sum - hit.score).abs() < 1e-4 * hit.score, "{explain:?} {}", hit.score);
+            }
+            // Filters choose and do not change scores.
+            let of = |hits: &[Hit], wanted: &dyn Fn(&Kept) -> bool| -> Vec<Hit> {
+                hits.iter().filter(|hit| kept.values().any(|kept| kept.id == hit.id && wanted(kept))).cloned().collect()
+            };
+            let when = |kept: &Kept| kept.when.unwrap_or(kept.created);
+            let narrowed = search(index, text, viewer, |query| query.subject = Some(subjects[0]));
+            assert_eq!(narrowed, of(&hits, &|kept| kept.subject == Some(subjects[0])));
+            let narrowed = search(index, text, viewer, |query| query.tags_any = &["red", "blue"]);
+            assert_eq!(narrowed, of(&hits, &|kept| kept.tags.iter().any(|tag| tag == "red" || tag == "blue")));
+            let narrowed = search(index, text, viewer, |query| query.since = Some(Timestamp::from_ms(1020)));
+            assert_eq!(narrowed, of(&hits, &|kept| when(kept) >= 1020));
+            let narrowed = search(index, text, viewer, |query| query.until = Some(Timestamp::from_ms(1020)));
+            assert_eq!(narrowed, of(&hits, &|kept| when(kept) <= 1020));
+        }
+    }
+}
+
+#[test]
+fn after_any_changes_answers_are_those_of_the_live_memories() {
+    let subjects = [SubjectId::draw(), SubjectId::draw()];
+    for seed in 0..6 {
+        let mut seeded = Seeded(seed);
+        let (mut index, mut kept) = (ScopeIndex::new(), BTreeMap::new());
+        for step in 0..400 {
+            let n = seeded.below(60);
+            match seeded.below(10) {
+                0..=5 => {
+                    let memory = draw(&mut seeded, n, &subjects);
+                    index.insert(&memory.doc());
+                    kept.insert(n, memory);
+                }
+                6..=8 => assert_eq!(index.remove(id(n)), kept.remove(&n).is_some()),
+                _ => {
+                    let trashed = draw(&mut seeded, n, &subjects);
+                    index.insert(&Doc { live: false, ..trashed.doc() });
+                    kept.remove(&n);
+                }
+            }
+            if step % 97 == 0 {
+                index.compact();
+            }
+            if step % 50 == 0 {
+                compare(&index, &kept, &subjects);
+            }
+        }
+        compare(&index, &kept, &subjects);
+        (0..60).for_each(|n| assert_eq!(index.remove(id(n)), kept.contains_key(&n)));
+        index.compact();
+        compare(&index, &BTreeMap::new(), &subjects);
+        assert!(index.words.is_empty() && index.trigrams.is_empty());
+    }
+}
+
+#[test]
+fn replaced_memories_do_not_pile_up() {
+    let mut seeded = Seeded(9);
+    let mut index = ScopeIndex::new();
+    let mut bytes = 0;
+    for step in 0..20_000 {
+        let memory = draw(&mut seeded, step % 100, &[SubjectId::draw(), SubjectId::draw()]);
+        index.insert(&memory.doc());
+        bytes = bytes.max(index.bytes());
+    }
+    assert_eq!(index.len(), 100);
+    assert!(bytes < 1 << 20, "{bytes}");
+}
+
+#[test]
+fn an_answer_is_found_by_the_words_of_its_question_and_its_speaker() {
+    let mut index = ScopeIndex::new();
+    let say = |index: &mut ScopeIndex, n: usize, run: &str, speaker: &str, content: &str| {
+        let doc = Kept { id: id(n), created: n as u64, run: Some(run.into()), speaker: Some(speaker.into()), content: content.into(), ..Kept::default() };
+        index.insert(&doc.doc());
+    };
+    say(&mut index, 1, "a", "Nurse", "Does penicillin give you a rash?");
+    say(&mut index, 2, "a", "Anna", "Yes, since childhood.");
+    say(&mut index, 3, "a", "Nurse", "Noted.");
+    say(&mut index, 4, "b", "Anna", "The weather is fine.");
+    let ids = |text| search(&index, text, Viewer::All, |_| {}).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    assert_eq!(ids("penicillin rash"), [id(1), id(2)]);
+    assert_eq!(ids("what did Anna say of a penicillin rash")[..2], [id(2), id(1)]);
+    assert!(search(&index, "penicillin", Viewer::Vendor("x"), |_| {}).len() == 2);
+}
+
+#[test]
+fn a_score_does_not_tell_what_is_hidden() {
+    // Two owners, alike but for what is hidden from the agent: it must not see a difference in any score.
+    let shown: Vec<Kept> = (0..5)
+        .map(|n| Kept { id: id(n), created: 1, title: "note".into(), content: "hiv test ordered".into(), run: Some("r".into()), ..Kept::default() })
+        .collect();
+    let hidden = Kept { id: id(9), created: 1, content: "hiv positive ".repeat(20), run: Some("r".into()), vendors: Some(vec![]), ..Kept::default() };
+    let (without, with) = (fresh(shown.iter()), fresh(shown.iter().chain([&hidden])));
+    let viewer = Viewer::Vendor("claude");
+    assert_eq!(search(&with, "hiv positive", viewer, |_| {}), search(&without, "hiv positive", viewer, |_| {}));
+}

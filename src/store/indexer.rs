@@ -1,0 +1,72 @@
+//! The indexer: builds a scope's search index in the background when it is first asked for, as a system principal through the gate.
+//!
+//! Invariant: an index becomes ready only when it holds exactly the live memories of its scope (see `index/indexes.rs`).
+
+use std::time::Duration;
+
+use crate::authn::Principal;
+use crate::base::{limits, log};
+use crate::policy::action::{IndexMemories, Scope};
+use crate::store::gate::{Call, Fault, Refused};
+use crate::store::index::indexes::State;
+use crate::store::tables::memories::{self, IndexText};
+use crate::store::tx::StoreError;
+use crate::store::vault::{IndexRequests, Vault};
+use crate::store::writer::Unavailable;
+
+/// A read for the index refuses only when the store does.
+struct Failed;
+
+impl From<StoreError> for Failed {
+    fn from(_: StoreError) -> Self {
+        Self
+    }
+}
+
+impl Fault for Failed {
+    fn audit(&self) -> (crate::audit::Reason, u16) {
+        (crate::audit::Reason::WorkFailed, 500)
+    }
+}
+
+/// Builds what is asked for until the vault stops.
+pub fn run(vault: &Vault, requests: &IndexRequests) {
+    while !vault.is_stopping() {
+        let Ok(scope) = requests.recv_timeout(Duration::from_millis(500)) else { continue };
+        if vault.indexes().state((scope.tenant, scope.owner)) == State::Absent && build(vault, scope).is_err() {
+            log::line(log::Level::Warn, "a search index was not built; it is tried again when it is asked for", &[("owner", &scope.owner)]);
+        }
+    }
+}
+
+fn build(vault: &Vault, scope: Scope) -> Result<(), Unavailable> {
+    let Some(mut build) = vault.indexes().begin((scope.tenant, scope.owner)) else { return Ok(()) };
+    // From here on every commit in the scope is queued; what is read below is at least as new as this commit.
+    let seq = vault.published()?.seq;
+    let system = Principal::system(scope.tenant, scope.owner, "indexer");
+    let mut after = None;
+    loop {
+        if vault.is_stopping() {
+            return Ok(());
+        }
+        let chunk = vault.read::<IndexMemories, _, Failed>(&system, scope, &Call::internal(), |access| {
+            let (memories, last) = memories::chunk(access, after, limits::INDEX_CHUNK)?;
+            access.count(u64::try_from(memories.len()).expect("a chunk is small"));
+            Ok((memories.iter().map(IndexText::of).collect::<Vec<_>>(), last))
+        });
+        let (texts, last) = match chunk {
+            Ok(recorded) => recorded.into_parts().0,
+            Err(Refused::Unavailable(why)) => return Err(why),
+            Err(_) => return Err(Unavailable::Latched),
+        };
+        for text in &texts {
+            if build.push(&text.doc()).is_err() {
+                return Err(Unavailable::Busy);
+            }
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => return build.finish(seq).map_err(|_| Unavailable::Busy),
+        }
+    }
+}

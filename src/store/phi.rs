@@ -1,0 +1,53 @@
+//! `Phi`: text about a patient, readable only to a witness.
+//!
+//! Invariants
+//! - Text is read by [`Phi::expose`], which asks for a witness: an `Access` (work under a grant) or a `Receipt` (the entry is durable).
+//! - `Phi` has no `Clone`, `Display` or `Serialize`; `Debug` prints the type alone; the text is wiped when dropped.
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+pub(in crate::store) mod sealed {
+    pub trait Sealed {}
+}
+
+/// Who may read protected text. Sealed: `Access` and `Receipt` alone.
+pub trait Witness: sealed::Sealed {}
+
+/// Protected text; see the module text.
+pub struct Phi(String);
+
+impl Phi {
+    /// Takes text from outside into protection.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Reads the text before a witness.
+    pub fn expose<'s>(&'s self, _: &impl Witness) -> &'s str {
+        &self.0
+    }
+
+    /// Length in bytes: not the text, so no witness is needed.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// For code of this layer, which seals and opens.
+    pub(in crate::store) fn inner(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Phi {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Phi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Phi")
+    }
+}

@@ -1,0 +1,135 @@
+//! Credentials: a person's keys. Only a keyed hash of a key is stored; label and display prefix are sealed under the person's DEK.
+
+use serde::{Deserialize, Serialize};
+
+use crate::authn::StoredCredential;
+use crate::base::codec::CodecError;
+use crate::base::id::{CredentialId, TenantId, UserId};
+use crate::base::time::Timestamp;
+use crate::store::phi::Phi;
+use crate::store::tables::holders::{self, Holder};
+use crate::store::tables::{Bytes, CREDENTIAL_LOOKUP, CREDENTIALS, key};
+use crate::store::tx::{StoreError, Tx, row, value};
+
+#[derive(Serialize, Deserialize)]
+struct CredentialRow {
+    user: UserId,
+    verifier: [u8; 32],
+    prefix: Bytes,
+    label: Bytes,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+/// A key as its person may see it.
+#[derive(Debug)]
+pub struct Credential {
+    /// Its id.
+    pub id: CredentialId,
+    /// Whose.
+    pub user: UserId,
+    /// The first 16 characters of the key.
+    pub prefix: Phi,
+    /// What its person calls it.
+    pub label: Phi,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+fn row_key(tenant: TenantId, id: CredentialId) -> Vec<u8> {
+    key(&[tenant.bytes(), id.bytes()])
+}
+
+/// Workspace and id of the credential whose verifier is `verifier`.
+pub fn find(tx: &Tx<'_>, verifier: &[u8; 32]) -> Result<Option<(TenantId, CredentialId)>, StoreError> {
+    tx.get(CREDENTIAL_LOOKUP, verifier)?.map(|bytes| row("credential_lookup", &bytes)).transpose()
+}
+
+/// What decides about a credential.
+pub fn stored(tx: &Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<Option<StoredCredential>, StoreError> {
+    let Some(found) = get_row(tx, tenant, id)? else { return Ok(None) };
+    Ok(Some(StoredCredential { id, tenant, user: found.user, revoked_at: found.revoked_at }))
+}
+
+fn get_row(tx: &Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<Option<CredentialRow>, StoreError> {
+    tx.get(CREDENTIALS, &row_key(tenant, id))?.map(|bytes| row("credentials", &bytes)).transpose()
+}
+
+/// Stages a new key of `user`.
+pub fn insert(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    user: UserId,
+    verifier: [u8; 32],
+    prefix: &str,
+    label: &str,
+) -> Result<CredentialId, StoreError> {
+    let id = CredentialId::draw();
+    let seal = |tx: &Tx<'_>, field: &str, text: &str| holders::seal(tx, tenant, Holder::User(user), field, id.bytes(), text.as_bytes());
+    let found = CredentialRow {
+        user,
+        verifier,
+        prefix: seal(tx, "key_prefix", prefix)?,
+        label: seal(tx, "key_label", label)?,
+        created_at: tx.now,
+        last_used_at: None,
+        revoked_at: None,
+    };
+    tx.put(CREDENTIALS, row_key(tenant, id), value(&found));
+    tx.put(CREDENTIAL_LOOKUP, verifier.to_vec(), value(&(tenant, id)));
+    Ok(id)
+}
+
+/// Stages the revocation of a key. `false` if there is none or it is revoked already.
+pub fn revoke(tx: &mut Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<bool, StoreError> {
+    let Some(mut found) = get_row(tx, tenant, id)? else { return Ok(false) };
+    if found.revoked_at.is_some() {
+        return Ok(false);
+    }
+    found.revoked_at = Some(tx.now);
+    tx.put(CREDENTIALS, row_key(tenant, id), value(&found));
+    tx.staged.credentials_changed = true;
+    Ok(true)
+}
+
+/// Stages the time of use.
+pub fn touch(tx: &mut Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<(), StoreError> {
+    if let Some(mut found) = get_row(tx, tenant, id)? {
+        found.last_used_at = Some(tx.now);
+        tx.put(CREDENTIALS, row_key(tenant, id), value(&found));
+    }
+    Ok(())
+}
+
+/// All keys of `user`, newest first, revoked ones included.
+pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Credential>, StoreError> {
+    let mut found = Vec::new();
+    for item in tx.prefix(CREDENTIALS, tenant.bytes())? {
+        let (row_key, bytes) = item?;
+        let credential: CredentialRow = row("credentials", &bytes)?;
+        if credential.user != user {
+            continue;
+        }
+        let id: [u8; 16] = row_key[16..].try_into().map_err(|_| StoreError::Row("credentials", CodecError::Malformed))?;
+        let open = |field: &str, sealed: &Bytes| -> Result<Phi, StoreError> {
+            let plain = holders::open(tx, tenant, Holder::User(user), field, &id, sealed)?;
+            String::from_utf8(plain).map(Phi::new).map_err(|_| StoreError::Row("credentials", CodecError::Malformed))
+        };
+        found.push(Credential {
+            id: CredentialId::from_bytes(id),
+            user,
+            prefix: open("key_prefix", &credential.prefix)?,
+            label: open("key_label", &credential.label)?,
+            created_at: credential.created_at,
+            last_used_at: credential.last_used_at,
+            revoked_at: credential.revoked_at,
+        });
+    }
+    found.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+    Ok(found)
+}

@@ -1,0 +1,152 @@
+//! The audit log's rows: lines, full tiles, checkpoints; and its growing end.
+//!
+//! AUDIT: index u64 BE → line. AUDIT_TILES: level u8 | tile u64 BE → 256 hashes. CHECKPOINTS: size u64 BE → note, hourly and at export.
+//! META `checkpoint` → the note over the log as of the last commit.
+//!
+//! Invariants
+//! - Line, tiles and checkpoint of a batch are in the batch's own commit.
+//! - A tail is reloaded from what is stored and must have the root that the last checkpoint signed.
+
+use crate::audit::checkpoint::{Checkpoint, vkey};
+use crate::audit::note::NoteError;
+use crate::audit::{Appender, Entry, FullTile, Hash, Tiles, Tree, TreeError, leaf_hash};
+use crate::base::id::{BootId, LogId};
+use crate::base::time::{Clock, Timestamp};
+use crate::crypto::sign::SigningKey;
+use crate::engine::{Batch, EngineError, Read};
+use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, META, key};
+use crate::store::tx::StoreError;
+
+const CHECKPOINT: &[u8] = b"checkpoint";
+/// Checkpoints at least this far apart are kept for good.
+const KEPT_EVERY_MS: u64 = 3_600_000;
+
+/// Why the log's end could not be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log's tail is not what its checkpoint signed.
+    #[error("the audit log does not agree with its checkpoint")]
+    Damaged,
+    /// The checkpoint is not ours.
+    #[error("the audit log's checkpoint: {0}")]
+    Note(#[from] NoteError),
+}
+
+impl From<EngineError> for LogError {
+    fn from(error: EngineError) -> Self {
+        LogError::Store(error.into())
+    }
+}
+
+impl From<TreeError<EngineError>> for LogError {
+    fn from(error: TreeError<EngineError>) -> Self {
+        match error {
+            TreeError::Store(error) => error.into(),
+            TreeError::Damaged { .. } | TreeError::Outside => LogError::Damaged,
+        }
+    }
+}
+
+/// Stored full tiles.
+pub struct StoredTiles<'r>(pub &'r dyn Read);
+
+impl Tiles for StoredTiles<'_> {
+    type Error = EngineError;
+
+    fn tile(&self, level: u8, index: u64) -> Result<Vec<u8>, EngineError> {
+        Ok(self.0.get(AUDIT_TILES, &key(&[&[level], &index.to_be_bytes()]))?.unwrap_or_default())
+    }
+}
+
+/// The line at `index`.
+pub fn line(reader: &dyn Read, index: u64) -> Result<Option<String>, StoreError> {
+    let Some(bytes) = reader.get(AUDIT, &index.to_be_bytes())? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| StoreError::Row("audit", crate::base::codec::CodecError::Malformed))
+}
+
+/// The tree of the first `size` lines, for proofs.
+pub fn tree<'t>(tiles: &'t StoredTiles<'t>, size: u64) -> Result<Tree<'t, StoredTiles<'t>>, LogError> {
+    let mut tail: Vec<Hash> = Vec::new();
+    for index in size & !0xff..size {
+        tail.push(leaf_hash(line(tiles.0, index)?.ok_or(LogError::Damaged)?.as_bytes()));
+    }
+    Tree::new(tiles, size, tail).ok_or(LogError::Damaged)
+}
+
+/// The note over the log as of the last commit.
+pub fn checkpoint_note(reader: &dyn Read) -> Result<Option<String>, StoreError> {
+    let Some(bytes) = reader.get(META, CHECKPOINT)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| StoreError::Row("meta", crate::base::codec::CodecError::Malformed))
+}
+
+/// The end of the log: what a batch appends to. Cloned for each batch and put back when the batch committed.
+#[derive(Clone)]
+pub struct Tail {
+    log: LogId,
+    boot: BootId,
+    appender: Appender,
+    full: Vec<FullTile>,
+    kept_at: Timestamp,
+}
+
+impl Tail {
+    /// The end of a log without entries.
+    pub fn new(log: LogId, boot: BootId) -> Self {
+        Self { log, boot, appender: Appender::new(), full: Vec::new(), kept_at: Timestamp::default() }
+    }
+
+    /// The end of the stored log. Reads at most 255 lines and 255 tiles a level.
+    ///
+    /// Errors: `Damaged` if the stored log has not the root that its checkpoint signed.
+    pub fn load(reader: &dyn Read, log: LogId, boot: BootId, public: [u8; 32]) -> Result<(Self, String), LogError> {
+        let note = checkpoint_note(reader)?.ok_or(LogError::Damaged)?;
+        let checkpoint = Checkpoint::parse(&note, &vkey(log, public))?;
+        let tiles = StoredTiles(reader);
+        let appender = Appender::load(&tree(&tiles, checkpoint.size)?)?;
+        let longer = reader.get(AUDIT, &checkpoint.size.to_be_bytes())?.is_some();
+        if appender.root() != checkpoint.root || longer {
+            return Err(LogError::Damaged);
+        }
+        Ok((Self { log, boot, appender, full: Vec::new(), kept_at: Timestamp::default() }, note))
+    }
+
+    /// The log.
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// Number of entries.
+    pub fn size(&self) -> u64 {
+        self.appender.size()
+    }
+
+    /// Puts an entry into the batch, in as many lines as it needs. Gives the index of its first line.
+    pub fn append(&mut self, batch: &mut Batch<'_>, entry: Entry, clock: &Clock, now: Timestamp) -> Result<u64, EngineError> {
+        let first = self.size();
+        for mut part in entry.parts() {
+            (part.i, part.t, part.boot, part.mono_ms) = (self.size(), now, self.boot, clock.mono_ms());
+            let line = part.line();
+            batch.put(AUDIT, &part.i.to_be_bytes(), line.as_bytes())?;
+            self.appender.append(leaf_hash(line.as_bytes()), &mut self.full);
+        }
+        Ok(first)
+    }
+
+    /// Puts filled tiles and the new checkpoint into the batch. Gives the checkpoint and its note.
+    pub fn seal(&mut self, batch: &mut Batch<'_>, signing: &SigningKey, now: Timestamp) -> Result<(Checkpoint, String), EngineError> {
+        for tile in self.full.drain(..) {
+            batch.put(AUDIT_TILES, &key(&[&[tile.level], &tile.index.to_be_bytes()]), &tile.bytes)?;
+        }
+        let checkpoint = Checkpoint { log: self.log, size: self.size(), root: self.appender.root() };
+        let note = checkpoint.note(signing);
+        batch.put(META, CHECKPOINT, note.as_bytes())?;
+        if now.ms().saturating_sub(self.kept_at.ms()) >= KEPT_EVERY_MS {
+            batch.put(CHECKPOINTS, &checkpoint.size.to_be_bytes(), note.as_bytes())?;
+            self.kept_at = now;
+        }
+        Ok((checkpoint, note))
+    }
+}

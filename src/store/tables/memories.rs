@@ -1,0 +1,909 @@
+//! Memories: record v1 (DESIGN 10), its order, counts and versions.
+//!
+//! Sealed: title, content, tags, metadata, speaker, run id. Under the block key: ids, times, enums, vendors, look-alike digest.
+//! Field envelope v1: `format u8 | owner DEK no u32 LE | subject DEK no u32 LE (0 = none) | nonce 24 | ciphertext | tag 16`;
+//! AAD: `mem1 | instance | tenant | owner | subject or none | record | field | record version | owner DEK no | subject DEK no`.
+//!
+//! Invariants
+//! - A live memory has one row in ORDER under its creation time, a trashed one under its deletion time; COUNTS agree with ORDER.
+//! - A version is the row as it was, envelopes untouched: they are bound to the record version that wrote them.
+//! - What an agent's vendor may not see is not returned by any function here.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
+use zeroize::Zeroizing;
+
+use crate::base::codec::CodecError;
+use crate::base::id::{MemoryId, SubjectId, TenantId};
+use crate::base::limits;
+use crate::base::time::Timestamp;
+use crate::crypto::aead::{self, Aad};
+use crate::crypto::hash::hmac_sha256;
+use crate::policy::action::{Action, Reads, Scope, Writes};
+use crate::policy::{Facts, MemoryFacts};
+use crate::store::gate::Access;
+use crate::store::index::indexes::Change;
+use crate::store::index::scope::{Doc, Visibility};
+use crate::store::phi::Phi;
+use crate::store::tables::{Bytes, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
+use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
+
+/// The contract's `memory_type`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum MemoryType {
+    /// What is known.
+    #[default]
+    Semantic,
+    /// What happened.
+    Episodic,
+    /// How something is done.
+    Procedural,
+}
+
+impl MemoryType {
+    /// All values, in the order of their wire names.
+    pub const ALL: [MemoryType; 3] = [MemoryType::Semantic, MemoryType::Episodic, MemoryType::Procedural];
+
+    /// The wire name.
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryType::Semantic => "semantic",
+            MemoryType::Episodic => "episodic",
+            MemoryType::Procedural => "procedural",
+        }
+    }
+
+    /// Reads the wire name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text)
+    }
+}
+
+/// Live or in the trash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Not in the trash.
+    Live = 0,
+    /// In the trash.
+    Trash = 1,
+}
+
+/// A memory's row: what stands under the block key, and the envelopes.
+#[derive(Clone, Serialize, Deserialize)]
+struct MemoryRow {
+    owner: crate::base::id::UserId,
+    subject: Option<SubjectId>,
+    parent: Option<MemoryId>,
+    /// Keyed look-ups of entities (run and up to four more).
+    entities: Vec<[u8; 16]>,
+    occurred_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    deleted_at: Option<Timestamp>,
+    kind: MemoryType,
+    origin: String,
+    allowed_vendors: Vec<String>,
+    version: u32,
+    supersedes: Option<MemoryId>,
+    author: Option<String>,
+    shares: Vec<[u8; 16]>,
+    // Reserved from the start (DESIGN 10).
+    confidence: Option<u16>,
+    review: u8,
+    valid_from: Option<Timestamp>,
+    valid_to: Option<Timestamp>,
+    digest: [u8; 16],
+    title: Bytes,
+    content: Bytes,
+    tags: Bytes,
+    metadata: Option<Bytes>,
+    speaker: Option<Bytes>,
+    run_id: Option<Bytes>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VersionRow {
+    changed_at: Timestamp,
+    memory: MemoryRow,
+}
+
+/// How much of a memory to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Title and tags.
+    Summary,
+    /// Everything.
+    Full,
+}
+
+/// The protected text of a memory.
+#[derive(Debug)]
+pub struct Text {
+    /// Title.
+    pub title: Phi,
+    /// Content; empty in a summary.
+    pub content: Phi,
+    /// Tags in order.
+    pub tags: Vec<Phi>,
+    /// A JSON object as text.
+    pub metadata: Option<Phi>,
+    /// Who said it.
+    pub speaker: Option<Phi>,
+    /// Which run it belongs to.
+    pub run_id: Option<Phi>,
+    /// The external name of whom it is about.
+    pub subject: Option<Phi>,
+}
+
+/// A memory, opened.
+#[derive(Debug)]
+pub struct Memory {
+    /// Its id.
+    pub id: MemoryId,
+    /// Its text.
+    pub text: Text,
+    /// Who wrote it.
+    pub origin: String,
+    /// Which vendors may see it.
+    pub allowed_vendors: Vec<String>,
+    /// Its type.
+    pub kind: MemoryType,
+    /// The memory it replies to.
+    pub parent: Option<MemoryId>,
+    /// Whom it is about.
+    pub subject: Option<SubjectId>,
+    /// When it happened, if said.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was written.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// When it was moved to the trash.
+    pub deleted_at: Option<Timestamp>,
+    /// 1 for a memory never updated.
+    pub version: u32,
+}
+
+/// A memory as it was before a change.
+#[derive(Debug)]
+pub struct Version {
+    /// The memory as it was; its `version` is the number of this version.
+    pub memory: Memory,
+    /// When it was changed.
+    pub changed_at: Timestamp,
+}
+
+/// What a client gives for a new memory.
+pub struct NewMemory {
+    /// Title, content, tags and the rest.
+    pub text: Text,
+    /// Who writes.
+    pub origin: String,
+    /// Who may see.
+    pub allowed_vendors: Vec<String>,
+    /// Its type.
+    pub kind: MemoryType,
+    /// When it happened.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was written, if not now (import).
+    pub created_at: Option<Timestamp>,
+}
+
+/// What an update replaces.
+pub struct Replacement {
+    /// New title.
+    pub title: Phi,
+    /// New content.
+    pub content: Phi,
+    /// New tags.
+    pub tags: Vec<Phi>,
+    /// New vendors.
+    pub allowed_vendors: Vec<String>,
+    /// New metadata; `None` keeps the old.
+    pub metadata: Option<Phi>,
+}
+
+fn memory_key(tenant: TenantId, id: MemoryId) -> Vec<u8> {
+    key(&[tenant.bytes(), id.bytes()])
+}
+
+fn order_prefix(scope: Scope, state: State) -> Vec<u8> {
+    key(&[scope.tenant.bytes(), scope.owner.bytes(), &[state as u8]])
+}
+
+fn order_key(scope: Scope, state: State, at: Timestamp, id: MemoryId) -> Vec<u8> {
+    key(&[&order_prefix(scope, state), &at.ms().to_be_bytes(), id.bytes()])
+}
+
+fn order_parts(bytes: &[u8]) -> Option<(Timestamp, MemoryId)> {
+    let rest = bytes.get(33..)?;
+    let (ms, id) = rest.split_first_chunk::<8>()?;
+    Some((Timestamp::from_ms(u64::from_be_bytes(*ms)), MemoryId::from_bytes(id.try_into().ok()?)))
+}
+
+fn damaged(table: &'static str) -> StoreError {
+    StoreError::Row(table, CodecError::Malformed)
+}
+
+impl MemoryRow {
+    fn read(tx: &Tx<'_>, tenant: TenantId, id: MemoryId) -> Result<Option<Self>, StoreError> {
+        tx.get(MEMORIES, &memory_key(tenant, id))?.map(|bytes| row("memories", &bytes)).transpose()
+    }
+
+    fn visible_to(&self, vendor: Option<&str>) -> bool {
+        vendor.is_none_or(|vendor| self.allowed_vendors.iter().any(|v| v == "*" || v == vendor))
+    }
+
+    fn state(&self) -> (State, Timestamp) {
+        match self.deleted_at {
+            None => (State::Live, self.created_at),
+            Some(at) => (State::Trash, at),
+        }
+    }
+
+    fn scope(&self, tenant: TenantId) -> Scope {
+        Scope { tenant, owner: self.owner }
+    }
+
+    /// Stages the row, its order and its counts; `old` is what it replaces.
+    fn stage(&self, tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: Option<&MemoryRow>) {
+        if let Some(old) = old {
+            old.unstage_order(tx, tenant, id, self.state() == old.state());
+        }
+        let scope = self.scope(tenant);
+        let (state, at) = self.state();
+        tx.put(MEMORIES, memory_key(tenant, id), value(self));
+        tx.put(ORDER, order_key(scope, state, at, id), self.digest.to_vec());
+        for name in self.counted() {
+            tx.staged.counts.push((count_key(scope, &name), 1));
+        }
+    }
+
+    fn unstage_order(&self, tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, keep_row: bool) {
+        let scope = self.scope(tenant);
+        let (state, at) = self.state();
+        if !keep_row {
+            tx.delete(ORDER, order_key(scope, state, at, id));
+        }
+        for name in self.counted() {
+            tx.staged.counts.push((count_key(scope, &name), -1));
+        }
+    }
+
+    /// The counters a row counts in: its state, and while live who may see it (`*`, or each vendor), so that what a vendor sees is
+    /// the sum of two counters.
+    fn counted(&self) -> Vec<String> {
+        if self.deleted_at.is_some() {
+            return vec!["trash".to_owned()];
+        }
+        let mut names = vec!["live".to_owned()];
+        if self.allowed_vendors.iter().any(|v| v == "*") {
+            names.push("live:*".to_owned());
+        } else {
+            names.extend(self.allowed_vendors.iter().collect::<BTreeSet<_>>().into_iter().map(|v| format!("live:{v}")));
+        }
+        names
+    }
+}
+
+fn count_key(scope: Scope, name: &str) -> Vec<u8> {
+    key(&[scope.tenant.bytes(), scope.owner.bytes(), name.as_bytes()])
+}
+
+fn count(tx: &Tx<'_>, scope: Scope, name: &str) -> Result<u64, StoreError> {
+    match tx.reader.get(COUNTS, &count_key(scope, name))? {
+        None => Ok(0),
+        Some(bytes) => Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| damaged("memory_counts"))?)),
+    }
+}
+
+// --- sealing and opening ---
+
+struct Sealer<'a, 't> {
+    tx: &'a Tx<'t>,
+    scope: Scope,
+    subject: Option<SubjectId>,
+    id: MemoryId,
+    version: u32,
+}
+
+impl Sealer<'_, '_> {
+    fn aad(&self, field: &str, owner_dek: u32, subject_dek: u32) -> Aad {
+        Aad::new("mem1")
+            .field(self.tx.common.instance.bytes())
+            .field(self.scope.tenant.bytes())
+            .field(self.scope.owner.bytes())
+            .field(self.subject.as_ref().map_or(&[], |s| s.bytes()))
+            .field(self.id.bytes())
+            .field(field.as_bytes())
+            .number(self.version.into())
+            .number(owner_dek.into())
+            .number(subject_dek.into())
+    }
+
+    fn seal(&self, key: &FieldKey, field: &str, plain: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(9 + aead::OVERHEAD_BYTES + plain.len());
+        out.push(1);
+        out.extend_from_slice(&key.owner_dek.to_le_bytes());
+        out.extend_from_slice(&key.subject_dek.to_le_bytes());
+        out.extend(aead::seal(&key.key, &self.aad(field, key.owner_dek, key.subject_dek), plain));
+        Bytes(out)
+    }
+
+    fn open(&self, field: &str, envelope: &Bytes) -> Result<Vec<u8>, StoreError> {
+        let (head, sealed) = envelope.0.split_first_chunk::<9>().ok_or(aead::OpenError)?;
+        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (owner_dek, subject_dek) = (number(1), number(5));
+        if head[0] != 1 || (subject_dek == 0) != self.subject.is_none() {
+            return Err(damaged("memories"));
+        }
+        let key = holders::field_key(self.tx, self.scope, self.subject, Some((owner_dek, subject_dek)))?;
+        Ok(aead::open(&key.key, &self.aad(field, owner_dek, subject_dek), sealed)?)
+    }
+
+    fn open_text(&self, field: &str, envelope: &Bytes) -> Result<Phi, StoreError> {
+        String::from_utf8(self.open(field, envelope)?).map(Phi::new).map_err(|_| damaged("memories"))
+    }
+}
+
+fn seal_tags(tags: &[Phi]) -> Vec<u8> {
+    value(&tags.iter().map(Phi::inner).collect::<Vec<&str>>())
+}
+
+fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow, part: Part) -> Result<Memory, StoreError> {
+    let sealer = Sealer { tx, scope: found.scope(tenant), subject: found.subject, id, version: found.version };
+    let optional = |field: &str, envelope: &Option<Bytes>| match (part, envelope) {
+        (Part::Full, Some(envelope)) => sealer.open_text(field, envelope).map(Some),
+        _ => Ok(None),
+    };
+    let tags: Vec<String> = row("memories", &sealer.open("tags", &found.tags)?)?;
+    Ok(Memory {
+        id,
+        text: Text {
+            title: sealer.open_text("title", &found.title)?,
+            content: if part == Part::Full { sealer.open_text("content", &found.content)? } else { Phi::new(String::new()) },
+            tags: tags.into_iter().map(Phi::new).collect(),
+            metadata: optional("metadata", &found.metadata)?,
+            speaker: optional("speaker", &found.speaker)?,
+            run_id: optional("run_id", &found.run_id)?,
+            subject: match (part, found.subject) {
+                (Part::Full, Some(subject)) => Some(Phi::new(subjects::name(tx, tenant, subject)?)),
+                _ => None,
+            },
+        },
+        origin: found.origin.clone(),
+        allowed_vendors: found.allowed_vendors.clone(),
+        kind: found.kind,
+        parent: found.parent,
+        subject: found.subject,
+        occurred_at: found.occurred_at,
+        created_at: found.created_at,
+        updated_at: found.updated_at,
+        deleted_at: found.deleted_at,
+        version: found.version,
+    })
+}
+
+/// A committed change as the search index must learn it; the text is wiped when dropped.
+pub enum IndexChange {
+    /// The memory is now this.
+    Put(Box<IndexText>),
+    /// The memory is gone, or in the trash.
+    Remove(MemoryId),
+}
+
+/// What the search index keeps of a memory.
+pub struct IndexText {
+    id: MemoryId,
+    created_at: Timestamp,
+    title: Zeroizing<String>,
+    content: Zeroizing<String>,
+    tags: Zeroizing<Vec<String>>,
+    speaker: Option<Zeroizing<String>>,
+    run: Option<Zeroizing<String>>,
+    origin: String,
+    vendors: Option<Vec<String>>,
+    kind: MemoryType,
+    parent: Option<MemoryId>,
+    subject: Option<SubjectId>,
+    occurred_at: Option<Timestamp>,
+}
+
+impl IndexText {
+    /// Of a memory that was opened.
+    pub fn of(memory: &Memory) -> Self {
+        let owned = |text: &Phi| Zeroizing::new(text.inner().to_owned());
+        let text = &memory.text;
+        Self {
+            id: memory.id,
+            created_at: memory.created_at,
+            title: owned(&text.title),
+            content: owned(&text.content),
+            tags: Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect()),
+            speaker: text.speaker.as_ref().map(owned),
+            run: text.run_id.as_ref().map(owned),
+            origin: memory.origin.clone(),
+            vendors: (!memory.allowed_vendors.iter().any(|v| v == "*")).then(|| memory.allowed_vendors.clone()),
+            kind: memory.kind,
+            parent: memory.parent,
+            subject: memory.subject,
+            occurred_at: memory.occurred_at,
+        }
+    }
+
+    /// As the index takes it.
+    pub fn doc(&self) -> Doc<'_> {
+        Doc {
+            id: self.id,
+            created_at: self.created_at,
+            title: &self.title,
+            content: &self.content,
+            tags: &self.tags,
+            speaker: self.speaker.as_ref().map(|text| text.as_str()),
+            run: self.run.as_ref().map(|text| text.as_str()),
+            origin: &self.origin,
+            vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
+            memory_type: self.kind as u8,
+            parent: self.parent,
+            subject: self.subject,
+            occurred_at: self.occurred_at,
+            live: true,
+        }
+    }
+}
+
+impl IndexChange {
+    /// As the index takes it.
+    pub fn change(&self) -> Change<'_> {
+        match self {
+            IndexChange::Put(text) => Change::Put(text.doc()),
+            IndexChange::Remove(id) => Change::Remove(*id),
+        }
+    }
+}
+
+/// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.
+fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMemory) -> [u8; 16] {
+    let normal = |text: &Phi| text.inner().trim().nfc().collect::<String>();
+    let optional = |text: &Option<Phi>| text.as_ref().map_or(String::new(), |t| format!("={}", t.inner()));
+    let vendors: BTreeSet<&String> = new.allowed_vendors.iter().collect();
+    let vendors: Vec<&str> = vendors.into_iter().map(String::as_str).collect();
+    let occurred = new.occurred_at.map_or(String::new(), |t| t.to_string());
+    let mac = hmac_sha256(
+        tx.keys.lookup(),
+        &[
+            b"alike",
+            scope.tenant.bytes(),
+            scope.owner.bytes(),
+            subject.as_ref().map_or(&[], |s| s.bytes()),
+            new.origin.as_bytes(),
+            vendors.join(",").as_bytes(),
+            new.kind.name().as_bytes(),
+            optional(&new.text.run_id).as_bytes(),
+            optional(&new.text.speaker).as_bytes(),
+            optional(&new.text.metadata).as_bytes(),
+            occurred.as_bytes(),
+            normal(&new.text.title).as_bytes(),
+            normal(&new.text.content).as_bytes(),
+        ],
+    );
+    *mac.first_chunk().expect("32 bytes hold 16")
+}
+
+// --- below the gate: facts, and what the index and the checker read ---
+
+/// What policy must know of a memory.
+pub(in crate::store) fn facts(tx: &Tx<'_>, tenant: TenantId, id: MemoryId) -> Result<Facts, StoreError> {
+    Ok(Facts::Memory(MemoryRow::read(tx, tenant, id)?.map(|found| MemoryFacts {
+        tenant,
+        owner: found.owner,
+        origin: found.origin,
+        allowed_vendors: found.allowed_vendors,
+        trashed: found.deleted_at.is_some(),
+    })))
+}
+
+// --- through the gate ---
+
+fn granted<A: Action<Target = MemoryId>>(a: &Access<'_, A>) -> Result<(TenantId, MemoryId, MemoryRow), StoreError> {
+    let (tenant, id) = (a.who().tenant(), a.target());
+    let found = MemoryRow::read(a.tx(), tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+    Ok((tenant, id, found))
+}
+
+/// The granted memory.
+pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> Result<Memory, StoreError> {
+    let (tenant, id, found) = granted(a)?;
+    let tx = a.tx_mut();
+    tx.note(id.bytes());
+    tx.note_subject(found.subject);
+    opened(tx, tenant, id, &found, part)
+}
+
+/// Earlier versions of the granted memory, newest first.
+pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Vec<Version>, StoreError> {
+    let (tenant, id, found) = granted(a)?;
+    let tx = a.tx_mut();
+    tx.note(id.bytes());
+    tx.note_subject(found.subject);
+    let mut all = Vec::new();
+    for item in tx.prefix(VERSIONS, &memory_key(tenant, id))?.rev() {
+        let (_, bytes) = item?;
+        let version: VersionRow = row("memory_versions", &bytes)?;
+        all.push(Version { memory: opened(tx, tenant, id, &version.memory, Part::Full)?, changed_at: version.changed_at });
+    }
+    Ok(all)
+}
+
+/// How many memories of the scope the asker can see: live ones, or those in the trash.
+pub fn total<A: Action<Target = Scope>>(a: &Access<'_, A>, state: State) -> Result<u64, StoreError> {
+    let (tx, scope) = (a.tx(), a.target());
+    match (state, a.who().vendor()) {
+        (State::Trash, _) => count(tx, scope, "trash"),
+        (State::Live, None) => count(tx, scope, "live"),
+        (State::Live, Some(vendor)) => Ok(count(tx, scope, "live:*")? + count(tx, scope, &format!("live:{}", vendor.name()))?),
+    }
+}
+
+/// Walks the scope's memories in the asker's sight, newest first, opening each as far as `part`, until `take` says stop (false).
+pub fn walk<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    state: State,
+    part: Part,
+    mut take: impl FnMut(&mut Access<'_, A>, Memory) -> bool,
+) -> Result<(), StoreError> {
+    let (scope, vendor) = (a.target(), a.who().vendor().map(|v| v.name().to_owned()));
+    for item in a.tx().prefix(ORDER, &order_prefix(scope, state))?.rev() {
+        let (order, _) = item?;
+        let (_, id) = order_parts(&order).ok_or(damaged("memory_order"))?;
+        let found = MemoryRow::read(a.tx(), scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        if found.visible_to(vendor.as_deref()) {
+            let memory = opened(a.tx(), scope.tenant, id, &found, part)?;
+            if !take(a, memory) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A page of the scope's memories by place in the order alone: rows before `offset` are not opened.
+pub fn page<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    state: State,
+    part: Part,
+    offset: usize,
+    limit: usize,
+) -> Result<Vec<Memory>, StoreError> {
+    let scope = a.target();
+    let mut found = Vec::new();
+    if a.who().vendor().is_none() {
+        for item in a.tx().prefix(ORDER, &order_prefix(scope, state))?.rev().skip(offset).take(limit) {
+            let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
+            found.extend(one(a, id, part, state)?);
+        }
+    } else {
+        let mut at = 0;
+        walk(a, state, Part::Summary, |_, memory| {
+            if at >= offset && found.len() < limit {
+                found.push(memory);
+            }
+            at += 1;
+            found.len() < limit
+        })?;
+        if part == Part::Full {
+            let ids: Vec<MemoryId> = found.drain(..).map(|m| m.id).collect();
+            for id in ids {
+                found.extend(one(a, id, part, state)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// One memory of the scope, if it is there, in this state and in the asker's sight. Not noted: see [`answer`].
+pub fn one<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId, part: Part, state: State) -> Result<Option<Memory>, StoreError> {
+    let scope = a.target();
+    let Some(found) = MemoryRow::read(a.tx(), scope.tenant, id)? else { return Ok(None) };
+    let seen = found.owner == scope.owner && found.state().0 == state && found.visible_to(a.who().vendor().map(|v| v.name()));
+    if seen { opened(a.tx(), scope.tenant, id, &found, part).map(Some) } else { Ok(None) }
+}
+
+/// Notes in the audit entry that these memories are part of the answer.
+pub fn answer<'m, A: Action<Target = Scope>>(a: &mut Access<'_, A>, memories: impl IntoIterator<Item = &'m Memory>) {
+    let tx = a.tx_mut();
+    for memory in memories {
+        tx.note(memory.id.bytes());
+        tx.note_subject(memory.subject);
+    }
+}
+
+/// The subject with this external name, if any memory was ever about it.
+pub fn subject_named<A: Action<Target = Scope>>(a: &Access<'_, A>, name: &Phi) -> Result<Option<SubjectId>, StoreError> {
+    subjects::find(a.tx(), a.target().tenant, &subject_form(name))
+}
+
+fn subject_form(name: &Phi) -> String {
+    name.inner().nfc().collect()
+}
+
+/// Stages a new memory; an exact repeat of a recent one is united with it instead (DESIGN 10). Gives the memory as it then is.
+pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
+    let scope = a.target();
+    let author = a.who().credential().text();
+    let tx = a.tx_mut();
+    let subject = match &new.text.subject {
+        Some(name) => Some(subjects::find_or_create(tx, scope.tenant, &subject_form(name))?),
+        None => None,
+    };
+    let digest = look_alike(tx, scope, subject, &new);
+    if let Some(merged) = unite(tx, scope, digest, &new)? {
+        return Ok(merged);
+    }
+    let created_at = new.created_at.unwrap_or(tx.now);
+    let id = MemoryId::draw(created_at);
+    let key = holders::field_key(tx, scope, subject, None)?;
+    let sealer = Sealer { tx, scope, subject, id, version: 1 };
+    let seal = |field: &str, text: &Phi| sealer.seal(&key, field, text.inner().as_bytes());
+    let found = MemoryRow {
+        owner: scope.owner,
+        subject,
+        parent: None,
+        entities: new.text.run_id.iter().map(|run| entity(tx, scope.tenant, "run", run)).collect(),
+        occurred_at: new.occurred_at,
+        created_at,
+        updated_at: created_at,
+        deleted_at: None,
+        kind: new.kind,
+        origin: new.origin,
+        allowed_vendors: new.allowed_vendors,
+        version: 1,
+        supersedes: None,
+        author,
+        shares: Vec::new(),
+        confidence: None,
+        review: 0,
+        valid_from: None,
+        valid_to: None,
+        digest,
+        title: seal("title", &new.text.title),
+        content: seal("content", &new.text.content),
+        tags: sealer.seal(&key, "tags", &seal_tags(&new.text.tags)),
+        metadata: new.text.metadata.as_ref().map(|m| seal("metadata", m)),
+        speaker: new.text.speaker.as_ref().map(|s| seal("speaker", s)),
+        run_id: new.text.run_id.as_ref().map(|r| seal("run_id", r)),
+    };
+    found.stage(tx, scope.tenant, id, None);
+    let memory = Memory {
+        id,
+        text: new.text,
+        origin: found.origin,
+        allowed_vendors: found.allowed_vendors,
+        kind: found.kind,
+        parent: None,
+        subject,
+        occurred_at: found.occurred_at,
+        created_at,
+        updated_at: created_at,
+        deleted_at: None,
+        version: 1,
+    };
+    tx.note(id.bytes());
+    tx.note_subject(subject);
+    tx.staged.recent.push((scope, digest, id, created_at));
+    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
+    Ok(memory)
+}
+
+fn entity(tx: &Tx<'_>, tenant: TenantId, kind: &str, text: &Phi) -> [u8; 16] {
+    let mac = hmac_sha256(tx.keys.lookup(), &[b"entity", tenant.bytes(), kind.as_bytes(), text.inner().as_bytes()]);
+    *mac.first_chunk().expect("32 bytes hold 16")
+}
+
+/// If a recent live memory has this digest: unites the tags, writes a version, and gives it back.
+fn unite(tx: &mut Tx<'_>, scope: Scope, digest: [u8; 16], new: &NewMemory) -> Result<Option<Memory>, StoreError> {
+    let Some(id) = tx.recent(scope, &digest)? else { return Ok(None) };
+    let Some(old) = MemoryRow::read(tx, scope.tenant, id)? else { return Ok(None) };
+    if old.digest != digest || old.deleted_at.is_some() || old.owner != scope.owner || old.parent.is_some() {
+        return Ok(None);
+    }
+    let before = opened(tx, scope.tenant, id, &old, Part::Full)?;
+    let mut tags: Vec<Phi> = before.text.tags.iter().map(|t| Phi::new(t.inner().to_owned())).collect();
+    for tag in &new.text.tags {
+        if tags.len() < limits::TAGS_MAX && !tags.iter().any(|t| t.inner() == tag.inner()) {
+            tags.push(Phi::new(tag.inner().to_owned()));
+        }
+    }
+    let text = Text { tags, ..before.text };
+    replace_row(tx, scope.tenant, id, &old, text, old.allowed_vendors.clone(), digest).map(Some)
+}
+
+/// Stages a new version of `old` with this text.
+fn replace_row(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    id: MemoryId,
+    old: &MemoryRow,
+    text: Text,
+    allowed_vendors: Vec<String>,
+    digest: [u8; 16],
+) -> Result<Memory, StoreError> {
+    let scope = old.scope(tenant);
+    let version = old.version.checked_add(1).ok_or(damaged("memories"))?;
+    let key = holders::field_key(tx, scope, old.subject, None)?;
+    let sealer = Sealer { tx, scope, subject: old.subject, id, version };
+    let seal = |field: &str, text: &Phi| sealer.seal(&key, field, text.inner().as_bytes());
+    let found = MemoryRow {
+        updated_at: tx.now.max(old.updated_at),
+        allowed_vendors,
+        version,
+        digest,
+        title: seal("title", &text.title),
+        content: seal("content", &text.content),
+        tags: sealer.seal(&key, "tags", &seal_tags(&text.tags)),
+        metadata: text.metadata.as_ref().map(|m| seal("metadata", m)),
+        speaker: text.speaker.as_ref().map(|s| seal("speaker", s)),
+        run_id: text.run_id.as_ref().map(|r| seal("run_id", r)),
+        ..old.clone()
+    };
+    let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
+    tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
+    found.stage(tx, tenant, id, Some(old));
+    let memory = Memory {
+        id,
+        text,
+        origin: found.origin,
+        allowed_vendors: found.allowed_vendors,
+        kind: found.kind,
+        parent: found.parent,
+        subject: found.subject,
+        occurred_at: found.occurred_at,
+        created_at: found.created_at,
+        updated_at: found.updated_at,
+        deleted_at: None,
+        version,
+    };
+    tx.note(id.bytes());
+    tx.note_subject(found.subject);
+    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
+    Ok(memory)
+}
+
+fn key_of_version(tenant: TenantId, id: MemoryId, version: u32) -> Vec<u8> {
+    key(&[tenant.bytes(), id.bytes(), &version.to_be_bytes()])
+}
+
+/// Stages new text for the granted memory; the old text becomes a version. `None` if it is in the trash.
+pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: Replacement) -> Result<Option<Memory>, StoreError> {
+    let (tenant, id, old) = granted(a)?;
+    if old.deleted_at.is_some() {
+        return Ok(None);
+    }
+    let tx = a.tx_mut();
+    let before = opened(tx, tenant, id, &old, Part::Full)?;
+    let scope = old.scope(tenant);
+    let digest_of = NewMemory {
+        text: Text { title: new.title, content: new.content, tags: new.tags, metadata: new.metadata.or(before.text.metadata), ..before.text },
+        origin: old.origin.clone(),
+        allowed_vendors: new.allowed_vendors,
+        kind: old.kind,
+        occurred_at: old.occurred_at,
+        created_at: None,
+    };
+    let digest = look_alike(tx, scope, old.subject, &digest_of);
+    replace_row(tx, tenant, id, &old, digest_of.text, digest_of.allowed_vendors, digest).map(Some)
+}
+
+/// Moves the granted memory to the trash. `None` if it is there already.
+pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
+    let now = a.tx().now;
+    shift(a, State::Live, Some(now))
+}
+
+/// Takes the granted memory out of the trash. `None` if it is not there.
+pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
+    shift(a, State::Trash, None)
+}
+
+fn shift<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    from: State,
+    deleted_at: Option<Timestamp>,
+) -> Result<Option<Memory>, StoreError> {
+    let (tenant, id, old) = granted(a)?;
+    if old.state().0 != from {
+        return Ok(None);
+    }
+    let tx = a.tx_mut();
+    let found = MemoryRow { deleted_at, updated_at: old.updated_at, ..old.clone() };
+    found.stage(tx, tenant, id, Some(&old));
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    let memory = opened(tx, tenant, id, &found, Part::Full)?;
+    let change = if deleted_at.is_some() { IndexChange::Remove(id) } else { IndexChange::Put(Box::new(IndexText::of(&memory))) };
+    tx.staged.index.push((old.scope(tenant), change));
+    Ok(Some(memory))
+}
+
+/// Removes the granted memory and its versions for good, live or trashed.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
+    let (tenant, id, old) = granted(a)?;
+    purge_row(a.tx_mut(), tenant, id, &old)
+}
+
+fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -> Result<(), StoreError> {
+    let versions = tx.prefix(VERSIONS, &memory_key(tenant, id))?.map(|item| item.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
+    for version in versions {
+        tx.delete(VERSIONS, version);
+    }
+    old.unstage_order(tx, tenant, id, false);
+    tx.delete(MEMORIES, memory_key(tenant, id));
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    tx.staged.index.push((old.scope(tenant), IndexChange::Remove(id)));
+    Ok(())
+}
+
+/// Removes up to `most` memories in the scope's trash for good; gives how many.
+pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<usize, StoreError> {
+    let scope = a.target();
+    let tx = a.tx_mut();
+    let keys: Vec<Vec<u8>> = tx
+        .prefix(ORDER, &order_prefix(scope, State::Trash))?
+        .take(most)
+        .map(|item| item.map(|(key, _)| key))
+        .collect::<Result<_, _>>()?;
+    for order in &keys {
+        let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
+        let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        purge_row(tx, scope.tenant, id, &old)?;
+    }
+    Ok(keys.len())
+}
+
+/// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.
+pub fn chunk<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    after: Option<(Timestamp, MemoryId)>,
+    most: usize,
+) -> Result<(Vec<Memory>, Option<(Timestamp, MemoryId)>), StoreError> {
+    let scope = a.target();
+    let end = super::after(&order_prefix(scope, State::Live));
+    let start = match after {
+        Some((at, id)) => order_key(scope, State::Live, at, id),
+        None => order_prefix(scope, State::Live),
+    };
+    let mut found = Vec::new();
+    let mut last = None;
+    let range = a.tx().reader.range(ORDER, Bound::Excluded(&start), Bound::Excluded(&end))?;
+    for item in range.take(most) {
+        let (at, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
+        let row = MemoryRow::read(a.tx(), scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        found.push(opened(a.tx(), scope.tenant, id, &row, Part::Full)?);
+        last = Some((at, id));
+    }
+    Ok((found, last))
+}
+
+/// Digests of the scope's newest memories since `since`, oldest first, at most `most`: what look-alikes are compared with.
+pub(in crate::store) fn recent(
+    reader: &dyn crate::engine::Read,
+    scope: Scope,
+    since: Timestamp,
+    most: usize,
+) -> Result<Vec<([u8; 16], MemoryId, Timestamp)>, StoreError> {
+    let prefix = order_prefix(scope, State::Live);
+    let start = key(&[&prefix, &since.ms().to_be_bytes()]);
+    let end = super::after(&prefix);
+    let mut found = Vec::new();
+    for item in reader.range(ORDER, Bound::Included(&start), Bound::Excluded(&end))?.rev().take(most) {
+        let (order, digest) = item?;
+        let (at, id) = order_parts(&order).ok_or(damaged("memory_order"))?;
+        found.push((digest.try_into().map_err(|_| damaged("memory_order"))?, id, at));
+    }
+    found.reverse();
+    Ok(found)
+}

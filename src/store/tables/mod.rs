@@ -1,0 +1,114 @@
+//! Tables: one file a noun, with its key, its value and its indexes.
+//!
+//! Invariants
+//! - Every key begins with the tenant where the noun belongs to one.
+//! - Nothing that was typed by a person stands in a key or in a clear column: look-ups are keyed HMACs.
+//! - Functions that touch memories, people or keys ask for an `Access`; those below the gate take a `Tx` and are visible to `store` only.
+
+pub(in crate::store) mod credentials;
+pub(in crate::store) mod holders;
+pub(in crate::store) mod log;
+pub mod memories;
+pub(in crate::store) mod meta;
+pub(in crate::store) mod subjects;
+pub(in crate::store) mod users;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::engine::Table;
+
+macro_rules! tables {
+    ($($(#[$text:meta])* $name:ident = $index:literal $label:literal;)*) => {
+        /// Names of the tables in the file, by index.
+        pub const TABLES: &[&str] = &[$($label,)*];
+        $($(#[$text])* pub(in crate::store) const $name: Table = Table($index);)*
+    };
+}
+
+tables! {
+    /// Name → value: schema version, workspace, owner, log id.
+    META = 0 "meta";
+    /// tenant | holder kind | holder id → the holder's wrapped DEKs.
+    DEKS = 1 "deks";
+    /// tenant | user → person.
+    USERS = 2 "users";
+    /// tenant | HMAC(e-mail) → user.
+    USER_LOOKUP = 3 "user_lookup";
+    /// credential → credential.
+    CREDENTIALS = 4 "credentials";
+    /// HMAC(pepper, key) → credential id.
+    CREDENTIAL_LOOKUP = 5 "credential_lookup";
+    /// tenant | subject → subject.
+    SUBJECTS = 6 "subjects";
+    /// tenant | HMAC(subject's external name) → subject id.
+    SUBJECT_LOOKUP = 7 "subject_lookup";
+    /// tenant | memory → memory.
+    MEMORIES = 8 "memories";
+    /// tenant | owner | state | time | memory → look-alike digest.
+    ORDER = 9 "memory_order";
+    /// tenant | owner | what → count.
+    COUNTS = 10 "memory_counts";
+    /// tenant | memory | version → the memory as it was.
+    VERSIONS = 11 "memory_versions";
+    /// index → audit line.
+    AUDIT = 12 "audit";
+    /// level | tile → 256 hashes.
+    AUDIT_TILES = 13 "audit_tiles";
+    /// size → checkpoint kept for good; the latest is in META.
+    CHECKPOINTS = 14 "checkpoints";
+}
+
+/// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BytesVisitor;
+        impl Visitor<'_> for BytesVisitor {
+            type Value = Bytes;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(BytesVisitor)
+    }
+}
+
+/// A key from its parts.
+pub(in crate::store) fn key(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// The end of the range of all keys that begin with `prefix`: the next prefix of that length. `prefix` is not all 0xff.
+pub(in crate::store) fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_a_prefix_ends_at_the_next_one() {
+        assert_eq!(after(&[1, 2]), [1, 3]);
+        assert_eq!(after(&[1, 255]), [2]);
+    }
+}

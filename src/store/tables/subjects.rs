@@ -1,0 +1,48 @@
+//! Subjects: the people memories are about. An external name (NFC) maps to a random id by HMAC; the name itself is sealed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::id::{SubjectId, TenantId};
+use crate::base::time::Timestamp;
+use crate::crypto::hash::hmac_sha256;
+use crate::store::tables::holders::{self, Holder};
+use crate::store::tables::{Bytes, SUBJECT_LOOKUP, SUBJECTS, key};
+use crate::store::tx::{StoreError, Tx, row, value};
+
+#[derive(Serialize, Deserialize)]
+struct SubjectRow {
+    name: Bytes,
+    created_at: Timestamp,
+}
+
+fn lookup_key(tx: &Tx<'_>, tenant: TenantId, name: &str) -> Vec<u8> {
+    key(&[tenant.bytes(), &hmac_sha256(tx.keys.lookup(), &[b"subject", tenant.bytes(), name.as_bytes()])])
+}
+
+/// The subject with this external name, if known.
+pub fn find(tx: &Tx<'_>, tenant: TenantId, name: &str) -> Result<Option<SubjectId>, StoreError> {
+    let Some(bytes) = tx.get(SUBJECT_LOOKUP, &lookup_key(tx, tenant, name))? else { return Ok(None) };
+    row("subject_lookup", &bytes).map(Some)
+}
+
+/// The subject with this external name; drawn, with its own DEK, when it is new.
+pub fn find_or_create(tx: &mut Tx<'_>, tenant: TenantId, name: &str) -> Result<SubjectId, StoreError> {
+    if let Some(found) = find(tx, tenant, name)? {
+        return Ok(found);
+    }
+    let id = SubjectId::draw();
+    holders::create(tx, tenant, Holder::Subject(id));
+    let sealed = holders::seal(tx, tenant, Holder::Subject(id), "name", id.bytes(), name.as_bytes())?;
+    tx.put(SUBJECTS, key(&[tenant.bytes(), id.bytes()]), value(&SubjectRow { name: sealed, created_at: tx.now }));
+    let lookup = lookup_key(tx, tenant, name);
+    tx.put(SUBJECT_LOOKUP, lookup, value(&id));
+    Ok(id)
+}
+
+/// The external name of a subject.
+pub fn name(tx: &Tx<'_>, tenant: TenantId, id: SubjectId) -> Result<String, StoreError> {
+    let bytes = tx.get(SUBJECTS, &key(&[tenant.bytes(), id.bytes()]))?.ok_or(StoreError::Missing("subjects"))?;
+    let found: SubjectRow = row("subjects", &bytes)?;
+    let plain = holders::open(tx, tenant, Holder::Subject(id), "name", id.bytes(), &found.name)?;
+    String::from_utf8(plain).map_err(|_| StoreError::Row("subjects", crate::base::codec::CodecError::Malformed))
+}

@@ -1,0 +1,77 @@
+//! Users: people with a sign-in. The e-mail address is sealed under the user's DEK and found by HMAC.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::codec::CodecError;
+use crate::base::id::{TenantId, UserId};
+use crate::base::time::Timestamp;
+use crate::crypto::hash::hmac_sha256;
+use crate::store::phi::Phi;
+use crate::store::tables::holders::{self, Holder};
+use crate::store::tables::{Bytes, USER_LOOKUP, USERS, key};
+use crate::store::tx::{StoreError, Tx, row, value};
+
+#[derive(Serialize, Deserialize)]
+struct UserRow {
+    email: Bytes,
+    first_name: Option<Bytes>,
+    last_name: Option<Bytes>,
+    created_at: Timestamp,
+}
+
+/// A person's record, opened.
+#[derive(Debug)]
+pub struct User {
+    /// Who.
+    pub id: UserId,
+    /// Lower-case e-mail address.
+    pub email: Phi,
+    /// Given name.
+    pub first_name: Option<Phi>,
+    /// Family name.
+    pub last_name: Option<Phi>,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+fn lookup_key(tx: &Tx<'_>, tenant: TenantId, email: &str) -> Vec<u8> {
+    key(&[tenant.bytes(), &hmac_sha256(tx.keys.lookup(), &[b"email", tenant.bytes(), email.as_bytes()])])
+}
+
+/// The person with this lower-case e-mail address, if known.
+pub fn find(tx: &Tx<'_>, tenant: TenantId, email: &str) -> Result<Option<UserId>, StoreError> {
+    let Some(bytes) = tx.get(USER_LOOKUP, &lookup_key(tx, tenant, email))? else { return Ok(None) };
+    row("user_lookup", &bytes).map(Some)
+}
+
+/// The person with this e-mail address; drawn, with a DEK, when new.
+pub fn find_or_create(tx: &mut Tx<'_>, tenant: TenantId, email: &str) -> Result<UserId, StoreError> {
+    if let Some(found) = find(tx, tenant, email)? {
+        return Ok(found);
+    }
+    let id = UserId::draw(tx.now);
+    holders::create(tx, tenant, Holder::User(id));
+    let email_sealed = holders::seal(tx, tenant, Holder::User(id), "email", id.bytes(), email.as_bytes())?;
+    let user = UserRow { email: email_sealed, first_name: None, last_name: None, created_at: tx.now };
+    tx.put(USERS, key(&[tenant.bytes(), id.bytes()]), value(&user));
+    let lookup = lookup_key(tx, tenant, email);
+    tx.put(USER_LOOKUP, lookup, value(&id));
+    Ok(id)
+}
+
+/// A person's record.
+pub fn get(tx: &Tx<'_>, tenant: TenantId, id: UserId) -> Result<Option<User>, StoreError> {
+    let Some(bytes) = tx.get(USERS, &key(&[tenant.bytes(), id.bytes()]))? else { return Ok(None) };
+    let found: UserRow = row("users", &bytes)?;
+    let open = |field: &str, sealed: &Bytes| -> Result<Phi, StoreError> {
+        let plain = holders::open(tx, tenant, Holder::User(id), field, id.bytes(), sealed)?;
+        String::from_utf8(plain).map(Phi::new).map_err(|_| StoreError::Row("users", CodecError::Malformed))
+    };
+    Ok(Some(User {
+        id,
+        email: open("email", &found.email)?,
+        first_name: found.first_name.as_ref().map(|s| open("first_name", s)).transpose()?,
+        last_name: found.last_name.as_ref().map(|s| open("last_name", s)).transpose()?,
+        created_at: found.created_at,
+    }))
+}

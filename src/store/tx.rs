@@ -1,0 +1,191 @@
+//! `Tx`: what one piece of work sees and stages.
+//!
+//! Work reads a snapshot (a read) or the open transaction (a write) and *pushes* what it wants changed. The committer applies the
+//! staged operations after the work succeeded and drops them if it failed, so nothing is applied before it is known good.
+//!
+//! Invariants
+//! - A `get` sees the work's own staged puts; a range does not.
+//! - Field keys enter the cache only once the DEK they come from is committed.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::{Arc, RwLock};
+
+use crate::base::codec::{self, CodecError};
+use crate::base::id::{InstanceId, MemoryId, SubjectId, TenantId, UserId};
+use crate::base::time::Timestamp;
+use crate::crypto::aead::OpenError;
+use crate::crypto::ladder::Keys;
+use crate::crypto::secret::Key;
+use crate::engine::{EngineError, Range, Read, Table};
+use crate::policy::action::Scope;
+use crate::audit::Details;
+use crate::store::recent::Recents;
+use crate::store::tables::memories::IndexChange;
+
+/// The stored data could not be read or understood: nothing the client did.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A row is not what its table holds.
+    #[error("a row of table {0} is damaged: {1}")]
+    Row(&'static str, CodecError),
+    /// A sealed field did not open under the keys that should open it.
+    #[error("a sealed field does not open")]
+    Sealed(#[from] OpenError),
+    /// A row that another row points to is missing.
+    #[error("a row of table {0} is missing")]
+    Missing(&'static str),
+}
+
+/// The key that seals a memory's fields, and the numbers of the DEKs it comes from (0 = none).
+#[derive(Debug)]
+pub struct FieldKey {
+    /// The derived key.
+    pub key: Key,
+    /// Number of the owner's DEK.
+    pub owner_dek: u32,
+    /// Number of the subject's DEK, 0 without a subject.
+    pub subject_dek: u32,
+}
+
+/// What a field key belongs to.
+pub type FieldKeyName = (TenantId, UserId, Option<SubjectId>, u32, u32);
+
+/// Derived field keys in memory, bounded; emptied when full.
+#[derive(Default)]
+pub struct FieldKeys(RwLock<HashMap<FieldKeyName, Arc<FieldKey>>>);
+
+/// Field keys held at once (each about 150 bytes).
+const FIELD_KEYS_MAX: usize = 16_384;
+
+impl FieldKeys {
+    /// The key, if it is held.
+    pub fn get(&self, name: &FieldKeyName) -> Option<Arc<FieldKey>> {
+        self.0.read().expect("no code panics while it holds this lock").get(name).cloned()
+    }
+
+    /// Holds a key whose DEKs are committed.
+    pub fn put(&self, name: FieldKeyName, key: Arc<FieldKey>) {
+        let mut keys = self.0.write().expect("no code panics while it holds this lock");
+        if keys.len() >= FIELD_KEYS_MAX {
+            keys.clear();
+        }
+        keys.insert(name, key);
+    }
+}
+
+/// What all work shares.
+pub struct Common {
+    /// The data's identity, in every AAD.
+    pub instance: InstanceId,
+    /// Derived field keys.
+    pub field_keys: FieldKeys,
+}
+
+/// Changes that work wants, in order.
+#[derive(Default)]
+pub struct Staged {
+    /// Table, key, new value or none to delete.
+    pub rows: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    /// Key in COUNTS, difference.
+    pub counts: Vec<(Vec<u8>, i64)>,
+    /// What the search index must learn after the commit.
+    pub index: Vec<(Scope, IndexChange)>,
+    /// Look-alike digests to remember.
+    pub recent: Vec<(Scope, [u8; 16], MemoryId, Timestamp)>,
+    /// Whether credentials changed, so that reads under way must be decided anew.
+    pub credentials_changed: bool,
+}
+
+/// One piece of work's view; see the module text.
+pub struct Tx<'t> {
+    /// Snapshot or open transaction.
+    pub reader: &'t dyn Read,
+    /// The opened keys of the file.
+    pub keys: &'t Keys,
+    /// What all work shares.
+    pub common: &'t Common,
+    /// The time of this work.
+    pub now: Timestamp,
+    /// Whether what is read is committed (a snapshot).
+    pub committed: bool,
+    /// What is to change.
+    pub staged: Staged,
+    /// Ids for the audit entry, in the order noted.
+    pub noted: Vec<[u8; 16]>,
+    /// Subjects for the audit entry.
+    pub subjects: Vec<SubjectId>,
+    /// Number for the audit entry where it is not the number of ids noted.
+    pub counted: Option<u64>,
+    /// Details for the audit entry.
+    pub details: Details,
+    /// Digests of recent writes; the writer has them, a reader does not.
+    pub recents: Option<&'t RefCell<Recents>>,
+}
+
+impl<'t> Tx<'t> {
+    /// A view of `reader` with nothing staged.
+    pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), recents: None }
+    }
+
+    /// The value of `key`, own staged changes included.
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.staged.rows.iter().rev().find(|(t, k, _)| *t == table && k == key) {
+            Some((_, _, value)) => Ok(value.clone()),
+            None => Ok(self.reader.get(table, key)?),
+        }
+    }
+
+    /// Rows of the half-open range of keys that begin with `prefix`, own staged changes not included.
+    pub fn prefix(&self, table: Table, prefix: &[u8]) -> Result<Range<'t>, StoreError> {
+        let end = super::tables::after(prefix);
+        Ok(self.reader.range(table, Bound::Included(prefix), Bound::Excluded(&end))?)
+    }
+
+    /// The newest recent write with this look-alike digest, if there is one.
+    pub fn recent(&self, scope: Scope, digest: &[u8; 16]) -> Result<Option<MemoryId>, StoreError> {
+        match self.recents {
+            Some(recents) => recents.borrow_mut().find(self.reader, scope, digest, self.now),
+            None => Ok(None),
+        }
+    }
+
+    /// Stages a row.
+    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.staged.rows.push((table, key, Some(value)));
+    }
+
+    /// Stages a deletion.
+    pub fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.staged.rows.push((table, key, None));
+    }
+
+    /// Notes a resource in the audit entry.
+    pub fn note(&mut self, id: &[u8; 16]) {
+        self.noted.push(*id);
+    }
+
+    /// Notes a subject in the audit entry, once.
+    pub fn note_subject(&mut self, subject: Option<SubjectId>) {
+        if let Some(subject) = subject
+            && !self.subjects.contains(&subject)
+        {
+            self.subjects.push(subject);
+        }
+    }
+}
+
+/// Reads a row's value.
+pub fn row<T: serde::Serialize + serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    codec::decode(1, bytes).map_err(|error| StoreError::Row(table, error))
+}
+
+/// Writes a row's value.
+pub fn value<T: serde::Serialize>(row: &T) -> Vec<u8> {
+    codec::encode(1, row)
+}

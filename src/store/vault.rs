@@ -1,0 +1,615 @@
+//! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
+//!
+//! Threads: the writer; the keeper, which writes the anchor and ends the windows of counted refusals; the indexer, which builds search
+//! indexes when a scope is first asked for.
+//!
+//! Invariants
+//! - Nothing is published before its log agrees with its checkpoint, and with the anchor where one is configured.
+//! - While the store is shut after a failure nothing is published, so nothing is read.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::audit::checkpoint::Checkpoint;
+use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Who};
+use crate::authn::credential::StaticKeys;
+use crate::authn::{CredentialRef, Principal, Vendor};
+use crate::base::id::{BootId, LogId, OperationId, TenantId, UserId};
+use crate::base::time::Clock;
+use crate::base::{limits, log};
+use crate::crypto::ladder::Keys;
+use crate::crypto::secret::Secret;
+use crate::engine::{CommitError, Engine, EngineError, Read, Snapshot, Space};
+use crate::policy::Facts;
+use crate::policy::action::Scope;
+use crate::store::anchor::{self, AnchorError};
+use crate::store::gate::{Call, audit_credential};
+use crate::store::index::indexes::Indexes;
+use crate::store::indexer;
+use crate::store::migrate;
+use crate::store::tables::holders::{self, Holder};
+use crate::store::tables::log::{LogError, Tail};
+use crate::store::tables::meta::{self, InstanceRow};
+use crate::store::tables::{log as log_table, users};
+use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::writer::{Asker, Ended, Job, Message, Request, Settled, Ticket, Unavailable, Work, Writer};
+
+/// What the store needs from the configuration.
+pub struct Settings {
+    /// `RM_TENANT_ID`.
+    pub label: String,
+    /// `RM_OWNER_EMAIL`, lower case.
+    pub owner_email: String,
+    /// Static keys: the variable's name, the vendor of an agent key, the key.
+    pub static_keys: Vec<(String, Option<Vendor>, Secret<String>)>,
+    /// Bytes that all search indexes together may take.
+    pub index_bytes: usize,
+    /// `RM_ANCHOR_FILE`.
+    pub anchor: Option<PathBuf>,
+    /// The clock.
+    pub clock: Clock,
+    /// Called when the store cannot be recovered: must end the process.
+    pub fatal: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Why a store did not open. Each names what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A row could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log is damaged.
+    #[error("{0}; keep the file as evidence and restore a backup")]
+    Log(LogError),
+    /// The file is not finished.
+    #[error("the data file was never initialised; remove it and run `rosemary init`")]
+    NotInitialised,
+    /// Tables of a later version.
+    #[error("the data file's tables have version {found}, newer than this program's {known}; use the version that wrote it, or a later one")]
+    NewerTables {
+        /// Found in the file.
+        found: u32,
+        /// Known here.
+        known: u32,
+    },
+    /// The configured label is not the file's.
+    #[error("RM_TENANT_ID: this data file belongs to another tenant; set the label it was made with")]
+    OtherTenant,
+    /// The anchor.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+impl From<LogError> for OpenError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Store(error) => error.into(),
+            other => Self::Log(other),
+        }
+    }
+}
+
+/// The log as of the last commit.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Size and root.
+    pub checkpoint: Checkpoint,
+    /// As a signed note.
+    pub note: String,
+}
+
+/// What readers see.
+#[derive(Debug)]
+pub struct Published {
+    /// The data.
+    pub snapshot: Snapshot,
+    /// Number of the commit since start.
+    pub seq: u64,
+    /// Changes whenever credentials do.
+    pub generation: u64,
+    /// The log.
+    pub head: Head,
+}
+
+struct Inner {
+    engine: Engine,
+    common: Common,
+    tenant: TenantId,
+    owner: UserId,
+    log: LogId,
+    boot: BootId,
+    clock: Clock,
+    static_keys: StaticKeys,
+    indexes: Indexes,
+    published: RwLock<Option<Arc<Published>>>,
+    queue: SyncSender<Message>,
+    index_requests: SyncSender<Scope>,
+    refusals: Mutex<Coalescer>,
+    unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
+    refused_while_shut: AtomicU64,
+    stopping: AtomicBool,
+    anchor: Option<PathBuf>,
+    fatal: Box<dyn Fn() + Send + Sync>,
+}
+
+/// An open store; see the module text.
+#[derive(Clone)]
+pub struct Vault(Arc<Inner>);
+
+/// An open store and its threads. Stop it to close the file.
+pub struct Store {
+    vault: Vault,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Makes a new store's first rows and its first audit entry.
+pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<(), OpenError> {
+    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let (tenant, log, now) = (TenantId::draw(), LogId::draw(), clock.now());
+    let mut failure = None;
+    let made = engine.commit(|batch| {
+        let mut tx = Tx::new(&*batch, engine.keys(), &common, now, false);
+        let staged = (|| -> Result<_, StoreError> {
+            holders::create(&mut tx, tenant, Holder::Tenant);
+            let label = holders::seal(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), label.as_bytes())?;
+            let owner = users::find_or_create(&mut tx, tenant, owner_email)?;
+            meta::put_instance(&mut tx, &InstanceRow { schema: migrate::SCHEMA, tenant, label, owner, log });
+            Ok(std::mem::take(&mut tx.staged.rows))
+        })();
+        drop(tx);
+        let rows = match staged {
+            Ok(rows) => rows,
+            Err(StoreError::Engine(error)) => return Err(error),
+            Err(other) => {
+                failure = Some(other);
+                return Err(EngineError::Damaged("a new file's first rows"));
+            }
+        };
+        for (table, key, value) in rows {
+            batch.put(table, &key, &value.expect("a new store deletes nothing"))?;
+        }
+        let mut tail = Tail::new(log, BootId::draw());
+        let mut entry = Entry::new("system.init", Actor::SYSTEM);
+        entry.tenant = Some(tenant);
+        tail.append(batch, entry, clock, now)?;
+        tail.seal(batch, engine.keys().signing(), now)
+    });
+    match (made, failure) {
+        (_, Some(error)) => Err(error.into()),
+        (Err(CommitError::Refused(error) | CommitError::Unknown(error)), None) => Err(error.into()),
+        (Ok(_), None) => Ok(()),
+    }
+}
+
+impl Store {
+    /// Opens the store in `engine` and starts its threads.
+    ///
+    /// Errors: see [`OpenError`]; nothing was changed then.
+    pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
+        let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+        let (clock, boot) = (settings.clock, BootId::draw());
+        let snapshot = engine.snapshot()?;
+        let tx = Tx::new(&snapshot, engine.keys(), &common, clock.now(), true);
+        let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
+        if instance.schema > migrate::SCHEMA {
+            return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
+        }
+        let tenant = instance.tenant;
+        let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
+        if label != settings.label.as_bytes() {
+            return Err(OpenError::OtherTenant);
+        }
+        let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
+        let known_owner = users::find(&tx, tenant, &settings.owner_email)?;
+        drop(tx);
+        if let Some(path) = &settings.anchor {
+            anchor::check(path, &engine, &snapshot, instance.log, tail.size())?;
+        }
+        drop(snapshot);
+        migrate::run(&engine, instance.schema)?;
+        let (tail, note, owner) = match known_owner {
+            Some(owner) if owner == instance.owner => (tail, note, owner),
+            _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
+        };
+        let checkpoint = Checkpoint::parse(&note, &crate::audit::checkpoint::vkey(tail.log(), engine.keys().signing().public()))
+            .map_err(LogError::from)?;
+        let mut static_keys = StaticKeys::default();
+        for (name, vendor, key) in settings.static_keys {
+            static_keys.add(engine.keys().pepper(), &name, vendor, &key);
+        }
+        let (queue, requests) = sync_channel(limits::QUEUE_JOBS_MAX);
+        let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
+        let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
+        let vault = Vault(Arc::new(Inner {
+            engine,
+            common,
+            tenant,
+            owner,
+            log: tail.log(),
+            boot,
+            clock,
+            static_keys,
+            indexes: Indexes::new(settings.index_bytes),
+            published: RwLock::new(Some(Arc::new(first))),
+            queue,
+            index_requests,
+            refusals: Mutex::default(),
+            unknown: Mutex::default(),
+            refused_while_shut: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            anchor: settings.anchor,
+            fatal: settings.fatal,
+        }));
+        let mut store = Self { vault: vault.clone(), threads: Vec::new() };
+        let writer = Writer::new(vault.clone(), requests, tail);
+        store.spawn("writer", move || writer.run())?;
+        let keeper = vault.clone();
+        store.spawn("keeper", move || keeper.keep())?;
+        store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
+        store.note("system.start");
+        Ok(store)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(OpenError::Thread)?);
+        Ok(())
+    }
+
+    /// The store's gate.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    fn note(&self, op: &'static str) {
+        let mut entry = Entry::new(op, Actor::SYSTEM);
+        entry.tenant = Some(self.vault.tenant());
+        let system = Principal::system(self.vault.tenant(), self.vault.owner(), "store");
+        let generation = self.vault.published().map_or(0, |p| p.generation);
+        let _ = self.vault.append(&system, &Call::internal(), entry, generation);
+    }
+
+    /// Stops the threads, writes the last entry and the anchor, and closes the file.
+    pub fn stop(mut self) {
+        self.vault.flush_refusals(u64::MAX);
+        self.note("system.stop");
+        self.vault.0.stopping.store(true, Ordering::SeqCst);
+        let _ = self.vault.0.queue.send(Message::Stop);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+        self.vault.write_anchor();
+        self.vault.unpublish();
+        if let Ok(inner) = Arc::try_unwrap(self.vault.0)
+            && let Err(error) = inner.engine.close()
+        {
+            log::line(log::Level::Error, "the data file was not closed cleanly", &[("error", &log::Operator::text(&error))]);
+        }
+    }
+}
+
+/// `RM_OWNER_EMAIL` names somebody else than before: that person becomes the owner, and the log says so.
+fn change_owner(
+    engine: &Engine,
+    common: &Common,
+    mut instance: InstanceRow,
+    email: &str,
+    mut tail: Tail,
+    clock: &Clock,
+) -> Result<(Tail, String, UserId), OpenError> {
+    let now = clock.now();
+    let changed = engine.commit(|batch| {
+        let mut tx = Tx::new(&*batch, engine.keys(), common, now, false);
+        let owner = users::find_or_create(&mut tx, instance.tenant, email).map_err(|_| EngineError::Damaged("the owner's record"))?;
+        instance.owner = owner;
+        meta::put_instance(&mut tx, &instance);
+        let rows = std::mem::take(&mut tx.staged.rows);
+        drop(tx);
+        for (table, key, value) in rows {
+            batch.put(table, &key, &value.expect("a new owner deletes nothing"))?;
+        }
+        let mut entry = Entry::new("system.owner", Actor::SYSTEM);
+        entry.tenant = Some(instance.tenant);
+        entry.n = 1;
+        tail.append(batch, entry, clock, now)?;
+        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, owner))
+    });
+    match changed {
+        Ok((note, owner)) => Ok((tail, note, owner)),
+        Err(CommitError::Refused(error) | CommitError::Unknown(error)) => Err(error.into()),
+    }
+}
+
+impl Vault {
+    pub(in crate::store) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(in crate::store) fn keys(&self) -> &Keys {
+        self.0.engine.keys()
+    }
+
+    pub(in crate::store) fn common(&self) -> &Common {
+        &self.0.common
+    }
+
+    pub(in crate::store) fn static_keys(&self) -> &StaticKeys {
+        &self.0.static_keys
+    }
+
+    pub(in crate::store) fn indexes(&self) -> &Indexes {
+        &self.0.indexes
+    }
+
+    /// The clock of this store.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The workspace.
+    pub fn tenant(&self) -> TenantId {
+        self.0.tenant
+    }
+
+    /// The instance's owner.
+    pub fn owner(&self) -> UserId {
+        self.0.owner
+    }
+
+    /// The audit log.
+    pub fn log(&self) -> LogId {
+        self.0.log
+    }
+
+    /// This start of the process.
+    pub fn boot(&self) -> BootId {
+        self.0.boot
+    }
+
+    /// The audit log's public key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.keys().signing().public()
+    }
+
+    /// The vendors that have a configured agent key.
+    pub fn vendors(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.static_keys().iter().filter_map(|key| Some(key.vendor.as_ref()?.name().to_owned())).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The client's request id as the log takes it.
+    pub fn request_id(&self, presented: &[u8]) -> crate::audit::RequestId {
+        crate::audit::RequestId::of_client(presented, self.keys().lookup())
+    }
+
+    /// How much room is left on the disk.
+    pub fn space(&self) -> Space {
+        self.0.engine.space()
+    }
+
+    /// What readers see now.
+    ///
+    /// Errors: `Latched` while the store is shut; the refusal is counted for the recovery entry.
+    pub(in crate::store) fn published(&self) -> Result<Arc<Published>, Unavailable> {
+        let published = self.0.published.read().expect("no code panics while it holds this lock").clone();
+        published.ok_or_else(|| {
+            self.0.refused_while_shut.fetch_add(1, Ordering::Relaxed);
+            Unavailable::Latched
+        })
+    }
+
+    pub(in crate::store) fn publish(&self, published: Published) {
+        let old = self.0.published.write().expect("no code panics while it holds this lock").replace(Arc::new(published));
+        drop(old);
+    }
+
+    pub(in crate::store) fn unpublish(&self) {
+        self.0.published.write().expect("no code panics while it holds this lock").take();
+    }
+
+    pub(in crate::store) fn take_refused_while_shut(&self) -> u64 {
+        self.0.refused_while_shut.swap(0, Ordering::Relaxed)
+    }
+
+    pub(in crate::store) fn fatal(&self) {
+        log::line(log::Level::Error, "the store cannot be recovered; stopping", &[]);
+        (self.0.fatal)();
+    }
+
+    /// A view of a published snapshot.
+    pub(in crate::store) fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
+        Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true)
+    }
+
+    /// Asks for `scope`'s search index to be built.
+    pub(in crate::store) fn request_index(&self, scope: Scope) {
+        let _ = self.0.index_requests.try_send(scope);
+    }
+
+    fn asker(who: &Principal, call: &Call) -> Asker {
+        Asker { operation: call.operation, tenant: who.tenant(), user: who.user(), credential: who.credential().clone() }
+    }
+
+    fn send(&self, request: Request) -> Result<(), Unavailable> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            return Err(Unavailable::Stopping);
+        }
+        self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
+            TrySendError::Full(_) => Unavailable::QueueFull,
+            TrySendError::Disconnected(_) => Unavailable::Stopping,
+        })
+    }
+
+    fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
+        let ticket = Arc::<Ticket>::default();
+        self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)) })?;
+        ticket.wait()
+    }
+
+    /// Hands a write to the writer and waits for its end.
+    pub(in crate::store) fn submit(&self, job: Job, who: &Principal, call: &Call) -> Result<Ended, Unavailable> {
+        self.send_and_wait(Work::Job(job), true, Self::asker(who, call))
+    }
+
+    /// Has a read's entry put into the log, if credentials are still those of `generation`, and waits until it is durable.
+    pub(in crate::store) fn append(&self, who: &Principal, call: &Call, entry: Entry, generation: u64) -> Result<Ended, Unavailable> {
+        self.send_and_wait(Work::Entry(Box::new(entry), generation), false, Self::asker(who, call))
+    }
+
+    /// Counts a refusal before a principal exists, by address. The first in a minute is an entry; nobody waits for it.
+    pub fn refuse_address(&self, ip: IpAddr, reason: Reason, status: u16) {
+        self.refuse(Who::address(ip), reason, status);
+    }
+
+    /// Counts a refusal of a recognised credential that is not worth an entry each time (rate, unknown route).
+    pub fn refuse_credential(&self, credential: &CredentialRef, reason: Reason, status: u16) {
+        match audit_credential(credential) {
+            Some(credential) => self.refuse(Who::Credential(credential), reason, status),
+            None => self.refuse(Who::Others, reason, status),
+        }
+    }
+
+    fn refuse(&self, who: Who, reason: Reason, status: u16) {
+        let emit = self.refusals().note(who, reason, self.0.clock.mono_ms());
+        if let Some(emit) = emit {
+            self.note_refusal(&emit, status);
+        }
+    }
+
+    fn refusals(&self) -> std::sync::MutexGuard<'_, Coalescer> {
+        self.0.refusals.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn note_refusal(&self, emit: &Emit, status: u16) {
+        let mut entry = Entry::new("request.refused", Actor::NONE);
+        emit.describe(&mut entry, status);
+        entry.outcome = Outcome::Refused;
+        // A full queue loses no truth that matters: the count goes into the window's entry.
+        if self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, ticket: None }).is_err() {
+            self.0.refused_while_shut.fetch_add(emit.count, Ordering::Relaxed);
+        }
+    }
+
+    fn flush_refusals(&self, now_ms: u64) {
+        let emits = self.refusals().due(now_ms);
+        for emit in emits {
+            self.note_refusal(&emit, status_of(emit.reason));
+        }
+    }
+
+    pub(in crate::store) fn remember_unknown(&self, askers: &[Asker]) {
+        let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
+        if unknown.len() + askers.len() > limits::UNKNOWN_OPERATIONS_MAX {
+            unknown.retain(|_, (_, settled)| *settled == Settled::Pending);
+        }
+        for asker in askers {
+            unknown.insert(asker.operation, (asker.clone(), Settled::Pending));
+        }
+    }
+
+    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], to: Settled) {
+        let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
+        for asker in askers {
+            if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
+                *settled = to;
+            }
+        }
+    }
+
+    /// How the operation ended, for whoever asked for it with the same credential.
+    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<(Settled, Option<u64>)>, StoreError> {
+        let known = self.0.unknown.lock().expect("no code panics while it holds this lock").get(&id).cloned();
+        if let Some((asker, settled)) = known {
+            let own = asker.tenant == who.tenant() && asker.user == who.user() && asker.credential == *who.credential();
+            return Ok(own.then_some((settled, None)));
+        }
+        let needle = format!("\"opid\":\"{id}\"");
+        let size = self.published().map(|p| p.head.checkpoint.size).unwrap_or(0);
+        for index in (size.saturating_sub(limits::OPERATION_SCAN_ENTRIES_MAX)..size).rev() {
+            let Some(line) = log_table::line(tx.reader, index)? else { continue };
+            let line = Zeroizing::new(line);
+            if !line.contains(&needle) {
+                continue;
+            }
+            let own = Entry::parse(&line).is_ok_and(|entry| {
+                entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
+            });
+            return Ok(own.then_some((Settled::Committed, Some(index))));
+        }
+        Ok(None)
+    }
+
+    /// What policy must know of an operation.
+    pub(in crate::store) fn operation_facts(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Facts, StoreError> {
+        Ok(Facts::Holder(self.settled(tx, who, id)?.map(|_| (who.tenant(), who.user()))))
+    }
+
+    fn keep(&self) {
+        let mut anchored = 0;
+        let mut since = Duration::ZERO;
+        const STEP: Duration = Duration::from_secs(1);
+        while !self.0.stopping.load(Ordering::Relaxed) {
+            std::thread::park_timeout(STEP);
+            self.flush_refusals(self.0.clock.mono_ms());
+            since += STEP;
+            let size = self.published().map_or(anchored, |p| p.head.checkpoint.size);
+            if since >= limits::ANCHOR_INTERVAL && size != anchored {
+                self.write_anchor();
+                (anchored, since) = (size, Duration::ZERO);
+            }
+        }
+    }
+
+    fn write_anchor(&self) {
+        let (Some(path), Ok(published)) = (&self.0.anchor, self.published()) else { return };
+        if let Err(error) = anchor::write(path, &self.0.engine, published.head.checkpoint) {
+            log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
+        }
+    }
+}
+
+/// The status with which a counted refusal was answered.
+fn status_of(reason: Reason) -> u16 {
+    match reason {
+        Reason::Unauthenticated | Reason::BadCredential | Reason::RevokedCredential => 401,
+        Reason::AddressRate | Reason::CredentialRate | Reason::AdminRate => 429,
+        Reason::UnknownRoute | Reason::NotFound => 404,
+        Reason::Host => 421,
+        Reason::Origin => 403,
+        Reason::TooLarge => 413,
+        Reason::NoSpace => 507,
+        Reason::BadHandshake => 0,
+        _ => 400,
+    }
+}
+
+/// The channel on which the indexer is asked.
+pub type IndexRequests = Receiver<Scope>;
+
+impl Vault {
+    pub(in crate::store) fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The raw reader of what is published, for whole-file checks.
+    pub(in crate::store) fn with_reader<T>(&self, look: impl FnOnce(&dyn Read, &Head) -> T) -> Result<T, Unavailable> {
+        let published = self.published()?;
+        Ok(look(&published.snapshot, &published.head))
+    }
+}

@@ -1,0 +1,434 @@
+//! The one writer: jobs in, batches out, one commit each.
+//!
+//! ```text
+//! queue ─▶ drain ≤ 256 ─▶ run each against the open transaction ─▶ apply what succeeded ─▶ entries, checkpoint ─▶ commit ─▶ publish ─▶ answers
+//! ```
+//!
+//! Invariants
+//! - A job reads the open transaction (earlier members included) and only stages; the writer applies it after the job succeeded.
+//! - A job that failed leaves its entry and nothing else. An apply error fails the whole batch, and nobody is answered as if it had not.
+//! - No answer is given before its batch is durable. If it is not known whether it is, the answer says so, everything is shut, and the
+//!   outcome is read from the medium before anything else is done.
+//! - No key derivation from passwords, search, network or unbounded loop runs here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::audit::{Actor, Detail, Entry, Reason};
+use crate::authn::CredentialRef;
+use crate::base::id::{CredentialId, OperationId, TenantId, UserId};
+use crate::base::time::Timestamp;
+use crate::base::{limits, log};
+use crate::engine::{Batch, CommitError, EngineError, Read};
+use crate::policy::action::Scope;
+use crate::store::recent::Recents;
+use crate::store::tables::log::{LogError, Tail};
+use crate::store::tables::memories::IndexChange;
+use crate::store::tables::{COUNTS, credentials};
+use crate::store::tx::{Staged, Tx};
+use crate::store::vault::{Head, Published, Vault};
+
+/// A piece of work for the open transaction.
+pub type Job = Box<dyn for<'t> FnOnce(Tx<'t>) -> JobEnd + Send>;
+
+/// What a job leaves: its entry, and what it wants changed.
+pub enum JobEnd {
+    /// To be put into the batch.
+    Entry(Box<Entry>, Staged),
+}
+
+/// How a request to the writer ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// The entry with this index is durable.
+    Durable(u64),
+    /// Credentials changed since the read was decided: decide anew. Nothing was written.
+    Stale,
+}
+
+/// Why the store cannot answer now. None of these carries data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// Too many writes are waiting; try again.
+    #[error("too many requests are waiting")]
+    QueueFull,
+    /// The store is shut after a fault and is being recovered; nothing of the request happened.
+    #[error("the store is recovering from a fault")]
+    Latched,
+    /// The disk is nearly full.
+    #[error("the disk is nearly full")]
+    NoSpace,
+    /// It is not known whether the request took effect; ask for this operation later.
+    #[error("the outcome is not known yet")]
+    Unknown(OperationId),
+    /// Credentials kept changing while the request was decided; try again.
+    #[error("the store is busy")]
+    Busy,
+    /// The program is stopping.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+/// What the writer is asked to do.
+pub(in crate::store) enum Work {
+    /// A write.
+    Job(Job),
+    /// A read's entry, if `generation` is still that of the credentials.
+    Entry(Box<Entry>, u64),
+    /// An entry that nobody waits for.
+    Note(Box<Entry>),
+    /// Taken up by a batch.
+    Done,
+}
+
+/// Whose request it is: who may later ask for its outcome, and which key was used.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Asker {
+    pub operation: OperationId,
+    pub tenant: TenantId,
+    pub user: UserId,
+    pub credential: CredentialRef,
+}
+
+/// A request in the queue.
+pub(in crate::store) struct Request {
+    pub work: Work,
+    /// Whether it may change something, so that its outcome can be unknown.
+    pub changes: bool,
+    pub asker: Option<Asker>,
+    pub ticket: Option<Arc<Ticket>>,
+}
+
+/// A message to the writer.
+pub(in crate::store) enum Message {
+    /// Work.
+    Request(Box<Request>),
+    /// Finish what came before, then end.
+    Stop,
+}
+
+/// Where one waits for the end of a request.
+#[derive(Default)]
+pub(in crate::store) struct Ticket {
+    end: Mutex<Option<Result<Ended, Unavailable>>>,
+    ready: Condvar,
+}
+
+impl Ticket {
+    /// Waits for the end.
+    pub fn wait(&self) -> Result<Ended, Unavailable> {
+        let mut end = self.end.lock().expect("no code panics while it holds this lock");
+        loop {
+            match end.take() {
+                Some(end) => return end,
+                None => end = self.ready.wait(end).expect("no code panics while it holds this lock"),
+            }
+        }
+    }
+
+    fn set(&self, to: Result<Ended, Unavailable>) {
+        *self.end.lock().expect("no code panics while it holds this lock") = Some(to);
+        self.ready.notify_one();
+    }
+}
+
+/// How an operation of unknown outcome ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// Not known yet.
+    Pending,
+    /// It took effect.
+    Committed,
+    /// It did not.
+    NotCommitted,
+}
+
+/// The writer's own state.
+pub(in crate::store) struct Writer {
+    pub vault: Vault,
+    pub queue: Receiver<Message>,
+    pub tail: Tail,
+    pub seq: u64,
+    pub generation: u64,
+    recents: RefCell<Recents>,
+    touched: HashMap<CredentialId, Timestamp>,
+    /// Wall and monotonic milliseconds when last compared.
+    clocks: (u64, u64),
+}
+
+/// What a batch did beside its rows.
+struct Batched {
+    tail: Tail,
+    head: Head,
+    generation: u64,
+    touched: Vec<CredentialId>,
+    ends: Vec<Result<Ended, Unavailable>>,
+}
+
+impl Writer {
+    /// A writer at the end of the stored log.
+    pub fn new(vault: Vault, queue: Receiver<Message>, tail: Tail) -> Self {
+        let clocks = (vault.clock().now().ms(), vault.clock().mono_ms());
+        Self { vault, queue, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), clocks }
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        let mut stopping = false;
+        while !stopping {
+            let Ok(first) = self.queue.recv() else { return };
+            let mut requests = Vec::with_capacity(limits::BATCH_JOBS_MAX);
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Request(request) => requests.push(*request),
+                    Message::Stop => stopping = true,
+                }
+                if !stopping && requests.len() < limits::BATCH_JOBS_MAX {
+                    next = self.queue.try_recv().ok();
+                }
+            }
+            if !requests.is_empty() {
+                self.commit(requests);
+            }
+        }
+        // Whoever still waits in the queue is told.
+        for message in self.queue.try_iter() {
+            if let Message::Request(request) = message
+                && let Some(ticket) = request.ticket
+            {
+                ticket.set(Err(Unavailable::Stopping));
+            }
+        }
+    }
+
+    fn commit(&mut self, mut requests: Vec<Request>) {
+        let (vault, now) = (self.vault.clone(), self.vault.clock().now());
+        let mut index = Vec::new();
+        match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut index)) {
+            Ok(batched) => {
+                let ends = self.accept(batched, now, &index);
+                for (request, end) in requests.iter().zip(ends) {
+                    request.answer(end);
+                }
+            }
+            Err(CommitError::Refused(error)) => {
+                log::line(log::Level::Error, "a batch was not committed", &[("error", &log::Operator::text(&error))]);
+                self.recents.get_mut().forget();
+                let why = if matches!(error, EngineError::Full) { Unavailable::NoSpace } else { Unavailable::Latched };
+                requests.iter().for_each(|request| request.answer(Err(why)));
+                if vault.engine().is_latched() {
+                    self.recover(&[], &index);
+                }
+            }
+            Err(CommitError::Unknown(error)) => {
+                log::line(log::Level::Error, "the outcome of a batch is unknown", &[("error", &log::Operator::text(&error))]);
+                let askers: Vec<Asker> = requests.iter().filter(|r| r.changes).filter_map(|r| r.asker.clone()).collect();
+                vault.remember_unknown(&askers);
+                vault.unpublish();
+                for request in &requests {
+                    request.answer(Err(match &request.asker {
+                        Some(asker) if request.changes => Unavailable::Unknown(asker.operation),
+                        _ => Unavailable::Latched,
+                    }));
+                }
+                self.recover(&askers, &index);
+            }
+        }
+    }
+
+    /// Runs the requests against the open transaction and puts what they leave into it.
+    fn batch(
+        &self,
+        batch: &mut Batch<'_>,
+        requests: &mut [Request],
+        now: Timestamp,
+        index: &mut Vec<(Scope, IndexChange)>,
+    ) -> Result<Batched, EngineError> {
+        let vault = &self.vault;
+        let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
+        let mut ends = Vec::with_capacity(requests.len());
+        if let Some(step) = self.clock_step(now) {
+            tail.append(batch, step, vault.clock(), now)?;
+        }
+        for request in requests {
+            let (entry, staged) = match std::mem::replace(&mut request.work, Work::Done) {
+                Work::Job(job) => {
+                    let mut tx = Tx::new(&*batch, vault.keys(), vault.common(), now, false);
+                    tx.recents = Some(&self.recents);
+                    let JobEnd::Entry(entry, staged) = job(tx);
+                    (entry, staged)
+                }
+                Work::Entry(_, decided) if decided != generation => {
+                    ends.push(Ok(Ended::Stale));
+                    continue;
+                }
+                Work::Entry(entry, _) | Work::Note(entry) => (entry, Staged::default()),
+                Work::Done => continue,
+            };
+            generation += u64::from(staged.credentials_changed);
+            self.apply(batch, staged, index)?;
+            if let Some(id) = self.touch(batch, request, &touched, now)? {
+                touched.push(id);
+            }
+            ends.push(Ok(Ended::Durable(tail.append(batch, *entry, vault.clock(), now)?)));
+        }
+        let (checkpoint, note) = tail.seal(batch, vault.keys().signing(), now)?;
+        Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
+    }
+
+    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, index: &mut Vec<(Scope, IndexChange)>) -> Result<(), EngineError> {
+        for (table, key, value) in staged.rows {
+            match value {
+                Some(value) => batch.put(table, &key, &value)?,
+                None => {
+                    batch.delete(table, &key)?;
+                }
+            }
+        }
+        for (key, by) in staged.counts {
+            let old = batch.get(COUNTS, &key)?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or(0);
+            let new = old.checked_add_signed(by).ok_or(EngineError::Damaged("a count of memories"))?;
+            batch.put(COUNTS, &key, &new.to_le_bytes())?;
+        }
+        let mut recents = self.recents.borrow_mut();
+        for (scope, digest, id, at) in staged.recent {
+            recents.push(scope, digest, id, at);
+        }
+        index.extend(staged.index);
+        Ok(())
+    }
+
+    /// Writes when a stored key was used, at most once a minute. Gives the key if it did.
+    fn touch(
+        &self,
+        batch: &mut Batch<'_>,
+        request: &Request,
+        touched: &[CredentialId],
+        now: Timestamp,
+    ) -> Result<Option<CredentialId>, EngineError> {
+        let Some(Asker { credential: CredentialRef::Stored(id), tenant, .. }) = &request.asker else { return Ok(None) };
+        let fresh = self.touched.get(id).is_some_and(|at| now < at.plus(limits::TOUCH_INTERVAL));
+        if fresh || touched.contains(id) {
+            return Ok(None);
+        }
+        let mut tx = Tx::new(&*batch, self.vault.keys(), self.vault.common(), now, false);
+        // A row that cannot be read is found by whoever needs it; the time of use is not worth a failure.
+        let rows = credentials::touch(&mut tx, *tenant, *id).map(|()| std::mem::take(&mut tx.staged.rows)).unwrap_or_default();
+        for (table, key, value) in rows {
+            if let Some(value) = value {
+                batch.put(table, &key, &value)?;
+            }
+        }
+        Ok(Some(*id))
+    }
+
+    /// Takes up what a commit made true and shows it to readers. Gives the ends of the batch's requests.
+    fn accept(&mut self, batched: Batched, now: Timestamp, index: &[(Scope, IndexChange)]) -> Vec<Result<Ended, Unavailable>> {
+        self.tail = batched.tail;
+        self.generation = batched.generation;
+        self.seq += 1;
+        self.clocks = (now.ms(), self.vault.clock().mono_ms());
+        if self.touched.len() > limits::UNKNOWN_OPERATIONS_MAX {
+            self.touched.clear();
+        }
+        self.touched.extend(batched.touched.into_iter().map(|id| (id, now)));
+        self.show(batched.head);
+        self.apply_index(index);
+        batched.ends
+    }
+
+    /// Publishes a snapshot of what is committed.
+    fn show(&self, head: Head) {
+        match self.vault.engine().snapshot() {
+            Ok(snapshot) => self.vault.publish(Published { snapshot, seq: self.seq, generation: self.generation, head }),
+            // Latched: readers are refused, and the next commit fails and recovers.
+            Err(error) => {
+                log::line(log::Level::Error, "no snapshot", &[("error", &log::Operator::text(&error))]);
+                self.vault.unpublish();
+            }
+        }
+    }
+
+    fn apply_index(&self, index: &[(Scope, IndexChange)]) {
+        for changes in index.chunk_by(|a, b| a.0 == b.0) {
+            let scope = changes[0].0;
+            let changes: Vec<_> = changes.iter().map(|(_, change)| change.change()).collect();
+            self.vault.indexes().apply((scope.tenant, scope.owner), self.seq, &changes);
+        }
+    }
+
+    /// After a failure: reads from the medium what became of the last batch, records that, and goes on; or ends the process.
+    fn recover(&mut self, unknown: &[Asker], index: &[(Scope, IndexChange)]) {
+        self.vault.unpublish();
+        for attempt in 0..limits::RECOVER_ATTEMPTS_MAX {
+            std::thread::sleep(limits::RECOVER_PAUSE * attempt);
+            match self.try_recover(unknown, index) {
+                Ok(()) => {
+                    log::line(log::Level::Warn, "the store has recovered", &[("entries", &self.tail.size())]);
+                    return;
+                }
+                Err(error) => log::line(log::Level::Error, "the store cannot recover yet", &[("error", &log::Operator::text(&error))]),
+            }
+        }
+        self.vault.fatal();
+    }
+
+    fn try_recover(&mut self, unknown: &[Asker], index: &[(Scope, IndexChange)]) -> Result<(), LogError> {
+        let (vault, before) = (self.vault.clone(), self.tail.size());
+        vault.engine().recover()?;
+        let snapshot = vault.engine().snapshot()?;
+        let (mut tail, _) = Tail::load(&snapshot, vault.log(), vault.boot(), vault.keys().signing().public())?;
+        let landed = tail.size() > before;
+        let mut entry = Entry::new("system.recover", Actor::SYSTEM);
+        entry.reason = Some(Reason::Recovered);
+        entry.n = u64::try_from(unknown.len()).expect("a batch is small");
+        entry.det.set(Detail::First(before));
+        entry.det.set(Detail::End(tail.size()));
+        entry.det.set(Detail::Lost(if landed { 0 } else { entry.n }));
+        entry.det.set(Detail::Refused(vault.take_refused_while_shut()));
+        let now = vault.clock().now();
+        let entered = vault.engine().commit(|batch| {
+            tail.append(batch, entry, vault.clock(), now)?;
+            tail.seal(batch, vault.keys().signing(), now)
+        });
+        let (checkpoint, note) = match entered {
+            Ok(sealed) => sealed,
+            Err(CommitError::Refused(error) | CommitError::Unknown(error)) => return Err(error.into()),
+        };
+        self.tail = tail;
+        self.recents.get_mut().forget();
+        self.seq += 1;
+        self.generation += 1;
+        vault.settle_unknown(unknown, if landed { Settled::Committed } else { Settled::NotCommitted });
+        if landed {
+            self.apply_index(index);
+        }
+        self.show(Head { checkpoint, note });
+        Ok(())
+    }
+
+    /// An entry, if the wall clock moved otherwise than the monotonic one since the last commit.
+    fn clock_step(&self, now: Timestamp) -> Option<Entry> {
+        let expected = self.clocks.0 + self.vault.clock().mono_ms().saturating_sub(self.clocks.1);
+        let least = u64::try_from(limits::CLOCK_STEP_MIN.as_millis()).expect("a short time");
+        let (ahead, back) = (now.ms().saturating_sub(expected), expected.saturating_sub(now.ms()));
+        if ahead.max(back) < least {
+            return None;
+        }
+        let mut entry = Entry::new("system.clock", Actor::SYSTEM);
+        entry.reason = Some(Reason::ClockStep);
+        entry.det.set(if ahead > back { Detail::Ahead(ahead) } else { Detail::Back(back) });
+        Some(entry)
+    }
+}
+
+impl Request {
+    fn answer(&self, end: Result<Ended, Unavailable>) {
+        if let Some(ticket) = &self.ticket {
+            ticket.set(end);
+        }
+    }
+}
