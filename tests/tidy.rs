@@ -324,7 +324,9 @@ fn banned_words_stay_out_of_the_product() {
             for (at, _) in source.code.match_indices(word) {
                 let in_word = source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') && !word.starts_with(['.', '#']);
                 let test = source.test || tests.iter().any(|(from, to)| (*from..*to).contains(&at));
-                let allowed = in_tests && test || printing && word.contains("print");
+                // A measurement proves nothing and may wait to be asked for; literals are blanked in `code`, so the text is asked.
+                let measurement = word == "#[ignore" && source.text[at..].starts_with("#[ignore = \"a measurement");
+                let allowed = in_tests && test || printing && word.contains("print") || measurement;
                 if !in_word && !allowed {
                     offences.push(format!("{}:{}: {word} is banned: {remedy}", shown(&source.path), line_of(&source.code, at)));
                 }

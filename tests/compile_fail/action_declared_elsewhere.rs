@@ -8,4 +8,5 @@ impl crate::policy::Action for ReadQuietly {
     type Target = MemoryId;
     const NAME: &'static str = "memory.read_quietly";
     const PHI: bool = true;
+    const RESOURCE: &'static str = "memory";
 }

@@ -1,4 +1,4 @@
-//! expect: E0599
+//! expect: E0277
 //! Protected text copied away.
 use crate::store::phi::Phi;
 
