@@ -13,6 +13,9 @@
 //! 6. Every loop, queue, buffer and wait has its bound in `base/limits.rs`.
 //! 7. Time and chance enter through `base/time.rs` and `base/rng.rs`.
 
+// Tests and benches play clients and attackers; the product itself may call nothing that clippy.toml lists.
+#![cfg_attr(any(test, feature = "bench-internals"), allow(clippy::disallowed_methods))]
+
 /// Declares the layers: private in the product, visible to fuzz targets and benches only.
 macro_rules! layers {
     ($($name:ident)*) => {$(

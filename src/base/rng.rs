@@ -3,6 +3,7 @@
 //! Promise: bytes are fit for keys and nonces. A machine without randomness cannot run Rosemary, so failure stops the process.
 
 /// Fills `out` from the operating system's generator.
+#[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
 pub fn fill(out: &mut [u8]) {
     getrandom::fill(out).expect("the operating system has randomness; without it no key may be made");
 }

@@ -1,11 +1,13 @@
 //! The closed list of verbs: what each acts on, whether it reads or writes, whether it can touch PHI.
 //!
-//! Invariant: the list is sealed; a verb that is not here cannot be asked for.
+//! Invariant: the list is sealed; a verb that is not here cannot be asked for, and none can be declared to write where it reads.
 
 use crate::base::id::{CredentialId, MemoryId, OperationId, TenantId, UserId};
 
 mod sealed {
     pub trait Sealed {}
+    pub trait Reads {}
+    pub trait Writes {}
 }
 
 /// One owner's memories in one workspace.
@@ -72,9 +74,9 @@ pub trait Action: sealed::Sealed + Send + 'static {
 }
 
 /// A verb that changes nothing.
-pub trait Reads: Action {}
+pub trait Reads: Action + sealed::Reads {}
 /// A verb that may change something.
-pub trait Writes: Action {}
+pub trait Writes: Action + sealed::Writes {}
 
 macro_rules! actions {
     ($($(#[$text:meta])* $name:ident($target:ty) $way:ident $phi:literal $verb:literal;)*) => {
@@ -88,6 +90,7 @@ macro_rules! actions {
             const PHI: bool = $phi;
             const RESOURCE: &'static str = before_dot($verb);
         }
+        impl sealed::$way for $name {}
         impl $way for $name {})*
 
         /// Every verb by name, in the order of this table.
