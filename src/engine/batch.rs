@@ -124,7 +124,7 @@ impl Engine {
     /// Makes a new store at `path`: a temporary file beside it, synced, renamed, its folder synced. A crash leaves no file at `path` or a
     /// whole one.
     ///
-    /// Errors: `Exists`; `Keys` (the passphrase's cost); `Full`, `Io`.
+    /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`.
     pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let head = Superblock::new(options.stride, kek, options.kdf)?;
         Self::create_with(path, options, head, |_| Ok(()))
@@ -141,9 +141,13 @@ impl Engine {
             return Err(EngineError::Exists(name(path)));
         }
         let beside = beside(path);
-        let _ = std::fs::remove_file(&beside);
-        let made = DiskFile::create(&beside).map_err(|error| taken(&beside, error)).and_then(|file| {
-            let engine = Self::create_on(Arc::new(file), options, head)?;
+        remove_stale(&beside)?;
+        let file = match DiskFile::create(&beside) {
+            Ok(file) => file,
+            Err(TakeError::Locked) => return Err(EngineError::Locked(name(&beside))),
+            Err(TakeError::Io(error)) => return Err(EngineError::Uncreatable { path: name(path), kind: error.kind() }),
+        };
+        let made = Self::create_on(Arc::new(file), options, head).and_then(|engine| {
             fill(&engine)?;
             rename_new(&beside, path)?;
             durable::sync_folder_of(path).map_err(EngineError::io)?;
@@ -167,7 +171,7 @@ impl Engine {
 
     /// Opens the store at `path`, locked.
     ///
-    /// Errors: `Missing`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
+    /// Errors: `Missing`, `Unopenable`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
     pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let engine = Self::open_on(lock_file(path)?, options, kek)?;
         engine.medium.reserve();
@@ -229,7 +233,7 @@ impl Engine {
     /// Runs `work` in a transaction and makes it durable. If `work` fails, nothing of it stays.
     ///
     /// Errors: `Refused` if surely nothing was written; `Unknown` if a write or sync failed after `work` was done: then the store is
-    /// latched until [`Engine::recover`]. A failure below latches in either case.
+    /// latched until [`Engine::recover`]. A failure below latches in either case. `work` reads through its batch, never through the engine.
     pub fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, EngineError>) -> Result<T, CommitError> {
         let mut committing = false;
         self.with(|open| {
@@ -391,8 +395,20 @@ fn taken(path: &Path, error: TakeError) -> EngineError {
     match error {
         TakeError::Locked => EngineError::Locked(name(path)),
         TakeError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => EngineError::Missing(name(path)),
-        TakeError::Io(error) => EngineError::io(error),
+        TakeError::Io(error) => EngineError::Unopenable { path: name(path), kind: error.kind() },
     }
+}
+
+/// Removes what a crash during an earlier creation left, unless a creation is under way in another process.
+fn remove_stale(beside: &Path) -> Result<(), EngineError> {
+    let held = match DiskFile::open(beside) {
+        Err(TakeError::Locked) => return Err(EngineError::Locked(name(beside))),
+        held => held,
+    };
+    // Should this fail, creating says so.
+    let _ = std::fs::remove_file(beside);
+    drop(held);
+    Ok(())
 }
 
 /// Renames without replacing a file that appeared meanwhile, where the file system can.
@@ -701,6 +717,21 @@ pub(super) mod tests {
         assert!(matches!(Engine::open(&path, &options(), &Kek::for_test(&[8; 32])), Err(EngineError::Keys(_))));
         assert_eq!(std::fs::read(&path).unwrap(), before, "a file that does not open is not changed");
         assert!(Engine::open(&path, &options(), &kek()).is_ok());
+    }
+
+    #[test]
+    fn what_a_crash_left_beside_is_replaced_and_what_another_process_makes_is_not() {
+        let folder = Folder::new();
+        let stale = beside(&folder.file());
+        std::fs::write(&stale, b"half a file").unwrap();
+        let held = DiskFile::open(&stale).unwrap();
+        assert!(matches!(Engine::create(&folder.file(), &options(), &kek()), Err(EngineError::Locked(_))));
+        drop(held);
+        drop(Engine::create(&folder.file(), &options(), &kek()).unwrap());
+        assert!(!stale.exists());
+        let nowhere = folder.file().with_file_name("no-folder").join("data");
+        assert!(matches!(Engine::create(&nowhere, &options(), &kek()), Err(EngineError::Uncreatable { .. })));
+        assert!(matches!(Engine::open(folder.file().parent().unwrap(), &options(), &kek()), Err(EngineError::Unopenable { .. })));
     }
 
     #[test]
