@@ -341,7 +341,7 @@ fn empty(args: &Args) {
     std::thread::sleep(Duration::from_secs(60));
     let (now, most) = server.rss();
     println!("\nEmpty instance: RSS {:.1} MiB at its first answer, {:.1} MiB 60 s later, at most {:.1} MiB", mib(start), mib(now), mib(most));
-    println!("Program under test: {} bytes", std::fs::metadata(env!("CARGO_BIN_EXE_rosemary")).map_or(0, |file| file.len()));
+    println!("Program under test: {} bytes", std::fs::metadata(rig::program()).map_or(0, |file| file.len()));
     server.stop();
 }
 

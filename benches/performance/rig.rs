@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rosemary::authn::Principal;
 use rosemary::base::id::MemoryId;
 use rosemary::base::time::Clock;
 use rosemary::crypto::unlock::{KdfCost, Kek, KekSource};
@@ -21,7 +20,7 @@ use rosemary::store::index::measure::{Seeded, Vocabulary};
 use rosemary::store::memories::{MemoryType, NewMemory, Text};
 use rosemary::store::tables::TABLES;
 use rosemary::store::vault::Settings;
-use rosemary::store::{Call, Phi, Store};
+use rosemary::store::{Admission, Call, Phi, Store};
 use rustls::ClientConfig;
 
 /// The label and owner of every instance made here.
@@ -92,7 +91,7 @@ impl Instance {
     }
 
     fn command(&self, command: &str, port: u16) -> Command {
-        let mut rosemary = Command::new(env!("CARGO_BIN_EXE_rosemary"));
+        let mut rosemary = Command::new(program());
         rosemary.arg(command).env_clear().stdin(Stdio::null());
         let path = |name: &str| self.file(name).into_os_string();
         rosemary.env("RM_DB_PATH", self.data()).env("RM_KEK_FILE", path("kek")).env("RM_TENANT_ID", TENANT).env("RM_OWNER_EMAIL", OWNER);
@@ -118,7 +117,7 @@ impl Instance {
         const CHUNK: usize = 100;
         let store = self.open();
         let vault = store.vault();
-        let console = Principal::system(vault.tenant(), vault.owner(), "console");
+        let Ok(Admission::Principal(owner)) = vault.admit(&self.key()) else { panic!("the owner's key is not accepted") };
         let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
         let (next, vocabulary) = (AtomicUsize::new(0), Vocabulary::new(30_000));
         let ids = std::thread::scope(|threads| {
@@ -130,7 +129,7 @@ impl Instance {
                         return ids;
                     }
                     let chunk: Vec<NewMemory> = (first..count.min(first + CHUNK)).map(|i| new_memory(&vocabulary, i, count)).collect();
-                    let made = vault.write::<CreateMemory, _, memories::Refusal>(&console, scope, &Call::internal(), move |access| {
+                    let made = vault.write::<CreateMemory, _, memories::Refusal>(&owner, scope, &Call::internal(), move |access| {
                         chunk.into_iter().map(|new| memories::create(access, new).map(|memory| memory.id)).collect::<Result<Vec<_>, _>>()
                     });
                     match made {
@@ -216,7 +215,12 @@ pub fn body(vocabulary: &Vocabulary, i: usize) -> Vec<u8> {
     let words = 40 + seeded.below(80);
     let title = vocabulary.text(&mut seeded, 4);
     let content = vocabulary.text(&mut seeded, words);
-    format!(r#"{{"title":"{title}n{i}","content":"{content}","tags":["ward-{}"],"run_id":"run-{}"}}"#, i % 40, i / 10).into_bytes()
+    format!(r#"{{"title":"{title}n{i}","content":"{content}","tags":["ward-{}"],"allowed_vendors":["*"],"run_id":"run-{}"}}"#, i % 40, i / 10).into_bytes()
+}
+
+/// The program under test; `ROSEMARY_PROGRAM` names another build of it.
+pub fn program() -> PathBuf {
+    std::env::var_os("ROSEMARY_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_rosemary").into(), PathBuf::from)
 }
 
 fn free_port() -> u16 {
