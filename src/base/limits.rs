@@ -235,3 +235,5 @@ pub const PURGE_CHUNK: usize = 200;
 pub const SCAN_MEMORIES_MAX: u64 = 2000;
 /// Characters of a snippet.
 pub const SNIPPET_CHARS_MAX: usize = 240;
+/// How long an address over its limit waits for each refusal.
+pub const FLOOD_PAUSE: Duration = Duration::from_millis(250);

@@ -240,10 +240,11 @@ impl Engine {
             open.latch.guard(|| {
                 let mut transaction = open.db.begin_write()?;
                 transaction.set_quick_repair(true);
-                let mut batch = Batch::new(&transaction, self.options.tables);
+                let mut batch = Batch::new(&transaction, self.options.tables, &open.latch);
                 let outcome = work(&mut batch);
                 drop(batch);
-                match outcome {
+                // A read that failed below has latched, even where the work made nothing of it.
+                match outcome.and_then(|value| open.latch.check().map(|()| value)) {
                     Ok(value) => {
                         committing = true;
                         transaction.commit()?;
@@ -438,7 +439,7 @@ pub trait Read {
 /// Entries in order of their keys; ends after its first error.
 pub struct Range<'a> {
     entries: Option<redb::Range<'a, Bytes, Bytes>>,
-    latch: Option<&'a Latch>,
+    latch: &'a Latch,
 }
 
 type Entry = Result<(Vec<u8>, Vec<u8>), EngineError>;
@@ -451,10 +452,7 @@ impl<'a> Range<'a> {
             Some(entry) => entry.map(|(key, value)| Some((key.value().to_vec(), value.value().to_vec()))).map_err(EngineError::from),
             None => Ok(None),
         };
-        let outcome = match self.latch {
-            Some(latch) => latch.guard(work),
-            None => work(),
-        };
+        let outcome = self.latch.guard(work);
         if !matches!(outcome, Ok(Some(_))) {
             drop_caught(self.entries.take());
         }
@@ -521,20 +519,21 @@ impl Read for Snapshot {
             true => None,
             false => Some(self.latch.guard(|| Ok(table.range::<&[u8]>((low, high))?))?),
         };
-        Ok(Range { entries, latch: Some(&self.latch) })
+        Ok(Range { entries, latch: &self.latch })
     }
 }
 
-/// The open transaction. Its panics and failures are caught by [`Engine::commit`], around the whole of it.
+/// The open transaction. A failure or panic below latches the store, whether the work hands it on or not; [`Engine::commit`] sees it.
 pub struct Batch<'t> {
     transaction: &'t WriteTransaction,
     names: &'static [&'static str],
     tables: Vec<OnceCell<redb::Table<'t, Bytes, Bytes>>>,
+    latch: &'t Latch,
 }
 
 impl<'t> Batch<'t> {
-    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str]) -> Self {
-        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect() }
+    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str], latch: &'t Latch) -> Self {
+        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect(), latch }
     }
 
     /// The table, opened at its first use.
@@ -571,13 +570,15 @@ impl<'t> Batch<'t> {
 
 impl Read for Batch<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec()))
+        self.latch.guard(|| Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec())))
     }
 
     fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
-        let table = self.table(table)?;
-        let entries = if crossed(low, high) { None } else { Some(table.range::<&[u8]>((low, high))?) };
-        Ok(Range { entries, latch: None })
+        let entries = match crossed(low, high) {
+            true => None,
+            false => Some(self.latch.guard(|| Ok(self.table(table)?.range::<&[u8]>((low, high))?))?),
+        };
+        Ok(Range { entries, latch: self.latch })
     }
 }
 
