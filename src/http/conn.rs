@@ -13,7 +13,7 @@
 //! - Between requests the connection holds no buffer but the bytes that already came.
 
 use std::mem;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use std::time::Instant;
 use rustls::ServerConnection;
 
 use crate::base::limits::HEAD_BYTES_MAX;
-use crate::http::listen::Shared;
+use crate::http::listen::{Place, Shared};
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
 use crate::http::reply::Reply;
@@ -50,14 +50,16 @@ impl From<Gone> for End {
 struct Connection<'s> {
     shared: &'s Shared,
     wire: Wire<'s>,
+    place: &'s Place,
     peer: SocketAddr,
     local: IpAddr,
     /// Bytes that came and belong to no request yet.
     buffer: Vec<u8>,
 }
 
-/// Serves `socket` until it ends.
-pub(super) fn serve(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
+/// Serves the connection at `place` until it ends.
+pub(super) fn serve(shared: &Shared, place: &Place, peer: SocketAddr) {
+    let socket = &place.socket;
     let Ok(local) = socket.local_addr() else { return };
     let Ok(tls) = ServerConnection::new(shared.tls.current()) else { return };
     if socket.set_nodelay(true).is_err() {
@@ -65,7 +67,7 @@ pub(super) fn serve(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
     }
     let mut wire = Wire::new(socket, tls);
     match wire.handshake(shared.deadlines.handshake, &shared.handshakes) {
-        (_, Ok(())) => Connection { shared, wire, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
+        (_, Ok(())) => Connection { shared, wire, place, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
         // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
         (false, Err(Gone::Closed)) => {}
         (_, Err(_)) => shared.handler.tls_failed(peer.ip()),
@@ -137,7 +139,9 @@ impl Connection<'_> {
     fn next_head(&mut self) -> Result<Head, End> {
         if self.buffer.is_empty() {
             self.buffer = Vec::new();
+            self.place.waits(&self.shared.clock);
             self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, Instant::now() + self.shared.deadlines.idle)?;
+            self.place.works();
         }
         let deadline = Instant::now() + self.shared.deadlines.head;
         let refused = |reason| End::Refused { reason, client: self.peer.ip(), head_only: false };

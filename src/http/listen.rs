@@ -5,13 +5,15 @@
 //! - At most `max_connections` at once, and `max_per_address` of one address, which may also bring no more than four times as many anew
 //!   within a second (an IPv6 /64 counts as one address; trusted proxies are exempt). One more is closed before its handshake, without a
 //!   thread of its own.
+//! - When all places are taken, the connection that has waited longest for its peer (in its handshake or between two requests) yields to
+//!   the new one, so that holding places open costs an attacker as much work as using them. One with a request under way never yields.
 //! - A stop lets answers under way leave, for at most its deadline; after it no request reaches the handler and no answer leaves. Work that
 //!   the handler has not finished by then is not waited for.
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -124,11 +126,32 @@ pub(super) struct Shared {
     left: Condvar,
 }
 
+/// One connection's socket, and since when it waits for its peer.
+pub(super) struct Place {
+    pub(super) socket: TcpStream,
+    /// Milliseconds on the server's clock; `BUSY` while a request is under way.
+    waits_since_ms: AtomicU64,
+}
+
+impl Place {
+    const BUSY: u64 = u64::MAX;
+
+    /// Notes that nothing of a request has come yet; from now on the place may be taken away.
+    pub(super) fn waits(&self, clock: &Clock) {
+        self.waits_since_ms.store(clock.mono_ms(), Ordering::Relaxed);
+    }
+
+    /// Notes that a request is under way.
+    pub(super) fn works(&self) {
+        self.waits_since_ms.store(Self::BUSY, Ordering::Relaxed);
+    }
+}
+
 /// The connections that are in.
 #[derive(Default)]
 struct Book {
     next: u64,
-    live: HashMap<u64, Arc<TcpStream>>,
+    live: HashMap<u64, Arc<Place>>,
     addresses: HashMap<IpAddr, Address>,
 }
 
@@ -146,6 +169,18 @@ impl Address {
 }
 
 impl Book {
+    /// Takes the place of the connection that waits longest, if it has waited long enough; true if there was one.
+    fn take_a_place(&mut self, now_ms: u64) -> bool {
+        let waiting = self.live.iter().map(|(&number, place)| (place.waits_since_ms.load(Ordering::Relaxed), number));
+        let Some((since, number)) = waiting.min() else { return false };
+        let long_enough = u64::try_from(limits::YIELD_AFTER.as_millis()).expect("a short time");
+        if now_ms.checked_sub(since).is_none_or(|waited| waited < long_enough) {
+            return false;
+        }
+        // It sees the end of its input. A request that came at this very moment is still answered.
+        self.live.remove(&number).is_some_and(|place| place.socket.shutdown(Shutdown::Read).is_ok())
+    }
+
     /// Counts one more connection of `group`; false if it may have none now.
     fn arrive(&mut self, group: IpAddr, max_open: u32) -> bool {
         let now = Instant::now();
@@ -181,17 +216,22 @@ impl Shared {
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) -> Option<Admitted> {
         let counted = (!self.is_trusted_proxy(peer.ip())).then(|| address_group(peer.ip()));
         let mut book = self.book();
-        if book.live.len() >= self.max_connections || self.stopping.load(Ordering::SeqCst) {
+        if self.stopping.load(Ordering::SeqCst) || counted.is_some_and(|group| !book.arrive(group, self.max_per_address)) {
             return None;
         }
-        if counted.is_some_and(|group| !book.arrive(group, self.max_per_address)) {
-            return None;
-        }
-        let socket = Arc::new(socket);
+        let full = book.live.len() >= self.max_connections;
+        let place = Arc::new(Place { socket, waits_since_ms: AtomicU64::new(self.clock.mono_ms()) });
         let number = book.next;
         book.next += 1;
-        book.live.insert(number, Arc::clone(&socket));
-        Some(Admitted { shared: Arc::clone(self), number, counted, socket, peer })
+        let admitted = Admitted { shared: Arc::clone(self), number, counted, place: Arc::clone(&place), peer };
+        if full && !book.take_a_place(self.clock.mono_ms()) {
+            // Dropping it gives back what the address was counted.
+            drop(book);
+            drop(admitted);
+            return None;
+        }
+        book.live.insert(number, place);
+        Some(admitted)
     }
 }
 
@@ -208,7 +248,7 @@ struct Admitted {
     shared: Arc<Shared>,
     number: u64,
     counted: Option<IpAddr>,
-    socket: Arc<TcpStream>,
+    place: Arc<Place>,
     peer: SocketAddr,
 }
 
@@ -286,8 +326,8 @@ impl Server {
         // A reader sees the end of its input; an answer can still leave. Then nothing can.
         for (how, until) in [(Shutdown::Read, deadline), (Shutdown::Both, deadline + Duration::from_secs(1))] {
             let book = self.shared.book();
-            for socket in book.live.values() {
-                let _ = socket.shutdown(how);
+            for place in book.live.values() {
+                let _ = place.socket.shutdown(how);
             }
             let left = until.saturating_duration_since(Instant::now());
             drop(self.shared.left.wait_timeout_while(book, left, |book| !book.live.is_empty()));
@@ -344,7 +384,7 @@ fn enter(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let Some(admitted) = shared.admit(socket, peer) else { return };
     let thread = thread::Builder::new().name("connection".into()).stack_size(limits::CONNECTION_STACK_BYTES);
-    let spawned = thread.spawn(move || conn::serve(&admitted.shared, &admitted.socket, admitted.peer));
+    let spawned = thread.spawn(move || conn::serve(&admitted.shared, &admitted.place, admitted.peer));
     if let Err(error) = spawned {
         log::line(Level::Warn, "no thread for a connection; it was closed", &[("error", &Operator::text(&error))]);
     }
