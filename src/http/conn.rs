@@ -92,7 +92,8 @@ impl Connection<'_> {
                 }
                 Err(End::Gone) => return,
             };
-            let close = !keep_alive || reply.close || self.shared.stopping.load(Ordering::SeqCst);
+            let told_to = self.shared.stopping.load(Ordering::SeqCst) || self.place.yielded.load(Ordering::SeqCst);
+            let close = !keep_alive || reply.close || told_to;
             if self.answer(&reply, head_only, close).is_err() {
                 return;
             }

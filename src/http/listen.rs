@@ -131,6 +131,8 @@ pub(super) struct Place {
     pub(super) socket: TcpStream,
     /// Milliseconds on the server's clock; `BUSY` while a request is under way.
     waits_since_ms: AtomicU64,
+    /// The place was given to another; at most one more answer leaves.
+    pub(super) yielded: AtomicBool,
 }
 
 impl Place {
@@ -178,7 +180,11 @@ impl Book {
             return false;
         }
         // It sees the end of its input. A request that came at this very moment is still answered.
-        self.live.remove(&number).is_some_and(|place| place.socket.shutdown(Shutdown::Read).is_ok())
+        self.live.remove(&number).is_some_and(|place| {
+            place.yielded.store(true, Ordering::SeqCst);
+            let _ = place.socket.shutdown(Shutdown::Read);
+            true
+        })
     }
 
     /// Counts one more connection of `group`; false if it may have none now.
@@ -220,7 +226,7 @@ impl Shared {
             return None;
         }
         let full = book.live.len() >= self.max_connections;
-        let place = Arc::new(Place { socket, waits_since_ms: AtomicU64::new(self.clock.mono_ms()) });
+        let place = Arc::new(Place { socket, waits_since_ms: AtomicU64::new(self.clock.mono_ms()), yielded: AtomicBool::new(false) });
         let number = book.next;
         book.next += 1;
         let admitted = Admitted { shared: Arc::clone(self), number, counted, place: Arc::clone(&place), peer };
