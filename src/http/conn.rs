@@ -21,7 +21,8 @@ use std::time::Instant;
 use rustls::ServerConnection;
 
 use crate::base::limits::HEAD_BYTES_MAX;
-use crate::http::listen::{Place, Shared};
+use crate::http::admission::Place;
+use crate::http::listen::Shared;
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
 use crate::http::reply::Reply;
@@ -183,7 +184,7 @@ impl Connection<'_> {
         let mut client = self.peer.ip();
         let hops: Vec<&str> = headers.all("x-forwarded-for").flat_map(|value| value.split(',')).collect();
         for hop in hops.into_iter().rev() {
-            if !self.shared.is_trusted_proxy(client) {
+            if !self.shared.admission.is_trusted_proxy(client) {
                 break;
             }
             let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
