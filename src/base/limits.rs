@@ -239,3 +239,17 @@ pub const SCAN_MEMORIES_MAX: u64 = 2000;
 pub const SNIPPET_CHARS_MAX: usize = 240;
 /// How long an address over its limit waits for each refusal.
 pub const FLOOD_PAUSE: Duration = Duration::from_millis(250);
+
+// --- import and export ---
+/// One line of an import: the longest record (100,000 code points, escaped) with all its fields.
+pub const IMPORT_LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Records stored by one commit of an import; one audit line names them all.
+pub const IMPORT_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX;
+/// Bytes of lines stored by one commit of an import; a single longer line is one commit.
+pub const IMPORT_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// How far in the future a record to import may say it was written: clocks differ, but not by more.
+pub const IMPORT_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Rows looked at by one step of an export.
+pub const EXPORT_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX;
+/// Bytes of content opened by one step of an export.
+pub const EXPORT_CHUNK_BYTES: usize = 4 * 1024 * 1024;
