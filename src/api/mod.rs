@@ -1,8 +1,14 @@
-//! API: what a request may carry, how often it may come, and the document that says so.
+//! API: operations, and the skins that reach them.
+//!
+//! `routes` is the one table: router, OpenAPI, audit names, refusal tests and documentation follow from it. `run` is the road every request
+//! takes. `ops` has one function a row. `reply` is the only place where protected text becomes an answer.
 
 pub mod body;
-pub mod docs;
 pub mod inputs;
 pub mod openapi;
+pub mod ops;
+pub mod reply;
+pub mod routes;
+pub mod run;
 pub mod schema;
 pub mod throttle;

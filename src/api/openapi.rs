@@ -259,10 +259,21 @@ fn components() -> Value {
         "AgentDeleted": answer([("deleted", json!({ "const": true })), ("id", id()), ("title", text())], []),
         "TrashEmptied": answer([("deleted", number())], []),
         "SearchResults": answer([("results", list_of("SearchResult")), ("count", number())], []),
-        "SearchResult": answer(
-            [("memory", reference("Memory")), ("score", json!({ "type": "number" })), ("snippet", text())],
-            [("explain", json!({ "type": "object", "additionalProperties": true }))],
-        ),
+        "SearchResult": json!({
+            "description": "A memory with its score (comparable within one answer), the passage that answers, and the words in it that the \
+                query names, as pairs of character positions.",
+            "allOf": [
+                reference("Memory"),
+                answer(
+                    [
+                        ("score", json!({ "type": "number" })),
+                        ("snippet", text()),
+                        ("highlights", json!({ "type": "array", "items": { "type": "array", "items": { "type": "integer" } } })),
+                    ],
+                    [("explain", json!({ "type": "object", "additionalProperties": true }))],
+                ),
+            ],
+        }),
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),

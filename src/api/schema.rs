@@ -348,6 +348,7 @@ fn wipe_map(map: &mut Map<String, Value>) {
 }
 
 /// Fields that passed their schema; what is not taken out is wiped. Each method gives `None` for an absent field.
+#[derive(Default)]
 pub struct Fields(Map<String, Value>);
 
 impl Fields {

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use crate::base::{id::CredentialId, limits, rng};
+use crate::crypto::hash::sha256;
 
 /// Windows that compete for one place.
 const WAYS: usize = 8;
@@ -38,6 +39,14 @@ impl From<IpAddr> for Key {
                 Self(octets)
             }
         }
+    }
+}
+
+impl Key {
+    /// The bucket of a key from the settings.
+    pub fn of_static(name: &str, mark: [u8; 4]) -> Self {
+        let hash = sha256(&[b"static", name.as_bytes(), &mark]);
+        Self(*hash.first_chunk().expect("32 bytes hold 16"))
     }
 }
 

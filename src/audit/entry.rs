@@ -415,9 +415,13 @@ impl Entry {
     /// each, in order. `n` stays the whole's.
     pub fn parts(mut self) -> Vec<Self> {
         const MAX: usize = limits::AUDIT_IDS_PER_LINE_MAX;
+        let most = self.res.as_ref().map_or(0, |res| res.ids.len()).max(self.subjects.len());
+        if most <= MAX {
+            return vec![self];
+        }
+        let of = most.div_ceil(MAX);
         let ids = self.res.as_mut().map(|res| std::mem::take(&mut res.ids)).unwrap_or_default();
         let subjects = std::mem::take(&mut self.subjects);
-        let of = ids.len().max(subjects.len()).div_ceil(MAX).max(1);
         let chunk = |no: usize, length: usize| no.saturating_mul(MAX).min(length)..(no + 1).saturating_mul(MAX).min(length);
         let mut parts = Vec::with_capacity(of);
         for no in 0..of {
@@ -427,7 +431,7 @@ impl Entry {
             }
             part.subjects = subjects[chunk(no, subjects.len())].to_vec();
             let number = |n: usize| u32::try_from(n).expect("an answer has fewer than 2^32 parts");
-            part.part = (of > 1).then(|| Part { no: number(no + 1), of: number(of) });
+            part.part = Some(Part { no: number(no + 1), of: number(of) });
             parts.push(part);
         }
         parts

@@ -12,7 +12,7 @@ use crate::base::hex;
 use crate::base::id::{CredentialId, TenantId, UserId};
 use crate::base::time::Timestamp;
 
-/// The AI tool that an agent credential speaks for: 1..50 of `a-z0-9_-`.
+/// The AI tool that an agent credential speaks for: 1..50 of `a-z0-9_`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Vendor(String);
 
@@ -20,7 +20,7 @@ impl Vendor {
     /// Checks the character set; `None` if `text` is not a vendor's name.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=crate::base::limits::VENDOR_CHARS_MAX).contains(&text.len());
-        (fits && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))).then(|| Self(text.to_owned()))
+        (fits && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))).then(|| Self(text.to_owned()))
     }
 
     /// The name.

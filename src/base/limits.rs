@@ -23,6 +23,10 @@ pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 pub const CONNECTIONS_MAX: u32 = 1024;
 /// Connections at once from one address.
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 64;
+/// New connections of one address within a second, for each that it may hold at once: a flood of handshakes costs a closed socket each.
+pub const ARRIVALS_PER_PLACE: u32 = 4;
+/// Addresses remembered at once for the two bounds above; beyond it a new address must wait.
+pub const ADDRESSES_MAX: usize = 8192;
 /// Stack of a connection's thread.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// Request target (path and query); a longer one is 414.
@@ -131,6 +135,8 @@ pub const ARGON2_LANES_MAX: u32 = 4;
 pub const RESERVE_BYTES: u64 = RESERVE_WRITE_BYTES + RESERVE_STEP_BYTES;
 /// How much of the reserve is given up at a time when the disk is full.
 pub const RESERVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
+/// How long a full disk is left alone before it is asked again for a reserve, milliseconds.
+pub const RESERVE_RETRY_MS: u64 = 1000;
 /// Logical size of the store: what 20-bit region and page numbers of the B-tree can address.
 pub const STORE_BYTES_MAX: u64 = 1 << 52;
 /// Damaged blocks that a check lists by number.
@@ -221,3 +227,11 @@ pub const INDEX_CHUNK: usize = 500;
 pub const INDEX_REQUESTS_MAX: usize = 256;
 
 const _: () = assert!(ANCHOR_INTERVAL.as_secs() * 2 <= ANCHOR_LAG_MAX.as_secs());
+/// Replies of one memory.
+pub const REPLIES_MAX: usize = 1000;
+/// Memories in the trash removed by one commit.
+pub const PURGE_CHUNK: usize = 200;
+/// Live memories of a scope that are scanned while its index is not ready; with more the answer is 503.
+pub const SCAN_MEMORIES_MAX: u64 = 2000;
+/// Characters of a snippet.
+pub const SNIPPET_CHARS_MAX: usize = 240;

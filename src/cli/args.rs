@@ -22,6 +22,11 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "Try it: rosemary demo\nExit codes and examples: rosemary --help";
 
+const DEMO_EXAMPLES: &str = "Examples:
+  rosemary demo
+  rosemary demo --dir /tmp/try --port 9443
+  rosemary demo --reset";
+
 const INIT_EXAMPLE: &str = "Example:
   umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek
   export RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3
@@ -49,7 +54,7 @@ pub enum Command {
     ///
     /// Makes a folder with its own key, self-signed certificate, owner and agent keys (shown once);
     /// a second run continues where the first stopped. Reads no RM_* settings. Not for real records.
-    #[command(verbatim_doc_comment, after_help = "Examples:\n  rosemary demo\n  rosemary demo --dir /tmp/try --port 9443\n  rosemary demo --reset")]
+    #[command(verbatim_doc_comment, after_help = DEMO_EXAMPLES)]
     Demo(Demo),
 
     /// Makes the encrypted data file, and a self-signed certificate unless RM_TLS_CERT names one

@@ -1,7 +1,7 @@
 //! Exit codes: one table, printed by `rosemary --help`, `rosemary man` and `docs/commands.md`.
 //!
 //! Invariants
-//! - Codes differ and are stable: scripts and units depend on them. 2 and 64 to 78 keep the meaning of clap and sysexits.h; ours begin at 80.
+//! - Codes differ and are stable: scripts and units depend on them. 2 is clap's, 65 to 78 are those of sysexits.h, ours begin at 80.
 //! - This is the one file that turns an error into a code.
 
 use std::fmt;
@@ -64,6 +64,11 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
     }
+}
+
+/// Ends the process at once: only where nothing can be put in order any more.
+pub fn now(exit: Exit) -> ! {
+    std::process::exit(i32::from(exit.code()))
 }
 
 /// The table as help prints it.

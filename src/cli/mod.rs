@@ -5,6 +5,9 @@
 
 mod args;
 pub mod exit;
+mod init;
+mod open;
+mod serve;
 mod text;
 
 use std::ffi::OsString;
@@ -40,8 +43,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Demo(demo) => unwired(&demo),
-        Command::Init => unwired(&settings()?),
-        Command::Serve => unwired(&settings()?),
+        Command::Init => init::run(settings()?),
+        Command::Serve => serve::run(settings()?),
         Command::Verify => unwired(&settings()?),
         Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
         Command::Key(key) => unwired(&(key, settings()?)),

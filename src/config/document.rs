@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::config::settings::{ABSENT, Default, GROUPS, Row};
+use crate::config::settings::{ABSENT, Fallback, GROUPS, Row};
 
 /// Width of the wrapped comments and help.
 const COLUMNS: usize = 100;
@@ -15,13 +15,14 @@ pub fn markdown() -> String {
     for (group, rows) in GROUPS {
         let _ = write!(text, "\n## {group}\n");
         for row in *rows {
-            let _ = write!(text, "\n### `{}`\n{}\n\n- takes: {}\n- default: {}\n- since: {}\n", row.name, row.help(), row.takes(), default(row), row.since);
+            let _ = write!(text, "\n### `{}`\n{}\n\n- takes: {}\n", row.name, wrapped(&row.help(), "").trim_end(), row.takes());
+            let _ = write!(text, "- default: {}\n- since: {}\n", default(row), row.since);
             if row.is_secret() {
                 let _ = writeln!(text, "- in a file: `{}_FILE` names the file that holds it", row.name);
             }
         }
     }
-    text.push_str("\n## Names that this version does not obey\nA setting that is accepted and ignored would be a lie, so these stop the start:\n\n| name | why |\n|---|---|\n");
+    text.push_str(NOT_OBEYED);
     for (name, why) in ABSENT {
         let _ = writeln!(text, "| `{name}` | {why} |");
     }
@@ -31,12 +32,20 @@ pub fn markdown() -> String {
 /// What holds without the setting, in words.
 fn default(row: &Row) -> String {
     match row.default {
-        Default::Required(example) => format!("none; required (such as `{example}`)"),
-        Default::Value(value) => format!("`{value}`"),
-        Default::Absent(words, "") => words.into(),
-        Default::Absent(words, example) => format!("{words} (such as `{example}`)"),
+        Fallback::Required(example) => format!("none; required (such as `{example}`)"),
+        Fallback::Value(value) => format!("`{value}`"),
+        Fallback::Absent(words, "") => words.into(),
+        Fallback::Absent(words, example) => format!("{words} (such as `{example}`)"),
     }
 }
+
+const NOT_OBEYED: &str = "
+## Names that this version does not obey
+A setting that is accepted and ignored would be a lie, so these stop the start:
+
+| name | why |
+|---|---|
+";
 
 const INTRODUCTION: &str = "# Configuration
 <!-- Written from src/config/settings.rs; a test keeps it current. -->
@@ -61,10 +70,10 @@ pub fn env_example() -> String {
         for row in *rows {
             let _ = write!(text, "\n{}", wrapped(&row.help(), "# "));
             let _ = match (row.is_secret(), row.default) {
-                (true, _) => writeln!(text, "#{}_FILE=/etc/rosemary/keys/{}", row.name, row.name.trim_start_matches("RM_").to_ascii_lowercase()),
-                (_, Default::Required(example)) => writeln!(text, "{}={example}", row.name),
-                (_, Default::Value(value)) => writeln!(text, "#{}={value}", row.name),
-                (_, Default::Absent(_, example)) => writeln!(text, "#{}={example}", row.name),
+                (true, _) => writeln!(text, "#{}_FILE=/etc/rosemary/keys/NAME", row.name.replace("<VENDOR>", "CURSOR")),
+                (_, Fallback::Required(example)) => writeln!(text, "{}={example}", row.name),
+                (_, Fallback::Value(value)) => writeln!(text, "#{}={value}", row.name),
+                (_, Fallback::Absent(_, example)) => writeln!(text, "#{}={example}", row.name),
             };
         }
     }
@@ -76,10 +85,10 @@ pub fn help() -> String {
     let mut text = String::from("Settings (environment; docs/configuration.md explains each):\n");
     for row in crate::config::settings::rows() {
         let _ = match row.default {
-            Default::Required(_) => writeln!(text, "  {:<36}required: {}", row.name, row.takes()),
-            Default::Value(value) => writeln!(text, "  {:<36}[{value}]", row.name),
-            Default::Absent(..) if row.is_secret() => writeln!(text, "  {:<36}or {}_FILE", row.name, row.name),
-            Default::Absent(words, _) => writeln!(text, "  {:<36}[{words}]", row.name),
+            Fallback::Required(_) => writeln!(text, "  {:<36}required: {}", row.name, row.takes()),
+            Fallback::Value(value) => writeln!(text, "  {:<36}[{value}]", row.name),
+            Fallback::Absent(..) if row.is_secret() => writeln!(text, "  {:<36}or {}_FILE", row.name, row.name),
+            Fallback::Absent(words, _) => writeln!(text, "  {:<36}[{words}]", row.name),
         };
     }
     text

@@ -19,10 +19,10 @@ use crate::crypto::secret::Secret;
 /// Modes that would let others read, or group or others replace, the file.
 const FORBIDDEN_MODE: u32 = 0o027;
 
-/// The bytes of the secret file at `path`, as they stand.
+/// Opens the file at `path` if it is a regular one that others can neither read nor change.
 ///
 /// Errors: one sentence `<path>: <what>; <remedy>`, for the operator.
-pub fn read_secret(path: &Path) -> Result<Secret<Vec<u8>>, String> {
+pub fn open_private(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let fd = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
         .map_err(|error| format!("{shown}: {}; check the path and that the service's user may read it", std::io::Error::from(error)))?;
@@ -35,6 +35,12 @@ pub fn read_secret(path: &Path) -> Result<Secret<Vec<u8>>, String> {
     if mode & FORBIDDEN_MODE != 0 {
         return Err(format!("{shown}: mode {mode:04o} lets others read or change the secret; chmod 0640 or stricter"));
     }
+    Ok(file)
+}
+
+/// The bytes of the secret file at `path`, as they stand. Errors as [`open_private`].
+pub fn read_secret(path: &Path) -> Result<Secret<Vec<u8>>, String> {
+    let (shown, file) = (path.display(), open_private(path)?);
     let mut bytes = Zeroizing::new(Vec::with_capacity(limits::SECRET_FILE_BYTES_MAX + 1));
     let most = u64::try_from(limits::SECRET_FILE_BYTES_MAX).expect("a small constant") + 1;
     file.take(most).read_to_end(&mut bytes).map_err(|error| format!("{shown}: {error}; check the file"))?;

@@ -197,7 +197,8 @@ impl Config {
             && one > all
         {
             let name = settings::MAX_CONNECTIONS_PER_ADDRESS.row.name;
-            raw.problem(name, Some(&one.to_string()), format!("more than {}, which is {all}; lower the one or raise the other", settings::MAX_CONNECTIONS.row.name));
+            let text = format!("more than {}, which is {all}; lower the one or raise the other", settings::MAX_CONNECTIONS.row.name);
+            raw.problem(name, Some(&one.to_string()), text);
         }
         check_paths(raw, &db_path, &anchor_file, &kek, &tls);
 
@@ -246,7 +247,10 @@ fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
         [choice] => Some(choice.clone()),
         [] => {
             let (file, passphrase) = (settings::KEK_FILE.row.name, settings::KEK_PASSPHRASE_FILE.row.name);
-            let text = format!("not set, and there is no other key; name a key file here, a passphrase file in {passphrase}, or give the unit the credential {KEK_CREDENTIAL}");
+            let text = format!(
+                "not set, and there is no other key; name a key file here, a passphrase file in {passphrase}, \
+                 or give the unit the credential {KEK_CREDENTIAL}"
+            );
             raw.problem(file, None, text);
             None
         }
@@ -283,12 +287,14 @@ fn take_tls(raw: &mut raw::Raw, db_path: Option<&Path>) -> Option<Tls> {
 
 /// No file may serve two purposes; an anchor beside the data file is rolled back together with it.
 fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf>, kek: &Option<KekChoice>, tls: &Option<Tls>) {
+    // one PEM file may hold both certificate and key
+    let cert = tls.as_ref().map(|tls| tls.cert.as_path()).filter(|cert| tls.as_ref().is_some_and(|tls| tls.key != **cert));
     let uses = [
         (settings::DB_PATH.row.name, db.as_deref()),
         (settings::ANCHOR_FILE.row.name, anchor.as_deref()),
         (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().map(KekChoice::path)),
         (settings::TLS_KEY.row.name, tls.as_ref().map(|tls| tls.key.as_path())),
-        (settings::TLS_CERT.row.name, tls.as_ref().map(|tls| tls.cert.as_path()).filter(|cert| tls.as_ref().is_some_and(|tls| tls.key != **cert))),
+        (settings::TLS_CERT.row.name, cert),
         (settings::TLS_CLIENT_CA.row.name, tls.as_ref().and_then(|tls| tls.client_ca.as_deref())),
     ];
     for (i, (name, path)) in uses.iter().enumerate() {

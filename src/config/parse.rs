@@ -98,7 +98,9 @@ pub fn networks(_: &Row, text: &str) -> Result<Vec<IpNet>, String> {
             .map_err(|_| "give IP addresses or networks, such as 10.20.0.5,10.20.1.0/24".to_string())?;
         match network.prefix_len() {
             0 => Err("a network of every address would let each client choose its own; name your proxies".into()),
-            _ if network != network.trunc() => Err(format!("{network} has bits beyond its prefix; write {} or {}", network.trunc(), network.addr())),
+            _ if network != network.trunc() => {
+                Err(format!("{network} has bits beyond its prefix; write {} or {}", network.trunc(), network.addr()))
+            }
             _ => Ok(network),
         }
     })
@@ -194,12 +196,12 @@ pub fn static_key(row: &Row, text: &str) -> Result<Secret<String>, String> {
     Ok(Secret::new(text.into()))
 }
 
-/// The vendor of `RM_AGENT_KEY_<suffix>`: `[a-z0-9_-]{1,50}` in lower case, none that the program gives out itself.
+/// The vendor of `RM_AGENT_KEY_<suffix>`: `[a-z0-9_]{1,50}` in lower case, none that the program gives out itself.
 pub fn vendor(suffix: &str) -> Result<String, String> {
     let vendor = suffix.to_ascii_lowercase();
-    let lawful = vendor.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-');
+    let lawful = vendor.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
     if !lawful || !(1..=limits::VENDOR_CHARS_MAX).contains(&vendor.len()) {
-        return Err(format!("end the name with a vendor: 1 to {} of A-Z 0-9 _ -, such as RM_AGENT_KEY_CURSOR", limits::VENDOR_CHARS_MAX));
+        return Err(format!("end the name with a vendor: 1 to {} of A-Z 0-9 _, such as RM_AGENT_KEY_CURSOR", limits::VENDOR_CHARS_MAX));
     }
     if RESERVED_VENDORS.contains(&vendor.as_str()) {
         return Err(format!("the vendor {vendor} is reserved: its memories could pass for those of a person; choose another name"));

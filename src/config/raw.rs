@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::base::limits;
 use crate::config::files::read_secret_text;
-use crate::config::settings::{self, Default, Setting};
+use crate::config::settings::{self, Fallback, Setting};
 use crate::config::{AgentKey, parse};
 use crate::crypto::secret::Secret;
 
@@ -118,9 +118,9 @@ impl Raw {
         let typed = self.values.remove(row.name);
         let text = match (&typed, row.default) {
             (Some(text), _) => text.trim(),
-            (None, Default::Value(text)) => text,
-            (None, Default::Absent(..)) => return None,
-            (None, Default::Required(example)) => {
+            (None, Fallback::Value(text)) => text,
+            (None, Fallback::Absent(..)) => return None,
+            (None, Fallback::Required(example)) => {
                 if self.problems.iter().all(|note| note.name != row.name) {
                     self.problem(row.name, None, format!("not set, and required; give {}, such as {example}", article(&row.takes())));
                 }
@@ -141,7 +141,7 @@ impl Raw {
                 return None;
             }
             (Some(text), None) => {
-                self.warn(name, format!("a secret in the environment can be read from /proc and crash reports; put it in a file and set {file_name}"));
+                self.warn(name, format!("a secret in the environment shows in /proc and crash reports; put it in a file and set {file_name}"));
                 text
             }
             (None, Some(path)) => {
@@ -157,7 +157,8 @@ impl Raw {
         };
         let key = (setting.parse)(&setting.row, text.expose()).map_err(|remedy| self.problem(name, None, remedy)).ok()?;
         if key.expose().len() < limits::STATIC_KEY_CHARS_ADVISED {
-            self.warn(name, format!("shorter than {} characters; `openssl rand -hex 32` makes a better one", limits::STATIC_KEY_CHARS_ADVISED));
+            let advised = limits::STATIC_KEY_CHARS_ADVISED;
+            self.warn(name, format!("shorter than {advised} characters; `openssl rand -hex 32` makes a better one"));
         }
         Some(key)
     }

@@ -34,7 +34,7 @@ pub enum Takes {
 
 /// What holds when a setting is unset or blank.
 #[derive(Clone, Copy, Debug)]
-pub enum Default {
+pub enum Fallback {
     /// Nothing: the start fails. The text is an example.
     Required(&'static str),
     /// This value.
@@ -51,7 +51,7 @@ pub struct Row {
     /// Values that it takes.
     pub takes: Takes,
     /// What holds without it.
-    pub default: Default,
+    pub default: Fallback,
     /// First version that obeys it.
     pub since: &'static str,
     /// Help text: sentences, each line with a leading space.
@@ -98,11 +98,16 @@ pub struct Setting<T: 'static> {
 }
 
 macro_rules! settings {
-    ($($group:literal { $($(#[doc = $help:literal])+ $id:ident: $kind:ty = $name:literal, $takes:expr, $default:expr, $since:literal, $parse:expr;)+ })+) => {
+    ($($group:literal { $(
+        $(#[doc = $help:literal])+
+        $id:ident: $kind:ty = $name:literal, $since:literal, $takes:expr, $fallback:expr, $parse:expr;
+    )+ })+) => {
         $($(
             $(#[doc = $help])+
-            pub static $id: Setting<$kind> =
-                Setting { row: Row { name: $name, takes: $takes, default: $default, since: $since, help: &[$($help),+] }, parse: $parse };
+            pub static $id: Setting<$kind> = Setting {
+                row: Row { name: $name, since: $since, takes: $takes, default: $fallback, help: &[$($help),+] },
+                parse: $parse,
+            };
         )+)+
 
         /// Every setting, under its heading, in the order of the documents.
@@ -113,92 +118,107 @@ macro_rules! settings {
 settings! {
     "The data file and whose it is" {
         /// The encrypted data file. `rosemary init` makes it; its folder must exist and belong to the service's user.
-        DB_PATH: PathBuf = "RM_DB_PATH", Takes::Path, Default::Required("/var/lib/rosemary/rosemary.db"), "0.1.0", parse::path;
+        DB_PATH: PathBuf = "RM_DB_PATH", "0.1.0",
+            Takes::Path, Fallback::Required("/var/lib/rosemary/rosemary.db"), parse::path;
         /// Label of the tenant. It is sealed in the file at `init`; afterwards another value refuses to start, so that one site's
         /// settings cannot open another site's file by mistake.
-        TENANT_ID: String = "RM_TENANT_ID", Takes::Text("1 to 64 of A-Z a-z 0-9 . _ -"), Default::Required("st-mary-ward-3"), "0.1.0",
-            parse::tenant_label;
+        TENANT_ID: String = "RM_TENANT_ID", "0.1.0",
+            Takes::Text("1 to 64 of A-Z a-z 0-9 . _ -"), Fallback::Required("st-mary-ward-3"), parse::tenant_label;
         /// E-mail address of the owner: the person whom `RM_API_KEY` and the agent keys act for. Case does not matter.
-        OWNER_EMAIL: String = "RM_OWNER_EMAIL", Takes::Text("e-mail address"), Default::Required("owner@hospital.example"), "0.1.0",
-            parse::email;
+        OWNER_EMAIL: String = "RM_OWNER_EMAIL", "0.1.0",
+            Takes::Text("e-mail address"), Fallback::Required("owner@hospital.example"), parse::email;
         /// Signed note about the newest audit entry, kept on another disk. A data file older than it refuses to open, which makes a
         /// rollback visible. Written at most 10 seconds behind; a rollback inside that window is not seen.
-        ANCHOR_FILE: PathBuf = "RM_ANCHOR_FILE", Takes::Path, Default::Absent("no anchor: a rollback is not seen", "/mnt/other-disk/rosemary.anchor"),
-            "0.1.0", parse::path;
+        ANCHOR_FILE: PathBuf = "RM_ANCHOR_FILE", "0.1.0",
+            Takes::Path, Fallback::Absent("no anchor: a rollback is not seen", "/mnt/other-disk/rosemary.anchor"), parse::path;
     }
     "The key that opens it" {
         /// File with the key that opens the data file: at least 32 random bytes, not readable by others (mode 0640 or stricter).
         /// Set this, or `RM_KEK_PASSPHRASE_FILE`, or give the unit the systemd credential `rosemary.kek`: exactly one of the three.
-        KEK_FILE: PathBuf = "RM_KEK_FILE", Takes::Path, Default::Absent("the systemd credential `rosemary.kek`", "/etc/rosemary/kek"), "0.1.0",
-            parse::path;
+        KEK_FILE: PathBuf = "RM_KEK_FILE", "0.1.0",
+            Takes::Path, Fallback::Absent("the systemd credential `rosemary.kek`", "/etc/rosemary/kek"), parse::path;
         /// File with a passphrase instead of a key. Argon2id turns it into the key, which takes about a second at each start.
-        KEK_PASSPHRASE_FILE: PathBuf = "RM_KEK_PASSPHRASE_FILE", Takes::Path, Default::Absent("none", "/etc/rosemary/passphrase"), "0.1.0",
-            parse::path;
+        KEK_PASSPHRASE_FILE: PathBuf = "RM_KEK_PASSPHRASE_FILE", "0.1.0",
+            Takes::Path, Fallback::Absent("none", "/etc/rosemary/passphrase"), parse::path;
     }
     "Where it listens" {
         /// Addresses to listen on: IP literals, separated by commas. 0.0.0.0 and :: mean every interface.
-        LISTEN: Vec<IpAddr> = "RM_LISTEN", Takes::Text("IP addresses, separated by commas"), Default::Value("127.0.0.1"), "0.1.0",
-            parse::addresses;
+        LISTEN: Vec<IpAddr> = "RM_LISTEN", "0.1.0",
+            Takes::Text("IP addresses, separated by commas"), Fallback::Value("127.0.0.1"), parse::addresses;
         /// TCP port, HTTPS only; plain HTTP does not exist. 0 lets the system choose a free one.
-        PORT: u16 = "RM_PORT", Takes::Number(0, 65_535), Default::Value("8443"), "0.1.0", parse::number;
+        PORT: u16 = "RM_PORT", "0.1.0",
+            Takes::Number(0, 65_535), Fallback::Value("8443"), parse::number;
         /// The address that clients use. Its host is accepted in the Host field and is in the certificate that `init` makes.
-        PUBLIC_URL: PublicUrl = "RM_PUBLIC_URL", Takes::Text("https URL without a path"),
-            Default::Absent("none: clients use a listen address or localhost", "https://memory.hospital.example:8443"), "0.1.0", parse::public_url;
+        PUBLIC_URL: PublicUrl = "RM_PUBLIC_URL", "0.1.0",
+            Takes::Text("https URL without a path"),
+            Fallback::Absent("none: clients use a listen address or localhost", "https://memory.hospital.example:8443"), parse::public_url;
         /// Networks of reverse proxies, separated by commas. Only from them is X-Forwarded-For believed, and they are exempt from
         /// `RM_MAX_CONNECTIONS_PER_ADDRESS`.
-        TRUSTED_PROXIES: Vec<IpNet> = "RM_TRUSTED_PROXIES", Takes::Text("IP addresses or networks (CIDR), separated by commas"),
-            Default::Absent("none", "10.20.0.5,10.20.1.0/24"), "0.1.0", parse::networks;
+        TRUSTED_PROXIES: Vec<IpNet> = "RM_TRUSTED_PROXIES", "0.1.0",
+            Takes::Text("IP addresses or networks (CIDR), separated by commas"),
+            Fallback::Absent("none", "10.20.0.5,10.20.1.0/24"), parse::networks;
     }
     "TLS" {
         /// Certificate chain in PEM, the server's own first. Set it together with `RM_TLS_KEY`.
-        TLS_CERT: PathBuf = "RM_TLS_CERT", Takes::Path,
-            Default::Absent("`cert.pem` beside the data file, made by `init`", "/etc/rosemary/cert.pem"), "0.1.0", parse::path;
+        TLS_CERT: PathBuf = "RM_TLS_CERT", "0.1.0",
+            Takes::Path, Fallback::Absent("`cert.pem` beside the data file, made by `init`", "/etc/rosemary/cert.pem"), parse::path;
         /// Private key of the certificate in PEM, not readable by others.
-        TLS_KEY: PathBuf = "RM_TLS_KEY", Takes::Path,
-            Default::Absent("`key.pem` beside the data file, made by `init`", "/etc/rosemary/key.pem"), "0.1.0", parse::path;
+        TLS_KEY: PathBuf = "RM_TLS_KEY", "0.1.0",
+            Takes::Path, Fallback::Absent("`key.pem` beside the data file, made by `init`", "/etc/rosemary/key.pem"), parse::path;
         /// CA certificates in PEM. When set, every client must show a certificate that one of them signed.
-        TLS_CLIENT_CA: PathBuf = "RM_TLS_CLIENT_CA", Takes::Path,
-            Default::Absent("none: clients need no certificate", "/etc/rosemary/client-ca.pem"), "0.1.0", parse::path;
+        TLS_CLIENT_CA: PathBuf = "RM_TLS_CLIENT_CA", "0.1.0",
+            Takes::Path, Fallback::Absent("none: clients need no certificate", "/etc/rosemary/client-ca.pem"), parse::path;
         /// Oldest TLS version that is accepted.
-        TLS_MIN_VERSION: TlsVersion = "RM_TLS_MIN_VERSION", Takes::Word(&["1.2", "1.3"]), Default::Value("1.2"), "0.1.0", parse::tls_version;
+        TLS_MIN_VERSION: TlsVersion = "RM_TLS_MIN_VERSION", "0.1.0",
+            Takes::Word(&["1.2", "1.3"]), Fallback::Value("1.2"), parse::tls_version;
     }
     "Static keys" {
         /// A key that acts for the owner with every right of a user. Prefer keys made by `rosemary key make`: they can be revoked
         /// without a restart.
-        API_KEY: Secret<String> = "RM_API_KEY", Takes::Secret, Default::Absent("none", ""), "0.1.0", parse::static_key;
+        API_KEY: Secret<String> = "RM_API_KEY", "0.1.0",
+            Takes::Secret, Fallback::Absent("none", ""), parse::static_key;
         /// A key for one AI tool. The rest of the name, in lower case, is its vendor (a-z 0-9 _ -, at most 50): memories that
         /// it writes carry this origin, and it sees those whose `allowed_vendors` hold `*` or this vendor.
-        AGENT_KEY: Secret<String> = "RM_AGENT_KEY_<VENDOR>", Takes::Secret, Default::Absent("none", ""), "0.1.0", parse::static_key;
+        AGENT_KEY: Secret<String> = "RM_AGENT_KEY_<VENDOR>", "0.1.0",
+            Takes::Secret, Fallback::Absent("none", ""), parse::static_key;
     }
     "Limits" {
         /// Requests a minute from one address without a valid credential, failed sign-ins included. 0 turns the limit off.
-        RATE_LIMIT: u32 = "RM_RATE_LIMIT_PER_MINUTE", Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Default::Value("100"), "0.1.0", parse::number;
+        RATE_LIMIT: u32 = "RM_RATE_LIMIT_PER_MINUTE", "0.1.0",
+            Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Fallback::Value("100"), parse::number;
         /// Requests a minute from one credential. 0 turns the limit off.
-        CREDENTIAL_RATE_LIMIT: u32 = "RM_CREDENTIAL_RATE_LIMIT_PER_MINUTE", Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Default::Value("600"),
-            "0.1.0", parse::number;
+        CREDENTIAL_RATE_LIMIT: u32 = "RM_CREDENTIAL_RATE_LIMIT_PER_MINUTE", "0.1.0",
+            Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Fallback::Value("600"), parse::number;
         /// Requests a minute to administrative routes. 0 turns the limit off.
-        ADMIN_RATE_LIMIT: u32 = "RM_ADMIN_RATE_LIMIT_PER_MINUTE", Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Default::Value("10"), "0.1.0",
-            parse::number;
+        ADMIN_RATE_LIMIT: u32 = "RM_ADMIN_RATE_LIMIT_PER_MINUTE", "0.1.0",
+            Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Fallback::Value("10"), parse::number;
         /// Connections at once.
-        MAX_CONNECTIONS: u32 = "RM_MAX_CONNECTIONS", Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Default::Value("1024"), "0.1.0", parse::number;
+        MAX_CONNECTIONS: u32 = "RM_MAX_CONNECTIONS", "0.1.0",
+            Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Fallback::Value("1024"), parse::number;
         /// Connections at once from one address; trusted proxies are exempt. Not more than `RM_MAX_CONNECTIONS`.
-        MAX_CONNECTIONS_PER_ADDRESS: u32 = "RM_MAX_CONNECTIONS_PER_ADDRESS", Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Default::Value("64"),
-            "0.1.0", parse::number;
+        MAX_CONNECTIONS_PER_ADDRESS: u32 = "RM_MAX_CONNECTIONS_PER_ADDRESS", "0.1.0",
+            Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Fallback::Value("64"), parse::number;
         /// Memory for the data file's page cache, in MiB. 16 suits a small device.
-        CACHE_MIB: u32 = "RM_CACHE_MIB", Takes::Number(limits::CACHE_MIB.0, limits::CACHE_MIB.1), Default::Value("64"), "0.1.0", parse::number;
+        CACHE_MIB: u32 = "RM_CACHE_MIB", "0.1.0",
+            Takes::Number(limits::CACHE_MIB.0, limits::CACHE_MIB.1), Fallback::Value("64"), parse::number;
         /// Memory for the search index, in MiB. It lives in memory alone; when it is full, the scope used longest ago is dropped and
         /// built again when needed.
-        INDEX_MIB: u32 = "RM_INDEX_MIB", Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Default::Value("256"), "0.1.0", parse::number;
+        INDEX_MIB: u32 = "RM_INDEX_MIB", "0.1.0",
+            Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
     }
     "Operation" {
         /// How much is written to the log on standard error. No level holds record text, queries or keys.
-        LOG: Level = "RM_LOG", Takes::Word(&["error", "warn", "info", "debug"]), Default::Value("info"), "0.1.0", parse::level;
+        LOG: Level = "RM_LOG", "0.1.0",
+            Takes::Word(&["error", "warn", "info", "debug"]), Fallback::Value("info"), parse::level;
         /// Accepted for compatibility: Rosemary runs on your own machine and nowhere else.
-        DEPLOYMENT_MODE: () = "RM_DEPLOYMENT_MODE", Takes::Word(&["self-host"]), Default::Value("self-host"), "0.1.0", parse::only_word;
+        DEPLOYMENT_MODE: () = "RM_DEPLOYMENT_MODE", "0.1.0",
+            Takes::Word(&["self-host"]), Fallback::Value("self-host"), parse::only_word;
         /// Accepted for compatibility: there is no telemetry to enable, so false is an error.
-        DISABLE_TELEMETRY: () = "RM_DISABLE_TELEMETRY", Takes::Text("true (1, yes, on)"), Default::Value("true"), "0.1.0", parse::telemetry_off;
+        DISABLE_TELEMETRY: () = "RM_DISABLE_TELEMETRY", "0.1.0",
+            Takes::Text("true (1, yes, on)"), Fallback::Value("true"), parse::telemetry_off;
         /// Accepted for compatibility: this version calls no language model, so false is an error.
-        DISABLE_MODEL_EGRESS: () = "RM_DISABLE_MODEL_EGRESS", Takes::Text("true (1, yes, on)"), Default::Value("true"), "0.1.0", parse::model_egress_off;
+        DISABLE_MODEL_EGRESS: () = "RM_DISABLE_MODEL_EGRESS", "0.1.0",
+            Takes::Text("true (1, yes, on)"), Fallback::Value("true"), parse::model_egress_off;
     }
 }
 

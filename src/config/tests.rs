@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use super::settings::{ABSENT, Default, GROUPS, Takes, rows};
+use super::settings::{ABSENT, Fallback, GROUPS, Takes, rows};
 use super::*;
 use crate::base::limits;
 
@@ -79,7 +79,7 @@ fn every_row_is_obeyed_and_refuses_what_it_does_not_take() {
         for value in wrong.iter().filter(|value| !(row.name == "RM_TENANT_ID" && **value == "maybe")) {
             assert!(problems(&[(&name, value)]).contains(&name), "{name}={value:?}");
         }
-        if let Default::Value(text) | Default::Required(text) | Default::Absent(_, text) = row.default
+        if let Fallback::Value(text) | Fallback::Required(text) | Fallback::Absent(_, text) = row.default
             && !text.is_empty()
             && !["RM_KEK_PASSPHRASE_FILE", "RM_TLS_CERT", "RM_TLS_KEY"].contains(&row.name)
         {

@@ -91,6 +91,14 @@ pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(EngineError::Panicked))
 }
 
+/// Drops what belongs to redb; its destructors walk trees and take locks, and may panic on a damaged file.
+fn drop_caught<T>(value: T) {
+    let _ = catch(|| {
+        drop(value);
+        Ok(())
+    });
+}
+
 /// redb over its blocks.
 pub(super) struct Open {
     pub(super) db: Database,
@@ -139,7 +147,7 @@ impl Engine {
             fill(&engine)?;
             rename_new(&beside, path)?;
             durable::sync_folder_of(path).map_err(EngineError::io)?;
-            engine.medium.reserve(true);
+            engine.medium.reserve();
             Ok(engine)
         });
         if made.is_err() {
@@ -162,7 +170,7 @@ impl Engine {
     /// Errors: `Missing`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
     pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let engine = Self::open_on(lock_file(path)?, options, kek)?;
-        engine.medium.reserve(true);
+        engine.medium.reserve();
         Ok(engine)
     }
 
@@ -272,7 +280,7 @@ impl Engine {
 
     /// How much room is left, and tries to reserve more when it is little.
     pub fn space(&self) -> Space {
-        match self.medium.reserve(true) {
+        match self.medium.reserve() {
             RESERVE_WRITE_BYTES.. => Space::Ample,
             RESERVE_READ_BYTES.. => Space::NoWrites,
             _ => Space::NoReads,
@@ -303,7 +311,7 @@ impl Drop for Engine {
         // A latched store must not write on its way out; an open one stops as cleanly as it can.
         match self.take_open() {
             Some(open) if open.latch.check().is_err() => open.discard(),
-            open => drop(open),
+            open => drop_caught(open),
         }
     }
 }
@@ -337,10 +345,7 @@ impl Open {
     fn discard(self) {
         self.latch.shut();
         self.blocks.sever();
-        let _ = catch(|| {
-            drop(self);
-            Ok(())
-        });
+        drop_caught(self);
     }
 }
 
@@ -435,7 +440,7 @@ impl<'a> Range<'a> {
             None => work(),
         };
         if !matches!(outcome, Ok(Some(_))) {
-            self.entries = None;
+            drop_caught(self.entries.take());
         }
         outcome.transpose()
     }
@@ -452,6 +457,12 @@ impl Iterator for Range<'_> {
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Entry> {
         self.step(DoubleEndedIterator::next_back)
+    }
+}
+
+impl Drop for Range<'_> {
+    fn drop(&mut self) {
+        drop_caught(self.entries.take());
     }
 }
 
@@ -473,6 +484,12 @@ pub struct Snapshot {
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Snapshot")
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        drop_caught(std::mem::take(&mut self.tables));
     }
 }
 
@@ -730,6 +747,50 @@ pub(super) mod tests {
         Engine::create(&folder.file(), &options(), &kek()).unwrap().close().unwrap();
         let fewer = Options { tables: &TABLES[..1], ..options() };
         assert!(matches!(Engine::open(&folder.file(), &fewer, &kek()), Err(EngineError::UnknownTable)));
+    }
+
+    /// Needs a small disk of its own (a tmpfs of 100 MiB will do) named by `ROSEMARY_SMALL_DISK`.
+    #[test]
+    fn on_a_full_disk_the_reserve_carries_on_and_space_returns() {
+        let Some(small) = std::env::var_os("ROSEMARY_SMALL_DISK") else {
+            println!("skipped: ROSEMARY_SMALL_DISK is not set");
+            return;
+        };
+        let small = PathBuf::from(small);
+        let (path, ballast) = (small.join("data"), small.join("ballast"));
+        let engine = Engine::create(&path, &options(), &kek()).unwrap();
+        assert_eq!(engine.space(), Space::Ample);
+        // Something else takes the rest of the disk; what is reserved still takes commits.
+        let mut other = std::fs::File::create(&ballast).unwrap();
+        while std::io::Write::write_all(&mut other, &[1; 1 << 20]).is_ok() {}
+        let mut written = 0u64;
+        let (mut no_writes, mut no_reads) = (None, None);
+        let last = loop {
+            let outcome = engine.commit(|batch| batch.put(A, &written.to_be_bytes(), &[7; 400_000]));
+            match engine.space() {
+                Space::NoWrites => no_writes = no_writes.or(Some(written)),
+                Space::NoReads => no_reads = no_reads.or(Some(written)),
+                Space::Ample => {}
+            }
+            match outcome {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        println!("full disk: {written} commits of 400 kB; no writes from {no_writes:?}, no reads from {no_reads:?}; then: {last}");
+        assert!(written > 100 && no_writes < no_reads);
+        drop(other);
+        std::fs::remove_file(&ballast).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        engine.recover().unwrap();
+        let snapshot = engine.snapshot().unwrap();
+        let rows = snapshot.range(A, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap).count() as u64;
+        assert!(rows == written || rows == written + 1, "no acknowledged commit is lost");
+        drop(snapshot);
+        put(&engine, b"more", b"room");
+        engine.close().unwrap();
+        assert!(Engine::check(&path, &options(), &kek()).unwrap().0.is_sound());
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -285,3 +285,160 @@ impl PageZero {
         newest.ok_or(EngineError::Damaged("page-0 slots"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::hex;
+    use crate::crypto::ladder::WrappedDek;
+    use crate::engine::block::{Blocks, SEALED_BYTES, place};
+    use crate::engine::medium::Overlay;
+
+    const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/format/v1.txt");
+
+    /// The published plain text of the vectors' block: byte i is i modulo 251.
+    fn pattern() -> Vec<u8> {
+        (0..BLOCK_BYTES).map(|i| u8::try_from(i % 251).unwrap()).collect()
+    }
+
+    fn dek_aad(instance: InstanceId) -> Aad {
+        Aad::new("dek1").field(instance.bytes()).field(&[1; 16]).field(&[1]).field(&[2; 16]).number(1)
+    }
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Medium for Nothing {
+        fn len(&self) -> std::io::Result<u64> {
+            Ok(0)
+        }
+        fn read_at(&self, _: u64, out: &mut [u8]) -> std::io::Result<()> {
+            out.fill(0);
+            Ok(())
+        }
+        fn write_at(&self, _: u64, _: &[u8]) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn set_len(&self, _: u64) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn memory() -> Arc<dyn Medium> {
+        Arc::new(Overlay::new(Arc::new(Nothing)).unwrap())
+    }
+
+    fn bytes_at(medium: &dyn Medium, at: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        medium.read_at(at, &mut out).unwrap();
+        out
+    }
+
+    /// Writes new vectors; run by hand when the format gets a new version: `ROSEMARY_WRITE_VECTORS=1 cargo test --lib published_vectors`.
+    fn write_vectors() {
+        let kek = Kek::for_test(&[0x4b; 32]);
+        let mut head = Superblock::new(4608, &kek, KdfCost::FLOOR).unwrap();
+        let (phrase, instance) = (Kek::passphrase_for_test("correct horse battery staple"), head.instance);
+        ladder::enrol(&mut head.slots, &phrase, KdfCost::FLOOR, &head.master, instance).unwrap();
+        let medium = memory();
+        head.write(&*medium).unwrap();
+        let page = PageZero { counter: 7, length: 40960, bytes: Box::new(pattern().try_into().unwrap()) };
+        page.write(&*medium, head.file, head.keys.block()).unwrap();
+        let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, page);
+        redb::StorageBackend::write(&crate::engine::block::Backend(blocks), 3 * 4096, &pattern()).unwrap();
+        let dek = Key::random();
+        let wrapped = head.keys.wrap_dek(&dek, &dek_aad(instance));
+        let superblock = |copy: usize| hex::encode(&bytes_at(&*medium, SUPERBLOCK_STARTS[copy], SUPERBLOCK_BYTES));
+        let lines = [
+            ("key-file", hex::encode(&[0x4b; 32])),
+            ("passphrase", "correct horse battery staple".to_owned()),
+            ("master-key", hex::encode(head.master.expose())),
+            ("file-id", head.file.to_string()),
+            ("instance-id", head.instance.to_string()),
+            ("generation", head.generation.to_string()),
+            ("superblock-0", superblock(0)),
+            ("superblock-1", superblock(1)),
+            ("block-key", hex::encode(head.keys.block().expose())),
+            ("mac-key", hex::encode(head.keys.mac().expose())),
+            ("audit-public-key", hex::encode(&head.keys.signing().public())),
+            ("pepper", hex::encode(head.keys.pepper().expose())),
+            ("lookup-key", hex::encode(head.keys.lookup().expose())),
+            ("page-0-slot-2", hex::encode(&bytes_at(&*medium, SLOT_STARTS[2], PAGE_SEALED_BYTES))),
+            ("page-0-slot-3", hex::encode(&bytes_at(&*medium, SLOT_STARTS[3], PAGE_SEALED_BYTES))),
+            ("block-3", hex::encode(&bytes_at(&*medium, place(3, 4608), SEALED_BYTES))),
+            ("dek", hex::encode(dek.expose())),
+            ("wrapped-dek", hex::encode(&wrapped.sealed)),
+        ];
+        let mut text = String::from(
+            "# Format v1, one file made with test keys; docs/format.md says what each line is. Plain text of page 0 (counter 7, length 40960)\n\
+             # and of block 3: byte i is i modulo 251. wrapped-dek: epoch 1, tenant 16 times 01, holder kind 1, holder id 16 times 02, DEK 1.\n",
+        );
+        lines.iter().for_each(|(name, value)| text += &format!("{name} = {value}\n"));
+        std::fs::create_dir_all(std::path::Path::new(VECTORS).parent().unwrap()).unwrap();
+        std::fs::write(VECTORS, text).unwrap();
+    }
+
+    #[test]
+    fn published_vectors_open_to_the_published_values() {
+        if std::env::var_os("ROSEMARY_WRITE_VECTORS").is_some() {
+            write_vectors();
+        }
+        let text = std::fs::read_to_string(VECTORS).unwrap();
+        let values: BTreeMap<&str, &str> = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once(" = ").unwrap()).collect();
+        let bytes = |name: &str| hex::decode(values[name]).unwrap();
+        for kek in [Kek::for_test(&bytes("key-file")), Kek::passphrase_for_test(values["passphrase"])] {
+            let medium = memory();
+            medium.write_at(SUPERBLOCK_STARTS[0], &bytes("superblock-0")).unwrap();
+            medium.write_at(SUPERBLOCK_STARTS[1], &bytes("superblock-1")).unwrap();
+            medium.write_at(SLOT_STARTS[2], &bytes("page-0-slot-2")).unwrap();
+            medium.write_at(SLOT_STARTS[3], &bytes("page-0-slot-3")).unwrap();
+            medium.write_at(place(3, 4608), &bytes("block-3")).unwrap();
+            let (head, intact) = Superblock::read(&*medium, &kek).unwrap();
+            assert_eq!(intact, [true, true]);
+            assert_eq!((head.file.to_string().as_str(), head.instance.to_string().as_str()), (values["file-id"], values["instance-id"]));
+            assert_eq!((head.generation.to_string().as_str(), head.stride), (values["generation"], 4608));
+            assert!(head.master.matches(&bytes("master-key")) && head.keys.block().matches(&bytes("block-key")));
+            assert!(head.keys.mac().matches(&bytes("mac-key")) && head.keys.pepper().matches(&bytes("pepper")));
+            assert!(head.keys.lookup().matches(&bytes("lookup-key")));
+            assert_eq!(head.keys.signing().public().to_vec(), bytes("audit-public-key"));
+            for slot in [2, 3] {
+                let page = PageZero::read_slot(&*medium, head.file, head.keys.block(), slot).unwrap().unwrap();
+                assert_eq!((page.counter, page.length, page.bytes.to_vec()), (7, 40960, pattern()));
+            }
+            let page = PageZero::read(&*medium, head.file, head.keys.block()).unwrap();
+            let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, page);
+            let mut plain = vec![0; BLOCK_BYTES];
+            blocks.read_block(3, &mut plain).unwrap();
+            assert_eq!(plain, pattern());
+            let wrapped = WrappedDek { epoch: 1, sealed: bytes("wrapped-dek") };
+            assert!(head.keys.unwrap_dek(&wrapped, &dek_aad(head.instance)).unwrap().matches(&bytes("dek")));
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_superblock_copy_makes_that_copy_not_count() {
+        let kek = Kek::for_test(&[1; 32]);
+        let head = Superblock::new(4608, &kek, KdfCost::FLOOR).unwrap();
+        let mut bytes: [u8; SUPERBLOCK_BYTES] = head.encode(0).try_into().unwrap();
+        assert!(Superblock::decode(0, &bytes, &kek).is_ok());
+        assert!(Superblock::decode(1, &bytes, &kek).is_err(), "a copy is bound to its place");
+        for at in 0..SUPERBLOCK_BYTES {
+            bytes[at] ^= 1;
+            assert!(Superblock::decode(0, &bytes, &kek).is_err(), "byte {at}");
+            // Even with the checksum mended: what counts against intent is the MAC.
+            if at < CHECKSUM_AT {
+                let mut mended = bytes;
+                let checksum = sha256(&[&mended[..CHECKSUM_AT]]);
+                mended[CHECKSUM_AT..MAC_AT].copy_from_slice(&checksum);
+                assert!(Superblock::decode(0, &mended, &kek).is_err(), "byte {at}, checksum mended");
+            }
+            bytes[at] ^= 1;
+        }
+    }
+}

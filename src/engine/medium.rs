@@ -11,11 +11,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Advice, FallocateFlags};
 
-use crate::base::limits::{RESERVE_BYTES, RESERVE_STEP_BYTES};
+use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES};
+use crate::base::time::Clock;
 
 /// Bytes by position. Every call may come from any thread.
 pub trait Medium: Debug + Send + Sync + 'static {
@@ -33,8 +34,8 @@ pub trait Medium: Debug + Send + Sync + 'static {
     fn forget(&self) -> io::Result<()> {
         Ok(())
     }
-    /// Bytes that can surely still be written: what is reserved, topped up first if `top_up`.
-    fn reserve(&self, _top_up: bool) -> u64 {
+    /// Bytes that can surely still be written: what is reserved, topped up first if it is little (at most once a second).
+    fn reserve(&self) -> u64 {
         u64::MAX
     }
 }
@@ -43,9 +44,19 @@ pub trait Medium: Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct DiskFile {
     file: File,
-    /// End of the reserve behind the file's end; 0 before the first top-up.
-    reserve_end: AtomicU64,
-    topping_up: Mutex<()>,
+    /// Bytes held behind the end; where the file system cannot hold any, what was free when last asked.
+    held: AtomicU64,
+    /// Taken by whatever changes the file's length or the reserve behind it: to give space back, the file is cut to its own length, which
+    /// must not change meanwhile.
+    reserve: Mutex<Reserve>,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Reserve {
+    end: u64,
+    /// When topping up was last tried (ms): a full disk is not asked at every request.
+    tried: Option<u64>,
 }
 
 /// Why the data file cannot be had.
@@ -76,14 +87,19 @@ impl DiskFile {
 
     fn take(file: File) -> Result<Self, TakeError> {
         match file.try_lock() {
-            Ok(()) => Ok(Self { file, reserve_end: AtomicU64::new(0), topping_up: Mutex::new(()) }),
+            Ok(()) => Ok(Self { file, held: AtomicU64::new(0), reserve: Mutex::default(), clock: Clock::system() }),
             Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
 
+    fn reserve_lock(&self) -> MutexGuard<'_, Reserve> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reserves up to `wanted` bytes behind the end, in steps down to what the disk gives. The file's length does not change.
-    fn reserve_behind(&self, len: u64, mut wanted: u64) -> io::Result<()> {
+    fn hold(&self, reserve: &mut Reserve, mut wanted: u64) -> io::Result<()> {
+        let len = self.len()?;
         while wanted > 0 {
             match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, len, wanted) {
                 Ok(()) => break,
@@ -95,20 +111,21 @@ impl DiskFile {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.reserve_end.store(len + wanted, Ordering::Release);
+        reserve.end = len + wanted;
+        self.held.store(wanted, Ordering::Release);
         Ok(())
     }
 
     /// Gives one step of the reserve back to the disk; false if there is none left.
-    fn spend_reserve(&self) -> io::Result<bool> {
-        let _one = self.topping_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn spend(&self) -> io::Result<bool> {
+        let mut reserve = self.reserve_lock();
         let len = self.len()?;
-        let held = self.reserve_end.load(Ordering::Acquire).saturating_sub(len);
+        let held = reserve.end.saturating_sub(len);
         if held == 0 {
             return Ok(false);
         }
         self.file.set_len(len)?;
-        self.reserve_behind(len, held.saturating_sub(RESERVE_STEP_BYTES))?;
+        self.hold(&mut reserve, held.saturating_sub(RESERVE_STEP_BYTES))?;
         Ok(true)
     }
 }
@@ -125,14 +142,21 @@ impl Medium for DiskFile {
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         loop {
             match self.file.write_all_at(bytes, at) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull && self.spend_reserve()? => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && self.spend()? => {}
                 done => return done,
             }
         }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        let mut reserve = self.reserve_lock();
+        let shorter = len < self.len()?;
+        self.file.set_len(len)?;
+        // Cutting gives back what was held behind the old end; growing moves into it.
+        reserve.end = if shorter { len } else { reserve.end.max(len) };
+        self.held.store(reserve.end - len, Ordering::Release);
+        reserve.tried = None;
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -143,18 +167,23 @@ impl Medium for DiskFile {
         Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
 
-    fn reserve(&self, top_up: bool) -> u64 {
-        let Ok(len) = self.len() else { return 0 };
-        let held = self.reserve_end.load(Ordering::Acquire).saturating_sub(len);
-        if !top_up || held >= RESERVE_BYTES - RESERVE_STEP_BYTES {
+    fn reserve(&self) -> u64 {
+        let held = self.held.load(Ordering::Acquire);
+        if held > RESERVE_BYTES - RESERVE_STEP_BYTES {
             return held;
         }
-        let Ok(_one) = self.topping_up.try_lock() else { return held };
-        match self.reserve_behind(len, RESERVE_BYTES) {
-            Ok(()) => self.reserve_end.load(Ordering::Acquire) - len,
-            // A file system that cannot reserve: what is free now is the best answer there is.
-            Err(_) => rustix::fs::fstatvfs(&self.file).map_or(0, |free| free.f_bavail.saturating_mul(free.f_frsize)),
+        let Ok(mut reserve) = self.reserve.try_lock() else { return held };
+        let now = self.clock.mono_ms();
+        if reserve.tried.is_some_and(|tried| now < tried + RESERVE_RETRY_MS) {
+            return held;
         }
+        reserve.tried = Some(now);
+        if self.hold(&mut reserve, RESERVE_BYTES).is_err() {
+            // A file system that cannot reserve: what is free now is the best answer there is.
+            let free = rustix::fs::fstatvfs(&self.file).map_or(0, |free| free.f_bavail.saturating_mul(free.f_frsize));
+            self.held.store(free, Ordering::Release);
+        }
+        self.held.load(Ordering::Acquire)
     }
 }
 
@@ -182,8 +211,8 @@ impl Overlay {
         Ok(Self { below, above: Mutex::new(Above { len, kept: len, sectors: BTreeMap::new() }) })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Above> {
-        self.above.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Above> {
+        self.above.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_sector(&self, above: &Above, sector: u64) -> io::Result<[u8; SECTOR_BYTES]> {

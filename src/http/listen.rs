@@ -2,8 +2,9 @@
 //!
 //! Invariants
 //! - One accept thread serves all listeners; no error ends it, only a stop.
-//! - At most `max_connections` at once, and `max_per_address` of one address (an IPv6 /64 counts as one; trusted proxies are exempt).
-//!   One more is closed before its handshake, which costs it a connection and us nothing.
+//! - At most `max_connections` at once, and `max_per_address` of one address, which may also bring no more than four times as many anew
+//!   within a second (an IPv6 /64 counts as one address; trusted proxies are exempt). One more is closed before its handshake, without a
+//!   thread of its own.
 //! - A stop lets answers under way leave, for at most its deadline; after it no request reaches the handler and no answer leaves. Work that
 //!   the handler has not finished by then is not waited for.
 
@@ -128,7 +129,43 @@ pub(super) struct Shared {
 struct Book {
     next: u64,
     live: HashMap<u64, Arc<TcpStream>>,
-    per_address: HashMap<IpAddr, u32>,
+    addresses: HashMap<IpAddr, Address>,
+}
+
+/// What one address holds, and how many connections it brought since `since`, within a second.
+struct Address {
+    open: u32,
+    arrived: u32,
+    since: Instant,
+}
+
+impl Address {
+    fn is_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.since) < Duration::from_secs(1)
+    }
+}
+
+impl Book {
+    /// Counts one more connection of `group`; false if it may have none now.
+    fn arrive(&mut self, group: IpAddr, max_open: u32) -> bool {
+        let now = Instant::now();
+        if self.addresses.len() >= limits::ADDRESSES_MAX {
+            self.addresses.retain(|_, address| address.open > 0 || address.is_recent(now));
+            if self.addresses.len() >= limits::ADDRESSES_MAX && !self.addresses.contains_key(&group) {
+                return false;
+            }
+        }
+        let address = self.addresses.entry(group).or_insert(Address { open: 0, arrived: 0, since: now });
+        if !address.is_recent(now) {
+            (address.arrived, address.since) = (0, now);
+        }
+        let welcome = address.open < max_open && address.arrived < max_open.saturating_mul(limits::ARRIVALS_PER_PLACE);
+        if welcome {
+            address.open += 1;
+            address.arrived += 1;
+        }
+        welcome
+    }
 }
 
 impl Shared {
@@ -147,12 +184,8 @@ impl Shared {
         if book.live.len() >= self.max_connections || self.stopping.load(Ordering::SeqCst) {
             return None;
         }
-        if let Some(group) = counted {
-            let count = book.per_address.entry(group).or_default();
-            if *count >= self.max_per_address {
-                return None;
-            }
-            *count += 1;
+        if counted.is_some_and(|group| !book.arrive(group, self.max_per_address)) {
+            return None;
         }
         let socket = Arc::new(socket);
         let number = book.next;
@@ -183,13 +216,8 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut book = self.shared.book();
         book.live.remove(&self.number);
-        if let Some(group) = self.counted
-            && let Some(count) = book.per_address.get_mut(&group)
-        {
-            *count -= 1;
-            if *count == 0 {
-                book.per_address.remove(&group);
-            }
+        if let Some(address) = self.counted.and_then(|group| book.addresses.get_mut(&group)) {
+            address.open -= 1;
         }
         if book.live.is_empty() {
             self.shared.left.notify_all();
@@ -319,5 +347,43 @@ fn enter(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
     let spawned = thread.spawn(move || conn::serve(&admitted.shared, &admitted.socket, admitted.peer));
     if let Err(error) = spawned {
         log::line(Level::Warn, "no thread for a connection; it was closed", &[("error", &Operator::text(&error))]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_places_and_its_pace_and_is_forgotten() {
+        let (mut book, one) = (Book::default(), IpAddr::from([10, 0, 0, 1]));
+        assert!(book.arrive(one, 2) && book.arrive(one, 2) && !book.arrive(one, 2));
+        // Leaving gives a place back, but not the pace.
+        for _ in 2..2 * limits::ARRIVALS_PER_PLACE {
+            book.addresses.get_mut(&one).unwrap().open = 0;
+            assert!(book.arrive(one, 2));
+        }
+        book.addresses.get_mut(&one).unwrap().open = 0;
+        assert!(!book.arrive(one, 2));
+        book.addresses.get_mut(&one).unwrap().since -= Duration::from_secs(1);
+        assert!(book.arrive(one, 2));
+        // However many addresses come, what is remembered is bounded; those that hold a connection stay.
+        let others = (0..u32::try_from(limits::ADDRESSES_MAX).unwrap()).map(|bits| IpAddr::from(std::net::Ipv4Addr::from_bits(bits)));
+        let welcome = others.filter(|&other| book.arrive(other, 1)).count();
+        assert_eq!((welcome, book.addresses.len()), (limits::ADDRESSES_MAX - 1, limits::ADDRESSES_MAX));
+        for address in book.addresses.values_mut() {
+            (address.open, address.since) = (0, address.since - Duration::from_secs(1));
+        }
+        book.addresses.get_mut(&one).unwrap().open = 1;
+        assert!(book.arrive(IpAddr::from([200, 0, 0, 1]), 1));
+        assert!(book.addresses.len() == 2 && book.addresses.contains_key(&one));
+    }
+
+    #[test]
+    fn one_ipv6_network_counts_as_one_address() {
+        let group = |text: &str| address_group(text.parse().unwrap());
+        assert_eq!(group("2001:db8:0:1:2:3:4:5"), group("2001:db8:0:1::"));
+        assert_ne!(group("2001:db8:0:1::"), group("2001:db8:0:2::"));
+        assert_ne!(group("10.0.0.1"), group("10.0.0.2"));
     }
 }

@@ -170,8 +170,8 @@ impl Target {
         if text.len() > TARGET_BYTES_MAX {
             return Err(Reason::TargetTooLong);
         }
-        // A fragment has no place in a target (RFC 9112 section 3.2), and bytes beyond ASCII are sent percent-encoded (RFC 3986).
-        if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        // No fragment (RFC 9112 section 3.2), and what RFC 3986 has no place for is sent percent-encoded.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&byte)) {
             return Err(Reason::MalformedTarget);
         }
         if text == "*" && method == Method::Options {
@@ -306,6 +306,8 @@ mod tests {
             ("G@T / HTTP/1.1", MalformedHead),
             ("GET /é HTTP/1.1", MalformedTarget),
             ("GET /#top HTTP/1.1", MalformedTarget),
+            ("GET /a\\b HTTP/1.1", MalformedTarget),
+            ("GET /?a={1} HTTP/1.1", MalformedTarget),
             ("GET * HTTP/1.1", MalformedTarget),
             ("GET a HTTP/1.1", MalformedTarget),
             ("CONNECT localhost:1 HTTP/1.1", MalformedTarget),

@@ -153,12 +153,12 @@ fn requests_are_answered_on_one_connection_with_the_security_headers() {
 }
 
 /// Short enough to wait for, long enough for a busy machine.
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_millis(700);
 /// What a phase of `SHORT` may take at most here; far below what a peer gains by sending a byte now and then.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(8);
 
 fn short(settings: &mut Settings) {
-    settings.deadlines = Deadlines { handshake: SHORT, head: SHORT, body: SHORT, write: SHORT, idle: SHORT, drain: SHORT };
+    settings.deadlines = Deadlines { head: SHORT, body: SHORT, write: SHORT, idle: SHORT, drain: SHORT, ..Deadlines::default() };
 }
 
 /// Sends `byte` every 50 ms on its own thread until the socket fails.
@@ -189,7 +189,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 #[test]
 fn a_handshake_that_dribbles_or_stays_silent_is_cut_off_and_noted() {
-    let world = world(short);
+    let world = world(|settings| settings.deadlines.handshake = SHORT);
     let silent = TcpStream::connect(world.address).unwrap();
     let slow = TcpStream::connect(world.address).unwrap();
     dribble(slow.try_clone().unwrap(), 0x16);

@@ -1,1 +1,91 @@
-//! (to be written)
+//! Identity: people and their keys.
+//!
+//! Invariant: a key is shown once, when it is made; afterwards only its prefix and a keyed hash exist.
+
+use crate::audit::{Detail, Reason};
+use crate::authn::credential::{Verifier, display_prefix, draw_user_key};
+use crate::base::id::CredentialId;
+use crate::base::time::Timestamp;
+use crate::crypto::secret::Secret;
+use crate::policy::action::{CreateKey, ListKeys, ReadOperation, ReadSelf, RevokeKey};
+use crate::store::accounts::{self, Credential, User};
+use crate::store::gate::{Access, Fault};
+use crate::store::phi::Phi;
+use crate::store::tx::StoreError;
+use crate::store::vault::Vault;
+use crate::store::writer::Settled;
+
+/// Why an operation on identities was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such key, or revoked already.
+    #[error("Key not found")]
+    KeyNotFound,
+    /// No such operation of the asker.
+    #[error("Operation not found")]
+    OperationNotFound,
+    /// The store failed.
+    #[error("Internal server error")]
+    Store(#[from] StoreError),
+}
+
+impl Fault for Refusal {
+    fn audit(&self) -> (Reason, u16) {
+        match self {
+            Self::KeyNotFound | Self::OperationNotFound => (Reason::NotFound, 404),
+            Self::Store(_) => (Reason::WorkFailed, 500),
+        }
+    }
+}
+
+/// A key that was drawn and is not stored yet.
+pub struct DrawnKey {
+    key: Secret<String>,
+    verifier: Verifier,
+}
+
+/// A key that was made: the only time that it is shown.
+pub struct NewKey {
+    /// The key.
+    pub key: Secret<String>,
+    /// Its id.
+    pub id: CredentialId,
+    /// What its person calls it.
+    pub label: Phi,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Draws a key.
+pub fn draw_key(vault: &Vault) -> DrawnKey {
+    let key = draw_user_key();
+    let verifier = vault.verifier(key.expose());
+    DrawnKey { key, verifier }
+}
+
+/// Makes a key of the granted person.
+pub fn create_key(a: &mut Access<'_, CreateKey>, drawn: DrawnKey, label: Phi) -> Result<NewKey, Refusal> {
+    let id = accounts::insert_key(a, &drawn.verifier, display_prefix(drawn.key.expose()), &label)?;
+    a.detail(Detail::Credential(id));
+    Ok(NewKey { key: drawn.key, id, label, created_at: a.now() })
+}
+
+/// The granted person's keys, newest first, revoked ones included.
+pub fn list_keys(a: &mut Access<'_, ListKeys>) -> Result<Vec<Credential>, Refusal> {
+    Ok(accounts::keys(a)?)
+}
+
+/// Revokes the granted key. It does not work any more for the very next request.
+pub fn revoke_key(a: &mut Access<'_, RevokeKey>) -> Result<(), Refusal> {
+    if accounts::revoke_key(a)? { Ok(()) } else { Err(Refusal::KeyNotFound) }
+}
+
+/// The granted person's record.
+pub fn read_self(a: &mut Access<'_, ReadSelf>) -> Result<User, Refusal> {
+    Ok(accounts::user(a)?)
+}
+
+/// How the granted operation ended, and the index of its entry if that was looked up in the log.
+pub fn read_operation(a: &mut Access<'_, ReadOperation>) -> Result<(Settled, Option<u64>), Refusal> {
+    accounts::operation(a)?.ok_or(Refusal::OperationNotFound)
+}

@@ -1,1 +1,305 @@
-//! (to be written)
+//! Memories: what is true of a memory, whichever way a client reaches it.
+//!
+//! Invariants
+//! - Every function works under an `Access`, so policy has decided and an audit entry is open.
+//! - A refusal changes nothing, and says nothing of the text it refused.
+
+use crate::audit::{Detail, Reason};
+use crate::base::id::MemoryId;
+use crate::base::limits;
+use crate::base::time::Timestamp;
+use crate::policy::action::{Action, Reads, Scope, Writes};
+use crate::store::gate::{Access, Fault};
+use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Version};
+use crate::store::phi::Phi;
+use crate::store::search::{self, Hit, Query, SearchError, Viewer};
+use crate::store::tx::StoreError;
+
+/// Why an operation on memories was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such memory for this asker.
+    #[error("Memory not found")]
+    NotFound,
+    /// Restore of what is not in the trash.
+    #[error("Memory not found or not in trash")]
+    NotInTrash,
+    /// `latest` found none with the tag.
+    #[error("No memories found with that tag")]
+    NoneWithTag,
+    /// `latest` found none.
+    #[error("No memories found")]
+    None,
+    /// A reply to what is in the trash.
+    #[error("Cannot reply to a trashed memory")]
+    ParentDeleted,
+    /// A reply to a reply.
+    #[error("Threads are one level deep; reply to the parent instead")]
+    ParentIsChild,
+    /// A thread that is full.
+    #[error("This thread has reached its limit of {} replies", limits::REPLIES_MAX)]
+    ThreadFull,
+    /// A list without limit that would be too long.
+    #[error("body/limit is required: more than {} records or {} MiB match", limits::LIST_RECORDS_MAX, limits::LIST_BYTES_MAX / 1024 / 1024)]
+    ListTooLong,
+    /// The search index is being built.
+    #[error("The search index is being built; try again shortly")]
+    NotReady,
+    /// The search index does not fit.
+    #[error("The search index does not fit its memory; ask your administrator to raise RM_INDEX_MIB")]
+    IndexTooLarge,
+    /// The store failed.
+    #[error("Internal server error")]
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<SearchError> for Refusal {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::NotReady => Self::NotReady,
+            SearchError::TooLarge => Self::IndexTooLarge,
+            SearchError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Fault for Refusal {
+    fn audit(&self) -> (Reason, u16) {
+        match self {
+            Self::NotFound | Self::NoneWithTag | Self::None => (Reason::NotFound, 404),
+            Self::NotInTrash => (Reason::NotTrashed, 404),
+            Self::ParentDeleted => (Reason::Trashed, 400),
+            Self::ParentIsChild => (Reason::Conflict, 400),
+            Self::ThreadFull => (Reason::Quota, 400),
+            Self::ListTooLong => (Reason::TooLarge, 400),
+            Self::NotReady | Self::IndexTooLarge => (Reason::NotReady, 503),
+            Self::Store(_) => (Reason::WorkFailed, 500),
+        }
+    }
+}
+
+/// Which memories a list is of: the contract's filter object.
+pub enum Filter {
+    /// All live ones.
+    All,
+    /// With any of these tags.
+    Tags(Vec<String>),
+    /// These.
+    Ids(Vec<String>),
+    /// That contain this text.
+    Search(String),
+    /// From this origin.
+    Origin(String),
+    /// In the trash.
+    Trashed,
+}
+
+/// A page of memories and how many there are in all.
+pub struct Page {
+    /// The memories, in order.
+    pub memories: Vec<Memory>,
+    /// How many match.
+    pub total: u64,
+}
+
+/// Writes a memory; an exact repeat of a recent one is united with it.
+pub fn create<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, Refusal> {
+    Ok(table::insert(a, new)?)
+}
+
+/// Replies to the granted memory.
+pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, Refusal> {
+    let parent = table::get(a, Part::Summary)?;
+    if parent.deleted_at.is_some() {
+        return Err(Refusal::ParentDeleted);
+    }
+    if parent.parent.is_some() {
+        return Err(Refusal::ParentIsChild);
+    }
+    if table::count_replies(a)? >= limits::REPLIES_MAX {
+        return Err(Refusal::ThreadFull);
+    }
+    Ok(table::reply(a, new)?)
+}
+
+/// The granted memory.
+pub fn read<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
+    Ok(table::get(a, Part::Full)?)
+}
+
+/// The granted memory's thread.
+pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Memory, Vec<Memory>), Refusal> {
+    table::thread(a)?.ok_or(Refusal::NotFound)
+}
+
+/// Earlier versions of the granted memory, newest first, and the number of the current one.
+pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Refusal> {
+    let versions = table::versions(a)?;
+    let current = versions.first().map_or(1, |newest| newest.memory.version.saturating_add(1));
+    Ok((versions, current))
+}
+
+/// Replaces the granted memory's text.
+pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: Replacement) -> Result<Memory, Refusal> {
+    table::update(a, new)?.ok_or(Refusal::NotFound)
+}
+
+/// Moves the granted memory to the trash.
+pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
+    table::trash(a)?.ok_or(Refusal::NotFound)
+}
+
+/// Takes the granted memory out of the trash.
+pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
+    table::restore(a)?.ok_or(Refusal::NotInTrash)
+}
+
+/// Removes the granted memory for good.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), Refusal> {
+    Ok(table::purge(a)?)
+}
+
+/// The newest memory, of a tag or an origin if asked for.
+pub fn latest<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    tag: Option<&str>,
+    origin: Option<&str>,
+) -> Result<Memory, Refusal> {
+    let filter = match (tag, origin) {
+        (Some(tag), _) => Filter::Tags(vec![tag.to_owned()]),
+        (None, Some(origin)) => Filter::Origin(origin.to_owned()),
+        (None, None) => Filter::All,
+    };
+    let page = list(a, &filter, Part::Full, 0, 1)?;
+    page.memories.into_iter().next().ok_or(if tag.is_some() { Refusal::NoneWithTag } else { Refusal::None })
+}
+
+/// A page of what `filter` chooses, newest first.
+pub fn list<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    filter: &Filter,
+    part: Part,
+    offset: usize,
+    limit: usize,
+) -> Result<Page, Refusal> {
+    let view = search::viewer(a);
+    let page = match filter {
+        Filter::All => Page { memories: table::page(a, State::Live, part, offset, limit)?, total: table::total(a, State::Live)? },
+        Filter::Trashed => Page { memories: table::page(a, State::Trash, part, offset, limit)?, total: table::total(a, State::Trash)? },
+        Filter::Tags(tags) => {
+            let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+            let ids = search::ask(a, |index| index.by_tags(&tags, view, offset, limit))?;
+            chosen(a, part, ids)?
+        }
+        Filter::Origin(origin) => {
+            let ids = search::ask(a, |index| index.page(view, Some(origin), offset, limit))?;
+            chosen(a, part, ids)?
+        }
+        Filter::Ids(ids) => {
+            let mut found = Vec::new();
+            let wanted: std::collections::BTreeSet<MemoryId> = ids.iter().filter_map(|id| MemoryId::parse(id)).collect();
+            for id in wanted {
+                found.extend(table::one(a, id, part, State::Live)?);
+            }
+            found.sort_by_key(|memory| std::cmp::Reverse((memory.created_at, memory.id)));
+            cut(found, offset, limit)
+        }
+        Filter::Search(term) => {
+            let candidates = search::ask(a, |index| index.literal(term, view))?;
+            let found = search::confirm(a, candidates, term, usize::MAX)?;
+            cut(found, offset, limit)
+        }
+    };
+    table::answer(a, &page.memories);
+    a.detail(Detail::Hits(page.total));
+    Ok(page)
+}
+
+/// Opens what the index chose.
+fn chosen<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>, part: Part, (ids, total): (Vec<MemoryId>, usize)) -> Result<Page, Refusal> {
+    let mut memories = Vec::with_capacity(ids.len());
+    for id in ids {
+        memories.extend(table::one(a, id, part, State::Live)?);
+    }
+    Ok(Page { memories, total: u64::try_from(total).expect("a count fits 64 bits") })
+}
+
+fn cut(found: Vec<Memory>, offset: usize, limit: usize) -> Page {
+    let total = u64::try_from(found.len()).expect("a count fits 64 bits");
+    Page { memories: found.into_iter().skip(offset).take(limit).collect(), total }
+}
+
+/// Everything that `filter` chooses, up to the bounds of one answer.
+pub fn list_all<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, filter: &Filter) -> Result<Page, Refusal> {
+    let page = list(a, filter, Part::Full, 0, limits::LIST_RECORDS_MAX + 1)?;
+    let bytes: usize = page.memories.iter().map(|memory| memory.text.title.bytes() + memory.text.content.bytes()).sum();
+    if page.memories.len() > limits::LIST_RECORDS_MAX || bytes > limits::LIST_BYTES_MAX {
+        return Err(Refusal::ListTooLong);
+    }
+    Ok(page)
+}
+
+/// Memories that contain `term` as it stands, most relevant first.
+pub fn find<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, term: &str, limit: usize) -> Result<Vec<Memory>, Refusal> {
+    let view = search::viewer(a);
+    let candidates = search::ask(a, |index| index.literal_ranked(term, view))?;
+    let found = search::confirm(a, candidates.into_iter().map(|(id, _)| id), term, limit)?;
+    table::answer(a, &found);
+    Ok(found)
+}
+
+/// A ranked search.
+pub struct Question {
+    /// In the asker's words.
+    pub query: String,
+    /// Hits wanted.
+    pub limit: usize,
+    /// With any of these.
+    pub tags: Vec<String>,
+    /// About this person, by external name.
+    pub subject: Option<Phi>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Not after.
+    pub until: Option<Timestamp>,
+    /// Whether to say how a score came about.
+    pub explain: bool,
+}
+
+/// Memories that answer a question, best first, each with its hit.
+pub fn rank<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, question: &Question) -> Result<Vec<(Memory, Hit)>, Refusal> {
+    let subject = match &question.subject {
+        None => None,
+        Some(name) => match table::subject_named(a, name)? {
+            Some(subject) => Some(subject),
+            None => return Ok(Vec::new()),
+        },
+    };
+    let viewer: Viewer<'_> = search::viewer(a);
+    let tags: Vec<&str> = question.tags.iter().map(String::as_str).collect();
+    let query = Query {
+        text: &question.query,
+        limit: question.limit,
+        tags_any: &tags,
+        subject,
+        since: question.since,
+        until: question.until,
+        viewer,
+        explain: question.explain,
+    };
+    let hits = search::ask(a, |index| index.search(&query))?;
+    let mut found = Vec::with_capacity(hits.len());
+    for hit in hits {
+        if let Some(memory) = table::one(a, hit.id, Part::Full, State::Live)? {
+            found.push((memory, hit));
+        }
+    }
+    table::answer(a, found.iter().map(|(memory, _)| memory));
+    Ok(found)
+}

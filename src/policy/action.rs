@@ -114,6 +114,10 @@ actions! {
     ReadMemory(MemoryId) Reads true "memory.read";
     /// Read one memory's earlier versions.
     ReadVersions(MemoryId) Reads true "memory.versions";
+    /// Read a memory with its replies.
+    ReadThread(MemoryId) Reads true "memory.thread";
+    /// Reply to a memory.
+    ReplyToMemory(MemoryId) Writes true "memory.reply";
     /// List memories.
     ListMemories(Scope) Reads true "memory.list";
     /// Search memories.

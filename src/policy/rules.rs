@@ -73,6 +73,8 @@ pub const RULES: &[Rule] = &[
             "memory.create",
             "memory.read",
             "memory.versions",
+            "memory.thread",
+            "memory.reply",
             "memory.list",
             "memory.search",
             "memory.update",
@@ -85,7 +87,7 @@ pub const RULES: &[Rule] = &[
     },
     // An agent writes and finds among its person's memories, and reads what is open to its vendor.
     Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.search"], relations: &[Own] },
-    Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions"], relations: &[Own, Visible] },
+    Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions", "memory.thread", "memory.reply"], relations: &[Own, Visible] },
     // It changes only what it wrote itself.
     Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash"], relations: &[Own] },
     // Everybody may ask who they are and how their own operation ended.

@@ -9,7 +9,7 @@ use crate::base::{limits, log};
 use crate::policy::action::{IndexMemories, Scope};
 use crate::store::gate::{Call, Fault, Refused};
 use crate::store::index::indexes::State;
-use crate::store::tables::memories::{self, IndexText};
+use crate::store::tables::memories;
 use crate::store::tx::StoreError;
 use crate::store::vault::{IndexRequests, Vault};
 use crate::store::writer::Unavailable;
@@ -50,17 +50,17 @@ fn build(vault: &Vault, scope: Scope) -> Result<(), Unavailable> {
             return Ok(());
         }
         let chunk = vault.read::<IndexMemories, _, Failed>(&system, scope, &Call::internal(), |access| {
-            let (memories, last) = memories::chunk(access, after, limits::INDEX_CHUNK)?;
-            access.count(u64::try_from(memories.len()).expect("a chunk is small"));
-            Ok((memories.iter().map(IndexText::of).collect::<Vec<_>>(), last))
+            let (chunk, last) = memories::chunk(access, after, limits::INDEX_CHUNK)?;
+            access.count(u64::try_from(chunk.len()).expect("a chunk is small"));
+            Ok((chunk.iter().map(memories::prepared).collect::<Vec<_>>(), last))
         });
-        let (texts, last) = match chunk {
+        let (prepared, last) = match chunk {
             Ok(recorded) => recorded.into_parts().0,
             Err(Refused::Unavailable(why)) => return Err(why),
             Err(_) => return Err(Unavailable::Latched),
         };
-        for text in &texts {
-            if build.push(&text.doc()).is_err() {
+        for memory in &prepared {
+            if build.push(memory).is_err() {
                 return Err(Unavailable::Busy);
             }
         }

@@ -3,12 +3,14 @@
 //! `gate` is the door; `vault` the open store; `writer` the one writer; `tables` one file a noun; `phi` protected text; `index` search in
 //! memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
 
+pub mod accounts;
 pub mod anchor;
 pub mod gate;
 pub mod index;
 mod indexer;
 pub mod migrate;
 pub mod phi;
+pub mod search;
 mod recent;
 pub mod tables;
 pub mod tx;

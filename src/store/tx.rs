@@ -21,8 +21,8 @@ use crate::crypto::secret::Key;
 use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
 use crate::audit::Details;
+use crate::store::index::indexes::Change;
 use crate::store::recent::Recents;
-use crate::store::tables::memories::IndexChange;
 
 /// The stored data could not be read or understood: nothing the client did.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub struct Staged {
     /// Key in COUNTS, difference.
     pub counts: Vec<(Vec<u8>, i64)>,
     /// What the search index must learn after the commit.
-    pub index: Vec<(Scope, IndexChange)>,
+    pub index: Vec<(Scope, Change)>,
     /// Look-alike digests to remember.
     pub recent: Vec<(Scope, [u8; 16], MemoryId, Timestamp)>,
     /// Whether credentials changed, so that reads under way must be decided anew.

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Who};
-use crate::authn::credential::StaticKeys;
+use crate::authn::credential::{StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
@@ -157,7 +157,7 @@ pub struct Store {
 }
 
 /// Makes a new store's first rows and its first audit entry.
-pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<(), OpenError> {
+pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<Checkpoint, OpenError> {
     let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
     let (tenant, log, now) = (TenantId::draw(), LogId::draw(), clock.now());
     let mut failure = None;
@@ -191,7 +191,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
     match (made, failure) {
         (_, Some(error)) => Err(error.into()),
         (Err(CommitError::Refused(error) | CommitError::Unknown(error)), None) => Err(error.into()),
-        (Ok(_), None) => Ok(()),
+        (Ok((checkpoint, _)), None) => Ok(checkpoint),
     }
 }
 
@@ -391,6 +391,11 @@ impl Vault {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// The verifier under which a key is stored.
+    pub fn verifier(&self, key: &str) -> Verifier {
+        Verifier::of(self.keys().pepper(), key)
     }
 
     /// The client's request id as the log takes it.
@@ -605,6 +610,11 @@ pub type IndexRequests = Receiver<Scope>;
 impl Vault {
     pub(in crate::store) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests can be answered.
+    pub fn is_up(&self) -> bool {
+        self.0.published.read().expect("no code panics while it holds this lock").is_some()
     }
 
     /// The raw reader of what is published, for whole-file checks.

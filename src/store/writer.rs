@@ -25,7 +25,7 @@ use crate::engine::{Batch, CommitError, EngineError, Read};
 use crate::policy::action::Scope;
 use crate::store::recent::Recents;
 use crate::store::tables::log::{LogError, Tail};
-use crate::store::tables::memories::IndexChange;
+use crate::store::index::indexes::Change;
 use crate::store::tables::{COUNTS, credentials};
 use crate::store::tx::{Staged, Tx};
 use crate::store::vault::{Head, Published, Vault};
@@ -209,7 +209,7 @@ impl Writer {
         let mut index = Vec::new();
         match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut index)) {
             Ok(batched) => {
-                let ends = self.accept(batched, now, &index);
+                let ends = self.accept(batched, now, index);
                 for (request, end) in requests.iter().zip(ends) {
                     request.answer(end);
                 }
@@ -220,7 +220,7 @@ impl Writer {
                 let why = if matches!(error, EngineError::Full) { Unavailable::NoSpace } else { Unavailable::Latched };
                 requests.iter().for_each(|request| request.answer(Err(why)));
                 if vault.engine().is_latched() {
-                    self.recover(&[], &index);
+                    self.recover(&[], Vec::new());
                 }
             }
             Err(CommitError::Unknown(error)) => {
@@ -234,7 +234,7 @@ impl Writer {
                         _ => Unavailable::Latched,
                     }));
                 }
-                self.recover(&askers, &index);
+                self.recover(&askers, index);
             }
         }
     }
@@ -245,7 +245,7 @@ impl Writer {
         batch: &mut Batch<'_>,
         requests: &mut [Request],
         now: Timestamp,
-        index: &mut Vec<(Scope, IndexChange)>,
+        index: &mut Vec<(Scope, Change)>,
     ) -> Result<Batched, EngineError> {
         let vault = &self.vault;
         let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
@@ -279,7 +279,7 @@ impl Writer {
         Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
     }
 
-    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, index: &mut Vec<(Scope, IndexChange)>) -> Result<(), EngineError> {
+    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, index: &mut Vec<(Scope, Change)>) -> Result<(), EngineError> {
         for (table, key, value) in staged.rows {
             match value {
                 Some(value) => batch.put(table, &key, &value)?,
@@ -326,7 +326,7 @@ impl Writer {
     }
 
     /// Takes up what a commit made true and shows it to readers. Gives the ends of the batch's requests.
-    fn accept(&mut self, batched: Batched, now: Timestamp, index: &[(Scope, IndexChange)]) -> Vec<Result<Ended, Unavailable>> {
+    fn accept(&mut self, batched: Batched, now: Timestamp, index: Vec<(Scope, Change)>) -> Vec<Result<Ended, Unavailable>> {
         self.tail = batched.tail;
         self.generation = batched.generation;
         self.seq += 1;
@@ -352,20 +352,25 @@ impl Writer {
         }
     }
 
-    fn apply_index(&self, index: &[(Scope, IndexChange)]) {
-        for changes in index.chunk_by(|a, b| a.0 == b.0) {
-            let scope = changes[0].0;
-            let changes: Vec<_> = changes.iter().map(|(_, change)| change.change()).collect();
-            self.vault.indexes().apply((scope.tenant, scope.owner), self.seq, &changes);
+    fn apply_index(&self, index: Vec<(Scope, Change)>) {
+        let mut by_scope: Vec<(Scope, Vec<Change>)> = Vec::new();
+        for (scope, change) in index {
+            match by_scope.iter_mut().find(|(known, _)| *known == scope) {
+                Some((_, changes)) => changes.push(change),
+                None => by_scope.push((scope, vec![change])),
+            }
+        }
+        for (scope, changes) in by_scope {
+            self.vault.indexes().apply((scope.tenant, scope.owner), self.seq, changes);
         }
     }
 
     /// After a failure: reads from the medium what became of the last batch, records that, and goes on; or ends the process.
-    fn recover(&mut self, unknown: &[Asker], index: &[(Scope, IndexChange)]) {
+    fn recover(&mut self, unknown: &[Asker], mut index: Vec<(Scope, Change)>) {
         self.vault.unpublish();
         for attempt in 0..limits::RECOVER_ATTEMPTS_MAX {
             std::thread::sleep(limits::RECOVER_PAUSE * attempt);
-            match self.try_recover(unknown, index) {
+            match self.try_recover(unknown, &mut index) {
                 Ok(()) => {
                     log::line(log::Level::Warn, "the store has recovered", &[("entries", &self.tail.size())]);
                     return;
@@ -376,7 +381,7 @@ impl Writer {
         self.vault.fatal();
     }
 
-    fn try_recover(&mut self, unknown: &[Asker], index: &[(Scope, IndexChange)]) -> Result<(), LogError> {
+    fn try_recover(&mut self, unknown: &[Asker], index: &mut Vec<(Scope, Change)>) -> Result<(), LogError> {
         let (vault, before) = (self.vault.clone(), self.tail.size());
         vault.engine().recover()?;
         let snapshot = vault.engine().snapshot()?;
@@ -404,7 +409,7 @@ impl Writer {
         self.generation += 1;
         vault.settle_unknown(unknown, if landed { Settled::Committed } else { Settled::NotCommitted });
         if landed {
-            self.apply_index(index);
+            self.apply_index(std::mem::take(index));
         }
         self.show(Head { checkpoint, note });
         Ok(())

@@ -22,7 +22,7 @@ fn record(seed: u64, commits: usize, options: &Options) -> Run {
     for _ in 0..commits {
         let changes = changes(&mut chance, &model, true);
         commit(&engine, &changes).unwrap();
-        apply_changes(&mut model, &changes);
+        super::apply(&mut model, &changes);
         acknowledged.push((tape.count(), model.clone()));
     }
     engine.close().unwrap();
@@ -30,62 +30,60 @@ fn record(seed: u64, commits: usize, options: &Options) -> Run {
     Run { ops, acknowledged }
 }
 
-fn apply_changes(model: &mut Model, changes: &[Change]) {
-    super::apply(model, changes);
-}
-
-/// Opens `image` after a cut; the state must be one of `allowed`. Returns the changes that opening and one more commit made to the disk.
-fn survives(image: Vec<u8>, allowed: &[&Model], options: &Options, what: &str) -> (Vec<Op>, usize, Model) {
+/// Opens `image` after a cut; the state must be one of `allowed`. Gives the changes that opening and one more commit made to the disk, and
+/// the state found.
+fn survives(image: Vec<u8>, allowed: &[&Model], options: &Options, what: &str) -> (Vec<Op>, Model) {
     let tape = Arc::new(Tape::recording(image));
     let engine = Engine::open_on(Arc::clone(&tape) as Arc<dyn Medium>, options, &kek()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = contents(&engine).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(allowed.contains(&&found), "{what}: an acknowledged commit is lost, or half of one is there");
-    let opened = tape.count();
     commit(&engine, &[(A, b"after".to_vec(), Some(vec![1; 5000]))]).unwrap_or_else(|error| panic!("{what}: {error}"));
     drop(engine);
-    (tape.ops(), opened, found)
+    (tape.ops(), found)
 }
 
 #[test]
 fn no_power_cut_loses_an_acknowledged_commit() {
-    let (runs, commits, thin, twice) = if long() { (6, 24, 2, 3) } else { (1, 14, 1, 4) };
-    let (mut points, mut doubles, mut grown, mut shrunk) = (0, 0, 0, 0);
-    for seed in 0..runs {
+    let wanted = amount(100, 1500, 10_000);
+    let (mut points, mut doubles, mut grown, mut shrunk, mut seed) = (0, 0, 0, 0, 0);
+    while points < wanted {
         let options = Options { stride: if seed % 3 == 2 { 8192 } else { 4608 }, cache_bytes: 64 << 10, ..options() };
-        let run = record(seed, commits, &options);
+        let run = record(seed, 16, &options);
         let (mut durable, mut pending) = (Vec::new(), Vec::new());
         let mut chance = Chance(1000 + seed);
         let mut len = 0;
+        // Unless few are wanted, every change of the run is cut at.
+        let step = (run.ops.len() / wanted).max(1);
         for (i, op) in run.ops.iter().enumerate() {
             if let Op::SetLen(to) = op {
                 grown += usize::from(*to > len);
                 shrunk += usize::from(*to < len);
                 len = *to;
             }
+            // The change under way counts as pending: the cut falls before its end.
             pending.push(op.clone());
-            let last = run.acknowledged.iter().rposition(|(count, _)| *count <= i);
-            if let Some(last) = last
-                && (thin == 1 || long() || i % thin == 0)
+            if let Some(last) = run.acknowledged.iter().rposition(|(count, _)| *count <= i)
+                && i % step == 0
             {
-                // The change under way counts as pending: the cut falls before its end.
                 let allowed: Vec<&Model> = run.acknowledged[last..].iter().take(2).map(|(_, model)| model).collect();
                 let what = format!("run {seed}, change {i}");
                 let image = cut(&durable, &pending, &mut chance);
-                let (ops, _, found) = survives(image.clone(), &allowed, &options, &what);
+                let (ops, found) = survives(image.clone(), &allowed, &options, &what);
                 points += 1;
-                if points % twice == 0 {
-                    doubles += 1;
+                if points % 4 == 0 {
                     second_cut(&image, &ops, &found, &options, &mut chance, &what);
+                    doubles += 1;
                 }
             }
             if matches!(op, Op::Sync) {
                 pending.drain(..).for_each(|op| apply(&mut durable, &op));
             }
         }
-        let last = &run.acknowledged.last().unwrap().1;
+        let last = &run.acknowledged.last().expect("creation is acknowledged").1;
         survives(durable, &[last], &options, "after a clean stop");
+        seed += 1;
     }
-    println!("crash: {points} cuts, {doubles} followed by a second one, {grown} growths and {shrunk} cuts of the file on the way");
+    println!("crash: {points} cuts in {seed} runs, {doubles} followed by a second one; the file grew {grown} and shrank {shrunk} times");
     assert!(grown > 1 && shrunk > 0);
 }
 
@@ -135,7 +133,7 @@ fn a_file_that_appears_by_creation_or_copy_is_whole_and_synced_before_it_appears
     // Before it, the file lies under a temporary name; whatever a cut leaves there is never taken for something else.
     let (mut points, mut refused) = (0, 0);
     for until in 1..copied {
-        for _ in 0..if long() { 8 } else { 1 } {
+        for _ in 0..amount(1, 1, 8) {
             let synced = ops[..until].iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |at| at + 1);
             let left = cut(&image(until, false), &ops[synced..until], &mut chance);
             points += 1;

@@ -1,4 +1,5 @@
 //! Campaigns: seeded, counted attacks on the engine. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
+//! In a build without optimisation a few points of each run, unless the full form is asked for.
 //!
 //! `crash`: power cuts at every write. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call.
 
@@ -10,6 +11,8 @@ mod tamper;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::crypto::aead::seal_into;
+use crate::crypto::secret::Key;
 use crate::crypto::unlock::Kek;
 use crate::engine::batch::tests::{A, B, kek, options};
 use crate::engine::header::Superblock;
@@ -20,6 +23,24 @@ use std::sync::Arc;
 /// Whether the full form was asked for.
 fn long() -> bool {
     std::env::var_os("ROSEMARY_LONG").is_some_and(|value| value == "1")
+}
+
+/// How many points to run: few in a build without optimisation (where sealing is forty times slower), `short`, or `full`.
+fn amount(few: usize, short: usize, full: usize) -> usize {
+    static FEW: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        let (key, mut out) = (Key::random(), [0; 4096 + 40]);
+        let mut seal = || {
+            let start = std::time::Instant::now();
+            seal_into(&key, b"", &[0; 4096], &mut out);
+            start.elapsed()
+        };
+        (0..16).map(|_| seal()).min().is_some_and(|best| best > std::time::Duration::from_micros(60))
+    });
+    match long() {
+        true => full,
+        false if *FEW => few,
+        false => short,
+    }
 }
 
 /// A small seeded generator (splitmix64), so that a failing point can be run again.

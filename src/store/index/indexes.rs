@@ -20,17 +20,21 @@
 //! Invariants
 //! - A scope that is ready holds exactly the live memories as of the last commit applied. There are no partial answers.
 //! - The indexes of all scopes together, those being built among them, exceed the capacity by one batch of changes at most.
-//! - Queued text is bounded and wiped.
+//! - What is queued is bounded, holds no text, and is wiped.
 //! - An index leaves memory wiped when its last reader is done; a reader never waits for a build.
+//! - As many queries run at once as there are processors. They gain nothing by being more, and the writer, which waits for those that hold its
+//!   scope, would wait for all of them.
+//!
+//! The writer applies before it answers, so whoever wrote finds what was written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
-use zeroize::Zeroizing;
-
-use super::scope::{Doc, ScopeIndex, Visibility};
+use super::prepared::Prepared;
+use super::scope::ScopeIndex;
 use crate::base::id::{MemoryId, TenantId, UserId};
 use crate::base::limits;
 
@@ -54,10 +58,9 @@ pub enum State {
 }
 
 /// One committed change.
-#[derive(Clone, Copy)]
-pub enum Change<'a> {
+pub enum Change {
     /// The memory is now this.
-    Put(Doc<'a>),
+    Put(Box<Prepared>),
     /// The memory is gone, or in the trash.
     Remove(MemoryId),
 }
@@ -76,28 +79,10 @@ pub enum BuildError {
     NoRoom,
 }
 
-/// A memory that waits for its index, wiped when dropped.
-struct Waiting {
-    doc: Doc<'static>,
-    title: Zeroizing<String>,
-    content: Zeroizing<String>,
-    tags: Zeroizing<Vec<String>>,
-    speaker: Option<Zeroizing<String>>,
-    run: Option<Zeroizing<String>>,
-    origin: String,
-    vendors: Option<Vec<String>>,
-}
-
-/// A change that waits.
-enum Queued {
-    Put(Box<Waiting>),
-    Remove(MemoryId),
-}
-
 /// The changes of one scope since its build began.
 #[derive(Default)]
 struct Queue {
-    changes: Vec<(u64, Queued)>,
+    changes: Vec<(u64, Change)>,
     bytes: usize,
 }
 
@@ -120,7 +105,17 @@ pub struct Indexes {
     slots: Mutex<HashMap<ScopeKey, Slot>>,
     /// Counts uses, and tells builds apart.
     ticks: AtomicU64,
+    permits: Permits,
 }
+
+/// How many queries may begin now.
+struct Permits {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// One query's permit, given back when dropped.
+struct Permit<'a>(&'a Permits);
 
 /// An index under construction. Dropped before [`Build::finish`], it leaves the scope absent.
 pub struct Build<'a> {
@@ -134,7 +129,9 @@ pub struct Build<'a> {
 impl Indexes {
     /// No indexes; they will take at most about `capacity` bytes together.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1) }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let permits = Permits { free: Mutex::new(processors), freed: Condvar::new() };
+        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1), permits }
     }
 
     /// Where `scope` stands.
@@ -147,8 +144,10 @@ impl Indexes {
         }
     }
 
-    /// Asks the index of `scope`; `None` unless it is ready. Changes to this scope wait until `ask` is done.
+    /// Asks the index of `scope`; `None` unless it is ready. Changes to this scope wait until `ask` is done, so it computes and nothing else; it
+    /// must not ask again.
     pub fn with_ready<T>(&self, scope: ScopeKey, ask: impl FnOnce(&ScopeIndex) -> T) -> Option<T> {
+        let _permit = self.permits.take();
         let index = match self.lock().get(&scope)? {
             Slot::Ready { index, used, .. } => {
                 used.store(self.tick(), Ordering::Relaxed);
@@ -176,7 +175,7 @@ impl Indexes {
     }
 
     /// Takes in what commit `seq` changed in `scope`. Called by the writer alone, after each commit, in commit order.
-    pub fn apply(&self, scope: ScopeKey, seq: u64, changes: &[Change<'_>]) {
+    pub fn apply(&self, scope: ScopeKey, seq: u64, changes: Vec<Change>) {
         let mut slots = self.lock();
         let index = match slots.get_mut(&scope) {
             None => return,
@@ -187,7 +186,7 @@ impl Indexes {
                 return;
             }
             Some(Slot::Building { queue, .. }) => {
-                if !changes.iter().all(|change| queue.push(seq, change)) {
+                if !changes.into_iter().all(|change| queue.push(seq, change)) {
                     slots.remove(&scope);
                 }
                 return;
@@ -267,10 +266,25 @@ impl Indexes {
     }
 }
 
+impl Permits {
+    fn take(&self) -> Permit<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
 impl Build<'_> {
     /// Puts one memory of the snapshot in. After an error, drop the build.
-    pub fn push(&mut self, doc: &Doc<'_>) -> Result<(), BuildError> {
-        self.index.insert(doc);
+    pub fn push(&mut self, memory: &Prepared) -> Result<(), BuildError> {
+        self.index.insert(memory);
         let done = self.progress.done.fetch_add(1, Ordering::Relaxed);
         // Room is asked for now and then: eviction takes the lock.
         if done.is_multiple_of(64) { self.check() } else { Ok(()) }
@@ -296,7 +310,7 @@ impl Build<'_> {
             // The writer goes on meanwhile; its next changes are the next round, and fewer: taking one in is far cheaper than a commit.
             drop(slots);
             for (_, change) in waiting.iter().filter(|(at, _)| *at > seq) {
-                change.with(|change| self.index.change(change));
+                self.index.change(change);
             }
         }
     }
@@ -323,9 +337,9 @@ impl Drop for Build<'_> {
 }
 
 impl ScopeIndex {
-    fn change(&mut self, change: &Change<'_>) {
+    fn change(&mut self, change: &Change) {
         match change {
-            Change::Put(doc) => self.insert(doc),
+            Change::Put(memory) => self.insert(memory),
             Change::Remove(id) => {
                 self.remove(*id);
             }
@@ -349,59 +363,12 @@ impl Slot {
 
 impl Queue {
     /// `false` if it is full.
-    fn push(&mut self, seq: u64, change: &Change<'_>) -> bool {
-        let (queued, bytes) = match change {
-            Change::Remove(id) => (Queued::Remove(*id), 0),
-            Change::Put(doc) => {
-                let waiting = Waiting::of(doc);
-                let bytes = waiting.title.len() + waiting.content.len() + waiting.tags.iter().map(String::len).sum::<usize>();
-                (Queued::Put(Box::new(waiting)), bytes)
-            }
-        };
-        self.changes.push((seq, queued));
-        self.bytes += bytes;
+    fn push(&mut self, seq: u64, change: Change) -> bool {
+        if let Change::Put(memory) = &change {
+            self.bytes += memory.heap_bytes() + size_of::<Prepared>();
+        }
+        self.changes.push((seq, change));
         self.changes.len() <= limits::INDEX_QUEUE_CHANGES_MAX && self.bytes <= limits::INDEX_QUEUE_BYTES_MAX
-    }
-}
-
-impl Queued {
-    fn with(&self, take: impl FnOnce(&Change<'_>)) {
-        match self {
-            Self::Remove(id) => take(&Change::Remove(*id)),
-            Self::Put(waiting) => take(&Change::Put(waiting.doc())),
-        }
-    }
-}
-
-impl Waiting {
-    fn of(doc: &Doc<'_>) -> Self {
-        let owned = |text: &str| Zeroizing::new(text.to_owned());
-        Self {
-            doc: Doc { title: "", content: "", tags: &[], speaker: None, run: None, origin: "", vendors: Visibility::All, ..*doc },
-            title: owned(doc.title),
-            content: owned(doc.content),
-            tags: Zeroizing::new(doc.tags.to_vec()),
-            speaker: doc.speaker.map(owned),
-            run: doc.run.map(owned),
-            origin: doc.origin.to_owned(),
-            vendors: match doc.vendors {
-                Visibility::All => None,
-                Visibility::Only(names) => Some(names.to_vec()),
-            },
-        }
-    }
-
-    fn doc(&self) -> Doc<'_> {
-        Doc {
-            title: &self.title,
-            content: &self.content,
-            tags: &self.tags,
-            speaker: self.speaker.as_ref().map(|text| text.as_str()),
-            run: self.run.as_ref().map(|text| text.as_str()),
-            origin: &self.origin,
-            vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
-            ..self.doc
-        }
     }
 }
 
@@ -410,6 +377,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::AtomicBool;
 
+    use super::super::prepared::{Doc, Visibility};
     use super::super::scope::Viewer;
     use super::*;
     use crate::base::time::Timestamp;
@@ -435,12 +403,19 @@ mod tests {
             run: None,
             origin: "api",
             vendors: Visibility::All,
-            memory_type: 0,
             parent: None,
             subject: None,
             occurred_at: None,
             live: true,
         }
+    }
+
+    fn ready(n: u64, content: &str) -> Prepared {
+        Prepared::of(&doc(n, content))
+    }
+
+    fn put(doc: &Doc<'_>) -> Change {
+        Change::Put(Box::new(Prepared::of(doc)))
     }
 
     fn found(indexes: &Indexes, scope: ScopeKey, term: &str) -> Option<Vec<MemoryId>> {
@@ -450,15 +425,15 @@ mod tests {
     #[test]
     fn a_build_and_the_commits_beside_it_meet_exactly() {
         let (indexes, scope) = (Indexes::new(1 << 20), scope());
-        indexes.apply(scope, 1, &[Change::Put(doc(1, "one"))]);
+        indexes.apply(scope, 1, vec![put(&doc(1, "one"))]);
         assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Absent, None));
         let mut build = indexes.begin(scope).unwrap();
         assert!(indexes.begin(scope).is_none());
         // Commit 2 is in the snapshot, commit 3 is not.
-        indexes.apply(scope, 2, &[Change::Put(doc(2, "older text"))]);
-        indexes.apply(scope, 3, &[Change::Remove(id(1)), Change::Put(doc(3, "three"))]);
+        indexes.apply(scope, 2, vec![put(&doc(2, "older text"))]);
+        indexes.apply(scope, 3, vec![Change::Remove(id(1)), put(&doc(3, "three"))]);
         for (n, text) in [(1, "one"), (2, "two")] {
-            build.push(&doc(n, text)).unwrap();
+            build.push(&ready(n, text)).unwrap();
         }
         assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Building { done: 2 }, None));
         build.finish(2).unwrap();
@@ -466,7 +441,7 @@ mod tests {
         assert_eq!(found(&indexes, scope, "one"), Some(vec![]));
         assert_eq!(found(&indexes, scope, "older"), Some(vec![]));
         assert_eq!(found(&indexes, scope, "t"), Some(vec![id(3), id(2)]));
-        indexes.apply(scope, 4, &[Change::Put(doc(2, "second")), Change::Put(Doc { live: false, ..doc(3, "three") })]);
+        indexes.apply(scope, 4, vec![put(&doc(2, "second")), put(&Doc { live: false, ..doc(3, "three") })]);
         assert_eq!(found(&indexes, scope, "e"), Some(vec![id(2)]));
         indexes.drop_scope(scope);
         assert_eq!((indexes.state(scope), indexes.bytes()), (State::Absent, 0));
@@ -486,12 +461,12 @@ mod tests {
         assert_eq!(indexes.state(scope), State::Building { done: 0 });
 
         let text = "x".repeat(limits::INDEX_QUEUE_BYTES_MAX / 2);
-        indexes.apply(scope, 1, &[Change::Put(doc(1, &text)), Change::Put(doc(2, &text)), Change::Put(doc(3, "x"))]);
+        indexes.apply(scope, 1, vec![put(&doc(1, &text)), put(&doc(2, &text)), put(&doc(3, "x"))]);
         assert_eq!(other.finish(0), Err(BuildError::Restart));
 
         let other = indexes.begin(scope).unwrap();
         for n in 0..=limits::INDEX_QUEUE_CHANGES_MAX {
-            indexes.apply(scope, 1, &[Change::Remove(id(n as u64))]);
+            indexes.apply(scope, 1, vec![Change::Remove(id(n as u64))]);
         }
         assert_eq!(other.finish(0), Err(BuildError::Restart));
         assert_eq!(indexes.state(scope), State::Absent);
@@ -500,7 +475,7 @@ mod tests {
     fn build(indexes: &Indexes, scope: ScopeKey, docs: u64) -> Result<(), BuildError> {
         let mut build = indexes.begin(scope).unwrap();
         for n in 0..docs {
-            build.push(&doc(n, &format!("memory {n} of many")))?;
+            build.push(&ready(n, &format!("memory {n} of many")))?;
         }
         build.finish(0)
     }
@@ -524,10 +499,21 @@ mod tests {
         assert_eq!(build(&indexes, b, 100_000), Err(BuildError::TooLarge));
         assert_eq!(indexes.state(b), State::TooLarge);
         assert!(indexes.begin(b).is_none());
-        indexes.apply(b, 1, &[Change::Put(doc(1, "x"))]);
+        indexes.apply(b, 1, vec![put(&doc(1, "x"))]);
         assert_eq!(indexes.state(b), State::TooLarge);
-        indexes.apply(b, 2, &[Change::Remove(id(1))]);
+        indexes.apply(b, 2, vec![Change::Remove(id(1))]);
         assert_eq!(indexes.state(b), State::Absent);
+    }
+
+    #[test]
+    fn a_query_that_panics_takes_nothing_with_it() {
+        let (indexes, scope) = (Indexes::new(1 << 20), scope());
+        build(&indexes, scope, 3).unwrap();
+        for _ in 0..200 {
+            let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| indexes.with_ready(scope, |_| panic!("on purpose"))));
+            assert!(asked.is_err());
+        }
+        assert_eq!(found(&indexes, scope, "memory").map(|ids| ids.len()), Some(3));
     }
 
     #[test]
@@ -556,7 +542,7 @@ mod tests {
         let rebuild = || {
             let Some(mut build) = indexes.begin(scope) else { return };
             let (seq, snapshot) = store.lock().unwrap().clone();
-            if snapshot.iter().all(|(n, text)| build.push(&doc(*n, text)).is_ok()) {
+            if snapshot.iter().all(|(n, text)| build.push(&ready(*n, text)).is_ok()) {
                 let _ = build.finish(seq);
             }
         };
@@ -571,10 +557,10 @@ mod tests {
                         Change::Remove(id(n))
                     } else {
                         now.1.insert(n, text.clone());
-                        Change::Put(doc(n, &text))
+                        put(&doc(n, &text))
                     };
                     drop(now);
-                    indexes.apply(scope, step, &[change]);
+                    indexes.apply(scope, step, vec![change]);
                 }
                 done.store(true, Ordering::SeqCst);
             });

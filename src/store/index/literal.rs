@@ -1,7 +1,7 @@
 //! Literal substrings: which memories may contain a term, letter for letter.
 //!
 //! Promise: [`ScopeIndex::literal`] leaves out no memory whose title or content contains the term, ASCII letters compared without case; `%` and
-//! `_` are ordinary characters. It may give some that do not: the caller confirms with [`contains`] when it opens the record.
+//! `_` are ordinary characters. It may give some that do not, unless [`is_exact`]: the caller confirms with [`contains`] when it opens the record.
 //!
 //! Trigrams are taken over the UTF-8 bytes, ASCII folded. Each field ends in two bytes 0xff, which UTF-8 never has, so that every byte of it
 //! begins one trigram and terms of one or two bytes are found as the beginnings of trigrams.
@@ -23,6 +23,11 @@ pub fn contains(text: &str, term: &str) -> bool {
         .any(|start| first.contains(&text[start]) && text[start..start + term.len()].eq_ignore_ascii_case(term))
 }
 
+/// Whether the candidates for `term` are just the memories that contain it, so that they can be counted without opening them.
+pub fn is_exact(term: &str) -> bool {
+    term.len() <= 3
+}
+
 /// Appends the trigrams of one field.
 pub(super) fn trigrams(text: &str, out: &mut Vec<u32>) {
     let mut window = 0;
@@ -37,18 +42,15 @@ pub(super) fn trigrams(text: &str, out: &mut Vec<u32>) {
 impl ScopeIndex {
     /// Memories that may contain `term`, newest first. A blank term has none.
     pub fn literal(&self, term: &str, viewer: Viewer<'_>) -> Vec<MemoryId> {
-        let mut numbers = self.literal_numbers(term, viewer);
-        numbers.sort_unstable_by_key(|&number| std::cmp::Reverse(self.age(number)));
-        numbers.into_iter().map(|number| self.id(number)).collect()
+        self.newest_first(self.literal_numbers(term, viewer)).into_iter().map(|number| self.id(number)).collect()
     }
 
     /// The same memories, most relevant to the words of `term` first, with their scores; equals newest first.
     pub fn literal_ranked(&self, term: &str, viewer: Viewer<'_>) -> Vec<(MemoryId, f32)> {
-        let numbers = self.literal_numbers(term, viewer);
         let scores = self.relevance(term, viewer);
-        let mut ranked: Vec<(f32, u32)> = numbers.into_iter().map(|number| (scores[at(number)], number)).collect();
-        ranked.sort_unstable_by(|a, b| self.rank_order(*a, *b));
-        ranked.into_iter().map(|(score, number)| (self.id(number), score)).collect()
+        let mut numbers = self.newest_first(self.literal_numbers(term, viewer));
+        numbers.sort_by(|&a, &b| scores[at(b)].total_cmp(&scores[at(a)]));
+        numbers.into_iter().map(|number| (self.id(number), scores[at(number)])).collect()
     }
 
     /// The numbers, ascending.

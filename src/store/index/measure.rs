@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::rank::Query;
-use super::scope::{Doc, ScopeIndex, Viewer, Visibility};
+use super::prepared::{Doc, Prepared, Visibility};
+use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::MemoryId;
 use crate::base::time::Timestamp;
 
@@ -84,8 +85,7 @@ impl Vocabulary {
         text
     }
 
-    /// Queries of 1 to 8 words. Every other one takes its words as often as text does, so that common ones are among them; the rest take words that
-    /// stand together in a text of their own.
+    /// Queries of 1 to 8 words, taken as often as text has them, so that common ones are among them.
     pub fn queries(&self, count: usize) -> Vec<String> {
         let mut seeded = Seeded(77);
         (0..count).map(|i| self.text(&mut seeded, 1 + i % 8)).collect()
@@ -98,9 +98,15 @@ pub struct Report {
     text_bytes: usize,
     built: Duration,
     index_bytes: usize,
-    writes: Times,
+    prepares: Times,
+    inserts: Times,
     searches: Times,
     literals: Times,
+    /// By term, as some words of the text: candidates and time.
+    terms: Vec<(&'static str, usize, Duration)>,
+    /// A rewrite with every other memory removed, and the wiping of what is left.
+    compacted: Duration,
+    dropped: Duration,
 }
 
 /// Sorted times of one kind.
@@ -108,13 +114,15 @@ struct Times(Vec<Duration>);
 
 impl Times {
     fn of<T>(runs: impl Iterator<Item = T>, mut run: impl FnMut(T)) -> Self {
-        let mut times: Vec<Duration> = runs
-            .map(|input| {
-                let start = Instant::now();
-                run(input);
-                start.elapsed()
-            })
-            .collect();
+        Self::sorted(runs.map(|input| {
+            let start = Instant::now();
+            run(input);
+            start.elapsed()
+        }))
+    }
+
+    fn sorted(times: impl Iterator<Item = Duration>) -> Self {
+        let mut times: Vec<Duration> = times.collect();
         times.sort_unstable();
         Self(times)
     }
@@ -137,9 +145,14 @@ impl fmt::Display for Report {
         writeln!(f, "{} memories of {} bytes of text each", self.docs, per(self.text_bytes))?;
         writeln!(f, "build    {:?}", self.built)?;
         writeln!(f, "memory   {} MiB, {} bytes a memory", self.index_bytes >> 20, per(self.index_bytes))?;
-        writeln!(f, "write    {}", self.writes)?;
+        writeln!(f, "prepare  {}", self.prepares)?;
+        writeln!(f, "insert   {}", self.inserts)?;
         writeln!(f, "search   {}", self.searches)?;
-        write!(f, "literal  {}", self.literals)
+        writeln!(f, "literal  {}", self.literals)?;
+        for (term, found, time) in &self.terms {
+            writeln!(f, "literal  {term:?}: {found} candidates, ranked, {time:?}")?;
+        }
+        write!(f, "rewrite  {:?} for half of it, wiping {:?}", self.compacted, self.dropped)
     }
 }
 
@@ -164,22 +177,23 @@ pub fn measure(docs: usize) -> Report {
             run: Some(&run),
             origin: "api",
             vendors: Visibility::All,
-            memory_type: 0,
             parent: None,
             subject: None,
             occurred_at: None,
             live: true,
         };
         let start = Instant::now();
-        index.insert(&doc);
-        start.elapsed()
+        let prepared = Prepared::of(&doc);
+        let ready = start.elapsed();
+        index.insert(&prepared);
+        [ready, start.elapsed() - ready]
     };
     for i in 0..docs {
-        built += insert(&mut index, i);
+        built += insert(&mut index, i).iter().sum::<Duration>();
     }
     let index_bytes = index.bytes();
-    let mut writes: Vec<Duration> = (docs..docs + 1000).map(|i| insert(&mut index, i)).collect();
-    writes.sort_unstable();
+    let writes: Vec<[Duration; 2]> = (docs..docs + 1000).map(|i| insert(&mut index, i)).collect();
+    let [prepares, inserts] = [0, 1].map(|part| Times::sorted(writes.iter().map(|write| write[part])));
     let text_bytes = text_bytes / (docs + 1000) * docs;
 
     let queries = vocabulary.queries(1000);
@@ -192,7 +206,22 @@ pub fn measure(docs: usize) -> Report {
     let literals = Times::of(queries.iter(), |text| {
         std::hint::black_box(index.literal(text.trim(), Viewer::All));
     });
-    Report { docs, text_bytes, built, index_bytes, writes: Times(writes), searches, literals }
+    let mut terms = Vec::new();
+    for term in ["e", "th", "the", "hypertension", "mg", "neph", "zz", "patient with"] {
+        let start = Instant::now();
+        let found = index.literal_ranked(term, Viewer::All).len();
+        terms.push((term, found, start.elapsed()));
+    }
+    let (ids, _) = index.page(Viewer::All, None, 0, usize::MAX);
+    // One short of a rewrite, so that it can be timed alone.
+    let half = ids.len() / 2;
+    ids.iter().take(half).for_each(|&id| assert!(index.remove(id)));
+    let start = Instant::now();
+    index.compact();
+    let compacted = start.elapsed();
+    drop(index);
+    let dropped = start.elapsed() - compacted;
+    Report { docs, text_bytes, built, index_bytes, prepares, inserts, searches, literals, terms, compacted, dropped }
 }
 
 #[cfg(test)]
@@ -235,7 +264,7 @@ mod tests {
             turns.insert(turn["id"].as_str().unwrap(), id);
             let speaker = turn["speaker"].as_str();
             let content = format!("{}: {} {}", speaker.unwrap(), turn["text"].as_str().unwrap(), turn["caption"].as_str().unwrap_or_default());
-            index.insert(&Doc {
+            index.insert(&Prepared::of(&Doc {
                 id,
                 created_at: at,
                 title: "",
@@ -245,12 +274,11 @@ mod tests {
                 run: Some(&turn["session"].to_string()),
                 origin: "api",
                 vendors: Visibility::All,
-                memory_type: 0,
                 parent: None,
                 subject: None,
                 occurred_at: None,
                 live: true,
-            });
+            }));
         }
         let (mut sums, mut count) = ([0.0; 4], 0.0);
         for question in conversation["questions"].as_array().unwrap() {

@@ -1,6 +1,6 @@
 //! Search: an index in memory of one owner's live memories, derived from the records and never on disk.
 //!
-//! `analyse` text to terms | `postings` compressed lists | `scope` one scope's index | `rank` BM25 and company | `literal` substrings |
+//! `analyse` text to terms | `prepared` a memory ready to go in | `postings` compressed lists | `scope` one scope's index | `rank` BM25 and company | `literal` substrings |
 //! `snippet` the passage that answers | `indexes` every scope's index, bounded, built in the background and kept in step with commits.
 //!
 //! Pure data: no input or output, no keys, no clock. Text comes in as `&str` from callers that hold it lawfully.
@@ -13,6 +13,7 @@ pub mod measure;
 #[cfg(test)]
 mod model;
 mod postings;
+pub mod prepared;
 pub mod rank;
 pub mod scope;
 pub mod snippet;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::literal;
 use super::measure::Seeded;
 use super::rank::{Hit, Query};
-use super::scope::{Doc, ScopeIndex, Viewer, Visibility};
+use super::prepared::{Doc, Prepared, Visibility};
+use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
 
@@ -59,7 +60,6 @@ impl Kept {
             run: self.run.as_deref(),
             origin: &self.origin,
             vendors: self.vendors.as_deref().map_or(Visibility::All, Visibility::Only),
-            memory_type: 0,
             parent: self.parent,
             subject: self.subject,
             occurred_at: self.when.map(Timestamp::from_ms),
@@ -113,7 +113,7 @@ fn newest<'a>(kept: impl Iterator<Item = &'a Kept>) -> Vec<MemoryId> {
 
 fn fresh<'a>(kept: impl Iterator<Item = &'a Kept>) -> ScopeIndex {
     let mut index = ScopeIndex::new();
-    kept.for_each(|kept| index.insert(&kept.doc()));
+    kept.for_each(|kept| index.insert(&Prepared::of(&kept.doc())));
     index
 }
 
@@ -149,6 +149,7 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             let mut same = found.clone();
             same.sort_unstable();
             assert_eq!(ranked, same);
+            assert!(!literal::is_exact(term) || found == expected, "{term}");
             found.retain(|id| expected.contains(id) || !kept.values().any(|kept| kept.id == *id && kept.seen_by(viewer)));
             assert_eq!(found, expected, "{term}");
         }
@@ -193,13 +194,13 @@ fn after_any_changes_answers_are_those_of_the_live_memories() {
             match seeded.below(10) {
                 0..=5 => {
                     let memory = draw(&mut seeded, n, &subjects);
-                    index.insert(&memory.doc());
+                    index.insert(&Prepared::of(&memory.doc()));
                     kept.insert(n, memory);
                 }
                 6..=8 => assert_eq!(index.remove(id(n)), kept.remove(&n).is_some()),
                 _ => {
                     let trashed = draw(&mut seeded, n, &subjects);
-                    index.insert(&Doc { live: false, ..trashed.doc() });
+                    index.insert(&Prepared::of(&Doc { live: false, ..trashed.doc() }));
                     kept.remove(&n);
                 }
             }
@@ -225,7 +226,7 @@ fn replaced_memories_do_not_pile_up() {
     let mut bytes = 0;
     for step in 0..20_000 {
         let memory = draw(&mut seeded, step % 100, &[SubjectId::draw(), SubjectId::draw()]);
-        index.insert(&memory.doc());
+        index.insert(&Prepared::of(&memory.doc()));
         bytes = bytes.max(index.bytes());
     }
     assert_eq!(index.len(), 100);
@@ -237,7 +238,7 @@ fn an_answer_is_found_by_the_words_of_its_question_and_its_speaker() {
     let mut index = ScopeIndex::new();
     let say = |index: &mut ScopeIndex, n: usize, run: &str, speaker: &str, content: &str| {
         let doc = Kept { id: id(n), created: n as u64, run: Some(run.into()), speaker: Some(speaker.into()), content: content.into(), ..Kept::default() };
-        index.insert(&doc.doc());
+        index.insert(&Prepared::of(&doc.doc()));
     };
     say(&mut index, 1, "a", "Nurse", "Does penicillin give you a rash?");
     say(&mut index, 2, "a", "Anna", "Yes, since childhood.");

@@ -16,7 +16,8 @@ use std::cmp::Ordering;
 
 use super::analyse;
 use super::postings::{PLAIN, Postings};
-use super::scope::{COUNT, IN_SPEAKER, IN_TAGS, IN_TITLE, ScopeIndex, View, Viewer, at, real};
+use super::prepared::{COUNT, IN_SPEAKER, IN_TAGS, IN_TITLE};
+use super::scope::{ScopeIndex, View, Viewer, at, real};
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
 
@@ -181,7 +182,7 @@ impl ScopeIndex {
 
     /// The visible postings of `term` into `seen`, and what each of them scores. `None` if there are none.
     fn weigher(&self, term: &str, view: &View, seen: &mut Vec<(u32, u8)>) -> Option<impl Fn(u32, u8) -> f32 + '_> {
-        let list = self.words.get(&self.term_hash(term))?;
+        let list = self.word(term)?;
         seen.clear();
         seen.extend(Postings::iter(list).filter(|&(number, _)| view.sees(self, number)));
         if seen.is_empty() {

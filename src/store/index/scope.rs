@@ -7,8 +7,7 @@
 //! - Each live memory has one number; numbers ascend with insertion. A replaced or removed memory's number is dead: class [`DEAD`], in no
 //!   conversation, skipped by every query. When most numbers are dead the index is rewritten without them.
 //! - A viewer's answers, scores and totals depend on the memories that viewer may see and on no others (`rank`).
-//! - Words, tags, runs and vendors are kept as 64-bit hashes under a key of this index, so text is not in it. Two of a million words share a
-//!   hash with probability 3e-8; the caller opens every record it answers with anyway.
+//! - No text is in it: what is looked up is the hash of a hash (`prepared`), under a key that is forgotten with the index.
 //!
 //! Shape: `words` hash → postings (note: content count in 5 bits, fields in 3); `trigrams` three bytes → postings (`literal`); `tags` hash →
 //! postings; columns by number: class, length, row; `order` numbers by (created_at, id); `conversations` numbers by (time, id).
@@ -18,19 +17,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use zeroize::Zeroize;
 
-use super::analyse;
 use super::postings::{NUMBER_MAX, PLAIN, Postings};
+use super::prepared::{self, Prepared};
 use crate::base::id::{MemoryId, SubjectId};
-use crate::base::time::Timestamp;
-
-/// Who may see a memory beside its owner.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Visibility<'a> {
-    /// Every vendor.
-    All,
-    /// These vendors, exactly as spelled.
-    Only(&'a [String]),
-}
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,46 +29,6 @@ pub enum Viewer<'a> {
     /// An agent of this vendor: what it is allowed to see.
     Vendor(&'a str),
 }
-
-/// One memory as its opener holds it. Fields as in the record.
-#[derive(Clone, Copy)]
-pub struct Doc<'a> {
-    /// Its id.
-    pub id: MemoryId,
-    /// When it was written.
-    pub created_at: Timestamp,
-    /// Title.
-    pub title: &'a str,
-    /// Content.
-    pub content: &'a str,
-    /// Tags, exact.
-    pub tags: &'a [String],
-    /// Who said it.
-    pub speaker: Option<&'a str>,
-    /// The run (session) it belongs to.
-    pub run: Option<&'a str>,
-    /// Where it came from.
-    pub origin: &'a str,
-    /// Who may see it.
-    pub vendors: Visibility<'a>,
-    /// The record's type, as stored.
-    pub memory_type: u8,
-    /// The memory it answers.
-    pub parent: Option<MemoryId>,
-    /// The person it is about.
-    pub subject: Option<SubjectId>,
-    /// When what it tells happened.
-    pub occurred_at: Option<Timestamp>,
-    /// `false` in the trash: then it is not indexed.
-    pub live: bool,
-}
-
-/// Fields in a posting's note, above the content count.
-pub(super) const IN_TITLE: u8 = 0x20;
-pub(super) const IN_TAGS: u8 = 0x40;
-pub(super) const IN_SPEAKER: u8 = 0x80;
-/// The content count of a note, saturating.
-pub(super) const COUNT: u8 = 0x1f;
 
 /// Class of dead numbers, and of memories that every vendor may see.
 const DEAD: u32 = 0;
@@ -132,7 +81,6 @@ struct Row {
     origin: u64,
     subject: Option<SubjectId>,
     conversation: u32,
-    memory_type: u8,
 }
 
 /// See the module text.
@@ -152,6 +100,8 @@ pub struct ScopeIndex {
     class_of: HashMap<u64, u32>,
     /// Bytes of all postings.
     postings_bytes: usize,
+    /// Bytes of the vendors of all classes.
+    vendors_bytes: usize,
 }
 
 impl Default for ScopeIndex {
@@ -203,6 +153,7 @@ impl ScopeIndex {
             classes: vec![class(Some(Vec::new())), class(None)],
             class_of: HashMap::new(),
             postings_bytes: 0,
+            vendors_bytes: 0,
         }
     }
 
@@ -221,40 +172,39 @@ impl ScopeIndex {
         self.numbers.contains_key(&id)
     }
 
-    /// Makes `doc` the only version of its memory; one that is not live is removed. About 100 us for a page of text.
-    pub fn insert(&mut self, doc: &Doc<'_>) {
-        self.remove(doc.id);
-        if !doc.live {
+    /// Makes this the only version of its memory; one that is not live is removed. About 25 us for a page of text.
+    pub fn insert(&mut self, memory: &Prepared) {
+        self.remove(memory.id);
+        if !memory.live {
             return;
         }
         let number = u32::try_from(self.rows.len()).ok().filter(|&n| n < NUMBER_MAX).expect("memory runs out long before 2^31 numbers");
-        let length = self.insert_words(number, doc);
-        self.insert_trigrams(number, doc);
-        self.insert_tags(number, doc.tags);
-
-        let class = self.class_for(doc.vendors);
+        for &(word, note) in &memory.words {
+            self.postings_bytes += self.words.entry(self.hasher.hash_one(word)).or_default().push(number, note);
+        }
+        for &trigram in &memory.trigrams {
+            self.postings_bytes += self.trigrams.entry(trigram).or_default().push(number, PLAIN);
+        }
+        for tag in &memory.tags {
+            self.postings_bytes += self.tags.entry(self.hasher.hash_one(tag)).or_default().push(number, PLAIN);
+        }
+        let class = self.class_for(memory.vendors.as_deref());
         let entry = &mut self.classes[at(class)];
-        (entry.docs, entry.words) = (entry.docs + 1, entry.words + u64::from(length));
+        (entry.docs, entry.words) = (entry.docs + 1, entry.words + u64::from(memory.length));
         self.class.push(class);
-        self.length.push(length);
+        self.length.push(memory.length);
         self.rows.push(Row {
-            id: doc.id,
-            created: doc.created_at.ms(),
-            when: doc.occurred_at.unwrap_or(doc.created_at).ms(),
-            origin: self.hash("origin", doc.origin),
-            subject: doc.subject,
+            id: memory.id,
+            created: memory.created,
+            when: memory.when,
+            origin: memory.origin,
+            subject: memory.subject,
             conversation: ALONE,
-            memory_type: doc.memory_type,
         });
-        self.numbers.insert(doc.id, number);
+        self.numbers.insert(memory.id, number);
         let place = self.place_in_order(number);
         self.order.insert(place, number);
-        self.join_conversation(number, doc);
-    }
-
-    /// The same as [`ScopeIndex::insert`], for a memory that may be known already.
-    pub fn replace(&mut self, doc: &Doc<'_>) {
-        self.insert(doc);
+        self.join_conversation(number, memory);
     }
 
     /// Forgets a memory; `false` if it is not known. Its numbers stay in the postings, unreachable, until the next rewrite
@@ -307,12 +257,13 @@ impl ScopeIndex {
             named += 1;
             class.docs > 0 || named <= 2
         });
+        self.vendors_bytes = self.classes.iter().filter_map(|class| class.only.as_ref()).map(|only| 8 + size_of_val(&only[..])).sum();
         self.class.iter_mut().for_each(|class| *class = kept[at(*class)]);
     }
 
     /// Memories newest first by (created_at, id), of one origin if it is given: `limit` ids from `offset`, and how many there are.
     pub fn page(&self, viewer: Viewer<'_>, origin: Option<&str>, offset: usize, limit: usize) -> (Vec<MemoryId>, usize) {
-        let (view, origin) = (self.view(viewer), origin.map(|name| self.hash("origin", name)));
+        let (view, origin) = (self.view(viewer), origin.map(|name| prepared::hash("origin", name)));
         self.newest(offset, limit, |number| view.sees(self, number) && origin.is_none_or(|origin| self.rows[at(number)].origin == origin))
     }
 
@@ -336,27 +287,22 @@ impl ScopeIndex {
             + (table(&self.words) + table(&self.trigrams) + table(&self.tags) + table(&self.numbers))
             + (table(&self.conversation_of) + table(&self.class_of))
             + (column(&self.class) + column(&self.length) + column(&self.rows) + column(&self.order))
-            // Conversations hold each number at most once, with room to grow; classes are few beside the memories that name them.
-            + (column(&self.conversations) + 6 * self.rows.len())
-            + (column(&self.classes) + 16 * self.class_of.len())
+            // Conversations hold each number at most once, with room to grow.
+            + (column(&self.conversations) + 24 * self.conversations.len() + 6 * self.rows.len())
+            + (column(&self.classes) + self.vendors_bytes)
     }
 
     // --- what the queries in `rank` and `literal` read ---
 
-    /// The hash of `text` among things of one kind.
-    pub(super) fn hash(&self, kind: &str, text: impl Hash) -> u64 {
-        self.hasher.hash_one((kind, text))
-    }
-
-    /// The hash of a term.
-    pub(super) fn term_hash(&self, term: &str) -> u64 {
-        self.hasher.hash_one(term)
+    /// The postings of a term.
+    pub(super) fn word(&self, term: &str) -> Option<&Postings> {
+        self.words.get(&self.hasher.hash_one(prepared::word_hash(term)))
     }
 
     pub(super) fn view(&self, viewer: Viewer<'_>) -> View {
         let vendor = match viewer {
             Viewer::All => None,
-            Viewer::Vendor(name) => Some(self.hash("vendor", name)),
+            Viewer::Vendor(name) => Some(prepared::hash("vendor", name)),
         };
         let mut view = View { sees: Vec::with_capacity(self.classes.len()), docs: 0, mean_length: 1.0 };
         let mut words = 0;
@@ -382,7 +328,7 @@ impl ScopeIndex {
     pub(super) fn tagged(&self, tags: &[&str]) -> Vec<bool> {
         let mut tagged = vec![false; self.rows.len()];
         for tag in tags {
-            for (number, _) in self.tags.get(&self.hash("tag", tag)).into_iter().flat_map(Postings::iter) {
+            for (number, _) in self.tags.get(&self.hasher.hash_one(prepared::hash("tag", tag))).into_iter().flat_map(Postings::iter) {
                 tagged[at(number)] = true;
             }
         }
@@ -428,56 +374,24 @@ impl ScopeIndex {
         (ids, total)
     }
 
+    /// `numbers`, which ascend, newest first. Many are sifted from the order that is kept, as sorting would read rows all over memory.
+    pub(super) fn newest_first(&self, mut numbers: Vec<u32>) -> Vec<u32> {
+        if numbers.len() < self.order.len() / 16 {
+            numbers.sort_unstable_by_key(|&number| std::cmp::Reverse(self.age(number)));
+            return numbers;
+        }
+        let mut among = vec![false; self.rows.len()];
+        numbers.iter().for_each(|&number| among[at(number)] = true);
+        self.order.iter().rev().copied().filter(|&number| among[at(number)]).collect()
+    }
+
     // --- the parts of an insertion ---
 
-    fn insert_words(&mut self, number: u32, doc: &Doc<'_>) -> u16 {
-        let mut notes: Vec<(u64, u8)> = Vec::with_capacity(doc.content.len() / 5);
-        let hasher = &self.hasher;
-        let mut field = |text: &str, note: u8| analyse::tokens(text, |token| notes.push((hasher.hash_one(token.term), note)));
-        field(doc.title, IN_TITLE);
-        field(doc.content, 1);
-        doc.tags.iter().for_each(|tag| field(tag, IN_TAGS));
-        field(doc.speaker.unwrap_or_default(), IN_SPEAKER);
-
-        let length = notes.len();
-        notes.sort_unstable();
-        for group in notes.chunk_by(|a, b| a.0 == b.0) {
-            let counted = group.iter().filter(|(_, note)| *note == 1).count().min(COUNT.into());
-            let fields = group.iter().filter(|(_, note)| *note != 1).fold(0, |all, (_, note)| all | note);
-            let note = fields | u8::try_from(counted).expect("bounded by the mask");
-            self.postings_bytes += self.words.entry(group[0].0).or_default().push(number, note);
-        }
-        u16::try_from(length).unwrap_or(u16::MAX)
-    }
-
-    fn insert_trigrams(&mut self, number: u32, doc: &Doc<'_>) {
-        let mut found = Vec::with_capacity(doc.title.len() + doc.content.len());
-        super::literal::trigrams(doc.title, &mut found);
-        super::literal::trigrams(doc.content, &mut found);
-        found.sort_unstable();
-        found.dedup();
-        for trigram in &found {
-            self.postings_bytes += self.trigrams.entry(*trigram).or_default().push(number, PLAIN);
-        }
-        found.zeroize();
-    }
-
-    fn insert_tags(&mut self, number: u32, tags: &[String]) {
-        let mut hashes: Vec<u64> = tags.iter().map(|tag| self.hash("tag", tag.as_str())).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        for hash in hashes {
-            self.postings_bytes += self.tags.entry(hash).or_default().push(number, PLAIN);
-        }
-    }
-
-    fn class_for(&mut self, vendors: Visibility<'_>) -> u32 {
-        let Visibility::Only(names) = vendors else { return EVERYONE };
-        let mut only: Vec<u64> = names.iter().map(|name| self.hash("vendor", name.as_str())).collect();
-        only.sort_unstable();
-        only.dedup();
-        *self.class_of.entry(self.hasher.hash_one(&only)).or_insert_with(|| {
-            self.classes.push(Class { only: Some(only), docs: 0, words: 0 });
+    fn class_for(&mut self, vendors: Option<&[u64]>) -> u32 {
+        let Some(only) = vendors else { return EVERYONE };
+        *self.class_of.entry(self.hasher.hash_one(only)).or_insert_with(|| {
+            self.classes.push(Class { only: Some(only.to_vec()), docs: 0, words: 0 });
+            self.vendors_bytes += 8 + size_of_val(only);
             u32::try_from(self.classes.len() - 1).expect("fewer classes than numbers")
         })
     }
@@ -492,10 +406,10 @@ impl ScopeIndex {
     }
 
     /// A memory's conversation is its run; without one, the thread of its parent or its own answers.
-    fn join_conversation(&mut self, number: u32, doc: &Doc<'_>) {
-        let thread = |index: &Self, root: MemoryId| index.hash("thread", root.bytes());
-        let key = match (doc.run, doc.parent.filter(|&parent| parent != doc.id)) {
-            (Some(run), _) => self.hash("run", run),
+    fn join_conversation(&mut self, number: u32, memory: &Prepared) {
+        let thread = |index: &Self, root: MemoryId| index.hasher.hash_one(("thread", root));
+        let key = match (memory.run, memory.parent) {
+            (Some(run), _) => self.hasher.hash_one(("run", run)),
             (None, Some(parent)) => {
                 // The first answer makes the thread, and its root joins if it is here.
                 let key = thread(self, parent);
@@ -505,7 +419,7 @@ impl ScopeIndex {
                 key
             }
             (None, None) => {
-                let key = thread(self, doc.id);
+                let key = thread(self, memory.id);
                 if !self.conversation_of.contains_key(&key) {
                     return;
                 }

@@ -158,7 +158,7 @@ mod tests {
     fn without_a_match_it_is_the_beginning_and_a_short_content_is_whole() {
         let found = snippet(&"word ".repeat(100), "absent", 22);
         assert_eq!((found.text.as_str(), found.highlights.len()), ("word word word word…", 0));
-        assert_eq!(snippet("  short note ", "note", 50), Snippet { text: "short note".into(), highlights: Vec::from([6..10]) });
+        assert_eq!(snippet("  short note ", "note", 50), Snippet { text: "short note".into(), highlights: std::iter::once(6..10).collect() });
         assert_eq!(snippet("", "note", 50), Snippet::default());
     }
 

@@ -26,9 +26,9 @@ use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::policy::{Facts, MemoryFacts};
 use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
-use crate::store::index::scope::{Doc, Visibility};
+use crate::store::index::prepared::{Doc, Prepared, Visibility};
 use crate::store::phi::Phi;
-use crate::store::tables::{Bytes, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
+use crate::store::tables::{Bytes, CHILDREN, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
 use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
 
 /// The contract's `memory_type`.
@@ -190,6 +190,8 @@ pub struct NewMemory {
     pub occurred_at: Option<Timestamp>,
     /// When it was written, if not now (import).
     pub created_at: Option<Timestamp>,
+    /// See [`NewMemory::prepare`].
+    pub prepared: Option<Box<Prepared>>,
 }
 
 /// What an update replaces.
@@ -204,6 +206,12 @@ pub struct Replacement {
     pub allowed_vendors: Vec<String>,
     /// New metadata; `None` keeps the old.
     pub metadata: Option<Phi>,
+    /// New speaker; `None` keeps the old.
+    pub speaker: Option<Phi>,
+    /// New run; `None` keeps the old.
+    pub run_id: Option<Phi>,
+    /// New time of the event; `None` keeps the old.
+    pub occurred_at: Option<Timestamp>,
 }
 
 fn memory_key(tenant: TenantId, id: MemoryId) -> Vec<u8> {
@@ -218,8 +226,13 @@ fn order_key(scope: Scope, state: State, at: Timestamp, id: MemoryId) -> Vec<u8>
     key(&[&order_prefix(scope, state), &at.ms().to_be_bytes(), id.bytes()])
 }
 
+fn child_key(tenant: TenantId, parent: MemoryId, at: Timestamp, id: MemoryId) -> Vec<u8> {
+    key(&[tenant.bytes(), parent.bytes(), &at.ms().to_be_bytes(), id.bytes()])
+}
+
+/// Time and id at the end of a key of ORDER or CHILDREN.
 fn order_parts(bytes: &[u8]) -> Option<(Timestamp, MemoryId)> {
-    let rest = bytes.get(33..)?;
+    let rest = bytes.get(bytes.len().checked_sub(24)?..)?;
     let (ms, id) = rest.split_first_chunk::<8>()?;
     Some((Timestamp::from_ms(u64::from_be_bytes(*ms)), MemoryId::from_bytes(id.try_into().ok()?)))
 }
@@ -257,6 +270,9 @@ impl MemoryRow {
         let (state, at) = self.state();
         tx.put(MEMORIES, memory_key(tenant, id), value(self));
         tx.put(ORDER, order_key(scope, state, at, id), self.digest.to_vec());
+        if let (Some(parent), None) = (self.parent, old) {
+            tx.put(CHILDREN, child_key(tenant, parent, self.created_at, id), Vec::new());
+        }
         for name in self.counted() {
             tx.staged.counts.push((count_key(scope, &name), 1));
         }
@@ -387,81 +403,55 @@ fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow, part: 
     })
 }
 
-/// A committed change as the search index must learn it; the text is wiped when dropped.
-pub enum IndexChange {
-    /// The memory is now this.
-    Put(Box<IndexText>),
-    /// The memory is gone, or in the trash.
-    Remove(MemoryId),
-}
-
 /// What the search index keeps of a memory.
-pub struct IndexText {
-    id: MemoryId,
-    created_at: Timestamp,
-    title: Zeroizing<String>,
-    content: Zeroizing<String>,
-    tags: Zeroizing<Vec<String>>,
-    speaker: Option<Zeroizing<String>>,
-    run: Option<Zeroizing<String>>,
-    origin: String,
-    vendors: Option<Vec<String>>,
-    kind: MemoryType,
-    parent: Option<MemoryId>,
-    subject: Option<SubjectId>,
-    occurred_at: Option<Timestamp>,
+pub(in crate::store) fn prepared(memory: &Memory) -> Box<Prepared> {
+    let text = &memory.text;
+    let tags: Zeroizing<Vec<String>> = Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
+    Box::new(Prepared::of(&Doc {
+        id: memory.id,
+        created_at: memory.created_at,
+        title: text.title.inner(),
+        content: text.content.inner(),
+        tags: &tags,
+        speaker: text.speaker.as_ref().map(Phi::inner),
+        run: text.run_id.as_ref().map(Phi::inner),
+        origin: &memory.origin,
+        vendors: if memory.allowed_vendors.iter().any(|v| v == "*") {
+            Visibility::All
+        } else {
+            Visibility::Only(&memory.allowed_vendors)
+        },
+        parent: memory.parent,
+        subject: memory.subject,
+        occurred_at: memory.occurred_at,
+        live: true,
+    }))
 }
 
-impl IndexText {
-    /// Of a memory that was opened.
-    pub fn of(memory: &Memory) -> Self {
-        let owned = |text: &Phi| Zeroizing::new(text.inner().to_owned());
-        let text = &memory.text;
-        Self {
-            id: memory.id,
-            created_at: memory.created_at,
-            title: owned(&text.title),
-            content: owned(&text.content),
-            tags: Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect()),
-            speaker: text.speaker.as_ref().map(owned),
-            run: text.run_id.as_ref().map(owned),
-            origin: memory.origin.clone(),
-            vendors: (!memory.allowed_vendors.iter().any(|v| v == "*")).then(|| memory.allowed_vendors.clone()),
-            kind: memory.kind,
-            parent: memory.parent,
-            subject: memory.subject,
-            occurred_at: memory.occurred_at,
-        }
-    }
-
-    /// As the index takes it.
-    pub fn doc(&self) -> Doc<'_> {
-        Doc {
-            id: self.id,
-            created_at: self.created_at,
-            title: &self.title,
-            content: &self.content,
-            tags: &self.tags,
-            speaker: self.speaker.as_ref().map(|text| text.as_str()),
-            run: self.run.as_ref().map(|text| text.as_str()),
+impl NewMemory {
+    /// Does what costs time and needs no transaction: the words for the search index. To be called before the work is handed over.
+    pub fn prepare(&mut self) {
+        let nobody = MemoryId::from_bytes([0; 16]);
+        let tags: Zeroizing<Vec<String>> = Zeroizing::new(self.text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
+        self.prepared = Some(Box::new(Prepared::of(&Doc {
+            id: nobody,
+            created_at: Timestamp::default(),
+            title: self.text.title.inner(),
+            content: self.text.content.inner(),
+            tags: &tags,
+            speaker: self.text.speaker.as_ref().map(Phi::inner),
+            run: self.text.run_id.as_ref().map(Phi::inner),
             origin: &self.origin,
-            vendors: self.vendors.as_ref().map_or(Visibility::All, |names| Visibility::Only(names)),
-            memory_type: self.kind as u8,
-            parent: self.parent,
-            subject: self.subject,
+            vendors: if self.allowed_vendors.iter().any(|v| v == "*") {
+                Visibility::All
+            } else {
+                Visibility::Only(&self.allowed_vendors)
+            },
+            parent: None,
+            subject: None,
             occurred_at: self.occurred_at,
             live: true,
-        }
-    }
-}
-
-impl IndexChange {
-    /// As the index takes it.
-    pub fn change(&self) -> Change<'_> {
-        match self {
-            IndexChange::Put(text) => Change::Put(text.doc()),
-            IndexChange::Remove(id) => Change::Remove(*id),
-        }
+        })));
     }
 }
 
@@ -632,15 +622,32 @@ fn subject_form(name: &Phi) -> String {
 
 /// Stages a new memory; an exact repeat of a recent one is united with it instead (DESIGN 10). Gives the memory as it then is.
 pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
-    let scope = a.target();
+    let (scope, author) = (a.target(), a.who().credential().text());
+    insert_row(a.tx_mut(), scope, None, author, new)
+}
+
+/// Stages a reply to the granted memory, which is of the asker's own person.
+pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
+    let (tenant, parent, found) = granted(a)?;
     let author = a.who().credential().text();
-    let tx = a.tx_mut();
+    insert_row(a.tx_mut(), found.scope(tenant), Some(parent), author, new)
+}
+
+fn insert_row(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    parent: Option<MemoryId>,
+    author: Option<String>,
+    new: NewMemory,
+) -> Result<Memory, StoreError> {
     let subject = match &new.text.subject {
         Some(name) => Some(subjects::find_or_create(tx, scope.tenant, &subject_form(name))?),
         None => None,
     };
     let digest = look_alike(tx, scope, subject, &new);
-    if let Some(merged) = unite(tx, scope, digest, &new)? {
+    if parent.is_none()
+        && let Some(merged) = unite(tx, scope, digest, &new)?
+    {
         return Ok(merged);
     }
     let created_at = new.created_at.unwrap_or(tx.now);
@@ -651,7 +658,7 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
     let found = MemoryRow {
         owner: scope.owner,
         subject,
-        parent: None,
+        parent,
         entities: new.text.run_id.iter().map(|run| entity(tx, scope.tenant, "run", run)).collect(),
         occurred_at: new.occurred_at,
         created_at,
@@ -683,7 +690,7 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
         origin: found.origin,
         allowed_vendors: found.allowed_vendors,
         kind: found.kind,
-        parent: None,
+        parent,
         subject,
         occurred_at: found.occurred_at,
         created_at,
@@ -693,8 +700,14 @@ pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
     };
     tx.note(id.bytes());
     tx.note_subject(subject);
-    tx.staged.recent.push((scope, digest, id, created_at));
-    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
+    if parent.is_none() {
+        tx.staged.recent.push((scope, digest, id, created_at));
+    }
+    let words = match new.prepared {
+        Some(words) => Box::new(words.placed(id, parent, subject, created_at, found.occurred_at)),
+        None => prepared(&memory),
+    };
+    tx.staged.index.push((scope, Change::Put(words)));
     Ok(memory)
 }
 
@@ -718,18 +731,17 @@ fn unite(tx: &mut Tx<'_>, scope: Scope, digest: [u8; 16], new: &NewMemory) -> Re
         }
     }
     let text = Text { tags, ..before.text };
-    replace_row(tx, scope.tenant, id, &old, text, old.allowed_vendors.clone(), digest).map(Some)
+    replace_row(tx, scope.tenant, id, &old, old.clone(), text).map(Some)
 }
 
-/// Stages a new version of `old` with this text.
+/// Stages `changed` with this text as the next version after `old`.
 fn replace_row(
     tx: &mut Tx<'_>,
     tenant: TenantId,
     id: MemoryId,
     old: &MemoryRow,
+    changed: MemoryRow,
     text: Text,
-    allowed_vendors: Vec<String>,
-    digest: [u8; 16],
 ) -> Result<Memory, StoreError> {
     let scope = old.scope(tenant);
     let version = old.version.checked_add(1).ok_or(damaged("memories"))?;
@@ -738,16 +750,15 @@ fn replace_row(
     let seal = |field: &str, text: &Phi| sealer.seal(&key, field, text.inner().as_bytes());
     let found = MemoryRow {
         updated_at: tx.now.max(old.updated_at),
-        allowed_vendors,
         version,
-        digest,
+        entities: text.run_id.iter().map(|run| entity(tx, tenant, "run", run)).collect(),
         title: seal("title", &text.title),
         content: seal("content", &text.content),
         tags: sealer.seal(&key, "tags", &seal_tags(&text.tags)),
         metadata: text.metadata.as_ref().map(|m| seal("metadata", m)),
         speaker: text.speaker.as_ref().map(|s| seal("speaker", s)),
         run_id: text.run_id.as_ref().map(|r| seal("run_id", r)),
-        ..old.clone()
+        ..changed
     };
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
@@ -768,7 +779,7 @@ fn replace_row(
     };
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    tx.staged.index.push((scope, IndexChange::Put(Box::new(IndexText::of(&memory)))));
+    tx.staged.index.push((scope, Change::Put(prepared(&memory))));
     Ok(memory)
 }
 
@@ -786,24 +797,34 @@ pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new:
     let before = opened(tx, tenant, id, &old, Part::Full)?;
     let scope = old.scope(tenant);
     let digest_of = NewMemory {
-        text: Text { title: new.title, content: new.content, tags: new.tags, metadata: new.metadata.or(before.text.metadata), ..before.text },
+        text: Text {
+            title: new.title,
+            content: new.content,
+            tags: new.tags,
+            metadata: new.metadata.or(before.text.metadata),
+            speaker: new.speaker.or(before.text.speaker),
+            run_id: new.run_id.or(before.text.run_id),
+            subject: before.text.subject,
+        },
         origin: old.origin.clone(),
         allowed_vendors: new.allowed_vendors,
         kind: old.kind,
-        occurred_at: old.occurred_at,
+        occurred_at: new.occurred_at.or(old.occurred_at),
         created_at: None,
+        prepared: None,
     };
     let digest = look_alike(tx, scope, old.subject, &digest_of);
-    replace_row(tx, tenant, id, &old, digest_of.text, digest_of.allowed_vendors, digest).map(Some)
+    let changed = MemoryRow { allowed_vendors: digest_of.allowed_vendors, occurred_at: digest_of.occurred_at, digest, ..old.clone() };
+    replace_row(tx, tenant, id, &old, changed, digest_of.text).map(Some)
 }
 
-/// Moves the granted memory to the trash. `None` if it is there already.
+/// Moves the granted memory to the trash, and its live replies with it. `None` if it is there already.
 pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
     let now = a.tx().now;
     shift(a, State::Live, Some(now))
 }
 
-/// Takes the granted memory out of the trash. `None` if it is not there.
+/// Takes the granted memory out of the trash, and its replies with it. `None` if it is not there.
 pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
     shift(a, State::Trash, None)
 }
@@ -818,20 +839,85 @@ fn shift<A: Writes + Action<Target = MemoryId>>(
         return Ok(None);
     }
     let tx = a.tx_mut();
-    let found = MemoryRow { deleted_at, updated_at: old.updated_at, ..old.clone() };
-    found.stage(tx, tenant, id, Some(&old));
-    tx.note(id.bytes());
-    tx.note_subject(old.subject);
-    let memory = opened(tx, tenant, id, &found, Part::Full)?;
-    let change = if deleted_at.is_some() { IndexChange::Remove(id) } else { IndexChange::Put(Box::new(IndexText::of(&memory))) };
-    tx.staged.index.push((old.scope(tenant), change));
+    let memory = shift_row(tx, tenant, id, &old, deleted_at)?;
+    for (child, found) in children_rows(tx, tenant, id)? {
+        if found.owner == old.owner && found.state().0 == from {
+            shift_row(tx, tenant, child, &found, deleted_at)?;
+        }
+    }
     Ok(Some(memory))
 }
 
-/// Removes the granted memory and its versions for good, live or trashed.
+fn shift_row(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    id: MemoryId,
+    old: &MemoryRow,
+    deleted_at: Option<Timestamp>,
+) -> Result<Memory, StoreError> {
+    let found = MemoryRow { deleted_at, ..old.clone() };
+    found.stage(tx, tenant, id, Some(old));
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    let memory = opened(tx, tenant, id, &found, Part::Full)?;
+    let change = if deleted_at.is_some() { Change::Remove(id) } else { Change::Put(prepared(&memory)) };
+    tx.staged.index.push((old.scope(tenant), change));
+    Ok(memory)
+}
+
+fn children_rows(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<(MemoryId, MemoryRow)>, StoreError> {
+    let mut rows = Vec::new();
+    for item in tx.prefix(CHILDREN, &memory_key(tenant, parent))? {
+        let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_children"))?;
+        // Absent only if this very work purged it: a range does not see staged deletions.
+        if let Some(row) = MemoryRow::read(tx, tenant, id)? {
+            rows.push((id, row));
+        }
+    }
+    Ok(rows)
+}
+
+/// How many replies the granted memory has, trashed ones included.
+pub fn count_replies<A: Action<Target = MemoryId>>(a: &Access<'_, A>) -> Result<usize, StoreError> {
+    Ok(a.tx().prefix(CHILDREN, &memory_key(a.who().tenant(), a.target()))?.count())
+}
+
+/// The thread of the granted memory: its parent (or itself) and the live replies the asker can see, oldest first. `None` if the asker
+/// cannot see the parent.
+pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<(Memory, Vec<Memory>)>, StoreError> {
+    let (tenant, id, found) = granted(a)?;
+    let vendor = a.who().vendor().map(|v| v.name().to_owned());
+    let tx = a.tx_mut();
+    let (parent_id, parent) = match found.parent {
+        Some(parent) => (parent, MemoryRow::read(tx, tenant, parent)?.ok_or(StoreError::Missing("memories"))?),
+        None => (id, found),
+    };
+    let seen = |row: &MemoryRow| row.owner == parent.owner && row.visible_to(vendor.as_deref());
+    if !seen(&parent) || (vendor.is_some() && parent.deleted_at.is_some()) {
+        return Ok(None);
+    }
+    let mut children = Vec::new();
+    for (child, row) in children_rows(tx, tenant, parent_id)? {
+        if seen(&row) && row.deleted_at.is_none() {
+            children.push(opened(tx, tenant, child, &row, Part::Full)?);
+        }
+    }
+    let parent = opened(tx, tenant, parent_id, &parent, Part::Full)?;
+    for memory in std::iter::once(&parent).chain(&children) {
+        tx.note(memory.id.bytes());
+        tx.note_subject(memory.subject);
+    }
+    Ok(Some((parent, children)))
+}
+
+/// Removes the granted memory, its versions and its replies for good, live or trashed.
 pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
     let (tenant, id, old) = granted(a)?;
-    purge_row(a.tx_mut(), tenant, id, &old)
+    let tx = a.tx_mut();
+    for (child, found) in children_rows(tx, tenant, id)? {
+        purge_row(tx, tenant, child, &found)?;
+    }
+    purge_row(tx, tenant, id, &old)
 }
 
 fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -> Result<(), StoreError> {
@@ -839,29 +925,38 @@ fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -
     for version in versions {
         tx.delete(VERSIONS, version);
     }
+    if let Some(parent) = old.parent {
+        tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
+    }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
     tx.note(id.bytes());
     tx.note_subject(old.subject);
-    tx.staged.index.push((old.scope(tenant), IndexChange::Remove(id)));
+    tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
     Ok(())
 }
 
-/// Removes up to `most` memories in the scope's trash for good; gives how many.
+/// Removes up to `most` memories in the scope's trash for good; gives how many. A live reply of one of them stays, without its parent.
 pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<usize, StoreError> {
     let scope = a.target();
     let tx = a.tx_mut();
-    let keys: Vec<Vec<u8>> = tx
-        .prefix(ORDER, &order_prefix(scope, State::Trash))?
-        .take(most)
+    let rows: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
         .map(|item| item.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
-    for order in &keys {
+    for order in &rows {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        for (child, found) in children_rows(tx, scope.tenant, id)? {
+            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
+            // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
+            if let Some(found) = MemoryRow::read(tx, scope.tenant, child)? {
+                let alone = MemoryRow { parent: None, ..found };
+                tx.put(MEMORIES, memory_key(scope.tenant, child), value(&alone));
+            }
+        }
         purge_row(tx, scope.tenant, id, &old)?;
     }
-    Ok(keys.len())
+    Ok(rows.len())
 }
 
 /// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.

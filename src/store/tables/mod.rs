@@ -57,6 +57,8 @@ tables! {
     AUDIT_TILES = 13 "audit_tiles";
     /// size → checkpoint kept for good; the latest is in META.
     CHECKPOINTS = 14 "checkpoints";
+    /// tenant | parent | time | memory → nothing: the replies of a memory.
+    CHILDREN = 15 "memory_children";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.

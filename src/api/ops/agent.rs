@@ -1,0 +1,159 @@
+//! The agent routes. A person's key may call them too; then no vendor filter applies.
+
+use serde_json::{Value, json};
+
+use super::memories::{filter, new_memory, reply_as, target, trashed};
+use super::required;
+use crate::api::reply::{self, Words};
+use crate::api::run::Cx;
+use crate::http::Reply;
+use crate::memories::{self, Filter, Page, Refusal};
+use crate::policy::action::{CreateMemory, ListMemories, ReadMemory, ReadVersions, SearchMemories};
+use crate::store::Receipt;
+use crate::store::memories::{Memory, Part};
+
+/// Who writes: an agent's vendor, whatever the body says; else the body's `origin`, else `user`.
+fn origin(cx: &mut Cx<'_>) -> String {
+    let stated = cx.fields.text("origin");
+    match cx.who.vendor() {
+        Some(vendor) => vendor.name().to_owned(),
+        None => stated.unwrap_or_else(|| "user".to_owned()),
+    }
+}
+
+/// `POST /agent/memories`
+pub fn create(cx: &mut Cx<'_>) -> Reply {
+    let origin = origin(cx);
+    let new = match new_memory(cx, origin) {
+        Ok(new) => new,
+        Err(refusal) => return refusal,
+    };
+    cx.write::<CreateMemory, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        move |access| memories::create(access, new),
+        |memory, receipt| Some(reply::record(memory, receipt)),
+    )
+}
+
+/// `GET /agent/memories/latest`
+pub fn latest(cx: &mut Cx<'_>) -> Reply {
+    let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (tag, origin) = (some(cx.fields.text("tag")), some(cx.fields.text("origin")));
+    cx.read::<ListMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| memories::latest(access, tag.as_deref(), origin.as_deref()),
+        reply::record,
+    )
+}
+
+/// `GET /agent/memories/:id`: what is in the trash is not there.
+pub fn read(cx: &mut Cx<'_>) -> Reply {
+    let id = match target(cx, &Words::MEMORY) {
+        Ok(id) => id,
+        Err(missing) => return missing,
+    };
+    cx.read::<ReadMemory, _, _>(
+        id,
+        &Words::MEMORY,
+        |access| {
+            let memory = memories::read(access)?;
+            if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
+        },
+        reply::record,
+    )
+}
+
+/// `DELETE /agent/memories/:id`
+pub fn delete(cx: &mut Cx<'_>) -> Reply {
+    trashed(cx, |memory, receipt| json!({ "deleted": true, "id": memory.id.to_string(), "title": memory.text.title.expose(receipt) }))
+}
+
+/// `GET /agent/memories/:id/versions`
+pub fn versions(cx: &mut Cx<'_>) -> Reply {
+    match target(cx, &Words::MEMORY) {
+        Ok(id) => cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, current), receipt| {
+            json!({ "versions": reply::all(versions, receipt, reply::version), "current_version": current })
+        }),
+        Err(missing) => missing,
+    }
+}
+
+/// `POST /agent/memories/:id/children`
+pub fn reply(cx: &mut Cx<'_>) -> Reply {
+    let origin = match cx.who.vendor() {
+        Some(vendor) => vendor.name().to_owned(),
+        None => "user".to_owned(),
+    };
+    reply_as(cx, origin)
+}
+
+/// The contract's page envelope.
+fn page_of(page: &Page, receipt: &Receipt, limit: usize, offset: usize, each: fn(&Memory, &Receipt) -> Value) -> Value {
+    let end = u64::try_from(offset.saturating_add(page.memories.len())).unwrap_or(u64::MAX);
+    json!({
+        "memories": reply::all(&page.memories, receipt, each),
+        "total": page.total,
+        "limit": limit,
+        "offset": offset,
+        "has_more": !page.memories.is_empty() && end < page.total,
+    })
+}
+
+/// A page of what `filter` chooses. The trash shows an agent route its size at most, never its memories.
+fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: fn(&Memory, &Receipt) -> Value) -> Reply {
+    let limit = cx.fields.count("limit").expect("the schema has a default");
+    let offset = cx.fields.count("offset").unwrap_or(0);
+    let trashed = matches!(filter, Filter::Trashed);
+    cx.read::<ListMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| {
+            if trashed && access.who().vendor().is_some() {
+                return Ok(Page { memories: Vec::new(), total: 0 });
+            }
+            memories::list(access, filter, part, offset, if trashed { 0 } else { limit })
+        },
+        |page, receipt| page_of(page, receipt, limit, offset, each),
+    )
+}
+
+/// `POST /agent/memories/browse`
+pub fn browse(cx: &mut Cx<'_>) -> Reply {
+    let filter = filter(&mut cx.fields);
+    page(cx, &filter, Part::Summary, reply::summary)
+}
+
+/// `POST /agent/memories/by-tag`
+pub fn by_tag(cx: &mut Cx<'_>) -> Reply {
+    let filter = Filter::Tags(cx.fields.texts("tags").expect("the schema requires it"));
+    page(cx, &filter, Part::Full, reply::record)
+}
+
+fn counted(memories: &Vec<Memory>, receipt: &Receipt) -> Value {
+    json!({ "memories": reply::all(memories, receipt, reply::record), "count": memories.len() })
+}
+
+/// `POST /agent/memories/search`: the contract's literal search, most relevant first.
+pub fn search(cx: &mut Cx<'_>) -> Reply {
+    let term = required(cx, "term");
+    let limit = cx.fields.count("limit").expect("the schema has a default");
+    cx.read::<SearchMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| if term.trim().is_empty() { Ok(Vec::new()) } else { memories::find(access, &term, limit) },
+        counted,
+    )
+}
+
+/// `POST /agent/memories/list`
+pub fn list(cx: &mut Cx<'_>) -> Reply {
+    let limit = cx.fields.count("limit").expect("the schema has a default");
+    cx.read::<ListMemories, _, Refusal>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| Ok(memories::list(access, &Filter::All, Part::Full, 0, limit)?.memories),
+        counted,
+    )
+}

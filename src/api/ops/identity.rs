@@ -1,0 +1,42 @@
+//! Who one is.
+
+use serde_json::json;
+
+use crate::api::reply::Words;
+use crate::api::run::Cx;
+use crate::http::Reply;
+use crate::identity;
+use crate::policy::action::ReadSelf;
+
+/// `GET /whoami`
+pub fn whoami(cx: &mut Cx<'_>) -> Reply {
+    let who = cx.who;
+    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()), |(), _| {
+        json!({
+            "role": if who.vendor().is_some() { "agent" } else { "user" },
+            "vendor": who.vendor().map(|vendor| vendor.name()),
+            "deployment_mode": "self-host",
+            "log_sharing_enabled": false,
+            "is_admin": who.is_admin(),
+        })
+    })
+}
+
+/// `GET /users/me`
+pub fn me(cx: &mut Cx<'_>) -> Reply {
+    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, |user, receipt| {
+        json!({
+            "id": user.id.to_string(),
+            "email": user.email.expose(receipt),
+            "clerk_id": null,
+            "role": "user",
+            "plan": "free",
+            "stripe_customer_id": null,
+            "org_id": null,
+            "org_role": null,
+            "team_id": null,
+            "first_name": user.first_name.as_ref().map(|name| name.expose(receipt)),
+            "last_name": user.last_name.as_ref().map(|name| name.expose(receipt)),
+        })
+    })
+}

@@ -1,0 +1,237 @@
+//! A person's memories; what agents share of these routes is in `agent`.
+
+use serde_json::{Value, json};
+
+use super::required;
+use crate::api::reply::{self, Words};
+use crate::api::run::Cx;
+use crate::api::schema::Fields;
+use crate::audit::Reason;
+use crate::base::id::MemoryId;
+use crate::base::limits;
+use crate::http::Reply;
+use crate::memories::{self, Filter};
+use crate::policy::action::{
+    CreateMemory, EmptyTrash, ListMemories, PurgeMemory, ReadMemory, ReadThread, ReadVersions, ReplyToMemory, RestoreMemory, TrashMemory,
+    UpdateMemory,
+};
+use crate::store::memories::{Memory, MemoryType, NewMemory, Part, Replacement, Text};
+use crate::store::phi::Phi;
+
+/// The new memory of a checked body, written by `origin`; `Err` names an unknown vendor's refusal.
+pub(super) fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Reply> {
+    let allowed_vendors = vendors(cx)?;
+    let mut new = NewMemory {
+        text: Text {
+            title: Phi::new(required(cx, "title")),
+            content: Phi::new(required(cx, "content")),
+            tags: tags(&mut cx.fields),
+            metadata: metadata(&mut cx.fields),
+            speaker: cx.fields.text("speaker").map(Phi::new),
+            run_id: cx.fields.text("run_id").map(Phi::new),
+            subject: cx.fields.text("subject").map(Phi::new),
+        },
+        origin,
+        allowed_vendors,
+        kind: cx.fields.text("memory_type").and_then(|name| MemoryType::parse(&name)).unwrap_or_default(),
+        occurred_at: cx.fields.time("occurred_at"),
+        created_at: None,
+        prepared: None,
+    };
+    new.prepare();
+    Ok(new)
+}
+
+fn tags(fields: &mut Fields) -> Vec<Phi> {
+    fields.texts("tags").unwrap_or_default().into_iter().map(Phi::new).collect()
+}
+
+fn metadata(fields: &mut Fields) -> Option<Phi> {
+    fields.map("metadata").map(|map| Phi::new(Value::Object(map).to_string()))
+}
+
+/// Each entry is `*` or a vendor with a configured key. What was sent is not repeated in the error.
+fn vendors(cx: &mut Cx<'_>) -> Result<Vec<String>, Reply> {
+    let asked = cx.fields.texts("allowed_vendors").unwrap_or_else(|| vec!["*".to_owned()]);
+    if asked.iter().all(|vendor| vendor == "*" || cx.api.vendors.contains(vendor)) {
+        return Ok(asked);
+    }
+    let known: Vec<String> = std::iter::once("*").chain(cx.api.vendors.iter().map(String::as_str)).map(|v| format!("\"{v}\"")).collect();
+    Err(cx.refuse(Reason::InvalidVendor, 400, &format!("Invalid vendor in allowed_vendors. Valid: {}", known.join(", "))))
+}
+
+/// The filter of a checked body.
+pub(super) fn filter(fields: &mut Fields) -> Filter {
+    let mut filter = fields.fields("filter").expect("the route's schema requires it");
+    let by = filter.text("by").expect("the schema requires it");
+    let mut text = |name: &str| filter.text(name).expect("the variant requires it");
+    match by.as_str() {
+        "search" => Filter::Search(text("term")),
+        "origin" => Filter::Origin(text("origin")),
+        "tags" => Filter::Tags(filter.texts("tags").expect("the variant requires it")),
+        "ids" => Filter::Ids(filter.texts("ids").expect("the variant requires it")),
+        "trashed" => Filter::Trashed,
+        _ => Filter::All,
+    }
+}
+
+/// The path's memory, or the answer that there is none.
+pub(super) fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Reply> {
+    MemoryId::parse(cx.id).ok_or_else(|| cx.missing(words))
+}
+
+/// `POST /memories`
+pub fn create(cx: &mut Cx<'_>) -> Reply {
+    let new = match new_memory(cx, "api".to_owned()) {
+        Ok(new) => new,
+        Err(refusal) => return refusal,
+    };
+    cx.write::<CreateMemory, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        move |access| memories::create(access, new),
+        |memory, receipt| Some(reply::record(memory, receipt)),
+    )
+}
+
+/// `GET /memories/:id`
+pub fn read(cx: &mut Cx<'_>) -> Reply {
+    match target(cx, &Words::MEMORY) {
+        Ok(id) => cx.read::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read, reply::record),
+        Err(missing) => missing,
+    }
+}
+
+/// `PUT /memories/:id` and `PUT /agent/memories/:id`
+pub fn update(cx: &mut Cx<'_>) -> Reply {
+    let id = match target(cx, &Words::UPDATE) {
+        Ok(id) => id,
+        Err(missing) => return missing,
+    };
+    let allowed_vendors = match vendors(cx) {
+        Ok(vendors) => vendors,
+        Err(refusal) => return refusal,
+    };
+    let new = Replacement {
+        title: Phi::new(required(cx, "title")),
+        content: Phi::new(required(cx, "content")),
+        tags: tags(&mut cx.fields),
+        allowed_vendors,
+        metadata: metadata(&mut cx.fields),
+        speaker: cx.fields.text("speaker").map(Phi::new),
+        run_id: cx.fields.text("run_id").map(Phi::new),
+        occurred_at: cx.fields.time("occurred_at"),
+    };
+    cx.write::<UpdateMemory, _, _>(
+        id,
+        &Words::UPDATE,
+        move |access| memories::update(access, new),
+        |memory, receipt| Some(reply::record(memory, receipt)),
+    )
+}
+
+/// Moves the path's memory to the trash; `answer` words it.
+pub(super) fn trashed(cx: &mut Cx<'_>, answer: fn(&Memory, &crate::store::Receipt) -> Value) -> Reply {
+    match target(cx, &Words::DELETE) {
+        Ok(id) => cx.write::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash, |memory, receipt| Some(answer(memory, receipt))),
+        Err(missing) => missing,
+    }
+}
+
+/// `DELETE /memories/:id`
+pub fn trash(cx: &mut Cx<'_>) -> Reply {
+    trashed(cx, reply::record)
+}
+
+/// `POST /memories/:id/restore`
+pub fn restore(cx: &mut Cx<'_>) -> Reply {
+    match target(cx, &Words::RESTORE) {
+        Ok(id) => cx.write::<RestoreMemory, _, _>(id, &Words::RESTORE, memories::restore, |memory, receipt| Some(reply::record(memory, receipt))),
+        Err(missing) => missing,
+    }
+}
+
+/// `DELETE /memories/:id/permanent`
+pub fn purge(cx: &mut Cx<'_>) -> Reply {
+    match target(cx, &Words::MEMORY) {
+        Ok(id) => cx.write::<PurgeMemory, _, _>(id, &Words::MEMORY, memories::purge, |(), _| None),
+        Err(missing) => missing,
+    }
+}
+
+/// `DELETE /memories/trash`: in chunks, each a commit with its own entry.
+pub fn empty_trash(cx: &mut Cx<'_>) -> Reply {
+    let mut deleted = 0;
+    loop {
+        let done = cx.try_write::<EmptyTrash, _, memories::Refusal>(cx.own(), |access| {
+            Ok(crate::store::memories::purge_trash(access, limits::PURGE_CHUNK)?)
+        });
+        match done {
+            Ok((removed, receipt)) => {
+                deleted += removed;
+                if removed < limits::PURGE_CHUNK {
+                    return reply::recorded(200, Some(&json!({ "deleted": deleted })), &receipt);
+                }
+            }
+            Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
+        }
+    }
+}
+
+/// `POST /memories/list`
+pub fn list(cx: &mut Cx<'_>) -> Reply {
+    let filter = filter(&mut cx.fields);
+    let (limit, offset) = (cx.fields.count("limit"), cx.fields.count("offset").unwrap_or(0));
+    cx.read::<ListMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| match limit {
+            Some(limit) => memories::list(access, &filter, Part::Full, offset, limit),
+            None => memories::list_all(access, &filter),
+        },
+        |page, receipt| json!({ "memories": reply::all(&page.memories, receipt, reply::record) }),
+    )
+}
+
+/// `GET /memories/:id/versions`
+pub fn versions(cx: &mut Cx<'_>) -> Reply {
+    match target(cx, &Words::MEMORY) {
+        Ok(id) => cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, _), receipt| {
+            json!({ "versions": reply::all(versions, receipt, reply::version) })
+        }),
+        Err(missing) => missing,
+    }
+}
+
+/// Replies to the path's memory as `origin`.
+pub(super) fn reply_as(cx: &mut Cx<'_>, origin: String) -> Reply {
+    let id = match target(cx, &Words::PARENT) {
+        Ok(id) => id,
+        Err(missing) => return missing,
+    };
+    let new = match new_memory(cx, origin) {
+        Ok(new) => new,
+        Err(refusal) => return refusal,
+    };
+    cx.write::<ReplyToMemory, _, _>(
+        id,
+        &Words::PARENT,
+        move |access| memories::reply(access, new),
+        |memory, receipt| Some(reply::record(memory, receipt)),
+    )
+}
+
+/// `POST /memories/:id/children`
+pub fn reply(cx: &mut Cx<'_>) -> Reply {
+    reply_as(cx, "api".to_owned())
+}
+
+/// `GET /memories/:id/thread` and `GET /agent/memories/:id/thread`
+pub fn thread(cx: &mut Cx<'_>) -> Reply {
+    match target(cx, &Words::MEMORY) {
+        Ok(id) => cx.read::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread, |(parent, children), receipt| {
+            json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) })
+        }),
+        Err(missing) => missing,
+    }
+}

@@ -1,0 +1,27 @@
+//! How one's own operation ended, for whoever got an unknown outcome.
+
+use serde_json::json;
+
+use crate::api::reply::Words;
+use crate::api::run::Cx;
+use crate::base::id::OperationId;
+use crate::http::Reply;
+use crate::identity;
+use crate::policy::action::ReadOperation;
+use crate::store::writer::Settled;
+
+/// `GET /api/v1/operations/:id`
+pub fn read(cx: &mut Cx<'_>) -> Reply {
+    let Some(id) = OperationId::parse(cx.id) else { return cx.missing(&Words::OPERATION) };
+    cx.read::<ReadOperation, _, _>(id, &Words::OPERATION, identity::read_operation, |(settled, index), _| {
+        json!({
+            "operation_id": id.to_string(),
+            "outcome": match settled {
+                Settled::Pending => "unknown",
+                Settled::Committed => "committed",
+                Settled::NotCommitted => "not_committed",
+            },
+            "audit_index": index,
+        })
+    })
+}

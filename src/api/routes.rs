@@ -1,0 +1,195 @@
+//! The routes: one row each, from which the router, OpenAPI, audit names, refusal tests and the documentation follow.
+//!
+//! Invariants
+//! - A path is matched segment by segment; a fixed segment wins over `:id`; nothing is decoded, so an id in an odd spelling is not found.
+//! - Whoever may call a route is in its row; there is no other list.
+
+use crate::api::inputs;
+use crate::api::openapi::{Auth, RouteDoc};
+use crate::api::ops::{agent, identity, keys, memories, operations, search};
+use crate::api::run::Cx;
+use crate::api::schema::Schema;
+use crate::http::{Method, Reply};
+
+/// One route.
+pub struct Route {
+    /// What the OpenAPI document says of it.
+    pub doc: RouteDoc,
+    /// The policy verb that its operation asks for: its name in the audit log. Empty on public routes.
+    pub verb: &'static str,
+    /// The operation.
+    pub run: fn(&mut Cx<'_>) -> Reply,
+}
+
+const fn row(
+    method: &'static str,
+    path: &'static str,
+    operation_id: &'static str,
+    summary: &'static str,
+    auth: Auth,
+    answer: (u16, Option<&'static str>),
+) -> Route {
+    let doc = RouteDoc { method, path, operation_id, summary, auth, body: None, query: None, answer };
+    Route { doc, verb: "", run: public }
+}
+
+impl Route {
+    /// The same route with a body.
+    const fn body(self, schema: &'static Schema) -> Self {
+        Self { doc: RouteDoc { body: Some(schema), ..self.doc }, ..self }
+    }
+
+    /// The same route with a query string.
+    const fn query(self, schema: &'static Schema) -> Self {
+        Self { doc: RouteDoc { query: Some(schema), ..self.doc }, ..self }
+    }
+
+    /// The same route with its operation.
+    const fn run(self, verb: &'static str, run: fn(&mut Cx<'_>) -> Reply) -> Self {
+        Self { verb, run, ..self }
+    }
+
+    /// Whether agents may call it.
+    pub fn agents(&self) -> bool {
+        matches!(self.doc.auth, Auth::Any | Auth::Public)
+    }
+
+    /// Whether it changes who may do what, and so has the administrative rate limit.
+    pub fn administrative(&self) -> bool {
+        self.doc.auth == Auth::Admin || matches!(self.verb, "key.create" | "key.revoke")
+    }
+}
+
+const fn ok(component: &'static str) -> (u16, Option<&'static str>) {
+    (200, Some(component))
+}
+
+const fn created(component: &'static str) -> (u16, Option<&'static str>) {
+    (201, Some(component))
+}
+
+/// Public routes are answered before routing; a row with this operation is one of them.
+fn public(cx: &mut Cx<'_>) -> Reply {
+    crate::api::run::internal(cx.shape)
+}
+
+/// Every route.
+pub static ROUTES: &[Route] = &[
+    row("GET", "/health", "health", "Whether the service is up, and what it may reach", Auth::Public, ok("Health")),
+    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")),
+    row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
+    row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
+    row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
+    row("GET", "/api/keys", "listKeys", "Keys, revoked ones included", Auth::User, ok("Keys")).run("key.list", keys::list),
+    row("DELETE", "/api/keys/:id", "revokeKey", "Revoke a key at once", Auth::User, ok("Revoked")).run("key.revoke", keys::revoke),
+    row("POST", "/memories", "createMemory", "Write a memory", Auth::User, created("Memory")).body(&inputs::CREATE).run("memory.create", memories::create),
+    row("GET", "/memories/:id", "getMemory", "Read a memory, also from the trash", Auth::User, ok("Memory")).run("memory.read", memories::read),
+    row("PUT", "/memories/:id", "putMemory", "Replace a memory; its past becomes a version", Auth::User, ok("Memory")).body(&inputs::UPDATE).run("memory.update", memories::update),
+    row("DELETE", "/memories/:id", "trashMemory", "Move a memory to the trash", Auth::User, ok("Memory")).run("memory.trash", memories::trash),
+    row("POST", "/memories/:id/restore", "restoreMemory", "Take a memory out of the trash", Auth::User, ok("Memory")).run("memory.restore", memories::restore),
+    row("DELETE", "/memories/:id/permanent", "purgeMemory", "Delete a memory and its versions for good", Auth::User, (204, None)).run("memory.purge", memories::purge),
+    row("DELETE", "/memories/trash", "emptyTrash", "Delete all that is in the trash", Auth::User, ok("TrashEmptied")).run("memory.empty_trash", memories::empty_trash),
+    row("POST", "/memories/list", "listMemories", "Memories that a filter chooses", Auth::User, ok("Memories")).body(&inputs::LIST).run("memory.list", memories::list),
+    row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
+    row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
+    row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
+    row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).run("memory.list", agent::latest),
+    row("GET", "/agent/memories/:id", "getMemoryById", "Read a memory", Auth::Any, ok("Memory")).run("memory.read", agent::read),
+    row("PUT", "/agent/memories/:id", "updateMemory", "Replace a memory; its past becomes a version", Auth::Any, ok("Memory")).body(&inputs::UPDATE).run("memory.update", memories::update),
+    row("DELETE", "/agent/memories/:id", "deleteMemory", "Move a memory to the trash", Auth::Any, ok("AgentDeleted")).run("memory.trash", agent::delete),
+    row("GET", "/agent/memories/:id/versions", "getVersionHistory", "What a memory said before", Auth::Any, ok("AgentVersions")).run("memory.versions", agent::versions),
+    row("POST", "/agent/memories/:id/children", "writeChildMemory", "Reply to a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CHILD).run("memory.reply", agent::reply),
+    row("GET", "/agent/memories/:id/thread", "readThread", "A memory and its replies, oldest first", Auth::Any, ok("Thread")).run("memory.thread", memories::thread),
+    row("POST", "/agent/memories/browse", "browseMemories", "A page of summaries", Auth::Any, ok("SummaryPage")).body(&inputs::BROWSE).run("memory.list", agent::browse),
+    row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
+    row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
+    row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
+    row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
+    row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
+];
+
+/// What a method and path lead to.
+pub enum Found<'p> {
+    /// A route, and the path's `:id`, empty where it has none.
+    Route(&'static Route, &'p str),
+    /// The path exists under these methods.
+    OtherMethod(Vec<&'static str>),
+    /// Nothing.
+    Nothing,
+}
+
+/// Finds the route of a raw path.
+pub fn find(method: Method, path: &str) -> Found<'_> {
+    let mut best: Option<(&'static Route, &str)> = None;
+    let mut others = Vec::new();
+    for route in ROUTES {
+        let Some(id) = matched(route.doc.path, path) else { continue };
+        if route.doc.method != method.name() {
+            others.push(route.doc.method);
+        } else if best.is_none_or(|(_, id)| !id.is_empty()) {
+            best = Some((route, id));
+        }
+    }
+    match best {
+        Some((route, id)) => Found::Route(route, id),
+        None if others.is_empty() => Found::Nothing,
+        None => Found::OtherMethod(others),
+    }
+}
+
+/// The `:id` of `path` if it fits `pattern`.
+fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+    let (mut id, mut segments) = ("", path.split('/'));
+    for expected in pattern.split('/') {
+        let segment = segments.next()?;
+        if expected.starts_with(':') {
+            if segment.is_empty() {
+                return None;
+            }
+            id = segment;
+        } else if expected != segment {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::action::VERBS;
+
+    #[test]
+    fn every_row_names_a_verb_and_only_public_ones_have_none() {
+        for route in ROUTES {
+            assert_eq!(route.verb.is_empty(), route.doc.auth == Auth::Public, "{}", route.doc.path);
+            assert!(route.verb.is_empty() || VERBS.contains(&route.verb), "{}", route.verb);
+        }
+    }
+
+    #[test]
+    fn a_fixed_segment_wins_over_an_id() {
+        let operation = |method, path| match find(method, path) {
+            Found::Route(route, id) => (route.doc.operation_id, id.to_owned()),
+            Found::OtherMethod(_) => ("other", String::new()),
+            Found::Nothing => ("nothing", String::new()),
+        };
+        assert_eq!(operation(Method::Delete, "/memories/trash"), ("emptyTrash", String::new()));
+        assert_eq!(operation(Method::Delete, "/memories/x"), ("trashMemory", "x".into()));
+        assert_eq!(operation(Method::Get, "/agent/memories/latest").0, "getLatestMemory");
+        assert_eq!(operation(Method::Get, "/memories/x/").0, "nothing");
+        assert_eq!(operation(Method::Get, "/memories/").0, "nothing");
+        assert_eq!(operation(Method::Post, "/whoami").0, "other");
+    }
+
+    #[test]
+    fn agents_reach_what_design_lists_and_nothing_else() {
+        for route in ROUTES {
+            let path = route.doc.path;
+            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/api/v1/memories/search" | "/api/v1/operations/:id")
+                || path.starts_with("/agent/");
+            assert_eq!(route.agents(), listed, "{path}");
+        }
+    }
+}

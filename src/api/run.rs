@@ -1,0 +1,368 @@
+//! The road every request takes: credential → buckets → route → role → schema → operation (policy, work, entry) → answer.
+//!
+//! Invariants
+//! - Whoever has no valid credential reaches public routes only, and counts against their address.
+//! - Agents reach the routes that name them, and nothing else.
+//! - Every admitted request has exactly one audit entry; refusals that carry no data and could be repeated for free are counted instead.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::api::reply::{self, INTERNAL, Shape, Words};
+use crate::api::routes::{self, Found, Route};
+use crate::api::schema::{Fields, Part};
+use crate::api::throttle::{Key, Taken, Throttle};
+use crate::api::{body, openapi};
+use crate::audit::{Device, Reason};
+use crate::authn::credential::{Unauthenticated, bearer};
+use crate::authn::{CredentialRef, Principal, Role};
+use crate::base::id::OperationId;
+use crate::base::limits;
+use crate::http::{self, Handler, Method, Refusal, Reply, Request};
+use crate::policy::action::{Reads, Writes};
+use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Refused};
+use crate::store::vault::Vault;
+
+/// What the API needs from the configuration.
+pub struct Settings {
+    /// Requests a minute without a valid credential, by address; 0 is no limit.
+    pub address_per_minute: u32,
+    /// Requests a minute by credential.
+    pub credential_per_minute: u32,
+    /// Administrative requests a minute by credential.
+    pub admin_per_minute: u32,
+    /// Where clients reach the service.
+    pub public_url: String,
+}
+
+/// The product behind HTTP.
+pub struct Api {
+    pub(in crate::api) vault: Vault,
+    addresses: Throttle,
+    credentials: Throttle,
+    admin: Throttle,
+    document: Vec<u8>,
+    pub(in crate::api) vendors: Vec<String>,
+    started_ms: u64,
+}
+
+/// One admitted request on its way through an operation.
+pub struct Cx<'a> {
+    /// The product.
+    pub api: &'a Api,
+    /// Who asks.
+    pub who: &'a Principal,
+    /// What the audit log will tell.
+    pub call: Call,
+    /// The shape of errors.
+    pub shape: Shape,
+    /// The path's `:id`.
+    pub id: &'a str,
+    /// The checked body or query string.
+    pub fields: Fields,
+    route: &'static Route,
+}
+
+impl Api {
+    /// The API over an open vault.
+    pub fn new(vault: Vault, settings: &Settings) -> Self {
+        let docs: Vec<_> = routes::ROUTES.iter().map(|route| route.doc).collect();
+        Self {
+            addresses: Throttle::new(settings.address_per_minute),
+            credentials: Throttle::new(settings.credential_per_minute),
+            admin: Throttle::new(settings.admin_per_minute),
+            document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
+            vendors: vault.vendors(),
+            started_ms: vault.clock().mono_ms(),
+            vault,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.vault.clock().mono_ms()
+    }
+
+    /// Who asks, or why nobody was recognised: the reason for the log and the text of the 401.
+    fn authenticate(&self, request: &Request) -> Result<Principal, (Option<CredentialRef>, Reason, Result<Unauthenticated, Reply>)> {
+        let token = match bearer(request.header("authorization"), false) {
+            Ok(token) => token,
+            Err(why) => return Err((None, Reason::Unauthenticated, Ok(why))),
+        };
+        match self.vault.admit(token) {
+            Ok(Admission::Principal(who)) => Ok(who),
+            Ok(Admission::Revoked(id)) => Err((Some(CredentialRef::Stored(id)), Reason::RevokedCredential, Ok(Unauthenticated::Invalid))),
+            Ok(Admission::Unknown) => Err((None, Reason::BadCredential, Ok(Unauthenticated::Invalid))),
+            Err(why) => Err((None, Reason::Latched, Err(reply::unavailable(Shape::of(&request.path), why)))),
+        }
+    }
+
+    fn answer(&self, request: Request) -> Reply {
+        let shape = Shape::of(&request.path);
+        let who = match self.authenticate(&request) {
+            Ok(who) => who,
+            Err((credential, reason, why)) => return self.unauthenticated(&request, credential, reason, why),
+        };
+        let taken = self.credentials.take(bucket(who.credential()), self.now_ms());
+        if let Some(taken) = refused(taken.as_ref()) {
+            self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
+            return too_many(shape, taken);
+        }
+        let reply = self.routed(request, &who, shape);
+        match taken {
+            Some(taken) => taken.headers().into_iter().fold(reply, |reply, (name, value)| reply.header(name, value)),
+            None => reply,
+        }
+    }
+
+    /// The answer to whoever has no valid credential.
+    fn unauthenticated(
+        &self,
+        request: &Request,
+        credential: Option<CredentialRef>,
+        reason: Reason,
+        why: Result<Unauthenticated, Reply>,
+    ) -> Reply {
+        let shape = Shape::of(&request.path);
+        let taken = self.addresses.take(request.client, self.now_ms());
+        if let Some(taken) = refused(taken.as_ref()) {
+            self.vault.refuse_address(request.client, Reason::AddressRate, 429);
+            return too_many(shape, taken);
+        }
+        if let Some(public) = self.public(request) {
+            return public;
+        }
+        let why = match why {
+            Ok(why) => why,
+            Err(unavailable) => return unavailable,
+        };
+        match credential {
+            Some(credential) => self.vault.refuse_credential(&credential, reason, 401),
+            None => self.vault.refuse_address(request.client, reason, 401),
+        }
+        shape.error(401, &why.to_string()).header("www-authenticate", "Bearer")
+    }
+
+    /// The routes that need no credential and touch no data.
+    fn public(&self, request: &Request) -> Option<Reply> {
+        if !matches!(request.method, Method::Get | Method::Head) {
+            return None;
+        }
+        match request.path.as_str() {
+            "/health" => Some(self.health()),
+            "/openapi.json" => Some(Reply::bytes(200, "application/json; charset=utf-8", self.document.clone())),
+            _ => None,
+        }
+    }
+
+    fn health(&self) -> Reply {
+        let up = self.vault.is_up();
+        let seconds = self.now_ms().saturating_sub(self.started_ms) / 1000;
+        let body = json!({
+            "service": "reflect-memory",
+            "status": if up { "ok" } else { "unavailable" },
+            "uptime_seconds": seconds,
+            "deployment_mode": "self-host",
+            "network_boundary": "private",
+            "model_egress": "disabled",
+            "public_webhooks": false,
+        });
+        Reply::json(if up { 200 } else { 503 }, &body)
+    }
+
+    fn routed(&self, mut request: Request, who: &Principal, shape: Shape) -> Reply {
+        if let Some(public) = self.public(&request) {
+            return public;
+        }
+        let method = if request.method == Method::Head { Method::Get } else { request.method };
+        let path = std::mem::take(&mut request.path);
+        let (route, id) = match routes::find(method, &path) {
+            Found::Route(route, id) => (route, id),
+            Found::OtherMethod(allowed) if shape == Shape::Problem => {
+                self.vault.refuse_credential(who.credential(), Reason::Method, 405);
+                return shape.error(405, "This path does not take this method").header("allow", allowed.join(", "));
+            }
+            Found::OtherMethod(_) | Found::Nothing => {
+                self.vault.refuse_credential(who.credential(), Reason::UnknownRoute, 404);
+                return unknown_route(request.method, &path, shape);
+            }
+        };
+        let call = Call {
+            operation: OperationId::draw(),
+            rid: request.header("x-request-id").map(str::trim).filter(|id| !id.is_empty()).map(|id| self.vault.request_id(id.as_bytes())),
+            ip: Some(request.client),
+            device: Device::of_user_agent(request.header("user-agent").unwrap_or_default().as_bytes()),
+            ok_status: route.doc.answer.0,
+        };
+        if matches!(who.role(), Role::Agent(_)) && !route.agents() {
+            return self.refusal(who, &call, route, shape, Reason::AgentRoute, 403, "Agent keys cannot access this endpoint");
+        }
+        if route.administrative()
+            && let Some(taken) = refused(self.admin.take(bucket(who.credential()), self.now_ms()).as_ref())
+        {
+            self.vault.refuse_credential(who.credential(), Reason::AdminRate, 429);
+            return too_many(shape, taken);
+        }
+        match input(route, &request, shape) {
+            Ok(fields) => (route.run)(&mut Cx { api: self, who, call, shape, id, fields, route }),
+            Err(text) => self.refusal(who, &call, route, shape, Reason::Schema, 400, &text),
+        }
+    }
+
+    /// A refusal before any verb was tried: recorded, then answered.
+    #[allow(clippy::too_many_arguments)]
+    fn refusal(&self, who: &Principal, call: &Call, route: &Route, shape: Shape, reason: Reason, status: u16, text: &str) -> Reply {
+        match self.vault.record(who, call, route.verb, reason, status) {
+            Ok(receipt) => shape.error(status, text).header("x-audit-index", receipt.index().to_string()),
+            Err(why) => reply::unavailable(shape, why),
+        }
+    }
+}
+
+/// The checked input of a route, or what is wrong with it.
+fn input(route: &Route, request: &Request, shape: Shape) -> Result<Fields, String> {
+    let coerce = shape == Shape::Contract;
+    if let Some(schema) = route.doc.query {
+        let query = body::form(request.query.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
+        return schema.check(Part::Query, Some(query), true).map_err(|error| error.to_string());
+    }
+    if matches!(request.method, Method::Get | Method::Head) {
+        return Ok(Fields::default());
+    }
+    let presented = body::read(request.header("content-type"), &request.body).map_err(|error| error.to_string())?;
+    match route.doc.body {
+        Some(schema) => schema.check(Part::Body, presented, coerce).map_err(|error| error.to_string()),
+        None => {
+            if let Some(mut unused) = presented {
+                crate::api::schema::wipe(&mut unused);
+            }
+            Ok(Fields::default())
+        }
+    }
+}
+
+fn refused(taken: Option<&Taken>) -> Option<&Taken> {
+    taken.filter(|taken| !taken.allowed)
+}
+
+fn too_many(shape: Shape, taken: &Taken) -> Reply {
+    taken.headers().into_iter().fold(shape.error(429, &taken.error()), |reply, (name, value)| reply.header(name, value))
+}
+
+/// The bucket of a credential.
+fn bucket(credential: &CredentialRef) -> Key {
+    match credential {
+        CredentialRef::Stored(id) => (*id).into(),
+        CredentialRef::Static { name, mark } => Key::of_static(name, *mark),
+        CredentialRef::None => Key::of_static("", [0; 4]),
+    }
+}
+
+fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
+    match shape {
+        Shape::Problem => shape.error(404, "No such path"),
+        Shape::Contract => Reply::json(
+            404,
+            &json!({ "message": format!("Route {}:{path} not found", method.name()), "error": "Not Found", "statusCode": 404 }),
+        ),
+    }
+}
+
+impl Handler for Arc<Api> {
+    fn body_limit(&self, method: Method, path: &str) -> usize {
+        match routes::find(method, path) {
+            Found::Route(..) => limits::BODY_BYTES_MAX,
+            Found::OtherMethod(_) | Found::Nothing => limits::BODY_BYTES_MAX,
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Reply {
+        let reason = match refusal.reason {
+            http::Reason::ForeignHost => Reason::Host,
+            http::Reason::ForeignOrigin => Reason::Origin,
+            http::Reason::BodyTooLarge => Reason::TooLarge,
+            _ => Reason::Framing,
+        };
+        self.vault.refuse_address(refusal.client, reason, refusal.reason.status());
+        refusal.reply()
+    }
+
+    fn handle(&self, request: Request) -> Reply {
+        self.answer(request)
+    }
+
+    fn tls_failed(&self, client: std::net::IpAddr) {
+        self.vault.refuse_address(client, Reason::BadHandshake, 0);
+    }
+}
+
+impl<'a> Cx<'a> {
+    /// Runs a read, and makes the answer from its recorded value.
+    pub fn read<A: Reads, T, E: Fault + std::error::Error>(
+        &self,
+        target: A::Target,
+        words: &Words,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+        answer: impl FnOnce(&T, &Receipt) -> Value,
+    ) -> Reply {
+        debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
+        match self.api.vault.read::<A, T, E>(self.who, target, &self.call, work) {
+            Ok(done) => {
+                let (value, receipt) = done.into_parts();
+                reply::recorded(self.call.ok_status, Some(&answer(&value, &receipt)), &receipt)
+            }
+            Err(refused) => reply::refused(self.shape, &refused, words),
+        }
+    }
+
+    /// Runs a write, and makes the answer from its recorded value; `None` is an answer without body.
+    pub fn write<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
+        &self,
+        target: A::Target,
+        words: &Words,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+        answer: impl FnOnce(&T, &Receipt) -> Option<Value>,
+    ) -> Reply {
+        debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
+        match self.api.vault.write::<A, T, E>(self.who, target, &self.call, work) {
+            Ok(done) => {
+                let (value, receipt) = done.into_parts();
+                reply::recorded(self.call.ok_status, answer(&value, &receipt).as_ref(), &receipt)
+            }
+            Err(refused) => reply::refused(self.shape, &refused, words),
+        }
+    }
+
+    /// As [`Cx::write`], for several commits of one request.
+    pub fn try_write<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
+        &self,
+        target: A::Target,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Receipt), Refused<E>> {
+        self.api.vault.write::<A, T, E>(self.who, target, &self.call, work).map(|done| done.into_parts())
+    }
+
+    /// Records a refusal that the schema cannot express.
+    pub fn refuse(&self, reason: Reason, status: u16, text: &str) -> Reply {
+        self.api.refusal(self.who, &self.call, self.route, self.shape, reason, status, text)
+    }
+
+    /// A path id that is not an id: recorded and answered like one that does not exist.
+    pub fn missing(&self, words: &Words) -> Reply {
+        match self.api.vault.record(self.who, &self.call, self.route.verb, Reason::NotFound, 404) {
+            Ok(receipt) => {
+                let reply = match words.code {
+                    Some(code) => Reply::json(404, &json!({ "error": words.missing, "code": code })),
+                    None => self.shape.error(404, words.missing),
+                };
+                reply.header("x-audit-index", receipt.index().to_string())
+            }
+            Err(why) => reply::unavailable(self.shape, why),
+        }
+    }
+}
+
+/// The answer of last resort.
+pub fn internal(shape: Shape) -> Reply {
+    shape.error(500, INTERNAL)
+}

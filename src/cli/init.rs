@@ -1,0 +1,133 @@
+//! `rosemary init`: key file if it is missing, data file, certificate, anchor, and the owner's first key, shown once.
+//!
+//! Invariant: nothing that exists is replaced. A run that failed midway can be run again once what it names is mended.
+
+use std::path::Path;
+
+use crate::base::durable;
+use crate::base::id::InstanceId;
+use crate::base::time::Clock;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{open, say};
+use crate::config::{Config, KekChoice};
+use crate::crypto::secret::Secret;
+use crate::crypto::unlock::Kek;
+use crate::engine::Engine;
+use crate::http::self_signed;
+use crate::policy::action::{CreateKey, Person};
+use crate::store::gate::{Call, Refused};
+use crate::store::phi::Phi;
+use crate::store::vault;
+use crate::store::{Store, anchor};
+use crate::{authn::Principal, identity};
+
+/// What `init` made, beside files.
+pub struct Made {
+    /// The owner's key, to be shown once.
+    pub key: Secret<String>,
+}
+
+/// Makes what the settings name.
+pub fn init(config: &mut Config) -> Result<Made, Failure> {
+    if config.db_path.exists() {
+        return Err(Failure::new(
+            Exit::Exists,
+            format_args!("{}: exists already; it was not touched. Use `rosemary serve`, or set another RM_DB_PATH", config.db_path.display()),
+        ));
+    }
+    let anchor = config.anchor_file.clone();
+    if let Some(path) = anchor.as_deref().filter(|path| path.exists()) {
+        return Err(Failure::new(
+            Exit::Exists,
+            format_args!("RM_ANCHOR_FILE: {}: exists already and may guard another data file; move it away", path.display()),
+        ));
+    }
+    let folder = config.db_path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    writable(folder)?;
+    let kek = kek(config)?;
+    certificate(config)?;
+    let engine = Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
+    let made = first_rows(config, engine);
+    if made.is_err() {
+        // Nobody was told of this file yet; a second run starts afresh.
+        let _ = std::fs::remove_file(&config.db_path);
+    }
+    made
+}
+
+fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
+    let clock = Clock::system();
+    let head = vault::initialise(&engine, &config.tenant_label, &config.owner_email, &clock)
+        .map_err(|error| open::store_failure(&config.db_path, error))?;
+    if let Some(path) = &config.anchor_file {
+        anchor::write(path, &engine, head).map_err(|error| Failure::io(path, &error))?;
+    }
+    drop(engine);
+    let store = open::store(config)?;
+    let key = owner_key(&store, "first key");
+    store.stop();
+    key.map(|key| Made { key })
+}
+
+/// A new key of the owner, made by the operator at the console.
+pub fn owner_key(store: &Store, label: &str) -> Result<Secret<String>, Failure> {
+    let vault = store.vault();
+    let console = Principal::system(vault.tenant(), vault.owner(), "console");
+    let drawn = identity::draw_key(vault);
+    let label = Phi::new(label.to_owned());
+    let made = vault.write::<CreateKey, _, identity::Refusal>(&console, Person(vault.owner()), &Call::internal(), move |access| {
+        identity::create_key(access, drawn, label)
+    });
+    match made {
+        Ok(recorded) => Ok(recorded.into_parts().0.key),
+        Err(Refused::Unavailable(why)) => Err(Failure::new(Exit::Temporary, format_args!("the key was not made: {why}"))),
+        Err(_) => Err(Failure::new(Exit::Internal, "the key was not made")),
+    }
+}
+
+fn writable(folder: &Path) -> Result<(), Failure> {
+    let probe = folder.join(format!(".rosemary-{}", std::process::id()));
+    let made = durable::create(&probe, b"", 0o600);
+    let _ = std::fs::remove_file(&probe);
+    made.map_err(|error| {
+        let failure = Failure::io(folder, &error);
+        match failure.exit {
+            Exit::DiskFull => failure,
+            _ => Failure::new(Exit::FolderUnwritable, format_args!("{}: cannot be written to ({error}); mend its owner or mode", folder.display())),
+        }
+    })
+}
+
+/// The KEK; a key file that is missing is made.
+fn kek(config: &Config) -> Result<Kek, Failure> {
+    match &config.kek {
+        KekChoice::KeyFile(path) if !path.exists() => {
+            let kek = Kek::write_key_file(path, InstanceId::draw()).map_err(|error| Failure::io(path, &error))?;
+            say(&format!("made the key file {}: keep a copy of it away from the data, without it the data is lost", path.display()));
+            Ok(kek)
+        }
+        _ => open::kek(config),
+    }
+}
+
+/// The certificate: the operator's own, or a self-signed one if there is none.
+fn certificate(config: &Config) -> Result<(), Failure> {
+    if config.tls.own || config.tls.cert.exists() || config.tls.key.exists() {
+        return open::tls(config).map(|_| ());
+    }
+    let host = config.public_url.as_ref().map(|url| url.host.as_str());
+    let made = self_signed(host, &config.listen, Clock::system().now()).map_err(open::tls_failure)?;
+    durable::create(&config.tls.key, made.key_pem.as_bytes(), 0o600).map_err(|error| Failure::io(&config.tls.key, &error))?;
+    durable::create(&config.tls.cert, made.certificate_pem.as_bytes(), 0o644).map_err(|error| Failure::io(&config.tls.cert, &error))?;
+    say(&format!("made a self-signed certificate: clients trust it with {} as their CA file", config.tls.cert.display()));
+    Ok(())
+}
+
+/// The command.
+pub fn run(mut config: Config) -> Result<Exit, Failure> {
+    let made = init(&mut config)?;
+    say("the owner's key, shown this once; keep it safe:");
+    crate::cli::text::print(format!("{}\n", made.key.expose()).as_bytes())?;
+    say("next: rosemary doctor && rosemary serve");
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,128 @@
+//! What the commands share: from settings to an open data file, and the exit code of everything that can go wrong on the way.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::authn::Vendor;
+use crate::base::log;
+use crate::base::time::Clock;
+use crate::cli::exit::{Exit, Failure};
+use crate::config::{Config, KekChoice, TlsVersion};
+use crate::crypto::ladder::LadderError;
+use crate::crypto::secret::Secret;
+use crate::crypto::unlock::{KdfCost, Kek, KekSource, UnlockError};
+use crate::engine::{Engine, EngineError, Options};
+use crate::http::{TlsError, TlsFiles, TlsIdentity};
+use crate::store::tables::TABLES;
+use crate::store::vault::{OpenError, Settings, Store};
+
+/// How this program's data file is made and opened.
+pub fn options(config: &Config) -> Options {
+    let cache_bytes = usize::try_from(config.cache_mib).unwrap_or(64) * 1024 * 1024;
+    Options { cache_bytes, stride: 4608, tables: TABLES, kdf: KdfCost::DEFAULT }
+}
+
+/// Where the KEK is.
+pub fn kek_source(config: &Config) -> KekSource {
+    match &config.kek {
+        KekChoice::KeyFile(path) => KekSource::KeyFile(path.clone()),
+        KekChoice::PassphraseFile(path) => KekSource::PassphraseFile(path.clone()),
+        KekChoice::Credential(path) => KekSource::Credential(path.clone()),
+    }
+}
+
+/// Reads the KEK.
+pub fn kek(config: &Config) -> Result<Kek, Failure> {
+    Kek::read(&kek_source(config)).map_err(|error| Failure::new(Exit::KekMissing, format_args!("{}: {error}", config.kek.source())))
+}
+
+/// Opens the data file; its lock is held from here on.
+pub fn engine(config: &Config) -> Result<Engine, Failure> {
+    let kek = kek(config)?;
+    Engine::open(&config.db_path, &options(config), &kek).map_err(|error| engine_failure(&config.db_path, error))
+}
+
+/// A failure of the data file at `path`.
+pub fn engine_failure(path: &Path, error: EngineError) -> Failure {
+    let exit = match &error {
+        EngineError::Exists(_) => Exit::Exists,
+        EngineError::Missing(_) => Exit::NoInput,
+        EngineError::Locked(_) => Exit::FileLocked,
+        EngineError::NotRosemary => Exit::SuperblockDamaged,
+        EngineError::Newer { .. } => Exit::FormatNewer,
+        EngineError::Keys(LadderError::Damaged | LadderError::UnknownEpoch(_)) => Exit::SuperblockDamaged,
+        EngineError::Keys(LadderError::SlotsFull | LadderError::Cost) => Exit::Config,
+        EngineError::Keys(_) => Exit::KekWrong,
+        EngineError::Damaged(what) if what.contains("superblock") => Exit::SuperblockDamaged,
+        EngineError::Damaged(_) | EngineError::Block(_) => Exit::DataDamaged,
+        EngineError::Full => Exit::DiskFull,
+        EngineError::Io { kind } => return Failure::io(path, &std::io::Error::from(*kind)),
+        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse | EngineError::UnknownTable => {
+            Exit::Internal
+        },
+    };
+    let text = error.to_string();
+    let name = path.display().to_string();
+    if text.contains(&name) { Failure::new(exit, text) } else { Failure::new(exit, format_args!("{name}: {text}")) }
+}
+
+/// A failure to open the store in an opened file.
+pub fn store_failure(path: &Path, error: OpenError) -> Failure {
+    let exit = match error {
+        OpenError::Engine(error) => return engine_failure(path, error),
+        OpenError::OtherTenant => Exit::TenantDiffers,
+        OpenError::NewerTables { .. } => Exit::FormatNewer,
+        OpenError::NotInitialised => Exit::NoInput,
+        OpenError::Anchor(_) => Exit::AnchorRefused,
+        OpenError::Store(_) | OpenError::Log(_) => Exit::DataDamaged,
+        OpenError::Thread(_) => Exit::Temporary,
+    };
+    Failure::new(exit, format_args!("{}: {error}", path.display()))
+}
+
+/// Opens the store as the service does. Static keys are taken out of the settings.
+pub fn store(config: &mut Config) -> Result<Store, Failure> {
+    let engine = engine(config)?;
+    let agents = std::mem::take(&mut config.agent_keys).into_iter();
+    let mut static_keys: Vec<(String, Option<Vendor>, Secret<String>)> =
+        agents.map(|agent| (agent.name, Vendor::parse(&agent.vendor), agent.key)).collect();
+    static_keys.extend(config.api_key.take().map(|key| ("RM_API_KEY".to_owned(), None, key)));
+    let settings = Settings {
+        label: config.tenant_label.clone(),
+        owner_email: config.owner_email.clone(),
+        static_keys,
+        index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
+        anchor: config.anchor_file.clone(),
+        clock: Clock::system(),
+        fatal: Box::new(|| {
+            log::line(log::Level::Error, "stopping; start again to recover", &[]);
+            crate::cli::exit::now(Exit::OutcomeUnknown)
+        }),
+    };
+    Store::open(engine, settings).map_err(|error| store_failure(&config.db_path, error))
+}
+
+/// Where the certificate is.
+pub fn tls_files(config: &Config) -> TlsFiles {
+    TlsFiles {
+        certificate: config.tls.cert.clone(),
+        key: config.tls.key.clone(),
+        client_ca: config.tls.client_ca.clone(),
+        only_tls13: config.tls.min_version == TlsVersion::V1_3,
+    }
+}
+
+/// Reads the certificate.
+pub fn tls(config: &Config) -> Result<Arc<TlsIdentity>, Failure> {
+    TlsIdentity::load(&tls_files(config)).map(Arc::new).map_err(tls_failure)
+}
+
+/// A failure of certificate or key.
+pub fn tls_failure(error: TlsError) -> Failure {
+    Failure::new(Exit::CertificateUnusable, error)
+}
+
+/// A failure to make the key file.
+pub fn unlock_failure(source: &str, error: UnlockError) -> Failure {
+    Failure::new(Exit::KekMissing, format_args!("{source}: {error}"))
+}

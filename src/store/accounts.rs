@@ -1,0 +1,55 @@
+//! People, keys and operations through the gate.
+
+use crate::authn::credential::Verifier;
+use crate::base::id::CredentialId;
+use crate::policy::action::{Action, CreateKey, ListKeys, Person, ReadOperation, RevokeKey};
+use crate::store::gate::Access;
+use crate::store::phi::Phi;
+use crate::store::tables::{credentials, users};
+use crate::store::tx::StoreError;
+use crate::store::writer::Settled;
+
+pub use crate::store::tables::credentials::Credential;
+pub use crate::store::tables::users::User;
+
+/// Stages a key of the granted person.
+pub fn insert_key(a: &mut Access<'_, CreateKey>, verifier: &Verifier, prefix: &str, label: &Phi) -> Result<CredentialId, StoreError> {
+    let (tenant, person) = (a.who().tenant(), a.target().0);
+    let tx = a.tx_mut();
+    let id = credentials::insert(tx, tenant, person, verifier.0, prefix, label.inner())?;
+    tx.note(id.bytes());
+    Ok(id)
+}
+
+/// The granted person's keys.
+pub fn keys(a: &mut Access<'_, ListKeys>) -> Result<Vec<Credential>, StoreError> {
+    let (tenant, person) = (a.who().tenant(), a.target().0);
+    let tx = a.tx_mut();
+    let found = credentials::of_user(tx, tenant, person)?;
+    found.iter().for_each(|key| tx.note(key.id.bytes()));
+    Ok(found)
+}
+
+/// Stages the revocation of the granted key; `false` if it is revoked already.
+pub fn revoke_key(a: &mut Access<'_, RevokeKey>) -> Result<bool, StoreError> {
+    let (tenant, id) = (a.who().tenant(), a.target());
+    let tx = a.tx_mut();
+    tx.note(id.bytes());
+    credentials::revoke(tx, tenant, id)
+}
+
+/// The granted person's record.
+pub fn user<A: Action<Target = Person>>(a: &mut Access<'_, A>) -> Result<User, StoreError> {
+    let (tenant, person) = (a.who().tenant(), a.target().0);
+    let tx = a.tx_mut();
+    tx.note(person.bytes());
+    users::get(tx, tenant, person)?.ok_or(StoreError::Missing("users"))
+}
+
+/// How the granted operation ended.
+pub fn operation(a: &mut Access<'_, ReadOperation>) -> Result<Option<(Settled, Option<u64>)>, StoreError> {
+    let id = a.target();
+    let settled = a.vault().settled(a.tx(), a.who(), id)?;
+    a.tx_mut().note(id.bytes());
+    Ok(settled)
+}
