@@ -51,17 +51,17 @@ pub fn engine_failure(path: &Path, error: EngineError) -> Failure {
         EngineError::Missing(_) => Exit::NoInput,
         EngineError::Locked(_) => Exit::FileLocked,
         EngineError::NotRosemary => Exit::SuperblockDamaged,
-        EngineError::Newer { .. } => Exit::FormatNewer,
+        EngineError::Newer { .. } | EngineError::UnknownTable => Exit::FormatNewer,
         EngineError::Keys(LadderError::Damaged | LadderError::UnknownEpoch(_)) => Exit::SuperblockDamaged,
         EngineError::Keys(LadderError::SlotsFull | LadderError::Cost) => Exit::Config,
         EngineError::Keys(_) => Exit::KekWrong,
         EngineError::Damaged(what) if what.contains("superblock") => Exit::SuperblockDamaged,
         EngineError::Damaged(_) | EngineError::Block(_) => Exit::DataDamaged,
         EngineError::Full => Exit::DiskFull,
+        EngineError::Unopenable { .. } => Exit::Permission,
+        EngineError::Uncreatable { .. } => Exit::FolderUnwritable,
         EngineError::Io { kind } => return Failure::io(path, &std::io::Error::from(*kind)),
-        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse | EngineError::UnknownTable => {
-            Exit::Internal
-        },
+        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse => Exit::Internal,
     };
     let text = error.to_string();
     let name = path.display().to_string();
