@@ -9,6 +9,8 @@
 //! - A version is the row as it was, envelopes untouched: they are bound to the record version that wrote them.
 //! - What an agent's vendor may not see is not returned by any function here.
 
+pub(in crate::store) mod check;
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
