@@ -13,8 +13,10 @@ use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek, KekSource, UnlockError};
 use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
+use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
 use crate::store::vault::{OpenError, Settings, Store};
+use crate::store::writer::Unavailable;
 
 /// How this program's data file is made and opened.
 pub fn options(config: &Config) -> Options {
@@ -125,4 +127,22 @@ pub fn tls_failure(error: TlsError) -> Failure {
 /// A failure to make the key file.
 pub fn unlock_failure(source: &str, error: UnlockError) -> Failure {
     Failure::new(Exit::KekMissing, format_args!("{source}: {error}"))
+}
+
+/// Why the store did not do what a command asked of it; `doing` says what that was.
+pub fn refused<E: std::fmt::Display>(doing: &str, refused: &Refused<E>) -> Failure {
+    let exit = match refused {
+        Refused::Unavailable(Unavailable::NoSpace) => Exit::DiskFull,
+        Refused::Unavailable(Unavailable::Unknown(_)) => Exit::OutcomeUnknown,
+        Refused::Unavailable(_) => Exit::Temporary,
+        Refused::Denied(..) | Refused::Revoked(_) => Exit::Permission,
+        Refused::Work(..) => Exit::DataDamaged,
+        Refused::Fault(_) => Exit::Internal,
+    };
+    match refused {
+        Refused::Unavailable(why) => Failure::new(exit, format_args!("{doing}: {why}")),
+        Refused::Work(error, _) => Failure::new(exit, format_args!("{doing}: {error}; run verify")),
+        Refused::Denied(..) | Refused::Revoked(_) => Failure::new(exit, format_args!("{doing}: not permitted")),
+        Refused::Fault(_) => Failure::new(exit, format_args!("{doing}: the program met a fault of its own")),
+    }
 }

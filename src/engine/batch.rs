@@ -165,7 +165,7 @@ impl Engine {
         medium.set_len(BLOCKS_START).map_err(EngineError::io)?;
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
         head.write(&*medium)?;
-        let open = Open::new(&medium, &head, options, true)?;
+        let open = Open::new(&medium, &head, options, Opening::New)?;
         Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
     }
 
@@ -187,7 +187,7 @@ impl Engine {
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let (head, _) = Superblock::read(&*medium, kek)?;
-        let open = Open::new(&medium, &head, options, false)?;
+        let open = Open::new(&medium, &head, options, Opening::Trusting)?;
         Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
     }
 
@@ -240,10 +240,11 @@ impl Engine {
             open.latch.guard(|| {
                 let mut transaction = open.db.begin_write()?;
                 transaction.set_quick_repair(true);
-                let mut batch = Batch::new(&transaction, self.options.tables);
+                let mut batch = Batch::new(&transaction, self.options.tables, &open.latch);
                 let outcome = work(&mut batch);
                 drop(batch);
-                match outcome {
+                // A read that failed below has latched, even where the work made nothing of it.
+                match outcome.and_then(|value| open.latch.check().map(|()| value)) {
                     Ok(value) => {
                         committing = true;
                         transaction.commit()?;
@@ -273,8 +274,16 @@ impl Engine {
         }
         // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
         self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
-        *place = Some(Open::new(&self.medium, &self.head, &self.options, false)?);
+        *place = Some(Open::new(&self.medium, &self.head, &self.options, Opening::Trusting)?);
         Ok(())
+    }
+
+    /// Drops all without the last commit of a clean stop.
+    #[cfg(test)]
+    pub(super) fn abandon(mut self) {
+        if let Some(open) = self.take_open() {
+            open.discard();
+        }
     }
 
     /// Whether a failure has latched the store.
@@ -320,18 +329,32 @@ impl Drop for Engine {
     }
 }
 
+/// How a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// The medium holds none yet.
+    New,
+    /// As the last commit left it.
+    Trusting,
+    /// Only after every reachable page was found to have the checksum its parent holds.
+    Walking,
+}
+
 impl Open {
     /// Opens redb over the blocks of `medium`, and makes tables that are not there yet.
-    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, new: bool) -> Result<Self, EngineError> {
+    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, how: Opening) -> Result<Self, EngineError> {
         let zero = PageZero::read(&**medium, head.file, head.keys.block())?;
         let stride = u64::from(head.stride);
-        if !new && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
+        if how != Opening::New && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
             return Err(EngineError::Damaged("the file's length"));
         }
         let blocks = Blocks::new(Arc::clone(medium), head.file, head.keys.block(), head.stride, zero);
         let opened = catch(|| {
             let backend = Backend(Arc::clone(&blocks));
-            let db = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
+            let db = Database::builder()
+                .set_cache_size(options.cache_bytes)
+                .set_check_integrity_on_open(how == Opening::Walking)
+                .create_with_backend(backend)?;
             blocks.opened();
             make_tables(&db, options.tables)?;
             Ok(db)
@@ -346,10 +369,16 @@ impl Open {
     }
 
     /// Closes redb without letting it write.
-    fn discard(self) {
+    ///
+    /// Dropped as it is, redb would make a last commit, and on a damaged file that can panic twice over, which ends the process. Once it has
+    /// seen a failure of its storage it does not, so a check is asked of it that must fail. Where even that goes wrong its memory is leaked.
+    fn discard(mut self) {
         self.latch.shut();
         self.blocks.sever();
-        drop_caught(self);
+        match catch(|| Ok(self.db.check_integrity())) {
+            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(_) | redb::StorageError::PreviousIo))) => drop_caught(self),
+            _ => std::mem::forget(self),
+        }
     }
 }
 
@@ -438,7 +467,7 @@ pub trait Read {
 /// Entries in order of their keys; ends after its first error.
 pub struct Range<'a> {
     entries: Option<redb::Range<'a, Bytes, Bytes>>,
-    latch: Option<&'a Latch>,
+    latch: &'a Latch,
 }
 
 type Entry = Result<(Vec<u8>, Vec<u8>), EngineError>;
@@ -451,10 +480,7 @@ impl<'a> Range<'a> {
             Some(entry) => entry.map(|(key, value)| Some((key.value().to_vec(), value.value().to_vec()))).map_err(EngineError::from),
             None => Ok(None),
         };
-        let outcome = match self.latch {
-            Some(latch) => latch.guard(work),
-            None => work(),
-        };
+        let outcome = self.latch.guard(work);
         if !matches!(outcome, Ok(Some(_))) {
             drop_caught(self.entries.take());
         }
@@ -521,20 +547,21 @@ impl Read for Snapshot {
             true => None,
             false => Some(self.latch.guard(|| Ok(table.range::<&[u8]>((low, high))?))?),
         };
-        Ok(Range { entries, latch: Some(&self.latch) })
+        Ok(Range { entries, latch: &self.latch })
     }
 }
 
-/// The open transaction. Its panics and failures are caught by [`Engine::commit`], around the whole of it.
+/// The open transaction. A failure or panic below latches the store, whether the work hands it on or not; [`Engine::commit`] sees it.
 pub struct Batch<'t> {
     transaction: &'t WriteTransaction,
     names: &'static [&'static str],
     tables: Vec<OnceCell<redb::Table<'t, Bytes, Bytes>>>,
+    latch: &'t Latch,
 }
 
 impl<'t> Batch<'t> {
-    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str]) -> Self {
-        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect() }
+    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str], latch: &'t Latch) -> Self {
+        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect(), latch }
     }
 
     /// The table, opened at its first use.
@@ -571,13 +598,15 @@ impl<'t> Batch<'t> {
 
 impl Read for Batch<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec()))
+        self.latch.guard(|| Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec())))
     }
 
     fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
-        let table = self.table(table)?;
-        let entries = if crossed(low, high) { None } else { Some(table.range::<&[u8]>((low, high))?) };
-        Ok(Range { entries, latch: None })
+        let entries = match crossed(low, high) {
+            true => None,
+            false => Some(self.latch.guard(|| Ok(self.table(table)?.range::<&[u8]>((low, high))?))?),
+        };
+        Ok(Range { entries, latch: self.latch })
     }
 }
 

@@ -4,10 +4,10 @@
 
 use crate::audit::{Detail, Reason};
 use crate::authn::credential::{Verifier, display_prefix, draw_user_key};
-use crate::base::id::CredentialId;
+use crate::base::id::{CredentialId, UserId};
 use crate::base::time::Timestamp;
 use crate::crypto::secret::Secret;
-use crate::policy::action::{CreateKey, ListKeys, ReadOperation, ReadSelf, RevokeKey};
+use crate::policy::action::{CreateKey, CreatePerson, ListKeys, ReadOperation, ReadSelf, RevokeKey};
 use crate::store::accounts::{self, Credential, User};
 use crate::store::gate::{Access, Fault};
 use crate::store::phi::Phi;
@@ -56,6 +56,11 @@ pub struct NewKey {
     pub created_at: Timestamp,
 }
 
+/// The person with this lower-case e-mail address; made known if nobody has it yet.
+pub fn create_person(a: &mut Access<'_, CreatePerson>, email: &Phi) -> Result<UserId, Refusal> {
+    Ok(accounts::insert_person(a, email)?)
+}
+
 /// Draws a key.
 pub fn draw_key(vault: &Vault) -> DrawnKey {
     let key = draw_user_key();
@@ -73,6 +78,11 @@ pub fn create_key(a: &mut Access<'_, CreateKey>, drawn: DrawnKey, label: Phi) ->
 /// The granted person's keys, newest first, revoked ones included.
 pub fn list_keys(a: &mut Access<'_, ListKeys>) -> Result<Vec<Credential>, Refusal> {
     Ok(accounts::keys(a)?)
+}
+
+/// The granted person and their keys, for the operator's list.
+pub fn holder_and_keys(a: &mut Access<'_, ListKeys>) -> Result<(User, Vec<Credential>), Refusal> {
+    Ok((accounts::holder(a)?, accounts::keys(a)?))
 }
 
 /// Revokes the granted key. It does not work any more for the very next request.

@@ -4,6 +4,9 @@ Attackers come from other loopback addresses (127.0.1.x), as they would from oth
 4 flooding connections; long form (ROSEMARY_LONG=1): 500, 2,000, 64, 16.
 """
 
+import http.client
+import multiprocessing
+import os
 import resource
 import secrets
 import ssl
@@ -14,6 +17,7 @@ import unittest
 from rosemary_server import LONG, Server, percentile, unique
 
 SLOW, IDLE, GARBAGE, FLOOD, SECONDS = (500, 2000, 64, 16, 60) if LONG else (60, 200, 8, 4, 8)
+FORK = multiprocessing.get_context("fork")
 RATIO_MAX = 3.0
 # Below this a p99 is the scheduler's doing on a small machine, not the server's.
 P99_FLOOR_SECONDS = 0.020
@@ -26,22 +30,31 @@ def address(number):
 
 
 class Attack:
-    """Threads and sockets that can be ended together."""
+    """Sockets and a process of attacking threads that can be ended together. The process is of its own and gives way to others, so that
+    what is measured is the server beside it and not Python's lock or the test machine's cores."""
 
     def __init__(self, server):
-        self.server, self.over, self.threads, self.sockets = server, threading.Event(), [], []
+        self.server, self.over, self.process, self.threads, self.sockets = server, FORK.Event(), None, [], []
 
     def loop(self, count, work):
-        for number in range(count):
-            thread = threading.Thread(target=self._until_over, args=(work, number), daemon=True)
+        """Repeats `work(number)` in `count` threads until the end."""
+        self.process = FORK.Process(target=self._attack, args=(count, work), daemon=True)
+        self.process.start()
+
+    def _attack(self, count, work):
+        os.nice(19)
+        threads = [threading.Thread(target=self._until_over, args=(work, number), daemon=True) for number in range(count)]
+        for thread in threads:
             thread.start()
-            self.threads.append(thread)
+        self.over.wait()
+        # Nothing of the parent's may be cleaned up here.
+        os._exit(0)
 
     def _until_over(self, work, number):
         while not self.over.is_set():
             try:
                 work(number)
-            except (OSError, ssl.SSLError, ValueError):
+            except (OSError, ssl.SSLError, ValueError, http.client.HTTPException):
                 self.over.wait(0.05)
 
     def hold(self, count, open_one):
@@ -60,6 +73,8 @@ class Attack:
             connection.close()
         for thread in self.threads:
             thread.join(10)
+        if self.process:
+            self.process.join(10)
 
 
 def latencies(client, seconds):
@@ -144,20 +159,22 @@ class Attackers(unittest.TestCase):
         self.beside(attack, f"{GARBAGE} connections sending garbage")
 
     def test_an_unauthenticated_flood_does_not_hold_up_a_normal_client_nor_fill_the_disk(self):
-        attack, sent = Attack(self.server), [0]
+        attack, sent, odd = Attack(self.server), FORK.Value("q", 0), FORK.Value("i", 0)
 
         def flood(number):
             with self.server.client("wrong" * 8, source=address(number * 40), timeout=5) as client:
                 while not attack.over.is_set():
                     status = client.get("/whoami").status
-                    sent[0] += 1
+                    sent.value += 1
                     if status not in (401, 429):
-                        raise AssertionError(status)
+                        odd.value = status
 
         attack.loop(FLOOD, flood)
         growth, requests = self.beside(attack, f"{FLOOD} flooding connections")
         # Coalesced: the flood may add a few entries a minute, not one for each request.
-        self.assertLess(growth, 16 * 1024 * 1024 + requests * 16 * 1024, f"{sent[0]} refused requests")
+        self.assertLess(growth, 16 * 1024 * 1024 + requests * 16 * 1024, f"{sent.value} refused requests")
+        self.assertEqual(odd.value, 0, "a flood is answered with 401 or 429")
+        self.assertGreater(sent.value, requests, "too weak a flood to prove anything")
 
     def test_one_address_cannot_take_every_connection(self):
         attack = Attack(self.server)
