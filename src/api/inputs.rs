@@ -149,6 +149,41 @@ pub static CHILD: Schema =
 pub static AGENT_CHILD: Schema =
     Schema { fields: &[TITLE, CONTENT, TAGS, VENDORS, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
 
+/// Vendors as an import may name them, whether or not they have keys here: a word and not prose, as it is stored in clear.
+const VENDOR_WORD: Pattern =
+    Pattern { source: "^(\\*|[A-Za-z0-9._-]+)$", matches: |text| text == "*" || (ORIGIN_WORD.matches)(text) };
+
+/// One line of an import: the contract's record as an export writes it, keys that hold null left out before.
+pub static IMPORT: Schema = Schema {
+    fields: &[
+        Field::optional("id", ID, "Its id where it comes from; replies name it, a new one is drawn here."),
+        TITLE,
+        CONTENT,
+        TAGS.or(Literal::Texts(&[])),
+        ORIGIN.or(Literal::Text("import")),
+        Field::optional(
+            "allowed_vendors",
+            Kind::List {
+                items: &Kind::Text { min: 1, max: limits::VENDOR_CHARS_MAX, pattern: Some(&VENDOR_WORD) },
+                min: 1,
+                max: limits::VENDORS_MAX,
+            },
+            "Vendors whose agents may see it; `*` is all of them.",
+        )
+        .or(Literal::Texts(&["*"])),
+        NEW_TYPE,
+        Field::optional("created_at", Kind::Time, "When it was written; now if absent."),
+        Field::optional("updated_at", Kind::Time, "When it was last changed."),
+        Field::optional("deleted_at", Kind::Time, "When it was moved to the trash."),
+        Field::optional("parent_memory_id", ID, "The `id` of an earlier line that this one replies to."),
+        SUBJECT,
+        METADATA,
+        RUN_ID,
+        SPEAKER,
+        OCCURRED_AT,
+    ],
+};
+
 /// `POST /memories/list`; no limit gives all of them, and `offset` then has no effect.
 pub static LIST: Schema = Schema { fields: &[FILTER, limit(500), OFFSET] };
 

@@ -342,7 +342,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::api::docs::ROUTES;
+    use crate::api::routes::ROUTES;
+
+    fn routes() -> Vec<RouteDoc> {
+        ROUTES.iter().map(|route| route.doc).collect()
+    }
 
     fn refs(value: &Value, found: &mut BTreeSet<String>) {
         match value {
@@ -357,7 +361,7 @@ mod tests {
 
     #[test]
     fn every_reference_is_present_and_every_component_is_used() {
-        let document = document("0.0.0", "https://memory.example", ROUTES);
+        let document = document("0.0.0", "https://memory.example", &routes());
         let mut found = BTreeSet::new();
         refs(&document, &mut found);
         let present = document["components"]["schemas"].as_object().unwrap().keys().map(|name| format!("#/components/schemas/{name}"));
@@ -366,7 +370,7 @@ mod tests {
 
     #[test]
     fn operation_ids_are_unique_and_hold_those_of_the_contract() {
-        let ids: BTreeSet<_> = ROUTES.iter().map(|route| route.operation_id).collect();
+        let ids: BTreeSet<_> = ROUTES.iter().map(|route| route.doc.operation_id).collect();
         assert_eq!(ids.len(), ROUTES.len());
         for id in [
             "writeMemory",
@@ -389,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_route_is_described_by_the_schema_that_checks_it() {
-        let document = document("0.0.0", "https://memory.example", ROUTES);
+        let document = document("0.0.0", "https://memory.example", &routes());
         assert_eq!(document["servers"][0]["url"], "https://memory.example");
         let browse = &document["paths"]["/agent/memories/browse"]["post"];
         let schema = &browse["requestBody"]["content"]["application/json"]["schema"];

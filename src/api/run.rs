@@ -127,6 +127,8 @@ impl Api {
         let taken = self.addresses.take(request.client, self.now_ms());
         if let Some(taken) = refused(taken.as_ref()) {
             self.vault.refuse_address(request.client, Reason::AddressRate, 429);
+            // A flood waits for its answers: an address has few connections, so this bounds what it can ask a second.
+            std::thread::sleep(limits::FLOOD_PAUSE);
             return too_many(shape, taken);
         }
         if let Some(public) = self.public(request) {

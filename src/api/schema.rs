@@ -572,7 +572,7 @@ mod tests {
 
     #[test]
     fn every_route_names_each_key_once_and_its_defaults_pass() {
-        for schema in crate::api::docs::ROUTES.iter().flat_map(|route| [route.body, route.query]).flatten() {
+        for schema in crate::api::routes::ROUTES.iter().flat_map(|route| [route.doc.body, route.doc.query]).flatten() {
             let names: std::collections::BTreeSet<_> = schema.fields.iter().map(|field| field.name).collect();
             assert_eq!(names.len(), schema.fields.len());
             for (field, default) in schema.fields.iter().filter_map(|field| Some((field, field.default?))) {

@@ -25,6 +25,8 @@ pub const CONNECTIONS_MAX: u32 = 1024;
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 64;
 /// New connections of one address within a second, for each that it may hold at once: a flood of handshakes costs a closed socket each.
 pub const ARRIVALS_PER_PLACE: u32 = 4;
+/// How long a connection must have waited for its peer before it may lose its place to a new one when all places are taken.
+pub const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// Addresses remembered at once for the two bounds above; beyond it a new address must wait.
 pub const ADDRESSES_MAX: usize = 8192;
 /// Stack of a connection's thread.
@@ -235,3 +237,19 @@ pub const PURGE_CHUNK: usize = 200;
 pub const SCAN_MEMORIES_MAX: u64 = 2000;
 /// Characters of a snippet.
 pub const SNIPPET_CHARS_MAX: usize = 240;
+/// How long an address over its limit waits for each refusal.
+pub const FLOOD_PAUSE: Duration = Duration::from_millis(250);
+
+// --- import and export ---
+/// One line of an import: the longest record (100,000 code points, escaped) with all its fields.
+pub const IMPORT_LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Records stored by one commit of an import; one audit line names them all.
+pub const IMPORT_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX;
+/// Bytes of lines stored by one commit of an import; a single longer line is one commit.
+pub const IMPORT_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// How far in the future a record to import may say it was written: clocks differ, but not by more.
+pub const IMPORT_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Rows looked at by one step of an export.
+pub const EXPORT_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX;
+/// Bytes of content opened by one step of an export.
+pub const EXPORT_CHUNK_BYTES: usize = 4 * 1024 * 1024;

@@ -8,18 +8,14 @@ use crate::base::durable;
 use crate::base::id::InstanceId;
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{open, say};
+use crate::cli::{key, open, say};
 use crate::config::{Config, KekChoice};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::Kek;
 use crate::engine::Engine;
 use crate::http::self_signed;
-use crate::policy::action::{CreateKey, Person};
-use crate::store::gate::{Call, Refused};
-use crate::store::phi::Phi;
+use crate::store::anchor;
 use crate::store::vault;
-use crate::store::{Store, anchor};
-use crate::{authn::Principal, identity};
 
 /// What `init` made, beside files.
 pub struct Made {
@@ -64,25 +60,9 @@ fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
     }
     drop(engine);
     let store = open::store(config)?;
-    let key = owner_key(&store, "first key");
+    let made = key::make(store.vault(), store.vault().owner(), "first key");
     store.stop();
-    key.map(|key| Made { key })
-}
-
-/// A new key of the owner, made by the operator at the console.
-pub fn owner_key(store: &Store, label: &str) -> Result<Secret<String>, Failure> {
-    let vault = store.vault();
-    let console = Principal::system(vault.tenant(), vault.owner(), "console");
-    let drawn = identity::draw_key(vault);
-    let label = Phi::new(label.to_owned());
-    let made = vault.write::<CreateKey, _, identity::Refusal>(&console, Person(vault.owner()), &Call::internal(), move |access| {
-        identity::create_key(access, drawn, label)
-    });
-    match made {
-        Ok(recorded) => Ok(recorded.into_parts().0.key),
-        Err(Refused::Unavailable(why)) => Err(Failure::new(Exit::Temporary, format_args!("the key was not made: {why}"))),
-        Err(_) => Err(Failure::new(Exit::Internal, "the key was not made")),
-    }
+    made.map(|made| Made { key: made.0 })
 }
 
 fn writable(folder: &Path) -> Result<(), Failure> {

@@ -4,11 +4,15 @@
 //! - Results go to standard output, everything else to standard error.
 
 mod args;
+mod demo;
 pub mod exit;
 mod init;
+mod key;
 mod open;
+mod progress;
 mod serve;
 mod text;
+mod transfer;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -42,14 +46,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// One arm a command; each is a function in the file of its name.
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Demo(demo) => unwired(&demo),
+        Command::Demo(demo) => demo::run(&demo),
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
         Command::Verify => unwired(&settings()?),
         Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
-        Command::Key(key) => unwired(&(key, settings()?)),
-        Command::Import(import) => unwired(&(import, settings()?)),
-        Command::Export(export) => unwired(&(export, settings()?)),
+        Command::Key(key) => key::run(key, settings()?),
+        Command::Import(import) => transfer::import(&import, settings()?),
+        Command::Export(export) => transfer::export(&export, settings()?),
         Command::Bench(bench) => unwired(&bench),
         Command::Completions { shell } => text::completions(shell),
         Command::Man => text::man(),

@@ -13,8 +13,10 @@ use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek, KekSource, UnlockError};
 use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
+use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
 use crate::store::vault::{OpenError, Settings, Store};
+use crate::store::writer::Unavailable;
 
 /// How this program's data file is made and opened.
 pub fn options(config: &Config) -> Options {
@@ -49,17 +51,17 @@ pub fn engine_failure(path: &Path, error: EngineError) -> Failure {
         EngineError::Missing(_) => Exit::NoInput,
         EngineError::Locked(_) => Exit::FileLocked,
         EngineError::NotRosemary => Exit::SuperblockDamaged,
-        EngineError::Newer { .. } => Exit::FormatNewer,
+        EngineError::Newer { .. } | EngineError::UnknownTable => Exit::FormatNewer,
         EngineError::Keys(LadderError::Damaged | LadderError::UnknownEpoch(_)) => Exit::SuperblockDamaged,
         EngineError::Keys(LadderError::SlotsFull | LadderError::Cost) => Exit::Config,
         EngineError::Keys(_) => Exit::KekWrong,
         EngineError::Damaged(what) if what.contains("superblock") => Exit::SuperblockDamaged,
         EngineError::Damaged(_) | EngineError::Block(_) => Exit::DataDamaged,
         EngineError::Full => Exit::DiskFull,
+        EngineError::Unopenable { .. } => Exit::Permission,
+        EngineError::Uncreatable { .. } => Exit::FolderUnwritable,
         EngineError::Io { kind } => return Failure::io(path, &std::io::Error::from(*kind)),
-        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse | EngineError::UnknownTable => {
-            Exit::Internal
-        },
+        EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse => Exit::Internal,
     };
     let text = error.to_string();
     let name = path.display().to_string();
@@ -125,4 +127,22 @@ pub fn tls_failure(error: TlsError) -> Failure {
 /// A failure to make the key file.
 pub fn unlock_failure(source: &str, error: UnlockError) -> Failure {
     Failure::new(Exit::KekMissing, format_args!("{source}: {error}"))
+}
+
+/// Why the store did not do what a command asked of it; `doing` says what that was.
+pub fn refused<E: std::fmt::Display>(doing: &str, refused: &Refused<E>) -> Failure {
+    let exit = match refused {
+        Refused::Unavailable(Unavailable::NoSpace) => Exit::DiskFull,
+        Refused::Unavailable(Unavailable::Unknown(_)) => Exit::OutcomeUnknown,
+        Refused::Unavailable(_) => Exit::Temporary,
+        Refused::Denied(..) | Refused::Revoked(_) => Exit::Permission,
+        Refused::Work(..) => Exit::DataDamaged,
+        Refused::Fault(_) => Exit::Internal,
+    };
+    match refused {
+        Refused::Unavailable(why) => Failure::new(exit, format_args!("{doing}: {why}")),
+        Refused::Work(error, _) => Failure::new(exit, format_args!("{doing}: {error}; run verify")),
+        Refused::Denied(..) | Refused::Revoked(_) => Failure::new(exit, format_args!("{doing}: not permitted")),
+        Refused::Fault(_) => Failure::new(exit, format_args!("{doing}: the program met a fault of its own")),
+    }
 }

@@ -10,7 +10,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::open;
 use crate::config::Config;
 use crate::http::{self, Authority, Server, TlsIdentity};
-use crate::store::Store;
+use crate::store::{Store, Vault};
 
 /// A running service.
 pub struct Running {
@@ -64,6 +64,11 @@ pub fn start(config: &mut Config) -> Result<Running, Failure> {
 }
 
 impl Running {
+    /// The store's gate.
+    pub fn vault(&self) -> &Vault {
+        self.store.vault()
+    }
+
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.server.addresses().first().map_or(0, std::net::SocketAddr::port)

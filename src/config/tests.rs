@@ -187,8 +187,8 @@ fn secrets_come_from_files_that_others_cannot_read() {
 #[test]
 fn static_keys_differ_and_vendors_are_lawful() {
     let (a, b) = ("a".repeat(32), "b".repeat(32));
-    let (config, _) = read(&[("RM_API_KEY", &a), ("RM_AGENT_KEY_CLAUDE-2", &b)]).unwrap();
-    assert_eq!(config.agent_keys[0].vendor, "claude-2");
+    let (config, _) = read(&[("RM_API_KEY", &a), ("RM_AGENT_KEY_CLAUDE_2", &b)]).unwrap();
+    assert_eq!(config.agent_keys[0].vendor, "claude_2");
     assert!(problems(&[("RM_API_KEY", &a), ("RM_AGENT_KEY_CURSOR", &a)]).contains("the same key as RM_API_KEY"));
     assert!(problems(&[("RM_AGENT_KEY_X", &a), ("RM_AGENT_KEY_Y", &a)]).contains("RM_AGENT_KEY_Y: the same key as RM_AGENT_KEY_X"));
     assert!(problems(&[("RM_AGENT_KEY_cursor", &a), ("RM_AGENT_KEY_CURSOR", &b)]).contains("names the vendor cursor"));

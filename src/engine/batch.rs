@@ -124,7 +124,7 @@ impl Engine {
     /// Makes a new store at `path`: a temporary file beside it, synced, renamed, its folder synced. A crash leaves no file at `path` or a
     /// whole one.
     ///
-    /// Errors: `Exists`; `Keys` (the passphrase's cost); `Full`, `Io`.
+    /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`.
     pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let head = Superblock::new(options.stride, kek, options.kdf)?;
         Self::create_with(path, options, head, |_| Ok(()))
@@ -141,9 +141,13 @@ impl Engine {
             return Err(EngineError::Exists(name(path)));
         }
         let beside = beside(path);
-        let _ = std::fs::remove_file(&beside);
-        let made = DiskFile::create(&beside).map_err(|error| taken(&beside, error)).and_then(|file| {
-            let engine = Self::create_on(Arc::new(file), options, head)?;
+        remove_stale(&beside)?;
+        let file = match DiskFile::create(&beside) {
+            Ok(file) => file,
+            Err(TakeError::Locked) => return Err(EngineError::Locked(name(&beside))),
+            Err(TakeError::Io(error)) => return Err(EngineError::Uncreatable { path: name(path), kind: error.kind() }),
+        };
+        let made = Self::create_on(Arc::new(file), options, head).and_then(|engine| {
             fill(&engine)?;
             rename_new(&beside, path)?;
             durable::sync_folder_of(path).map_err(EngineError::io)?;
@@ -167,7 +171,7 @@ impl Engine {
 
     /// Opens the store at `path`, locked.
     ///
-    /// Errors: `Missing`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
+    /// Errors: `Missing`, `Unopenable`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
     pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let engine = Self::open_on(lock_file(path)?, options, kek)?;
         engine.medium.reserve();
@@ -229,17 +233,18 @@ impl Engine {
     /// Runs `work` in a transaction and makes it durable. If `work` fails, nothing of it stays.
     ///
     /// Errors: `Refused` if surely nothing was written; `Unknown` if a write or sync failed after `work` was done: then the store is
-    /// latched until [`Engine::recover`]. A failure below latches in either case.
+    /// latched until [`Engine::recover`]. A failure below latches in either case. `work` reads through its batch, never through the engine.
     pub fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, EngineError>) -> Result<T, CommitError> {
         let mut committing = false;
         self.with(|open| {
             open.latch.guard(|| {
                 let mut transaction = open.db.begin_write()?;
                 transaction.set_quick_repair(true);
-                let mut batch = Batch::new(&transaction, self.options.tables);
+                let mut batch = Batch::new(&transaction, self.options.tables, &open.latch);
                 let outcome = work(&mut batch);
                 drop(batch);
-                match outcome {
+                // A read that failed below has latched, even where the work made nothing of it.
+                match outcome.and_then(|value| open.latch.check().map(|()| value)) {
                     Ok(value) => {
                         committing = true;
                         transaction.commit()?;
@@ -391,8 +396,20 @@ fn taken(path: &Path, error: TakeError) -> EngineError {
     match error {
         TakeError::Locked => EngineError::Locked(name(path)),
         TakeError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => EngineError::Missing(name(path)),
-        TakeError::Io(error) => EngineError::io(error),
+        TakeError::Io(error) => EngineError::Unopenable { path: name(path), kind: error.kind() },
     }
+}
+
+/// Removes what a crash during an earlier creation left, unless a creation is under way in another process.
+fn remove_stale(beside: &Path) -> Result<(), EngineError> {
+    let held = match DiskFile::open(beside) {
+        Err(TakeError::Locked) => return Err(EngineError::Locked(name(beside))),
+        held => held,
+    };
+    // Should this fail, creating says so.
+    let _ = std::fs::remove_file(beside);
+    drop(held);
+    Ok(())
 }
 
 /// Renames without replacing a file that appeared meanwhile, where the file system can.
@@ -422,7 +439,7 @@ pub trait Read {
 /// Entries in order of their keys; ends after its first error.
 pub struct Range<'a> {
     entries: Option<redb::Range<'a, Bytes, Bytes>>,
-    latch: Option<&'a Latch>,
+    latch: &'a Latch,
 }
 
 type Entry = Result<(Vec<u8>, Vec<u8>), EngineError>;
@@ -435,10 +452,7 @@ impl<'a> Range<'a> {
             Some(entry) => entry.map(|(key, value)| Some((key.value().to_vec(), value.value().to_vec()))).map_err(EngineError::from),
             None => Ok(None),
         };
-        let outcome = match self.latch {
-            Some(latch) => latch.guard(work),
-            None => work(),
-        };
+        let outcome = self.latch.guard(work);
         if !matches!(outcome, Ok(Some(_))) {
             drop_caught(self.entries.take());
         }
@@ -505,20 +519,21 @@ impl Read for Snapshot {
             true => None,
             false => Some(self.latch.guard(|| Ok(table.range::<&[u8]>((low, high))?))?),
         };
-        Ok(Range { entries, latch: Some(&self.latch) })
+        Ok(Range { entries, latch: &self.latch })
     }
 }
 
-/// The open transaction. Its panics and failures are caught by [`Engine::commit`], around the whole of it.
+/// The open transaction. A failure or panic below latches the store, whether the work hands it on or not; [`Engine::commit`] sees it.
 pub struct Batch<'t> {
     transaction: &'t WriteTransaction,
     names: &'static [&'static str],
     tables: Vec<OnceCell<redb::Table<'t, Bytes, Bytes>>>,
+    latch: &'t Latch,
 }
 
 impl<'t> Batch<'t> {
-    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str]) -> Self {
-        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect() }
+    fn new(transaction: &'t WriteTransaction, names: &'static [&'static str], latch: &'t Latch) -> Self {
+        Self { transaction, names, tables: names.iter().map(|_| OnceCell::new()).collect(), latch }
     }
 
     /// The table, opened at its first use.
@@ -555,13 +570,15 @@ impl<'t> Batch<'t> {
 
 impl Read for Batch<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec()))
+        self.latch.guard(|| Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec())))
     }
 
     fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
-        let table = self.table(table)?;
-        let entries = if crossed(low, high) { None } else { Some(table.range::<&[u8]>((low, high))?) };
-        Ok(Range { entries, latch: None })
+        let entries = match crossed(low, high) {
+            true => None,
+            false => Some(self.latch.guard(|| Ok(self.table(table)?.range::<&[u8]>((low, high))?))?),
+        };
+        Ok(Range { entries, latch: self.latch })
     }
 }
 
@@ -701,6 +718,21 @@ pub(super) mod tests {
         assert!(matches!(Engine::open(&path, &options(), &Kek::for_test(&[8; 32])), Err(EngineError::Keys(_))));
         assert_eq!(std::fs::read(&path).unwrap(), before, "a file that does not open is not changed");
         assert!(Engine::open(&path, &options(), &kek()).is_ok());
+    }
+
+    #[test]
+    fn what_a_crash_left_beside_is_replaced_and_what_another_process_makes_is_not() {
+        let folder = Folder::new();
+        let stale = beside(&folder.file());
+        std::fs::write(&stale, b"half a file").unwrap();
+        let held = DiskFile::open(&stale).unwrap();
+        assert!(matches!(Engine::create(&folder.file(), &options(), &kek()), Err(EngineError::Locked(_))));
+        drop(held);
+        drop(Engine::create(&folder.file(), &options(), &kek()).unwrap());
+        assert!(!stale.exists());
+        let nowhere = folder.file().with_file_name("no-folder").join("data");
+        assert!(matches!(Engine::create(&nowhere, &options(), &kek()), Err(EngineError::Uncreatable { .. })));
+        assert!(matches!(Engine::open(folder.file().parent().unwrap(), &options(), &kek()), Err(EngineError::Unopenable { .. })));
     }
 
     #[test]

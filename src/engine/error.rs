@@ -17,6 +17,22 @@ pub enum EngineError {
     /// Another process has the file.
     #[error("{0}: in use by another process; stop that one first")]
     Locked(String),
+    /// The system does not let this user have the file.
+    #[error("{path}: cannot be opened ({kind}); check that this user may read and write it")]
+    Unopenable {
+        /// The file.
+        path: String,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+    /// The system does not let this user make the file.
+    #[error("{path}: cannot be made ({kind}); check that its folder exists and that this user may write there")]
+    Uncreatable {
+        /// The file.
+        path: String,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
     /// Not a file of this product.
     #[error("not a Rosemary data file")]
     NotRosemary,

@@ -295,7 +295,7 @@ mod tests {
     use crate::base::hex;
     use crate::crypto::ladder::WrappedDek;
     use crate::engine::block::{Blocks, SEALED_BYTES, place};
-    use crate::engine::medium::Overlay;
+    use crate::engine::campaign::memory;
 
     const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/format/v1.txt");
 
@@ -306,32 +306,6 @@ mod tests {
 
     fn dek_aad(instance: InstanceId) -> Aad {
         Aad::new("dek1").field(instance.bytes()).field(&[1; 16]).field(&[1]).field(&[2; 16]).number(1)
-    }
-
-    #[derive(Debug)]
-    struct Nothing;
-
-    impl Medium for Nothing {
-        fn len(&self) -> std::io::Result<u64> {
-            Ok(0)
-        }
-        fn read_at(&self, _: u64, out: &mut [u8]) -> std::io::Result<()> {
-            out.fill(0);
-            Ok(())
-        }
-        fn write_at(&self, _: u64, _: &[u8]) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn set_len(&self, _: u64) -> std::io::Result<()> {
-            Ok(())
-        }
-        fn sync(&self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn memory() -> Arc<dyn Medium> {
-        Arc::new(Overlay::new(Arc::new(Nothing)).unwrap())
     }
 
     fn bytes_at(medium: &dyn Medium, at: u64, len: usize) -> Vec<u8> {

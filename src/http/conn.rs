@@ -13,7 +13,7 @@
 //! - Between requests the connection holds no buffer but the bytes that already came.
 
 use std::mem;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -21,6 +21,7 @@ use std::time::Instant;
 use rustls::ServerConnection;
 
 use crate::base::limits::HEAD_BYTES_MAX;
+use crate::http::admission::Place;
 use crate::http::listen::Shared;
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
@@ -50,14 +51,16 @@ impl From<Gone> for End {
 struct Connection<'s> {
     shared: &'s Shared,
     wire: Wire<'s>,
+    place: &'s Place,
     peer: SocketAddr,
     local: IpAddr,
     /// Bytes that came and belong to no request yet.
     buffer: Vec<u8>,
 }
 
-/// Serves `socket` until it ends.
-pub(super) fn serve(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
+/// Serves the connection at `place` until it ends.
+pub(super) fn serve(shared: &Shared, place: &Place, peer: SocketAddr) {
+    let socket = &place.socket;
     let Ok(local) = socket.local_addr() else { return };
     let Ok(tls) = ServerConnection::new(shared.tls.current()) else { return };
     if socket.set_nodelay(true).is_err() {
@@ -65,7 +68,7 @@ pub(super) fn serve(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
     }
     let mut wire = Wire::new(socket, tls);
     match wire.handshake(shared.deadlines.handshake, &shared.handshakes) {
-        (_, Ok(())) => Connection { shared, wire, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
+        (_, Ok(())) => Connection { shared, wire, place, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
         // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
         (false, Err(Gone::Closed)) => {}
         (_, Err(_)) => shared.handler.tls_failed(peer.ip()),
@@ -90,7 +93,8 @@ impl Connection<'_> {
                 }
                 Err(End::Gone) => return,
             };
-            let close = !keep_alive || reply.close || self.shared.stopping.load(Ordering::SeqCst);
+            let told_to = self.shared.stopping.load(Ordering::SeqCst) || self.place.yielded.load(Ordering::SeqCst);
+            let close = !keep_alive || reply.close || told_to;
             if self.answer(&reply, head_only, close).is_err() {
                 return;
             }
@@ -137,7 +141,9 @@ impl Connection<'_> {
     fn next_head(&mut self) -> Result<Head, End> {
         if self.buffer.is_empty() {
             self.buffer = Vec::new();
+            self.place.waits(&self.shared.clock);
             self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, Instant::now() + self.shared.deadlines.idle)?;
+            self.place.works();
         }
         let deadline = Instant::now() + self.shared.deadlines.head;
         let refused = |reason| End::Refused { reason, client: self.peer.ip(), head_only: false };
@@ -178,7 +184,7 @@ impl Connection<'_> {
         let mut client = self.peer.ip();
         let hops: Vec<&str> = headers.all("x-forwarded-for").flat_map(|value| value.split(',')).collect();
         for hop in hops.into_iter().rev() {
-            if !self.shared.is_trusted_proxy(client) {
+            if !self.shared.admission.is_trusted_proxy(client) {
                 break;
             }
             let Ok(address) = hop.trim().parse::<IpAddr>() else { break };

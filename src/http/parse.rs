@@ -95,6 +95,10 @@ pub fn parse(bytes: Vec<u8>) -> Result<Head, Reason> {
     if method.len() > METHOD_BYTES_MAX {
         return Err(Reason::MalformedHead);
     }
+    // A tunnel's bytes are framed by nobody here, whatever its target looks like.
+    if method == "CONNECT" {
+        return Err(Reason::MalformedTarget);
+    }
     let method = Method::parse(method);
     let target = Target::parse(target, method)?;
     let newer = raw.version == Some(1);
@@ -311,6 +315,7 @@ mod tests {
             ("GET * HTTP/1.1", MalformedTarget),
             ("GET a HTTP/1.1", MalformedTarget),
             ("CONNECT localhost:1 HTTP/1.1", MalformedTarget),
+            ("CONNECT / HTTP/1.1", MalformedTarget),
             ("GET http://localhost/ HTTP/1.1", MalformedTarget),
             ("GET https:///x HTTP/1.1", MalformedTarget),
             ("GET https://u@localhost/ HTTP/1.1", MalformedTarget),

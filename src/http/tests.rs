@@ -419,6 +419,26 @@ fn the_whole_has_its_bound_for_trusted_proxies_too() {
 }
 
 #[test]
+fn when_full_the_longest_idle_connection_yields_and_a_busy_one_never_does() {
+    let world = world(|settings| settings.max_connections = 2);
+    let (mut busy, mut idle) = (world.connect(), world.connect());
+    world.mirror.hold.store(true, Ordering::SeqCst);
+    busy.send(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(idle.request("GET", "/", &[], &[]).unwrap().0, 200);
+    thread::sleep(crate::base::limits::YIELD_AFTER + SHORT);
+    let mut fresh = world.connect();
+    // The fresh one has not waited long enough to lose its place in turn.
+    assert_eq!(fresh.request("GET", "/", &[], &[]).unwrap().0, 200);
+    assert!(LoadClient::connect(world.address, &world.ca).is_err());
+    // At most a request that came at that very moment is answered.
+    let _ = idle.request("GET", "/", &[], &[]);
+    assert!(idle.request("GET", "/", &[], &[]).is_err());
+    world.mirror.hold.store(false, Ordering::SeqCst);
+    assert_eq!(busy.answer(false).unwrap().0, 200);
+    assert_eq!((fresh.request("GET", "/", &[], &[]).unwrap().0, world.connections()), (200, 2));
+}
+
+#[test]
 fn an_untrusted_peer_cannot_name_its_own_address() {
     let world = world(|_| {});
     world.connect().request("GET", "/", &[("X-Forwarded-For", "10.1.1.1")], &[]).unwrap();

@@ -75,6 +75,11 @@ pub fn list_keys(a: &mut Access<'_, ListKeys>) -> Result<Vec<Credential>, Refusa
     Ok(accounts::keys(a)?)
 }
 
+/// The granted person and their keys, for the operator's list.
+pub fn holder_and_keys(a: &mut Access<'_, ListKeys>) -> Result<(User, Vec<Credential>), Refusal> {
+    Ok((accounts::holder(a)?, accounts::keys(a)?))
+}
+
 /// Revokes the granted key. It does not work any more for the very next request.
 pub fn revoke_key(a: &mut Access<'_, RevokeKey>) -> Result<(), Refusal> {
     if accounts::revoke_key(a)? { Ok(()) } else { Err(Refusal::KeyNotFound) }

@@ -113,6 +113,24 @@ pub fn create<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
     Ok(table::insert(a, new)?)
 }
 
+/// Stores records from elsewhere, each as a memory of its own.
+pub fn import<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, records: Vec<table::Imported>) -> Result<(), Refusal> {
+    records.into_iter().try_for_each(|record| table::import(a, record)).map_err(Refusal::from)
+}
+
+/// A chunk of all memories, and where to go on.
+pub fn export<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    place: table::ExportPlace,
+) -> Result<(Vec<Memory>, Option<table::ExportPlace>), Refusal> {
+    Ok(table::export(a, place, limits::EXPORT_CHUNK, limits::EXPORT_CHUNK_BYTES)?)
+}
+
+/// How many memories there are, trash included.
+pub fn count<A: Action<Target = Scope>>(a: &Access<'_, A>) -> Result<u64, Refusal> {
+    Ok(table::total(a, State::Live)?.saturating_add(table::total(a, State::Trash)?))
+}
+
 /// Replies to the granted memory.
 pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, Refusal> {
     let parent = table::get(a, Part::Summary)?;

@@ -9,6 +9,5 @@ pub mod action;
 mod decide;
 pub mod rules;
 
-pub use action::{Action, Reads, Target, Writes};
 pub use decide::{Denied, Facts, Grant, MemoryFacts, decide};
-pub use rules::{Asker, Relation};
+pub use rules::Relation;

@@ -1,13 +1,14 @@
 //! People, keys and operations through the gate.
 
 use crate::authn::credential::Verifier;
-use crate::base::id::CredentialId;
+use crate::base::id::{CredentialId, UserId};
 use crate::policy::action::{Action, CreateKey, ListKeys, Person, ReadOperation, RevokeKey};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
 use crate::store::tables::{credentials, users};
-use crate::store::tx::StoreError;
-use crate::store::writer::Settled;
+use crate::store::tx::{StoreError, Tx};
+use crate::store::vault::Vault;
+use crate::store::writer::{Settled, Unavailable};
 
 pub use crate::store::tables::credentials::Credential;
 pub use crate::store::tables::users::User;
@@ -44,6 +45,34 @@ pub fn user<A: Action<Target = Person>>(a: &mut Access<'_, A>) -> Result<User, S
     let tx = a.tx_mut();
     tx.note(person.bytes());
     users::get(tx, tenant, person)?.ok_or(StoreError::Missing("users"))
+}
+
+/// The granted person, not noted: the entry names their keys.
+pub fn holder(a: &Access<'_, ListKeys>) -> Result<User, StoreError> {
+    users::get(a.tx(), a.who().tenant(), a.target().0)?.ok_or(StoreError::Missing("users"))
+}
+
+/// Whom the operator at the console means: ids alone, so no grant is needed; what is done to them goes through the gate.
+impl Vault {
+    /// The person with this lower-case e-mail address.
+    pub fn person(&self, email: &str) -> Result<Option<UserId>, Unavailable> {
+        self.look(|tx| users::find(tx, self.tenant(), email))
+    }
+
+    /// Everybody.
+    pub fn people(&self) -> Result<Vec<UserId>, Unavailable> {
+        self.look(|tx| users::all(tx, self.tenant()))
+    }
+
+    /// Whose key this is.
+    pub fn holder_of(&self, id: CredentialId) -> Result<Option<UserId>, Unavailable> {
+        self.look(|tx| Ok(credentials::stored(tx, self.tenant(), id)?.map(|row| row.user)))
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, Unavailable> {
+        let published = self.published()?;
+        look(&self.reading(&published)).map_err(|_| Unavailable::Latched)
+    }
 }
 
 /// How the granted operation ended.

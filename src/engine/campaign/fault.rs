@@ -16,6 +16,7 @@ struct Counts {
     unknown_there: u64,
     unknown_absent: u64,
     reads: u64,
+    recoveries: u64,
 }
 
 /// Runs commits and readings over a disk that refuses as `fault` says; the number of calls that the disk received.
@@ -42,6 +43,11 @@ fn run(base: &(Vec<u8>, Model), fault: Option<Fault>, seed: u64, counts: &mut Co
             Ok(()) => model = after,
             Err(outcome) => {
                 assert!(engine.is_latched() && engine.snapshot().is_err(), "{what}: latched after a failure");
+                // Before the system works again, recovery may fail; it never half succeeds.
+                if engine.recover().is_err() {
+                    assert!(engine.is_latched() && engine.snapshot().is_err(), "{what}: latched after a failed recovery");
+                    counts.recoveries += 1;
+                }
                 tape.mend();
                 engine.recover().unwrap_or_else(|error| panic!("{what}: {error}"));
                 let found = contents(&engine).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -107,8 +113,9 @@ fn no_refused_call_loses_an_acknowledgement_or_claims_a_false_outcome() {
         }
     }
     println!(
-        "fault: {} points over {calls} calls: {} commits refused and absent, {} of unknown outcome there, {} absent, {} readings refused",
-        counts.points, counts.refused, counts.unknown_there, counts.unknown_absent, counts.reads
+        "fault: {} points over {calls} calls: {} commits refused and absent, {} of unknown outcome there, {} absent, {} readings refused, \
+         {} recoveries failed until mended",
+        counts.points, counts.refused, counts.unknown_there, counts.unknown_absent, counts.reads, counts.recoveries
     );
     assert!(counts.refused > 0 && counts.unknown_there + counts.unknown_absent > 0);
 }

@@ -4,7 +4,7 @@
 //! `crash`: power cuts at every write. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call.
 
 mod crash;
-mod disk;
+pub mod disk;
 mod fault;
 mod tamper;
 
@@ -121,6 +121,11 @@ fn contents(engine: &Engine) -> Result<Model, EngineError> {
         }
     }
     Ok(model)
+}
+
+/// An empty disk in memory.
+pub fn memory() -> Arc<dyn Medium> {
+    Arc::new(disk::Tape::recording(Vec::new()))
 }
 
 fn create(medium: Arc<dyn Medium>, kek: &Kek, options: &Options) -> Engine {

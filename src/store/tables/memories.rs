@@ -651,7 +651,32 @@ fn insert_row(
         return Ok(merged);
     }
     let created_at = new.created_at.unwrap_or(tx.now);
-    let id = MemoryId::draw(created_at);
+    let place = Place { id: MemoryId::draw(created_at), parent, created_at, updated_at: created_at, deleted_at: None };
+    if parent.is_none() {
+        tx.staged.recent.push((scope, digest, place.id, created_at));
+    }
+    add_row(tx, scope, subject, digest, author, place, new)
+}
+
+/// What a new row is told, not asked: its id, its place in a thread and its times.
+struct Place {
+    id: MemoryId,
+    parent: Option<MemoryId>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    deleted_at: Option<Timestamp>,
+}
+
+fn add_row(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    subject: Option<SubjectId>,
+    digest: [u8; 16],
+    author: Option<String>,
+    place: Place,
+    new: NewMemory,
+) -> Result<Memory, StoreError> {
+    let Place { id, parent, created_at, updated_at, deleted_at } = place;
     let key = holders::field_key(tx, scope, subject, None)?;
     let sealer = Sealer { tx, scope, subject, id, version: 1 };
     let seal = |field: &str, text: &Phi| sealer.seal(&key, field, text.inner().as_bytes());
@@ -662,8 +687,8 @@ fn insert_row(
         entities: new.text.run_id.iter().map(|run| entity(tx, scope.tenant, "run", run)).collect(),
         occurred_at: new.occurred_at,
         created_at,
-        updated_at: created_at,
-        deleted_at: None,
+        updated_at,
+        deleted_at,
         kind: new.kind,
         origin: new.origin,
         allowed_vendors: new.allowed_vendors,
@@ -694,21 +719,104 @@ fn insert_row(
         subject,
         occurred_at: found.occurred_at,
         created_at,
-        updated_at: created_at,
-        deleted_at: None,
+        updated_at,
+        deleted_at,
         version: 1,
     };
     tx.note(id.bytes());
     tx.note_subject(subject);
-    if parent.is_none() {
-        tx.staged.recent.push((scope, digest, id, created_at));
+    if deleted_at.is_none() {
+        let words = match new.prepared {
+            Some(words) => Box::new(words.placed(id, parent, subject, created_at, found.occurred_at)),
+            None => prepared(&memory),
+        };
+        tx.staged.index.push((scope, Change::Put(words)));
     }
-    let words = match new.prepared {
-        Some(words) => Box::new(words.placed(id, parent, subject, created_at, found.occurred_at)),
-        None => prepared(&memory),
-    };
-    tx.staged.index.push((scope, Change::Put(words)));
     Ok(memory)
+}
+
+/// A record from elsewhere, with the id it is to have here.
+pub struct Imported {
+    /// Its id here.
+    pub id: MemoryId,
+    /// The memory of this scope that it replies to.
+    pub parent: Option<MemoryId>,
+    /// Its text; `created_at` as it was there, if said.
+    pub new: NewMemory,
+    /// When it was last changed there; not before it was written.
+    pub updated_at: Option<Timestamp>,
+    /// When it was moved to the trash there.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// Stages a record from elsewhere as a memory of its own: nothing is united with it.
+pub fn import<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, from: Imported) -> Result<(), StoreError> {
+    let (scope, author) = (a.target(), a.who().credential().text());
+    let tx = a.tx_mut();
+    let subject = match &from.new.text.subject {
+        Some(name) => Some(subjects::find_or_create(tx, scope.tenant, &subject_form(name))?),
+        None => None,
+    };
+    let digest = look_alike(tx, scope, subject, &from.new);
+    let created_at = from.new.created_at.unwrap_or(tx.now);
+    let updated_at = from.updated_at.unwrap_or(created_at);
+    let place = Place { id: from.id, parent: from.parent, created_at, updated_at, deleted_at: from.deleted_at };
+    add_row(tx, scope, subject, digest, author, place, from.new).map(drop)
+}
+
+/// Where an export goes on: memories that begin threads come first, replies after them, so that whoever reads it has seen every parent.
+#[derive(Clone, Copy, Debug)]
+pub struct ExportPlace {
+    replies: bool,
+    state: State,
+    after: Option<(Timestamp, MemoryId)>,
+}
+
+impl ExportPlace {
+    /// The beginning.
+    pub const START: Self = Self { replies: false, state: State::Live, after: None };
+
+    /// The next part of the export: live, then trashed; beginnings, then replies.
+    fn next(self) -> Option<Self> {
+        match (self.replies, self.state) {
+            (replies, State::Live) => Some(Self { replies, state: State::Trash, after: None }),
+            (false, State::Trash) => Some(Self { replies: true, state: State::Live, after: None }),
+            (true, State::Trash) => None,
+        }
+    }
+}
+
+/// A chunk of all memories of the scope, trash included, oldest first, from `place` on; stops at `rows` looked at or `bytes` of text opened.
+/// Gives where to go on, or none at the end.
+pub fn export<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    place: ExportPlace,
+    rows: usize,
+    bytes: usize,
+) -> Result<(Vec<Memory>, Option<ExportPlace>), StoreError> {
+    let scope = a.target();
+    let prefix = order_prefix(scope, place.state);
+    let start = place.after.map_or(prefix.clone(), |(at, id)| order_key(scope, place.state, at, id));
+    let (mut found, mut opened_bytes, mut last) = (Vec::new(), 0, None);
+    let range = a.tx().reader.range(ORDER, Bound::Excluded(&start), Bound::Excluded(&super::after(&prefix)))?;
+    let mut looked = 0;
+    for item in range.take(rows) {
+        let (at, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
+        let row = MemoryRow::read(a.tx(), scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        (looked, last) = (looked + 1, Some((at, id)));
+        if row.parent.is_some() == place.replies {
+            let memory = opened(a.tx(), scope.tenant, id, &row, Part::Full)?;
+            opened_bytes += memory.text.content.bytes();
+            found.push(memory);
+            if opened_bytes >= bytes {
+                break;
+            }
+        }
+    }
+    answer(a, &found);
+    let more = looked == rows || opened_bytes >= bytes;
+    let next = if more { Some(ExportPlace { after: last, ..place }) } else { place.next() };
+    Ok((found, next))
 }
 
 fn entity(tx: &Tx<'_>, tenant: TenantId, kind: &str, text: &Phi) -> [u8; 16] {

@@ -59,6 +59,16 @@ pub fn find_or_create(tx: &mut Tx<'_>, tenant: TenantId, email: &str) -> Result<
     Ok(id)
 }
 
+/// Everybody in the workspace, oldest first.
+pub fn all(tx: &Tx<'_>, tenant: TenantId) -> Result<Vec<UserId>, StoreError> {
+    let mut found = Vec::new();
+    for item in tx.prefix(USERS, tenant.bytes())? {
+        let id = item?.0.get(16..).and_then(|id| id.try_into().ok()).ok_or(StoreError::Row("users", CodecError::Malformed))?;
+        found.push(UserId::from_bytes(id));
+    }
+    Ok(found)
+}
+
 /// A person's record.
 pub fn get(tx: &Tx<'_>, tenant: TenantId, id: UserId) -> Result<Option<User>, StoreError> {
     let Some(bytes) = tx.get(USERS, &key(&[tenant.bytes(), id.bytes()]))? else { return Ok(None) };
