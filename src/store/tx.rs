@@ -123,6 +123,8 @@ pub struct Tx<'t> {
     pub counted: Option<u64>,
     /// Details for the audit entry.
     pub details: Details,
+    /// Whether a safeguard was overridden, for the audit entry.
+    pub overridden: bool,
     /// Digests of recent writes; the writer has them, a reader does not.
     pub recents: Option<&'t RefCell<Recents>>,
 }
@@ -130,7 +132,7 @@ pub struct Tx<'t> {
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), recents: None }
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, recents: None }
     }
 
     /// The value of `key`, own staged changes included.
