@@ -169,7 +169,7 @@ pub enum Key {
     /// Makes a key and shows it once
     #[command(after_help = "Example:\n  rosemary key make --user owner@hospital.example --label 'discharge letters'")]
     Make {
-        /// Person whom the key acts for; the owner unless given
+        /// Person whom the key acts for, made known if new; the owner unless given
         #[arg(long, value_name = "EMAIL")]
         user: Option<String>,
         /// What the key is for, as lists show it

@@ -152,6 +152,8 @@ actions! {
     ExportLog(Instance) Reads false "audit.export";
     /// Take the data file as it is against what its anchor says (operator's override).
     AcceptAnchor(Instance) Writes false "anchor.accept";
+    /// Make a person known.
+    CreatePerson(Instance) Writes false "person.create";
     /// Look after the instance: start, stop, recovery, the owner's record.
     Operate(Instance) Writes false "system.operate";
 }
