@@ -206,6 +206,11 @@ impl Engine {
         self.head.file
     }
 
+    /// How many key slots hold a key.
+    pub fn key_slots(&self) -> usize {
+        self.head.slots.iter().flatten().count()
+    }
+
     /// Generation of the superblock.
     pub fn generation(&self) -> u64 {
         self.head.generation

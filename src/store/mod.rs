@@ -9,6 +9,7 @@ pub mod check;
 pub mod gate;
 pub mod index;
 mod indexer;
+pub mod log_view;
 pub mod migrate;
 pub mod phi;
 pub mod search;

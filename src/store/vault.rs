@@ -8,8 +8,9 @@
 //! - While the store is shut after a failure nothing is published, so nothing is read.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
@@ -581,6 +582,12 @@ impl Vault {
                 (anchored, since) = (size, Duration::ZERO);
             }
         }
+    }
+
+    /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
+    pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
+        let published = self.published().map_err(io::Error::other)?;
+        anchor::write(path, &self.0.engine, published.head.checkpoint)
     }
 
     fn write_anchor(&self) {
