@@ -19,7 +19,6 @@ pub mod tx;
 pub mod vault;
 pub mod writer;
 
-pub use gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
-pub use phi::{Phi, Witness};
+pub use gate::Receipt;
 pub use tables::memories;
 pub use vault::{Store, Vault};

@@ -196,33 +196,51 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
     }
 }
 
+/// What an opened file says of itself.
+struct Examined {
+    instance: InstanceRow,
+    tail: Tail,
+    note: String,
+    owner: Option<UserId>,
+}
+
+/// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
+pub fn examine(engine: &Engine, settings: &Settings) -> Result<(), OpenError> {
+    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    examined(engine, &common, settings, BootId::draw()).map(|_| ())
+}
+
+fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId) -> Result<Examined, OpenError> {
+    let snapshot = engine.snapshot()?;
+    let tx = Tx::new(&snapshot, engine.keys(), common, settings.clock.now(), true);
+    let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
+    if instance.schema > migrate::SCHEMA {
+        return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
+    }
+    let tenant = instance.tenant;
+    let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
+    if label != settings.label.as_bytes() {
+        return Err(OpenError::OtherTenant);
+    }
+    let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
+    if let Some(path) = &settings.anchor {
+        anchor::check(path, engine, &snapshot, instance.log, tail.size())?;
+    }
+    let owner = users::find(&tx, tenant, &settings.owner_email)?;
+    Ok(Examined { instance, tail, note, owner })
+}
+
 impl Store {
     /// Opens the store in `engine` and starts its threads.
     ///
     /// Errors: see [`OpenError`]; nothing was changed then.
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
         let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
-        let (clock, boot) = (settings.clock, BootId::draw());
-        let snapshot = engine.snapshot()?;
-        let tx = Tx::new(&snapshot, engine.keys(), &common, clock.now(), true);
-        let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
-        if instance.schema > migrate::SCHEMA {
-            return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
-        }
-        let tenant = instance.tenant;
-        let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
-        if label != settings.label.as_bytes() {
-            return Err(OpenError::OtherTenant);
-        }
-        let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
-        let known_owner = users::find(&tx, tenant, &settings.owner_email)?;
-        drop(tx);
-        if let Some(path) = &settings.anchor {
-            anchor::check(path, &engine, &snapshot, instance.log, tail.size())?;
-        }
-        drop(snapshot);
+        let boot = BootId::draw();
+        let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        let (clock, tenant) = (settings.clock, instance.tenant);
         migrate::run(&engine, instance.schema)?;
-        let (tail, note, owner) = match known_owner {
+        let (tail, note, owner) = match owner {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
