@@ -298,8 +298,18 @@ impl Handler for Arc<Api> {
         refusal.reply()
     }
 
+    #[cfg(not(feature = "bench-internals"))]
     fn handle(&self, request: Request) -> Reply {
         self.answer(request)
+    }
+
+    /// For benches: also tells the microseconds of work, without waiting for the commit.
+    #[cfg(feature = "bench-internals")]
+    fn handle(&self, request: Request) -> Reply {
+        let since = std::time::Instant::now();
+        let reply = self.answer(request);
+        let work = since.elapsed().saturating_sub(crate::store::stopwatch::take());
+        reply.header("x-bench-work-us", work.as_micros().to_string())
     }
 
     fn tls_failed(&self, client: std::net::IpAddr) {

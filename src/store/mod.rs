@@ -14,6 +14,7 @@ pub mod migrate;
 pub mod phi;
 pub mod search;
 mod recent;
+pub mod stopwatch;
 pub mod tables;
 pub mod tx;
 pub mod vault;

@@ -36,6 +36,7 @@ use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::migrate;
+use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
@@ -485,7 +486,7 @@ impl Vault {
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
         let ticket = Arc::<Ticket>::default();
         self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)) })?;
-        ticket.wait()
+        stopwatch::waiting(|| ticket.wait())
     }
 
     /// Hands a write to the writer and waits for its end.
