@@ -12,7 +12,7 @@ use crate::store::tables::{Bytes, CREDENTIAL_LOOKUP, CREDENTIALS, key};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 #[derive(Serialize, Deserialize)]
-struct CredentialRow {
+pub(super) struct CredentialRow {
     user: UserId,
     verifier: [u8; 32],
     prefix: Bytes,

@@ -73,7 +73,7 @@ pub enum State {
 
 /// A memory's row: what stands under the block key, and the envelopes.
 #[derive(Clone, Serialize, Deserialize)]
-struct MemoryRow {
+pub(super) struct MemoryRow {
     owner: crate::base::id::UserId,
     subject: Option<SubjectId>,
     parent: Option<MemoryId>,
@@ -105,7 +105,7 @@ struct MemoryRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct VersionRow {
+pub(super) struct VersionRow {
     changed_at: Timestamp,
     memory: MemoryRow,
 }
