@@ -47,9 +47,10 @@ pub fn run(bytes: &[u8]) {
         }
     }
     let (forth, back) = (read(vars.iter().cloned()), read(vars.iter().rev().cloned()));
-    let named = vars.iter().any(|(name, _)| String::from_utf8_lossy(name).contains(MARK));
+    // A mutator that learned the mark may have put it where it may be shown.
+    let learned = bytes.windows(MARK.len()).any(|part| part == MARK.as_bytes());
     for text in forth.as_ref().map_or_else(|problems| problems, |(_, warnings)| warnings) {
-        assert!(named || !text.contains(MARK), "{text}");
+        assert!(learned || !text.contains(MARK), "{text}");
     }
     match (forth, back) {
         (Ok((config, _)), Ok((again, _))) => {

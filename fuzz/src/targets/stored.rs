@@ -252,3 +252,22 @@ pub fn rows(bytes: &[u8]) {
     assert!(names.contains(&"user_lookup") == ids && names.contains(&"subject_lookup") == ids, "a row of one id is 17 bytes: {names:?}");
     assert!(names.contains(&"credential_lookup") == (bytes.len() == 33 && bytes[0] == 1), "a row of two ids is 33 bytes: {names:?}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_row_has_a_seed() {
+        let seeds = crate::files(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds/rows")));
+        let names: std::collections::BTreeSet<&str> = seeds.iter().flat_map(|seed| readable_as(seed)).collect();
+        assert_eq!(names.len(), 11, "{names:?}");
+        assert!(seeds.iter().any(|seed| seed.len() > 200 && readable_as(seed) == ["memories"]));
+    }
+
+    #[test]
+    fn the_seed_of_a_sealed_body_opens() {
+        assert!(Superblock::read(&*Memory::new(SUPERS.files[0].clone()), &SUPERS.kek).is_ok());
+        assert!(PageZero::read(&*Memory::new(FILES[0].clone()), file(1), &key()).is_ok_and(|page| page.counter == 3));
+    }
+}
