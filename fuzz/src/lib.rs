@@ -1,12 +1,13 @@
 //! Fuzz targets: what hostile bytes may reach, each with the properties it must keep. A property that fails is a panic.
 //!
 //! Invariants
-//! - A target is a function of its bytes alone: no clock, no chance that decides, no file but its own read-only ones.
+//! - A target is a function of its bytes alone, but for `api`, whose store lives as long as the process: no clock, no chance that decides.
 //! - Neither driver knows a target: `libfuzzer` (coverage-guided) and `rosemary-fuzz` (seeded mutator) walk the same table.
 
 pub mod mutate;
 pub mod targets {
     //! The targets, by the layer they attack.
+    pub mod api;
     pub mod config;
     pub mod http;
     pub mod json;
@@ -14,7 +15,7 @@ pub mod targets {
     pub mod stored;
 }
 
-use targets::{config, http, json, log, stored};
+use targets::{api, config, http, json, log, stored};
 
 /// One target.
 pub struct Target {
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "notes", run: log::notes, bytes_max: 4096, words: log::WORDS },
     Target { name: "entries", run: log::entries, bytes_max: 8192, words: log::WORDS },
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
+    Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];
 
 /// The target called `name`.

@@ -36,7 +36,12 @@ fn main() -> ExitCode {
         let bytes = mutated(&mut dice, &seeds, target.words, target.bytes_max);
         finding = (!holds(target, &bytes)).then_some(bytes);
     }
-    println!("{}: {rounds} inputs from seed {seed} in {} s, {}", target.name, start.elapsed().as_secs(), if finding.is_some() { "a finding" } else { "no finding" });
+    println!(
+        "{}: {rounds} inputs from seed {seed} in {} s, {}",
+        target.name,
+        start.elapsed().as_secs(),
+        if finding.is_some() { "a finding" } else { "no finding" }
+    );
     let Some(bytes) = finding else { return ExitCode::SUCCESS };
     let path: PathBuf = home.join("artifacts").join(target.name).join(format!("mutator-{seed}-{rounds}"));
     let written = std::fs::create_dir_all(path.parent().expect("a folder")).and_then(|()| std::fs::write(&path, &bytes));

@@ -48,7 +48,8 @@ pub fn mutated(dice: &mut Dice, seeds: &[Vec<u8>], words: &[&str], bytes_max: us
             _ if !words.is_empty() => {
                 let word = words[dice.below(words.len())].bytes();
                 // Half of the time at the start of a line, where a field would be read as one.
-                let line = bytes[at..].iter().position(|byte| *byte == b'\n').filter(|_| dice.below(2) == 0).map_or(at, |next| at + next + 1);
+                let line =
+                    bytes[at..].iter().position(|byte| *byte == b'\n').filter(|_| dice.below(2) == 0).map_or(at, |next| at + next + 1);
                 bytes.splice(line..line, word);
             }
             _ => {}

@@ -10,12 +10,59 @@ use rosemary::config::{Config, settings};
 
 /// Names and values of settings.
 pub const WORDS: &[&str] = &[
-    "RM_DB_PATH=/data/r.db\n", "RM_TENANT_ID=a\n", "RM_OWNER_EMAIL=o@example.org\n", "RM_KEK_FILE=/keys/kek\n", "RM_KEK_PASSPHRASE_FILE=/keys/p\n",
-    "RM_LISTEN=", "RM_PORT=", "RM_PUBLIC_URL=https://", "RM_TLS_CERT=/t/c\n", "RM_TLS_KEY=/t/k\n", "RM_TLS_CLIENT_CA=/t/a\n", "RM_TLS_MIN_VERSION=1.3\n",
-    "RM_API_KEY=", "RM_API_KEY_FILE=/", "RM_AGENT_KEY_CURSOR=", "RM_AGENT_KEY_", "_FILE=", "RM_RATE_LIMIT_PER_MINUTE=", "RM_MAX_CONNECTIONS=",
-    "RM_MAX_CONNECTIONS_PER_ADDRESS=", "RM_TRUSTED_PROXIES=", "RM_CACHE_MIB=", "RM_INDEX_MIB=", "RM_LOG=", "RM_ANCHOR_FILE=/a/b\n",
-    "RM_DISABLE_TELEMETRY=", "RM_DEPLOYMENT_MODE=self-host\n", "CREDENTIALS_DIRECTORY=/nonexistent\n", "127.0.0.1", "[::1]", "::1", "fe80::1%eth0", "10.0.0.0/8", "/0",
-    "0", "65535", "65536", "4294967296", "+5", "true", "off", "xn--", ":443", "@", "..", "/../", "\u{e9}", "\u{0}", "\u{7f}", ",", " ", "\n", "=",
+    "RM_DB_PATH=/data/r.db\n",
+    "RM_TENANT_ID=a\n",
+    "RM_OWNER_EMAIL=o@example.org\n",
+    "RM_KEK_FILE=/keys/kek\n",
+    "RM_KEK_PASSPHRASE_FILE=/keys/p\n",
+    "RM_LISTEN=",
+    "RM_PORT=",
+    "RM_PUBLIC_URL=https://",
+    "RM_TLS_CERT=/t/c\n",
+    "RM_TLS_KEY=/t/k\n",
+    "RM_TLS_CLIENT_CA=/t/a\n",
+    "RM_TLS_MIN_VERSION=1.3\n",
+    "RM_API_KEY=",
+    "RM_API_KEY_FILE=/",
+    "RM_AGENT_KEY_CURSOR=",
+    "RM_AGENT_KEY_",
+    "_FILE=",
+    "RM_RATE_LIMIT_PER_MINUTE=",
+    "RM_MAX_CONNECTIONS=",
+    "RM_MAX_CONNECTIONS_PER_ADDRESS=",
+    "RM_TRUSTED_PROXIES=",
+    "RM_CACHE_MIB=",
+    "RM_INDEX_MIB=",
+    "RM_LOG=",
+    "RM_ANCHOR_FILE=/a/b\n",
+    "RM_DISABLE_TELEMETRY=",
+    "RM_DEPLOYMENT_MODE=self-host\n",
+    "CREDENTIALS_DIRECTORY=/nonexistent\n",
+    "127.0.0.1",
+    "[::1]",
+    "::1",
+    "fe80::1%eth0",
+    "10.0.0.0/8",
+    "/0",
+    "0",
+    "65535",
+    "65536",
+    "4294967296",
+    "+5",
+    "true",
+    "off",
+    "xn--",
+    ":443",
+    "@",
+    "..",
+    "/../",
+    "\u{e9}",
+    "\u{0}",
+    "\u{7f}",
+    ",",
+    " ",
+    "\n",
+    "=",
 ];
 
 /// Added to every value that no message may repeat.
@@ -70,16 +117,23 @@ pub fn run(bytes: &[u8]) {
 fn accepted(config: &Config) {
     assert!(config.db_path.is_absolute() && !config.listen.is_empty());
     assert!(config.max_connections_per_address <= config.max_connections);
-    assert!((1..=64).contains(&config.tenant_label.len()) && config.tenant_label.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c)));
+    assert!(
+        (1..=64).contains(&config.tenant_label.len())
+            && config.tenant_label.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    );
     assert_eq!(config.owner_email, config.owner_email.to_lowercase());
     if let Some(url) = &config.public_url {
-        assert!(url.host == url.host.to_lowercase() && !url.host.is_empty() && url.text.starts_with("https://") && !url.text.ends_with('/'));
+        assert!(
+            url.host == url.host.to_lowercase() && !url.host.is_empty() && url.text.starts_with("https://") && !url.text.ends_with('/')
+        );
         assert_eq!(settings::PUBLIC_URL.row.name, "RM_PUBLIC_URL");
         let again = rosemary::config::parse::public_url(&settings::PUBLIC_URL.row, &url.text).expect("a URL's own text is a URL");
         assert_eq!(again, *url);
     }
-    let keys: Vec<&str> = config.agent_keys.iter().map(|agent| &agent.key).chain(&config.api_key).map(|key| key.expose().as_str()).collect();
+    let keys: Vec<&str> =
+        config.agent_keys.iter().map(|agent| &agent.key).chain(&config.api_key).map(|key| key.expose().as_str()).collect();
     assert!(keys.iter().enumerate().all(|(i, key)| key.len() >= 16 && !keys[..i].contains(key)), "static keys are long and distinct");
-    let vendor = |vendor: &str| (1..=50).contains(&vendor.len()) && vendor.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    let vendor =
+        |vendor: &str| (1..=50).contains(&vendor.len()) && vendor.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     assert!(config.agent_keys.iter().all(|agent| vendor(&agent.vendor)));
 }

@@ -14,17 +14,66 @@ use rosemary::api::schema::{Kind, Part, Schema};
 use rosemary::http::query_pairs;
 use serde_json::Value;
 
-static SCHEMAS: [&Schema; 13] = [
-    &CREATE, &AGENT_CREATE, &UPDATE, &CHILD, &AGENT_CHILD, &LIST, &BROWSE, &BY_TAG, &TERM_SEARCH, &AGENT_LIST, &LATEST, &NEW_KEY, &SEARCH,
-];
+static SCHEMAS: [&Schema; 13] =
+    [&CREATE, &AGENT_CREATE, &UPDATE, &CHILD, &AGENT_CHILD, &LIST, &BROWSE, &BY_TAG, &TERM_SEARCH, &AGENT_LIST, &LATEST, &NEW_KEY, &SEARCH];
 
 /// Keys and values that schemas know, and JSON's edges.
 pub const WORDS: &[&str] = &[
-    "\"title\":", "\"content\":", "\"tags\":", "\"allowed_vendors\":", "\"memory_type\":", "\"metadata\":", "\"run_id\":", "\"speaker\":",
-    "\"occurred_at\":", "\"subject\":", "\"filter\":", "\"by\":", "\"limit\":", "\"offset\":", "\"term\":", "\"query\":", "\"label\":",
-    "\"since\":", "\"until\":", "\"explain\":", "\"semantic\"", "\"*\"", "true", "false", "null", "1e308", "1e309", "-0", "-0.0", "0.1",
-    "9223372036854775808", "18446744073709551616", "1E400", "{}", "[]", "{", "}", "[", "]", ",", ":", "\"", "\\u0000", "\\ud83d\\ude00",
-    "\\ud800", "\\\"", "\u{feff}", "\u{2028}", "%00", "%41", "+", "&", "=", "2026-11-21T08:00:00Z", "\"a\":1,\"a\":1",
+    "\"title\":",
+    "\"content\":",
+    "\"tags\":",
+    "\"allowed_vendors\":",
+    "\"memory_type\":",
+    "\"metadata\":",
+    "\"run_id\":",
+    "\"speaker\":",
+    "\"occurred_at\":",
+    "\"subject\":",
+    "\"filter\":",
+    "\"by\":",
+    "\"limit\":",
+    "\"offset\":",
+    "\"term\":",
+    "\"query\":",
+    "\"label\":",
+    "\"since\":",
+    "\"until\":",
+    "\"explain\":",
+    "\"semantic\"",
+    "\"*\"",
+    "true",
+    "false",
+    "null",
+    "1e308",
+    "1e309",
+    "-0",
+    "-0.0",
+    "0.1",
+    "9223372036854775808",
+    "18446744073709551616",
+    "1E400",
+    "{}",
+    "[]",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\u0000",
+    "\\ud83d\\ude00",
+    "\\ud800",
+    "\\\"",
+    "\u{feff}",
+    "\u{2028}",
+    "%00",
+    "%41",
+    "+",
+    "&",
+    "=",
+    "2026-11-21T08:00:00Z",
+    "\"a\":1,\"a\":1",
 ];
 
 /// Every key a schema knows.
@@ -70,7 +119,10 @@ fn against_schemas(value: &Value) {
             for value in [value, &marked(value)] {
                 if let Err(error) = schema.check(Part::Body, Some(value.clone()), coerce) {
                     let known = |step: &str| NAMES.contains(step) || step.parse::<usize>().is_ok();
-                    assert!(error.pointer.is_empty() || error.pointer.starts_with('/') && error.pointer[1..].split('/').all(known), "{error}");
+                    assert!(
+                        error.pointer.is_empty() || error.pointer.starts_with('/') && error.pointer[1..].split('/').all(known),
+                        "{error}"
+                    );
                     assert!(!error.to_string().contains(MARK), "{error}");
                 }
             }
@@ -94,7 +146,9 @@ pub fn run(bytes: &[u8]) {
         if let (Ok(Value::Object(map)), Some(pairs)) = (&form, &pairs) {
             let count = |value: &Value| value.as_array().map_or(1, Vec::len);
             assert_eq!(map.values().map(count).sum::<usize>(), pairs.len());
-            let holds = |value: &Value, text: &str| value.as_str().map_or_else(|| value.as_array().is_some_and(|all| all.iter().any(|v| v == text)), |v| v == text);
+            let holds = |value: &Value, text: &str| {
+                value.as_str().map_or_else(|| value.as_array().is_some_and(|all| all.iter().any(|v| v == text)), |v| v == text)
+            };
             assert!(pairs.iter().all(|(name, value)| map.get(&**name).is_some_and(|found| holds(found, value))));
         }
         if let Ok(value) = form {

@@ -16,10 +16,46 @@ use serde_json::Value;
 
 /// Words of notes and entries.
 pub const WORDS: &[&str] = &[
-    "rosemary/10101010-1010-1010-1010-101010101010", "\n\n", "\n", "\u{2014} ", "instance ", "file ", "generation ", "tombstones ", "0", "00",
-    "18446744073709551615", "18446744073709551616", "9007199254740991", "9007199254740992", "+", "-", " ", "=", "{\"bundle\":1,\"checkpoint\":\"",
-    "\",\"proof\":[\"", "\"]}", "\"actor\":", "\"kind\":", "\"det\":{", "\"part\":{\"no\":1,\"of\":2},", "\"subjects\":[", "\"ids\":[", "[]", "{}",
-    "true", "false", "null", "1e3", "1.0", "\\u0041", "\"", ",", ":", "Z", "2026-11-21T08:00:00.000Z",
+    "rosemary/10101010-1010-1010-1010-101010101010",
+    "\n\n",
+    "\n",
+    "\u{2014} ",
+    "instance ",
+    "file ",
+    "generation ",
+    "tombstones ",
+    "0",
+    "00",
+    "18446744073709551615",
+    "18446744073709551616",
+    "9007199254740991",
+    "9007199254740992",
+    "+",
+    "-",
+    " ",
+    "=",
+    "{\"bundle\":1,\"checkpoint\":\"",
+    "\",\"proof\":[\"",
+    "\"]}",
+    "\"actor\":",
+    "\"kind\":",
+    "\"det\":{",
+    "\"part\":{\"no\":1,\"of\":2},",
+    "\"subjects\":[",
+    "\"ids\":[",
+    "[]",
+    "{}",
+    "true",
+    "false",
+    "null",
+    "1e3",
+    "1.0",
+    "\\u0041",
+    "\"",
+    ",",
+    ":",
+    "Z",
+    "2026-11-21T08:00:00.000Z",
 ];
 
 fn signing() -> SigningKey {
@@ -33,7 +69,8 @@ fn log() -> LogId {
 static KEY: LazyLock<(SigningKey, Vkey)> = LazyLock::new(|| (signing(), vkey(log(), signing().public())));
 
 /// Notes that were signed: what may be opened.
-const SIGNED: [&str; 2] = [include_str!("../../../tests/vectors/audit/checkpoint.note"), include_str!("../../../tests/vectors/audit/anchor.note")];
+const SIGNED: [&str; 2] =
+    [include_str!("../../../tests/vectors/audit/checkpoint.note"), include_str!("../../../tests/vectors/audit/anchor.note")];
 
 /// The target for notes. First byte `s`: the rest is signed and then read; `k`: the rest is a key; else the rest is a note.
 pub fn notes(bytes: &[u8]) {

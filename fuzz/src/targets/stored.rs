@@ -14,7 +14,9 @@ use rosemary::crypto::hash::{hmac_sha256, sha256};
 use rosemary::crypto::ladder::{BODY_BYTES, KeySlot, Keys, SLOT_BYTES};
 use rosemary::crypto::secret::Key;
 use rosemary::crypto::unlock::{KdfCost, Kek};
-use rosemary::engine::stored::{BLOCK_BYTES, Blocks, Medium, PageZero, SEALED_BYTES, STRIDES, SUPERBLOCK_BYTES, SUPERBLOCK_STARTS, Superblock, place, place_aad};
+use rosemary::engine::stored::{
+    BLOCK_BYTES, Blocks, Medium, PageZero, SEALED_BYTES, STRIDES, SUPERBLOCK_BYTES, SUPERBLOCK_STARTS, Superblock, place, place_aad,
+};
 use rosemary::store::tables::readable_as;
 
 /// A file in memory.
@@ -167,7 +169,10 @@ pub fn block(bytes: &[u8]) {
             let mut out = [0xee; BLOCK_BYTES];
             if blocks.read_block(number, &mut out).is_ok() {
                 let zeros = opening && heals && out == [0; BLOCK_BYTES];
-                assert!(zeros || written(number).iter().any(|plain| **plain == out), "block {number} reads as what was never written there");
+                assert!(
+                    zeros || written(number).iter().any(|plain| **plain == out),
+                    "block {number} reads as what was never written there"
+                );
             }
         }
     }
