@@ -13,7 +13,7 @@ use crate::store::tables::{Bytes, CREDENTIAL_LOOKUP, CREDENTIALS, key, users};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 #[derive(Serialize, Deserialize)]
-struct CredentialRow {
+pub(super) struct CredentialRow {
     user: UserId,
     verifier: [u8; 32],
     prefix: Bytes,

@@ -107,7 +107,7 @@ pub(in crate::store) struct MemoryRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct VersionRow {
+pub(super) struct VersionRow {
     changed_at: Timestamp,
     memory: MemoryRow,
 }
