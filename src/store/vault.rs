@@ -528,21 +528,21 @@ impl Vault {
         }
     }
 
-    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], to: Settled) {
+    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], ends: &HashMap<OperationId, Settled>) {
         let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
         for asker in askers {
             if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
-                *settled = to;
+                *settled = ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted);
             }
         }
     }
 
     /// How the operation ended, for whoever asked for it with the same credential.
-    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<(Settled, Option<u64>)>, StoreError> {
+    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<Settled>, StoreError> {
         let known = self.0.unknown.lock().expect("no code panics while it holds this lock").get(&id).cloned();
         if let Some((asker, settled)) = known {
             let own = asker.tenant == who.tenant() && asker.user == who.user() && asker.credential == *who.credential();
-            return Ok(own.then_some((settled, None)));
+            return Ok(own.then_some(settled));
         }
         let needle = format!("\"opid\":\"{id}\"");
         let size = self.published().map(|p| p.head.checkpoint.size).unwrap_or(0);
@@ -552,10 +552,10 @@ impl Vault {
             if !line.contains(&needle) {
                 continue;
             }
-            let own = Entry::parse(&line).is_ok_and(|entry| {
+            let own = Entry::parse(&line).ok().filter(|entry| {
                 entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
             });
-            return Ok(own.then_some((Settled::Committed, Some(index))));
+            return Ok(own.map(|entry| Settled::of(&entry)));
         }
         Ok(None)
     }
