@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -256,7 +257,14 @@ impl Store {
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
-        store.spawn("writer", move || writer.run())?;
+        let fallen = vault.clone();
+        store.spawn("writer", move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                // After a commit and outside the engine: what readers see cannot be trusted to be what is stored.
+                fallen.unpublish();
+                fallen.fatal();
+            }
+        })?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
@@ -439,7 +447,9 @@ impl Vault {
 
     /// A view of a published snapshot.
     pub(in crate::store) fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
-        Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true)
+        let mut tx = Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true);
+        tx.generation = Some(published.generation);
+        tx
     }
 
     /// Asks for `scope`'s search index to be built.
@@ -558,11 +568,6 @@ impl Vault {
             return Ok(own.map(|entry| Settled::of(&entry)));
         }
         Ok(None)
-    }
-
-    /// What policy must know of an operation.
-    pub(in crate::store) fn operation_facts(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Facts, StoreError> {
-        Ok(Facts::Holder(self.settled(tx, who, id)?.map(|_| (who.tenant(), who.user()))))
     }
 
     fn keep(&self) {
