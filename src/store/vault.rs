@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -276,7 +277,14 @@ impl Store {
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
-        store.spawn("writer", move || writer.run())?;
+        let fallen = vault.clone();
+        store.spawn("writer", move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                // After a commit and outside the engine: what readers see cannot be trusted to be what is stored.
+                fallen.unpublish();
+                fallen.fatal();
+            }
+        })?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
@@ -550,21 +558,21 @@ impl Vault {
         }
     }
 
-    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], to: Settled) {
+    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], ends: &HashMap<OperationId, Settled>) {
         let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
         for asker in askers {
             if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
-                *settled = to;
+                *settled = ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted);
             }
         }
     }
 
     /// How the operation ended, for whoever asked for it with the same credential.
-    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<(Settled, Option<u64>)>, StoreError> {
+    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<Settled>, StoreError> {
         let known = self.0.unknown.lock().expect("no code panics while it holds this lock").get(&id).cloned();
         if let Some((asker, settled)) = known {
             let own = asker.tenant == who.tenant() && asker.user == who.user() && asker.credential == *who.credential();
-            return Ok(own.then_some((settled, None)));
+            return Ok(own.then_some(settled));
         }
         let needle = format!("\"opid\":\"{id}\"");
         let size = self.published().map(|p| p.head.checkpoint.size).unwrap_or(0);
@@ -574,17 +582,12 @@ impl Vault {
             if !line.contains(&needle) {
                 continue;
             }
-            let own = Entry::parse(&line).is_ok_and(|entry| {
+            let own = Entry::parse(&line).ok().filter(|entry| {
                 entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
             });
-            return Ok(own.then_some((Settled::Committed, Some(index))));
+            return Ok(own.map(|entry| Settled::of(&entry)));
         }
         Ok(None)
-    }
-
-    /// What policy must know of an operation.
-    pub(in crate::store) fn operation_facts(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Facts, StoreError> {
-        Ok(Facts::Holder(self.settled(tx, who, id)?.map(|_| (who.tenant(), who.user()))))
     }
 
     fn keep(&self) {
