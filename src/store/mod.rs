@@ -9,6 +9,7 @@ pub mod check;
 pub mod gate;
 pub mod index;
 mod indexer;
+pub mod log_view;
 pub mod migrate;
 pub mod phi;
 pub mod search;
@@ -19,7 +20,6 @@ pub mod tx;
 pub mod vault;
 pub mod writer;
 
-pub use gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
-pub use phi::{Phi, Witness};
+pub use gate::Receipt;
 pub use tables::memories;
 pub use vault::{Store, Vault};
