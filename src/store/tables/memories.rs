@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
 use crate::base::codec::CodecError;
@@ -459,7 +459,11 @@ impl NewMemory {
 
 /// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.
 fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMemory) -> [u8; 16] {
-    let normal = |text: &Phi| Zeroizing::new(text.inner().trim().nfc().collect::<String>());
+    let normal = |text: &Phi| match text.inner().trim() {
+        // This runs in the one writer; most text is normal already, which is seen at once.
+        text if is_nfc(text) => Zeroizing::new(text.to_owned()),
+        text => Zeroizing::new(text.nfc().collect()),
+    };
     let optional = |text: &Option<Phi>| Zeroizing::new(text.as_ref().map_or(String::new(), |t| format!("={}", t.inner())));
     let vendors: BTreeSet<&String> = new.allowed_vendors.iter().collect();
     let vendors: Vec<&str> = vendors.into_iter().map(String::as_str).collect();
