@@ -101,7 +101,10 @@ fn an_export_that_is_imported_gives_equal_records() {
     let first = one.export();
     assert_eq!(first.len(), 4, "{first:?}");
     assert_eq!(first[0]["metadata"], json!({"a":[null,true],"b":1.5}));
-    assert_eq!((&first[0]["updated_at"], &first[0]["allowed_vendors"]), (&json!("2024-02-02T00:00:00.000Z"), &json!(["cursor", "unknown.tool"])));
+    assert_eq!(
+        (&first[0]["updated_at"], &first[0]["allowed_vendors"]),
+        (&json!("2024-02-02T00:00:00.000Z"), &json!(["cursor", "unknown.tool"]))
+    );
     assert_eq!(first[3]["parent_memory_id"], first[0]["id"], "replies come behind every parent");
     one.expect(0, &["export", "copy.ndjson"]);
     assert_eq!(mode(&one.path("copy.ndjson")), 0o600);
@@ -150,7 +153,8 @@ fn a_faulty_line_is_named_not_repeated_and_what_precedes_it_is_stored() {
 #[test]
 fn many_records_cross_chunks_and_come_back_in_order() {
     let instance = Instance::new("many");
-    let record = |n: u64| format!("{{\"title\":\"t{n}\",\"content\":\"c\",\"created_at\":\"2024-01-01T00:00:{:02}.{:03}Z\"}}\n", n / 1000, n % 1000);
+    let record =
+        |n: u64| format!("{{\"title\":\"t{n}\",\"content\":\"c\",\"created_at\":\"2024-01-01T00:00:{:02}.{:03}Z\"}}\n", n / 1000, n % 1000);
     assert_eq!(instance.import(&(0..1001).map(record).collect::<String>()).0, Some(0));
     let titles: Vec<String> = instance.export().iter().map(|record| record["title"].as_str().expect("text").to_owned()).collect();
     assert_eq!(titles, (0..1001).map(|n| format!("t{n}")).collect::<Vec<_>>());
@@ -230,7 +234,10 @@ fn doctor_names_what_is_weak_and_exits_1() {
     assert_eq!(state("rate: credentials"), Some(json!("on")));
     assert_eq!(state("egress lock"), Some(json!("absent")));
     assert_eq!(state("data file"), Some(json!("on")));
-    assert!(checks.iter().all(|check| check["state"] != "weak" || check["remedy"] != "" || check["name"] == "setting"), "each weakness has a remedy");
+    assert!(
+        checks.iter().all(|check| check["state"] != "weak" || check["remedy"] != "" || check["name"] == "setting"),
+        "each weakness has a remedy"
+    );
     fs::set_permissions(instance.path("memory.db"), fs::Permissions::from_mode(0o644)).expect("our file");
     let (text, _) = instance.expect(1, &["doctor"]);
     assert!(text.contains("chmod 0600"), "{text}");
