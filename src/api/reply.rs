@@ -77,7 +77,7 @@ pub const INTERNAL: &str = "Internal server error";
 /// An answer with data.
 pub fn recorded(status: u16, body: Option<Vec<u8>>, receipt: &Receipt) -> Reply {
     let reply = match body {
-        Some(body) => Reply { body, ..Reply::empty(status) },
+        Some(body) => Reply::bytes(status, "application/json; charset=utf-8", body),
         None => Reply::empty(status),
     };
     reply.header("x-audit-index", receipt.index().to_string())

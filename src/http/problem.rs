@@ -97,7 +97,7 @@ pub fn problem(status: u16, slug: &str, title: &str, detail: &str) -> Reply {
     let body = serde_json::json!({
         "type": format!("urn:rosemary:problem:{slug}"), "title": title, "status": status, "detail": detail, "error": detail,
     });
-    Reply { content_type: "application/problem+json", ..Reply::json(status, &body) }
+    Reply::bytes(status, "application/problem+json", body.to_string().into_bytes())
 }
 
 #[cfg(test)]

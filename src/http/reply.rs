@@ -6,6 +6,8 @@
 
 use std::io::Write as _;
 
+use zeroize::Zeroize;
+
 use crate::base::time::Timestamp;
 
 /// On every answer: REFLECT's response headers. No CORS permission is ever among them.
@@ -15,7 +17,7 @@ const FIXED: &[u8] = b"Strict-Transport-Security: max-age=63072000; includeSubDo
     Referrer-Policy: strict-origin-when-cross-origin\r\n\
     Vary: Origin\r\n";
 
-/// An answer to one request.
+/// An answer to one request; its body is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     /// HTTP status, 200 to 599.
@@ -81,6 +83,12 @@ impl Reply {
     /// Whether this status never carries a body (RFC 9110 section 6.4.1).
     pub(super) fn bodiless(&self) -> bool {
         matches!(self.status, 204 | 304)
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.body.zeroize();
     }
 }
 

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use zeroize::Zeroize;
+
 /// A request method. Names are case-sensitive (RFC 9110 section 9.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Method {
@@ -88,7 +90,7 @@ impl Headers {
     }
 }
 
-/// One whole request. `Debug` prints neither path, fields nor body.
+/// One whole request; its body is wiped when dropped. `Debug` prints neither path, fields nor body.
 pub struct Request {
     /// The method.
     pub method: Method,
@@ -112,6 +114,12 @@ impl Request {
     /// Value of the first header field called `name`.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.body.zeroize();
     }
 }
 

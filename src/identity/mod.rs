@@ -95,7 +95,7 @@ pub fn read_self(a: &mut Access<'_, ReadSelf>) -> Result<User, Refusal> {
     Ok(accounts::user(a)?)
 }
 
-/// How the granted operation ended, and the index of its entry if that was looked up in the log.
-pub fn read_operation(a: &mut Access<'_, ReadOperation>) -> Result<(Settled, Option<u64>), Refusal> {
+/// How the granted operation ended.
+pub fn read_operation(a: &mut Access<'_, ReadOperation>) -> Result<Settled, Refusal> {
     accounts::operation(a)?.ok_or(Refusal::OperationNotFound)
 }

@@ -4,13 +4,15 @@
 //! - Every function works under an `Access`, so policy has decided and an audit entry is open.
 //! - A refusal changes nothing, and says nothing of the text it refused.
 
+use std::collections::BTreeSet;
+
 use crate::audit::{Detail, Reason};
 use crate::base::id::MemoryId;
 use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::{Access, Fault};
-use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Version};
+use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Unanswered, Version};
 use crate::store::phi::Phi;
 use crate::store::search::{self, Hit, Query, SearchError, Viewer};
 use crate::store::tx::StoreError;
@@ -40,8 +42,11 @@ pub enum Refusal {
     #[error("This thread has reached its limit of {} replies", limits::REPLIES_MAX)]
     ThreadFull,
     /// A list without limit that would be too long.
-    #[error("body/limit is required: more than {} records or {} MiB match", limits::LIST_RECORDS_MAX, limits::LIST_BYTES_MAX / 1024 / 1024)]
+    #[error("body/limit is required, and small enough: more than {} records or {} MiB match", limits::LIST_RECORDS_MAX, limits::LIST_BYTES_MAX / 1024 / 1024)]
     ListTooLong,
+    /// An answer that cannot be asked for in parts and is too long.
+    #[error("The answer would exceed {} MiB", limits::LIST_BYTES_MAX / 1024 / 1024)]
+    TooLong,
     /// The search index is being built.
     #[error("The search index is being built; try again shortly")]
     NotReady,
@@ -56,6 +61,15 @@ pub enum Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<Unanswered> for Refusal {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::TooLong => Self::TooLong,
+            Unanswered::Store(error) => Self::Store(error),
+        }
     }
 }
 
@@ -77,7 +91,7 @@ impl Fault for Refusal {
             Self::ParentDeleted => (Reason::Trashed, 400),
             Self::ParentIsChild => (Reason::Conflict, 400),
             Self::ThreadFull => (Reason::Quota, 400),
-            Self::ListTooLong => (Reason::TooLarge, 400),
+            Self::ListTooLong | Self::TooLong => (Reason::TooLarge, 400),
             Self::NotReady | Self::IndexTooLarge => (Reason::NotReady, 503),
             Self::Store(_) => (Reason::WorkFailed, 500),
         }
@@ -158,9 +172,7 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
 
 /// Earlier versions of the granted memory, newest first, and the number of the current one.
 pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Refusal> {
-    let versions = table::versions(a)?;
-    let current = versions.first().map_or(1, |newest| newest.memory.version.saturating_add(1));
-    Ok((versions, current))
+    Ok(table::versions(a)?)
 }
 
 /// Replaces the granted memory's text.
@@ -207,60 +219,48 @@ pub fn list<A: Reads + Action<Target = Scope>>(
     limit: usize,
 ) -> Result<Page, Refusal> {
     let view = search::viewer(a);
-    let page = match filter {
-        Filter::All => Page { memories: table::page(a, State::Live, part, offset, limit)?, total: table::total(a, State::Live)? },
-        Filter::Trashed => Page { memories: table::page(a, State::Trash, part, offset, limit)?, total: table::total(a, State::Trash)? },
+    let state = if matches!(filter, Filter::Trashed) { State::Trash } else { State::Live };
+    let (ids, total) = match filter {
+        Filter::All | Filter::Trashed => (table::page(a, state, offset, limit)?, table::total(a, state)?),
         Filter::Tags(tags) => {
             let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-            let ids = search::ask(a, |index| index.by_tags(&tags, view, offset, limit))?;
-            chosen(a, part, ids)?
+            counted(search::ask(a, |index| index.by_tags(&tags, view, offset, limit))?)
         }
-        Filter::Origin(origin) => {
-            let ids = search::ask(a, |index| index.page(view, Some(origin), offset, limit))?;
-            chosen(a, part, ids)?
-        }
+        Filter::Origin(origin) => counted(search::ask(a, |index| index.page(view, Some(origin), offset, limit))?),
         Filter::Ids(ids) => {
+            let wanted: BTreeSet<MemoryId> = ids.iter().filter_map(|id| MemoryId::parse(id)).collect();
             let mut found = Vec::new();
-            let wanted: std::collections::BTreeSet<MemoryId> = ids.iter().filter_map(|id| MemoryId::parse(id)).collect();
             for id in wanted {
-                found.extend(table::one(a, id, part, State::Live)?);
+                found.extend(table::seen(a, id)?.map(|at| (at, id)));
             }
-            found.sort_by_key(|memory| std::cmp::Reverse((memory.created_at, memory.id)));
-            cut(found, offset, limit)
+            found.sort_unstable_by(|a, b| b.cmp(a));
+            let total = found.len();
+            counted((found.into_iter().map(|(_, id)| id).skip(offset).take(limit).collect(), total))
         }
         Filter::Search(term) => {
             let candidates = search::ask(a, |index| index.literal(term, view))?;
-            let found = search::confirm(a, candidates, term, usize::MAX)?;
-            cut(found, offset, limit)
+            counted(search::count(a, candidates, term, offset, limit)?)
         }
     };
-    table::answer(a, &page.memories);
-    a.detail(Detail::Hits(page.total));
-    Ok(page)
-}
-
-/// Opens what the index chose.
-fn chosen<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>, part: Part, (ids, total): (Vec<MemoryId>, usize)) -> Result<Page, Refusal> {
-    let mut memories = Vec::with_capacity(ids.len());
-    for id in ids {
-        memories.extend(table::one(a, id, part, State::Live)?);
+    if ids.len() > limits::LIST_RECORDS_MAX {
+        return Err(Refusal::ListTooLong);
     }
-    Ok(Page { memories, total: u64::try_from(total).expect("a count fits 64 bits") })
+    let memories = table::several(a, ids, part, state).map_err(|error| match error {
+        Unanswered::TooLong => Refusal::ListTooLong,
+        Unanswered::Store(error) => Refusal::Store(error),
+    })?;
+    table::answer(a, &memories);
+    a.detail(Detail::Hits(total));
+    Ok(Page { memories, total })
 }
 
-fn cut(found: Vec<Memory>, offset: usize, limit: usize) -> Page {
-    let total = u64::try_from(found.len()).expect("a count fits 64 bits");
-    Page { memories: found.into_iter().skip(offset).take(limit).collect(), total }
+fn counted((ids, total): (Vec<MemoryId>, usize)) -> (Vec<MemoryId>, u64) {
+    (ids, u64::try_from(total).expect("a count fits 64 bits"))
 }
 
 /// Everything that `filter` chooses, up to the bounds of one answer.
 pub fn list_all<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, filter: &Filter) -> Result<Page, Refusal> {
-    let page = list(a, filter, Part::Full, 0, limits::LIST_RECORDS_MAX + 1)?;
-    let bytes: usize = page.memories.iter().map(|memory| memory.text.title.bytes() + memory.text.content.bytes()).sum();
-    if page.memories.len() > limits::LIST_RECORDS_MAX || bytes > limits::LIST_BYTES_MAX {
-        return Err(Refusal::ListTooLong);
-    }
-    Ok(page)
+    list(a, filter, Part::Full, 0, limits::LIST_RECORDS_MAX + 1)
 }
 
 /// Memories that contain `term` as it stands, most relevant first.

@@ -80,9 +80,11 @@ impl Vault {
 }
 
 /// How the granted operation ended.
-pub fn operation(a: &mut Access<'_, ReadOperation>) -> Result<Option<(Settled, Option<u64>)>, StoreError> {
+pub fn operation(a: &mut Access<'_, ReadOperation>) -> Result<Option<Settled>, StoreError> {
     let id = a.target();
     let settled = a.vault().settled(a.tx(), a.who(), id)?;
-    a.tx_mut().note(id.bytes());
+    if settled.is_some() {
+        a.tx_mut().note(id.bytes());
+    }
     Ok(settled)
 }

@@ -14,12 +14,12 @@ pub mod migrate;
 pub mod phi;
 pub mod search;
 mod recent;
+pub mod stopwatch;
 pub mod tables;
 pub mod tx;
 pub mod vault;
 pub mod writer;
 
-pub use gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
-pub use phi::{Phi, Witness};
+pub use gate::Receipt;
 pub use tables::memories;
 pub use vault::{Store, Vault};

@@ -34,6 +34,16 @@ impl Phi {
         self.0.len()
     }
 
+    /// Length in bytes as JSON writes it (RFC 8259 section 7), without its quotes.
+    pub fn json_bytes(&self) -> usize {
+        let escaped = |byte| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+            0..=0x1f => 6,
+            _ => 1,
+        };
+        self.0.bytes().map(escaped).sum()
+    }
+
     /// For code of this layer, which seals and opens.
     pub(in crate::store) fn inner(&self) -> &str {
         &self.0

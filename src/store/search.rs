@@ -1,7 +1,7 @@
 //! Searching through the gate: the index answers with ids, the records are opened and looked at again before they count.
 //!
 //! Invariants
-//! - The answer set of a literal search is exact: every candidate is opened and must contain the term.
+//! - The answer set of a literal search is exact: every candidate is opened and must contain the term, unless the index alone is exact.
 //! - While a scope's index is not ready the answer comes from an exact scan of at most `limits::SCAN_MEMORIES_MAX` memories, or is
 //!   [`NotReady`]; never a part of it.
 
@@ -10,7 +10,7 @@ use crate::base::limits;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::index::indexes;
-use crate::store::index::literal::contains;
+use crate::store::index::literal::{contains, is_exact};
 use crate::store::index::scope::ScopeIndex;
 use crate::store::index::snippet::{Snippet, snippet};
 use crate::store::tables::memories::{self, Memory, Part, State};
@@ -44,7 +44,8 @@ pub fn ask<A: Reads + Action<Target = Scope>, T>(a: &mut Access<'_, A>, question
     if !too_large {
         a.vault().request_index(scope);
     }
-    if memories::total(a, State::Live)? > limits::SCAN_MEMORIES_MAX {
+    // What counts is what the scan passes, not how much of it the asker sees.
+    if memories::length(a)? > limits::SCAN_MEMORIES_MAX {
         return Err(if too_large { SearchError::TooLarge } else { SearchError::NotReady });
     }
     let mut index = ScopeIndex::new();
@@ -75,6 +76,30 @@ pub fn confirm<A: Reads + Action<Target = Scope>>(
         found.extend(memories::one(a, id, Part::Full, State::Live)?.filter(|memory| holds(memory, term)));
     }
     Ok(found)
+}
+
+/// Which of `candidates` contain `term`: those from `offset` on, at most `limit`, and how many there are. None stays open.
+pub fn count<A: Reads + Action<Target = Scope>>(
+    a: &Access<'_, A>,
+    candidates: Vec<MemoryId>,
+    term: &str,
+    offset: usize,
+    limit: usize,
+) -> Result<(Vec<MemoryId>, usize), StoreError> {
+    if is_exact(term) {
+        let total = candidates.len();
+        return Ok((candidates.into_iter().skip(offset).take(limit).collect(), total));
+    }
+    let (mut ids, mut total) = (Vec::new(), 0);
+    for id in candidates {
+        if memories::one(a, id, Part::Full, State::Live)?.is_some_and(|memory| holds(&memory, term)) {
+            if total >= offset && ids.len() < limit {
+                ids.push(id);
+            }
+            total += 1;
+        }
+    }
+    Ok((ids, total))
 }
 
 /// The passage of a memory that answers `query`.

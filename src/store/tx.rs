@@ -127,7 +127,7 @@ pub struct Tx<'t> {
     /// Whether a safeguard was overridden, for the audit entry.
     pub overridden: bool,
     /// The memory that was read for the decision, until the work takes it.
-    pub decided_on: Option<(MemoryId, MemoryRow)>,
+    pub(in crate::store) decided_on: Option<(MemoryId, MemoryRow)>,
     /// Of which generation the credentials in this view are, if that is known.
     pub generation: Option<u64>,
     /// Digests of recent writes; the writer has them, a reader does not.

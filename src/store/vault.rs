@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -36,6 +37,7 @@ use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::migrate;
+use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
@@ -196,33 +198,51 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
     }
 }
 
+/// What an opened file says of itself.
+struct Examined {
+    instance: InstanceRow,
+    tail: Tail,
+    note: String,
+    owner: Option<UserId>,
+}
+
+/// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
+pub fn examine(engine: &Engine, settings: &Settings) -> Result<(), OpenError> {
+    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    examined(engine, &common, settings, BootId::draw()).map(|_| ())
+}
+
+fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId) -> Result<Examined, OpenError> {
+    let snapshot = engine.snapshot()?;
+    let tx = Tx::new(&snapshot, engine.keys(), common, settings.clock.now(), true);
+    let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
+    if instance.schema > migrate::SCHEMA {
+        return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
+    }
+    let tenant = instance.tenant;
+    let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
+    if label != settings.label.as_bytes() {
+        return Err(OpenError::OtherTenant);
+    }
+    let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
+    if let Some(path) = &settings.anchor {
+        anchor::check(path, engine, &snapshot, instance.log, tail.size())?;
+    }
+    let owner = users::find(&tx, tenant, &settings.owner_email)?;
+    Ok(Examined { instance, tail, note, owner })
+}
+
 impl Store {
     /// Opens the store in `engine` and starts its threads.
     ///
     /// Errors: see [`OpenError`]; nothing was changed then.
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
         let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
-        let (clock, boot) = (settings.clock, BootId::draw());
-        let snapshot = engine.snapshot()?;
-        let tx = Tx::new(&snapshot, engine.keys(), &common, clock.now(), true);
-        let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
-        if instance.schema > migrate::SCHEMA {
-            return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
-        }
-        let tenant = instance.tenant;
-        let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
-        if label != settings.label.as_bytes() {
-            return Err(OpenError::OtherTenant);
-        }
-        let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
-        let known_owner = users::find(&tx, tenant, &settings.owner_email)?;
-        drop(tx);
-        if let Some(path) = &settings.anchor {
-            anchor::check(path, &engine, &snapshot, instance.log, tail.size())?;
-        }
-        drop(snapshot);
+        let boot = BootId::draw();
+        let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        let (clock, tenant) = (settings.clock, instance.tenant);
         migrate::run(&engine, instance.schema)?;
-        let (tail, note, owner) = match known_owner {
+        let (tail, note, owner) = match owner {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
@@ -257,7 +277,14 @@ impl Store {
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
-        store.spawn("writer", move || writer.run())?;
+        let fallen = vault.clone();
+        store.spawn("writer", move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                // After a commit and outside the engine: what readers see cannot be trusted to be what is stored.
+                fallen.unpublish();
+                fallen.fatal();
+            }
+        })?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
@@ -467,7 +494,7 @@ impl Vault {
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
         let ticket = Arc::<Ticket>::default();
         self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)) })?;
-        ticket.wait()
+        stopwatch::waiting(|| ticket.wait())
     }
 
     /// Hands a write to the writer and waits for its end.
@@ -531,21 +558,21 @@ impl Vault {
         }
     }
 
-    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], to: Settled) {
+    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], ends: &HashMap<OperationId, Settled>) {
         let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
         for asker in askers {
             if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
-                *settled = to;
+                *settled = ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted);
             }
         }
     }
 
     /// How the operation ended, for whoever asked for it with the same credential.
-    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<(Settled, Option<u64>)>, StoreError> {
+    pub(in crate::store) fn settled(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Option<Settled>, StoreError> {
         let known = self.0.unknown.lock().expect("no code panics while it holds this lock").get(&id).cloned();
         if let Some((asker, settled)) = known {
             let own = asker.tenant == who.tenant() && asker.user == who.user() && asker.credential == *who.credential();
-            return Ok(own.then_some((settled, None)));
+            return Ok(own.then_some(settled));
         }
         let needle = format!("\"opid\":\"{id}\"");
         let size = self.published().map(|p| p.head.checkpoint.size).unwrap_or(0);
@@ -555,17 +582,12 @@ impl Vault {
             if !line.contains(&needle) {
                 continue;
             }
-            let own = Entry::parse(&line).is_ok_and(|entry| {
+            let own = Entry::parse(&line).ok().filter(|entry| {
                 entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
             });
-            return Ok(own.then_some((Settled::Committed, Some(index))));
+            return Ok(own.map(|entry| Settled::of(&entry)));
         }
         Ok(None)
-    }
-
-    /// What policy must know of an operation.
-    pub(in crate::store) fn operation_facts(&self, tx: &Tx<'_>, who: &Principal, id: OperationId) -> Result<Facts, StoreError> {
-        Ok(Facts::Holder(self.settled(tx, who, id)?.map(|_| (who.tenant(), who.user()))))
     }
 
     fn keep(&self) {

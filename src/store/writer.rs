@@ -16,7 +16,9 @@ use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::audit::{Actor, Detail, Entry, Reason};
+use zeroize::Zeroizing;
+
+use crate::audit::{Actor, Detail, Entry, Outcome, Reason};
 use crate::authn::CredentialRef;
 use crate::base::id::{CredentialId, OperationId, TenantId, UserId};
 use crate::base::time::Timestamp;
@@ -24,7 +26,7 @@ use crate::base::{limits, log};
 use crate::engine::{Batch, CommitError, EngineError, Read};
 use crate::policy::action::Scope;
 use crate::store::recent::Recents;
-use crate::store::tables::log::{LogError, Tail};
+use crate::store::tables::log::{LogError, Tail, line};
 use crate::store::index::indexes::Change;
 use crate::store::tables::{COUNTS, credentials};
 use crate::store::tx::{Staged, Tx};
@@ -139,10 +141,27 @@ impl Ticket {
 pub enum Settled {
     /// Not known yet.
     Pending,
-    /// It took effect.
-    Committed,
-    /// It did not.
+    /// It took effect; this is the index of its entry.
+    Committed(u64),
+    /// It was refused or failed, which this entry tells; nothing changed.
+    Refused(u64),
+    /// It did not happen.
     NotCommitted,
+}
+
+impl Settled {
+    /// What a durable entry says of its operation.
+    pub fn of(entry: &Entry) -> Self {
+        if entry.outcome == Outcome::Ok { Self::Committed(entry.i) } else { Self::Refused(entry.i) }
+    }
+
+    /// The index of its entry.
+    pub fn entry(self) -> Option<u64> {
+        match self {
+            Self::Committed(index) | Self::Refused(index) => Some(index),
+            Self::Pending | Self::NotCommitted => None,
+        }
+    }
 }
 
 /// The writer's own state.
@@ -194,23 +213,17 @@ impl Writer {
                 self.commit(requests);
             }
         }
-        // Whoever still waits in the queue is told.
-        for message in self.queue.try_iter() {
-            if let Message::Request(request) = message
-                && let Some(ticket) = request.ticket
-            {
-                ticket.set(Err(Unavailable::Stopping));
-            }
-        }
+        // Whoever still waits in the queue is told as the queue is dropped.
     }
 
     fn commit(&mut self, mut requests: Vec<Request>) {
-        let (vault, now) = (self.vault.clone(), self.vault.clock().now());
+        let (vault, now, mono_ms) = (self.vault.clone(), self.vault.clock().now(), self.vault.clock().mono_ms());
         let mut index = Vec::new();
         match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut index)) {
             Ok(batched) => {
+                self.clocks = (now.ms(), mono_ms);
                 let ends = self.accept(batched, now, index);
-                for (request, end) in requests.iter().zip(ends) {
+                for (request, end) in requests.iter_mut().zip(ends) {
                     request.answer(end);
                 }
             }
@@ -218,7 +231,7 @@ impl Writer {
                 log::line(log::Level::Error, "a batch was not committed", &[("error", &log::Operator::text(&error))]);
                 self.recents.get_mut().forget();
                 let why = if matches!(error, EngineError::Full) { Unavailable::NoSpace } else { Unavailable::Latched };
-                requests.iter().for_each(|request| request.answer(Err(why)));
+                requests.iter_mut().for_each(|request| request.answer(Err(why)));
                 if vault.engine().is_latched() {
                     self.recover(&[], Vec::new());
                 }
@@ -228,7 +241,7 @@ impl Writer {
                 let askers: Vec<Asker> = requests.iter().filter(|r| r.changes).filter_map(|r| r.asker.clone()).collect();
                 vault.remember_unknown(&askers);
                 vault.unpublish();
-                for request in &requests {
+                for request in &mut requests {
                     request.answer(Err(match &request.asker {
                         Some(asker) if request.changes => Unavailable::Unknown(asker.operation),
                         _ => Unavailable::Latched,
@@ -331,7 +344,6 @@ impl Writer {
         self.tail = batched.tail;
         self.generation = batched.generation;
         self.seq += 1;
-        self.clocks = (now.ms(), self.vault.clock().mono_ms());
         if self.touched.len() > limits::UNKNOWN_OPERATIONS_MAX {
             self.touched.clear();
         }
@@ -387,7 +399,13 @@ impl Writer {
         vault.engine().recover()?;
         let snapshot = vault.engine().snapshot()?;
         let (mut tail, _) = Tail::load(&snapshot, vault.log(), vault.boot(), vault.keys().signing().public())?;
-        let landed = tail.size() > before;
+        // By operation, not by the log's length: an earlier try may have added the entry of the recovery itself.
+        let mut ends: HashMap<OperationId, Settled> = HashMap::new();
+        for at in before..tail.size() {
+            let entry = line(&snapshot, at)?.and_then(|line| Entry::parse(&Zeroizing::new(line)).ok());
+            ends.extend(entry.and_then(|entry| Some((entry.opid?, Settled::of(&entry)))));
+        }
+        let landed = unknown.iter().any(|asker| ends.contains_key(&asker.operation));
         let mut entry = Entry::new("system.recover", Actor::SYSTEM);
         entry.reason = Some(Reason::Recovered);
         entry.n = u64::try_from(unknown.len()).expect("a batch is small");
@@ -408,7 +426,7 @@ impl Writer {
         self.recents.get_mut().forget();
         self.seq += 1;
         self.generation += 1;
-        vault.settle_unknown(unknown, if landed { Settled::Committed } else { Settled::NotCommitted });
+        vault.settle_unknown(unknown, &ends);
         if landed {
             self.apply_index(std::mem::take(index));
         }
@@ -432,9 +450,20 @@ impl Writer {
 }
 
 impl Request {
-    fn answer(&self, end: Result<Ended, Unavailable>) {
-        if let Some(ticket) = &self.ticket {
+    fn answer(&mut self, end: Result<Ended, Unavailable>) {
+        if let Some(ticket) = self.ticket.take() {
             ticket.set(end);
         }
+    }
+}
+
+impl Drop for Request {
+    /// Nobody waits for ever: a request that is dropped unanswered (the writer ended or fell) is answered as what is known of it.
+    fn drop(&mut self) {
+        let end = match (&self.work, &self.asker) {
+            (Work::Done, Some(asker)) if self.changes => Unavailable::Unknown(asker.operation),
+            _ => Unavailable::Stopping,
+        };
+        self.answer(Err(end));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::required;
 use crate::api::reply::{self, Words};
 use crate::api::run::Cx;
-use crate::api::schema::Fields;
+use crate::api::schema::{Fields, wipe};
 use crate::audit::Reason;
 use crate::base::id::MemoryId;
 use crate::base::limits;
@@ -17,7 +17,9 @@ use crate::policy::action::{
     UpdateMemory,
 };
 use crate::store::memories::{Memory, MemoryType, NewMemory, Part, Replacement, Text};
+use crate::store::gate::Refused;
 use crate::store::phi::Phi;
+use crate::store::writer::Unavailable;
 
 /// The contract's list.
 #[derive(Serialize)]
@@ -54,7 +56,12 @@ fn tags(fields: &mut Fields) -> Vec<Phi> {
 }
 
 fn metadata(fields: &mut Fields) -> Option<Phi> {
-    fields.map("metadata").map(|map| Phi::new(Value::Object(map).to_string()))
+    fields.map("metadata").map(|map| {
+        let mut value = Value::Object(map);
+        let text = Phi::new(value.to_string());
+        wipe(&mut value);
+        text
+    })
 }
 
 /// Each entry is `*` or a vendor with a configured key. What was sent is not repeated in the error.
@@ -179,6 +186,10 @@ pub fn empty_trash(cx: &mut Cx<'_>) -> Reply {
                 if removed < limits::PURGE_CHUNK {
                     return reply::recorded(200, Some(reply::json(&json!({ "deleted": deleted }))), &receipt);
                 }
+            }
+            // Some chunks are done: no answer may say that nothing was.
+            Err(Refused::Unavailable(why)) if deleted > 0 && !matches!(why, Unavailable::Unknown(_)) => {
+                return cx.shape.error(503, "Only a part of the trash was deleted; ask again for the rest").header("retry-after", "1");
             }
             Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
         }

@@ -13,15 +13,16 @@ use crate::store::writer::Settled;
 /// `GET /api/v1/operations/:id`
 pub fn read(cx: &mut Cx<'_>) -> Reply {
     let Some(id) = OperationId::parse(cx.id) else { return cx.missing(&Words::OPERATION) };
-    cx.read::<ReadOperation, _, _>(id, &Words::OPERATION, identity::read_operation, |(settled, index), _| {
+    cx.read::<ReadOperation, _, _>(id, &Words::OPERATION, identity::read_operation, |settled, _| {
         reply::json(&json!({
             "operation_id": id.to_string(),
             "outcome": match settled {
                 Settled::Pending => "unknown",
-                Settled::Committed => "committed",
+                Settled::Committed(_) => "committed",
+                Settled::Refused(_) => "refused",
                 Settled::NotCommitted => "not_committed",
             },
-            "audit_index": index,
+            "audit_index": settled.entry(),
         }))
     })
 }

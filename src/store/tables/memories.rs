@@ -107,7 +107,7 @@ pub(in crate::store) struct MemoryRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct VersionRow {
+pub(super) struct VersionRow {
     changed_at: Timestamp,
     memory: MemoryRow,
 }
@@ -367,8 +367,8 @@ impl Sealer<'_, '_> {
     }
 }
 
-fn seal_tags(tags: &[Phi]) -> Vec<u8> {
-    value(&tags.iter().map(Phi::inner).collect::<Vec<&str>>())
+fn seal_tags(tags: &[Phi]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(value(&tags.iter().map(Phi::inner).collect::<Vec<&str>>()))
 }
 
 fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow, part: Part) -> Result<Memory, StoreError> {
@@ -377,7 +377,7 @@ fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow, part: 
         (Part::Full, Some(envelope)) => sealer.open_text(field, envelope).map(Some),
         _ => Ok(None),
     };
-    let tags: Vec<String> = row("memories", &sealer.open("tags", &found.tags)?)?;
+    let tags: Vec<String> = row("memories", &Zeroizing::new(sealer.open("tags", &found.tags)?))?;
     Ok(Memory {
         id,
         text: Text {
@@ -459,8 +459,8 @@ impl NewMemory {
 
 /// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.
 fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMemory) -> [u8; 16] {
-    let normal = |text: &Phi| text.inner().trim().nfc().collect::<String>();
-    let optional = |text: &Option<Phi>| text.as_ref().map_or(String::new(), |t| format!("={}", t.inner()));
+    let normal = |text: &Phi| Zeroizing::new(text.inner().trim().nfc().collect::<String>());
+    let optional = |text: &Option<Phi>| Zeroizing::new(text.as_ref().map_or(String::new(), |t| format!("={}", t.inner())));
     let vendors: BTreeSet<&String> = new.allowed_vendors.iter().collect();
     let vendors: Vec<&str> = vendors.into_iter().map(String::as_str).collect();
     let occurred = new.occurred_at.map_or(String::new(), |t| t.to_string());
@@ -521,29 +521,68 @@ pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> R
     opened(tx, tenant, id, &found, part)
 }
 
-/// Earlier versions of the granted memory, newest first.
-pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Vec<Version>, StoreError> {
+/// Why an answer could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// Its text would exceed [`limits::LIST_BYTES_MAX`].
+    #[error("the answer would be too long")]
+    TooLong,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What one answer may still hold, in bytes of JSON: memories are opened one by one, so no answer takes more memory than this.
+struct Room(usize);
+
+impl Room {
+    const WHOLE: Self = Self(limits::LIST_BYTES_MAX);
+
+    fn take(&mut self, memory: &Memory) -> Result<(), Unanswered> {
+        let text = &memory.text;
+        let texts = [&text.title, &text.content].into_iter().chain(&text.tags).chain(&text.metadata).chain(&text.speaker);
+        let bytes = texts.map(Phi::json_bytes).sum();
+        self.0 = self.0.checked_sub(bytes).ok_or(Unanswered::TooLong)?;
+        Ok(())
+    }
+}
+
+/// Earlier versions of the granted memory that the asker may see, newest first, and the number of the current one. A version that was not
+/// open to an agent's vendor stays closed to it when a later one is opened.
+pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Unanswered> {
     let (tenant, id, found) = granted(a)?;
+    let vendor = a.who().vendor().map(|v| v.name().to_owned());
     let tx = a.tx_mut();
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    let mut all = Vec::new();
+    let (mut all, mut room) = (Vec::new(), Room::WHOLE);
     for item in tx.prefix(VERSIONS, &memory_key(tenant, id))?.rev() {
-        let (_, bytes) = item?;
+        let (_, bytes) = item.map_err(StoreError::from)?;
         let version: VersionRow = row("memory_versions", &bytes)?;
-        all.push(Version { memory: opened(tx, tenant, id, &version.memory, Part::Full)?, changed_at: version.changed_at });
+        if version.memory.visible_to(vendor.as_deref()) {
+            let memory = opened(tx, tenant, id, &version.memory, Part::Full)?;
+            room.take(&memory)?;
+            all.push(Version { memory, changed_at: version.changed_at });
+        }
     }
-    Ok(all)
+    Ok((all, found.version))
 }
 
 /// How many memories of the scope the asker can see: live ones, or those in the trash.
 pub fn total<A: Action<Target = Scope>>(a: &Access<'_, A>, state: State) -> Result<u64, StoreError> {
     let (tx, scope) = (a.tx(), a.target());
     match (state, a.who().vendor()) {
-        (State::Trash, _) => count(tx, scope, "trash"),
+        (State::Trash, None) => count(tx, scope, "trash"),
+        // To an agent what is in the trash does not exist.
+        (State::Trash, Some(_)) => Ok(0),
         (State::Live, None) => count(tx, scope, "live"),
         (State::Live, Some(vendor)) => Ok(count(tx, scope, "live:*")? + count(tx, scope, &format!("live:{}", vendor.name()))?),
     }
+}
+
+/// How many live memories a walk passes, whoever asks.
+pub fn length<A: Action<Target = Scope>>(a: &Access<'_, A>) -> Result<u64, StoreError> {
+    count(a.tx(), a.target(), "live")
 }
 
 /// Walks the scope's memories in the asker's sight, newest first, opening each as far as `part`, until `take` says stop (false).
@@ -568,46 +607,68 @@ pub fn walk<A: Reads + Action<Target = Scope>>(
     Ok(())
 }
 
-/// A page of the scope's memories by place in the order alone: rows before `offset` are not opened.
+/// A page of the scope's memories in the asker's sight, newest first, by id. None is opened.
 pub fn page<A: Reads + Action<Target = Scope>>(
-    a: &mut Access<'_, A>,
+    a: &Access<'_, A>,
     state: State,
-    part: Part,
     offset: usize,
     limit: usize,
-) -> Result<Vec<Memory>, StoreError> {
-    let scope = a.target();
-    let mut found = Vec::new();
-    if a.who().vendor().is_none() {
-        for item in a.tx().prefix(ORDER, &order_prefix(scope, state))?.rev().skip(offset).take(limit) {
-            let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
-            found.extend(one(a, id, part, state)?);
+) -> Result<Vec<MemoryId>, StoreError> {
+    let (scope, vendor) = (a.target(), a.who().vendor().map(|v| v.name()));
+    // Nobody makes us count through everything for an empty page.
+    if limit == 0 || u64::try_from(offset).is_ok_and(|offset| offset >= total(a, state).unwrap_or(u64::MAX)) {
+        return Ok(Vec::new());
+    }
+    let (mut found, mut passed) = (Vec::new(), 0);
+    for item in a.tx().prefix(ORDER, &order_prefix(scope, state))?.rev() {
+        let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
+        if vendor.is_some() && !MemoryRow::read(a.tx(), scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?.visible_to(vendor) {
+            continue;
         }
-    } else {
-        let mut at = 0;
-        walk(a, state, Part::Summary, |_, memory| {
-            if at >= offset && found.len() < limit {
-                found.push(memory);
-            }
-            at += 1;
-            found.len() < limit
-        })?;
-        if part == Part::Full {
-            let ids: Vec<MemoryId> = found.drain(..).map(|m| m.id).collect();
-            for id in ids {
-                found.extend(one(a, id, part, state)?);
-            }
+        if passed >= offset {
+            found.push(id);
         }
+        if found.len() >= limit {
+            break;
+        }
+        passed += 1;
     }
     Ok(found)
 }
 
+/// When a memory of the scope was written, if it is there, live and in the asker's sight.
+pub fn seen<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId) -> Result<Option<Timestamp>, StoreError> {
+    Ok(row_seen(a, id, State::Live)?.map(|found| found.created_at))
+}
+
 /// One memory of the scope, if it is there, in this state and in the asker's sight. Not noted: see [`answer`].
 pub fn one<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId, part: Part, state: State) -> Result<Option<Memory>, StoreError> {
-    let scope = a.target();
-    let Some(found) = MemoryRow::read(a.tx(), scope.tenant, id)? else { return Ok(None) };
-    let seen = found.owner == scope.owner && found.state().0 == state && found.visible_to(a.who().vendor().map(|v| v.name()));
-    if seen { opened(a.tx(), scope.tenant, id, &found, part).map(Some) } else { Ok(None) }
+    row_seen(a, id, state)?.map(|found| opened(a.tx(), a.target().tenant, id, &found, part)).transpose()
+}
+
+fn row_seen<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId, state: State) -> Result<Option<MemoryRow>, StoreError> {
+    let (scope, vendor) = (a.target(), a.who().vendor().map(|v| v.name()));
+    let found = MemoryRow::read(a.tx(), scope.tenant, id)?;
+    Ok(found.filter(|found| {
+        found.owner == scope.owner && found.state().0 == state && found.visible_to(vendor) && (vendor.is_none() || state == State::Live)
+    }))
+}
+
+/// Those of `ids` that are there, in this state and in the asker's sight, in the order given. Not noted: see [`answer`].
+pub fn several<A: Action<Target = Scope>>(
+    a: &Access<'_, A>,
+    ids: impl IntoIterator<Item = MemoryId>,
+    part: Part,
+    state: State,
+) -> Result<Vec<Memory>, Unanswered> {
+    let (mut found, mut room) = (Vec::new(), Room::WHOLE);
+    for id in ids {
+        if let Some(memory) = one(a, id, part, state)? {
+            room.take(&memory)?;
+            found.push(memory);
+        }
+    }
+    Ok(found)
 }
 
 /// Notes in the audit entry that these memories are part of the answer.
@@ -624,40 +685,44 @@ pub fn subject_named<A: Action<Target = Scope>>(a: &Access<'_, A>, name: &Phi) -
     subjects::find(a.tx(), a.target().tenant, &subject_form(name))
 }
 
-fn subject_form(name: &Phi) -> String {
-    name.inner().nfc().collect()
+fn subject_form(name: &Phi) -> Zeroizing<String> {
+    Zeroizing::new(name.inner().nfc().collect())
 }
 
 /// Stages a new memory; an exact repeat of a recent one is united with it instead (DESIGN 10). Gives the memory as it then is.
 pub fn insert<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
-    let (scope, author) = (a.target(), a.who().credential().text());
-    insert_row(a.tx_mut(), scope, None, author, new)
+    let (scope, author, vendor) = (a.target(), a.who().credential().text(), a.who().vendor().map(|v| v.name().to_owned()));
+    let tx = a.tx_mut();
+    let subject = subject_of(tx, scope, &new)?;
+    let digest = look_alike(tx, scope, subject, &new);
+    if let Some(merged) = unite(tx, scope, digest, vendor.as_deref(), &new)? {
+        return Ok(merged);
+    }
+    add_new(tx, scope, None, subject, digest, author, new)
 }
 
 /// Stages a reply to the granted memory, which is of the asker's own person.
 pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, StoreError> {
     let (tenant, parent, found) = granted(a)?;
-    let author = a.who().credential().text();
-    insert_row(a.tx_mut(), found.scope(tenant), Some(parent), author, new)
+    let (scope, author, tx) = (found.scope(tenant), a.who().credential().text(), a.tx_mut());
+    let subject = subject_of(tx, scope, &new)?;
+    let digest = look_alike(tx, scope, subject, &new);
+    add_new(tx, scope, Some(parent), subject, digest, author, new)
 }
 
-fn insert_row(
+fn subject_of(tx: &mut Tx<'_>, scope: Scope, new: &NewMemory) -> Result<Option<SubjectId>, StoreError> {
+    new.text.subject.as_ref().map(|name| subjects::find_or_create(tx, scope.tenant, &subject_form(name))).transpose()
+}
+
+fn add_new(
     tx: &mut Tx<'_>,
     scope: Scope,
     parent: Option<MemoryId>,
+    subject: Option<SubjectId>,
+    digest: [u8; 16],
     author: Option<String>,
     new: NewMemory,
 ) -> Result<Memory, StoreError> {
-    let subject = match &new.text.subject {
-        Some(name) => Some(subjects::find_or_create(tx, scope.tenant, &subject_form(name))?),
-        None => None,
-    };
-    let digest = look_alike(tx, scope, subject, &new);
-    if parent.is_none()
-        && let Some(merged) = unite(tx, scope, digest, &new)?
-    {
-        return Ok(merged);
-    }
     let created_at = new.created_at.unwrap_or(tx.now);
     let place = Place { id: MemoryId::draw(created_at), parent, created_at, updated_at: created_at, deleted_at: None };
     if parent.is_none() {
@@ -761,10 +826,7 @@ pub struct Imported {
 pub fn import<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, from: Imported) -> Result<(), StoreError> {
     let (scope, author) = (a.target(), a.who().credential().text());
     let tx = a.tx_mut();
-    let subject = match &from.new.text.subject {
-        Some(name) => Some(subjects::find_or_create(tx, scope.tenant, &subject_form(name))?),
-        None => None,
-    };
+    let subject = subject_of(tx, scope, &from.new)?;
     let digest = look_alike(tx, scope, subject, &from.new);
     let created_at = from.new.created_at.unwrap_or(tx.now);
     let updated_at = from.updated_at.unwrap_or(created_at);
@@ -777,7 +839,7 @@ pub fn import<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, from: I
 pub struct ExportPlace {
     replies: bool,
     state: State,
-    after: Option<(Timestamp, MemoryId)>,
+    after: Option<OrderPlace>,
 }
 
 impl ExportPlace {
@@ -832,11 +894,22 @@ fn entity(tx: &Tx<'_>, tenant: TenantId, kind: &str, text: &Phi) -> [u8; 16] {
     *mac.first_chunk().expect("32 bytes hold 16")
 }
 
-/// If a recent live memory has this digest: unites the tags, writes a version, and gives it back.
-fn unite(tx: &mut Tx<'_>, scope: Scope, digest: [u8; 16], new: &NewMemory) -> Result<Option<Memory>, StoreError> {
+/// If a recent live memory has this digest: unites the tags, writes a version, and gives it back. One that an agent's `vendor` may not see is
+/// left alone: repeating a text must not show what became of it.
+fn unite(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    digest: [u8; 16],
+    vendor: Option<&str>,
+    new: &NewMemory,
+) -> Result<Option<Memory>, StoreError> {
     let Some(id) = tx.recent(scope, &digest)? else { return Ok(None) };
     let Some(old) = MemoryRow::read(tx, scope.tenant, id)? else { return Ok(None) };
-    if old.digest != digest || old.deleted_at.is_some() || old.owner != scope.owner || old.parent.is_some() {
+    let late = tx.now > old.created_at.plus(limits::MERGE_WINDOW);
+    if old.digest != digest || old.state().0 != State::Live || old.owner != scope.owner || old.parent.is_some() || late {
+        return Ok(None);
+    }
+    if !old.visible_to(vendor) {
         return Ok(None);
     }
     let before = opened(tx, scope.tenant, id, &old, Part::Full)?;
@@ -878,6 +951,9 @@ fn replace_row(
     };
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
+    if found.digest != old.digest && found.parent.is_none() {
+        tx.staged.recent.push((scope, found.digest, id, found.created_at));
+    }
     found.stage(tx, tenant, id, Some(old));
     let memory = Memory {
         id,
@@ -956,7 +1032,8 @@ fn shift<A: Writes + Action<Target = MemoryId>>(
     }
     let tx = a.tx_mut();
     let memory = shift_row(tx, tenant, id, &old, deleted_at)?;
-    for (child, found) in children_rows(tx, tenant, id)? {
+    for child in children_of(tx, tenant, id)? {
+        let Some(found) = MemoryRow::read(tx, tenant, child)? else { continue };
         if found.owner == old.owner && found.state().0 == from {
             shift_row(tx, tenant, child, &found, deleted_at)?;
         }
@@ -981,16 +1058,10 @@ fn shift_row(
     Ok(memory)
 }
 
-fn children_rows(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<(MemoryId, MemoryRow)>, StoreError> {
-    let mut rows = Vec::new();
-    for item in tx.prefix(CHILDREN, &memory_key(tenant, parent))? {
-        let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_children"))?;
-        // Absent only if this very work purged it: a range does not see staged deletions.
-        if let Some(row) = MemoryRow::read(tx, tenant, id)? {
-            rows.push((id, row));
-        }
-    }
-    Ok(rows)
+/// The replies of a memory, oldest first. One that this very work purged is still among them: a range does not see staged deletions.
+fn children_of(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<MemoryId>, StoreError> {
+    let keys = tx.prefix(CHILDREN, &memory_key(tenant, parent))?;
+    keys.map(|item| Ok(order_parts(&item?.0).ok_or(damaged("memory_children"))?.1)).collect()
 }
 
 /// How many replies the granted memory has, trashed ones included.
@@ -1000,7 +1071,7 @@ pub fn count_replies<A: Action<Target = MemoryId>>(a: &Access<'_, A>) -> Result<
 
 /// The thread of the granted memory: its parent (or itself) and the live replies the asker can see, oldest first. `None` if the asker
 /// cannot see the parent.
-pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<(Memory, Vec<Memory>)>, StoreError> {
+pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<(Memory, Vec<Memory>)>, Unanswered> {
     let (tenant, id, found) = granted(a)?;
     let vendor = a.who().vendor().map(|v| v.name().to_owned());
     let tx = a.tx_mut();
@@ -1012,10 +1083,13 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     if !seen(&parent) || (vendor.is_some() && parent.deleted_at.is_some()) {
         return Ok(None);
     }
-    let mut children = Vec::new();
-    for (child, row) in children_rows(tx, tenant, parent_id)? {
+    let (mut children, mut room) = (Vec::new(), Room::WHOLE);
+    for child in children_of(tx, tenant, parent_id)? {
+        let Some(row) = MemoryRow::read(tx, tenant, child)? else { continue };
         if seen(&row) && row.deleted_at.is_none() {
-            children.push(opened(tx, tenant, child, &row, Part::Full)?);
+            let reply = opened(tx, tenant, child, &row, Part::Full)?;
+            room.take(&reply)?;
+            children.push(reply);
         }
     }
     let parent = opened(tx, tenant, parent_id, &parent, Part::Full)?;
@@ -1030,8 +1104,10 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
 pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
     let (tenant, id, old) = granted(a)?;
     let tx = a.tx_mut();
-    for (child, found) in children_rows(tx, tenant, id)? {
-        purge_row(tx, tenant, child, &found)?;
+    for child in children_of(tx, tenant, id)? {
+        if let Some(found) = MemoryRow::read(tx, tenant, child)? {
+            purge_row(tx, tenant, child, &found)?;
+        }
     }
     purge_row(tx, tenant, id, &old)
 }
@@ -1062,12 +1138,15 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mo
     for order in &rows {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
-        for (child, found) in children_rows(tx, scope.tenant, id)? {
-            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
+        for child in children_of(tx, scope.tenant, id)? {
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
-            if let Some(found) = MemoryRow::read(tx, scope.tenant, child)? {
-                let alone = MemoryRow { parent: None, ..found };
-                tx.put(MEMORIES, memory_key(scope.tenant, child), value(&alone));
+            let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
+            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
+            let alone = MemoryRow { parent: None, ..found };
+            tx.put(MEMORIES, memory_key(scope.tenant, child), value(&alone));
+            if alone.deleted_at.is_none() {
+                let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
+                tx.staged.index.push((scope, Change::Put(prepared(&memory))));
             }
         }
         purge_row(tx, scope.tenant, id, &old)?;
@@ -1075,12 +1154,15 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mo
     Ok(rows.len())
 }
 
+/// Where a memory stands in its scope's order.
+pub type OrderPlace = (Timestamp, MemoryId);
+
 /// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.
 pub fn chunk<A: Reads + Action<Target = Scope>>(
     a: &mut Access<'_, A>,
-    after: Option<(Timestamp, MemoryId)>,
+    after: Option<OrderPlace>,
     most: usize,
-) -> Result<(Vec<Memory>, Option<(Timestamp, MemoryId)>), StoreError> {
+) -> Result<(Vec<Memory>, Option<OrderPlace>), StoreError> {
     let scope = a.target();
     let end = super::after(&order_prefix(scope, State::Live));
     let start = match after {
