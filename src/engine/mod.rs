@@ -18,4 +18,4 @@ pub use check::Report;
 pub use error::{CommitError, EngineError};
 
 #[cfg(test)]
-mod campaign;
+pub(crate) mod campaign;

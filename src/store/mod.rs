@@ -21,3 +21,6 @@ pub use gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
 pub use phi::{Phi, Witness};
 pub use tables::memories;
 pub use vault::{Store, Vault};
+
+#[cfg(test)]
+pub(crate) mod campaign;

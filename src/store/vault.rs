@@ -137,13 +137,16 @@ struct Inner {
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: SyncSender<Message>,
-    index_requests: SyncSender<Scope>,
+    index_requests: SyncSender<Option<Scope>>,
     refusals: Mutex<Coalescer>,
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
     refused_while_shut: AtomicU64,
     stopping: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
+    /// Requests that entered the queue.
+    #[cfg(test)]
+    sent: AtomicU64,
 }
 
 /// An open store; see the module text.
@@ -253,6 +256,8 @@ impl Store {
             stopping: AtomicBool::new(false),
             anchor: settings.anchor,
             fatal: settings.fatal,
+            #[cfg(test)]
+            sent: AtomicU64::new(0),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
@@ -288,6 +293,8 @@ impl Store {
         self.note("system.stop");
         self.vault.0.stopping.store(true, Ordering::SeqCst);
         let _ = self.vault.0.queue.send(Message::Stop);
+        // If there is no room for it, the indexer is awake.
+        let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             let _ = thread.join();
@@ -444,7 +451,7 @@ impl Vault {
 
     /// Asks for `scope`'s search index to be built.
     pub(in crate::store) fn request_index(&self, scope: Scope) {
-        let _ = self.0.index_requests.try_send(scope);
+        let _ = self.0.index_requests.try_send(Some(scope));
     }
 
     fn asker(who: &Principal, call: &Call) -> Asker {
@@ -458,7 +465,16 @@ impl Vault {
         self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
             TrySendError::Full(_) => Unavailable::QueueFull,
             TrySendError::Disconnected(_) => Unavailable::Stopping,
-        })
+        })?;
+        #[cfg(test)]
+        self.0.sent.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Requests that entered the queue since the start.
+    #[cfg(test)]
+    pub(in crate::store) fn queued(&self) -> u64 {
+        self.0.sent.load(Ordering::SeqCst)
     }
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
@@ -604,8 +620,8 @@ fn status_of(reason: Reason) -> u16 {
     }
 }
 
-/// The channel on which the indexer is asked.
-pub type IndexRequests = Receiver<Scope>;
+/// The channel on which the indexer is asked; `None` wakes it to stop.
+pub type IndexRequests = Receiver<Option<Scope>>;
 
 impl Vault {
     pub(in crate::store) fn is_stopping(&self) -> bool {

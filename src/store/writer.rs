@@ -117,7 +117,7 @@ pub(in crate::store) struct Ticket {
 }
 
 impl Ticket {
-    /// Waits for the end.
+    /// Waits for the end. It always comes: a request that is dropped unanswered tells.
     pub fn wait(&self) -> Result<Ended, Unavailable> {
         let mut end = self.end.lock().expect("no code panics while it holds this lock");
         loop {
@@ -129,7 +129,7 @@ impl Ticket {
     }
 
     fn set(&self, to: Result<Ended, Unavailable>) {
-        *self.end.lock().expect("no code panics while it holds this lock") = Some(to);
+        self.end.lock().expect("no code panics while it holds this lock").get_or_insert(to);
         self.ready.notify_one();
     }
 }
@@ -194,14 +194,7 @@ impl Writer {
                 self.commit(requests);
             }
         }
-        // Whoever still waits in the queue is told.
-        for message in self.queue.try_iter() {
-            if let Message::Request(request) = message
-                && let Some(ticket) = request.ticket
-            {
-                ticket.set(Err(Unavailable::Stopping));
-            }
-        }
+        // Whoever still waits in the queue is told as it is dropped.
     }
 
     fn commit(&mut self, mut requests: Vec<Request>) {
@@ -435,5 +428,12 @@ impl Request {
         if let Some(ticket) = &self.ticket {
             ticket.set(end);
         }
+    }
+}
+
+/// Nobody waits for ever: what is dropped with the queue, or by a writer that ends unexpectedly, is told so.
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.answer(Err(Unavailable::Stopping));
     }
 }
