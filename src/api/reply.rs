@@ -4,9 +4,13 @@
 //! - An answer with data or a claimed effect is made from a `Receipt`; its audit index is in the header `x-audit-index`.
 //! - An error's text is the program's own. Contract routes answer `{"error": …}`; our own answer RFC 9457 problem details that also carry it.
 
-use serde_json::{Map, Value, json};
+use std::fmt::Display;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::base::id::MemoryId;
+use crate::base::time::Timestamp;
 use crate::http::{Reply, problem};
 use crate::store::gate::{Fault, Receipt, Refused, denial};
 use crate::store::memories::{Memory, Version};
@@ -71,9 +75,9 @@ fn title(status: u16) -> &'static str {
 pub const INTERNAL: &str = "Internal server error";
 
 /// An answer with data.
-pub fn recorded(status: u16, body: Option<&Value>, receipt: &Receipt) -> Reply {
+pub fn recorded(status: u16, body: Option<Vec<u8>>, receipt: &Receipt) -> Reply {
     let reply = match body {
-        Some(body) => Reply::json(status, body),
+        Some(body) => Reply { body, ..Reply::empty(status) },
         None => Reply::empty(status),
     };
     reply.header("x-audit-index", receipt.index().to_string())
@@ -158,84 +162,168 @@ pub fn unavailable(shape: Shape, why: Unavailable) -> Reply {
     }
 }
 
-// --- records ---
+// --- records: views of protected text before a receipt, written out at once ---
 
-fn text(phi: &Phi, receipt: &Receipt) -> Value {
-    Value::from(phi.expose(receipt))
+/// A value as JSON bytes.
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a view has string keys and numbers that JSON can hold")
 }
 
-fn texts(list: &[Phi], receipt: &Receipt) -> Value {
-    list.iter().map(|phi| text(phi, receipt)).collect()
+/// What prints itself, as a JSON string.
+struct Printed<T>(T);
+
+impl<T: Display> Serialize for Printed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// The extra keys of DESIGN 10, echoed only when set.
-fn extras(map: &mut Map<String, Value>, memory: &Memory, receipt: &Receipt) {
-    let words = &memory.text;
-    for (name, phi) in [("subject", &words.subject), ("run_id", &words.run_id), ("speaker", &words.speaker)] {
-        if let Some(phi) = phi {
-            map.insert(name.into(), text(phi, receipt));
-        }
-    }
-    if let Some(metadata) = &words.metadata {
-        map.insert("metadata".into(), serde_json::from_str(metadata.expose(receipt)).unwrap_or(Value::Null));
-    }
-    if let Some(at) = memory.occurred_at {
-        map.insert("occurred_at".into(), Value::from(at.to_string()));
+#[derive(Serialize)]
+struct Extras<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speaker: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurred_at: Option<Printed<Timestamp>>,
+}
+
+/// The contract's memory record.
+#[derive(Serialize)]
+pub struct Record<'a> {
+    id: Printed<MemoryId>,
+    title: &'a str,
+    content: &'a str,
+    tags: Vec<&'a str>,
+    origin: &'a str,
+    allowed_vendors: &'a [String],
+    memory_type: &'static str,
+    created_at: Printed<Timestamp>,
+    updated_at: Printed<Timestamp>,
+    shared_with_org_id: (),
+    shared_with_team_id: (),
+    shared_at: (),
+    parent_memory_id: Option<Printed<MemoryId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<Printed<Timestamp>>,
+    #[serde(flatten)]
+    extras: Extras<'a>,
+}
+
+/// The contract's summary: no content.
+#[derive(Serialize)]
+pub struct Summary<'a> {
+    id: Printed<MemoryId>,
+    title: &'a str,
+    tags: Vec<&'a str>,
+    origin: &'a str,
+    memory_type: &'static str,
+    created_at: Printed<Timestamp>,
+    updated_at: Printed<Timestamp>,
+}
+
+/// The contract's version. Its id is made of the memory's and the version's number, so it is stable.
+#[derive(Serialize)]
+pub struct VersionView<'a> {
+    id: String,
+    memory_id: Printed<MemoryId>,
+    title: &'a str,
+    content: &'a str,
+    tags: Vec<&'a str>,
+    origin: &'a str,
+    allowed_vendors: &'a [String],
+    memory_type: &'static str,
+    version_number: u32,
+    created_at: Printed<Timestamp>,
+    #[serde(flatten)]
+    extras: Extras<'a>,
+}
+
+/// A memory as a list shows it.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum View<'a> {
+    /// Whole.
+    Record(Record<'a>),
+    /// Without content.
+    Summary(Summary<'a>),
+}
+
+fn texts<'a>(list: &'a [Phi], receipt: &Receipt) -> Vec<&'a str> {
+    list.iter().map(|phi| phi.expose(receipt)).collect()
+}
+
+fn extras<'a>(memory: &'a Memory, receipt: &Receipt) -> Extras<'a> {
+    let text = |phi: &'a Option<Phi>| phi.as_ref().map(|phi| phi.expose(receipt));
+    Extras {
+        subject: text(&memory.text.subject),
+        metadata: text(&memory.text.metadata).map(|json| serde_json::from_str(json).unwrap_or(Value::Null)),
+        run_id: text(&memory.text.run_id),
+        speaker: text(&memory.text.speaker),
+        occurred_at: memory.occurred_at.map(Printed),
     }
 }
 
 /// The contract's memory record.
-pub fn record(memory: &Memory, receipt: &Receipt) -> Value {
-    let mut map = Map::new();
-    map.insert("id".into(), Value::from(memory.id.to_string()));
-    map.insert("title".into(), text(&memory.text.title, receipt));
-    map.insert("content".into(), text(&memory.text.content, receipt));
-    map.insert("tags".into(), texts(&memory.text.tags, receipt));
-    map.insert("origin".into(), Value::from(memory.origin.as_str()));
-    map.insert("allowed_vendors".into(), memory.allowed_vendors.iter().map(String::as_str).collect());
-    map.insert("memory_type".into(), Value::from(memory.kind.name()));
-    map.insert("created_at".into(), Value::from(memory.created_at.to_string()));
-    map.insert("updated_at".into(), Value::from(memory.updated_at.to_string()));
-    for name in ["shared_with_org_id", "shared_with_team_id", "shared_at"] {
-        map.insert(name.into(), Value::Null);
+pub fn record<'a>(memory: &'a Memory, receipt: &Receipt) -> Record<'a> {
+    Record {
+        id: Printed(memory.id),
+        title: memory.text.title.expose(receipt),
+        content: memory.text.content.expose(receipt),
+        tags: texts(&memory.text.tags, receipt),
+        origin: &memory.origin,
+        allowed_vendors: &memory.allowed_vendors,
+        memory_type: memory.kind.name(),
+        created_at: Printed(memory.created_at),
+        updated_at: Printed(memory.updated_at),
+        shared_with_org_id: (),
+        shared_with_team_id: (),
+        shared_at: (),
+        parent_memory_id: memory.parent.map(Printed),
+        deleted_at: memory.deleted_at.map(Printed),
+        extras: extras(memory, receipt),
     }
-    map.insert("parent_memory_id".into(), memory.parent.as_ref().map(MemoryId::to_string).into());
-    if let Some(at) = memory.deleted_at {
-        map.insert("deleted_at".into(), Value::from(at.to_string()));
-    }
-    extras(&mut map, memory, receipt);
-    Value::Object(map)
 }
 
-/// The contract's summary: no content.
-pub fn summary(memory: &Memory, receipt: &Receipt) -> Value {
-    json!({
-        "id": memory.id.to_string(),
-        "title": text(&memory.text.title, receipt),
-        "tags": texts(&memory.text.tags, receipt),
-        "origin": memory.origin,
-        "memory_type": memory.kind.name(),
-        "created_at": memory.created_at.to_string(),
-        "updated_at": memory.updated_at.to_string(),
+/// A record as a list shows it.
+pub fn whole<'a>(memory: &'a Memory, receipt: &Receipt) -> View<'a> {
+    View::Record(record(memory, receipt))
+}
+
+/// A summary as a list shows it.
+pub fn summary<'a>(memory: &'a Memory, receipt: &Receipt) -> View<'a> {
+    View::Summary(Summary {
+        id: Printed(memory.id),
+        title: memory.text.title.expose(receipt),
+        tags: texts(&memory.text.tags, receipt),
+        origin: &memory.origin,
+        memory_type: memory.kind.name(),
+        created_at: Printed(memory.created_at),
+        updated_at: Printed(memory.updated_at),
     })
 }
 
-/// The contract's version. Its id is made of the memory's and the version's number, so it is stable.
-pub fn version(version: &Version, receipt: &Receipt) -> Value {
+/// The contract's version.
+pub fn version<'a>(version: &'a Version, receipt: &Receipt) -> VersionView<'a> {
     let memory = &version.memory;
-    let mut map = Map::new();
-    map.insert("id".into(), Value::from(version_id(memory.id, memory.version)));
-    map.insert("memory_id".into(), Value::from(memory.id.to_string()));
-    map.insert("title".into(), text(&memory.text.title, receipt));
-    map.insert("content".into(), text(&memory.text.content, receipt));
-    map.insert("tags".into(), texts(&memory.text.tags, receipt));
-    map.insert("origin".into(), Value::from(memory.origin.as_str()));
-    map.insert("allowed_vendors".into(), memory.allowed_vendors.iter().map(String::as_str).collect());
-    map.insert("memory_type".into(), Value::from(memory.kind.name()));
-    map.insert("version_number".into(), Value::from(memory.version));
-    map.insert("created_at".into(), Value::from(version.changed_at.to_string()));
-    extras(&mut map, memory, receipt);
-    Value::Object(map)
+    VersionView {
+        id: version_id(memory.id, memory.version),
+        memory_id: Printed(memory.id),
+        title: memory.text.title.expose(receipt),
+        content: memory.text.content.expose(receipt),
+        tags: texts(&memory.text.tags, receipt),
+        origin: &memory.origin,
+        allowed_vendors: &memory.allowed_vendors,
+        memory_type: memory.kind.name(),
+        version_number: memory.version,
+        created_at: Printed(version.changed_at),
+        extras: extras(memory, receipt),
+    }
 }
 
 /// A UUIDv8 (RFC 9562 section 5.8): the first 16 bytes of SHA-256 over the memory's id and the number.
@@ -248,6 +336,6 @@ fn version_id(memory: MemoryId, number: u32) -> String {
 }
 
 /// Many of something.
-pub fn all<T>(items: &[T], receipt: &Receipt, each: fn(&T, &Receipt) -> Value) -> Value {
+pub fn all<'a, T, V>(items: &'a [T], receipt: &Receipt, each: fn(&'a T, &Receipt) -> V) -> Vec<V> {
     items.iter().map(|item| each(item, receipt)).collect()
 }

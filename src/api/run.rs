@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::reply::{self, INTERNAL, Shape, Words};
 use crate::api::routes::{self, Found, Route};
@@ -84,13 +84,13 @@ impl Api {
     }
 
     /// Who asks, or why nobody was recognised: the reason for the log and the text of the 401.
-    fn authenticate(&self, request: &Request) -> Result<Principal, (Option<CredentialRef>, Reason, Result<Unauthenticated, Reply>)> {
+    fn authenticate(&self, request: &Request) -> Result<(Principal, u64), (Option<CredentialRef>, Reason, Result<Unauthenticated, Reply>)> {
         let token = match bearer(request.header("authorization"), false) {
             Ok(token) => token,
             Err(why) => return Err((None, Reason::Unauthenticated, Ok(why))),
         };
         match self.vault.admit(token) {
-            Ok(Admission::Principal(who)) => Ok(who),
+            Ok(Admission::Principal(who, generation)) => Ok((who, generation)),
             Ok(Admission::Revoked(id)) => Err((Some(CredentialRef::Stored(id)), Reason::RevokedCredential, Ok(Unauthenticated::Invalid))),
             Ok(Admission::Unknown) => Err((None, Reason::BadCredential, Ok(Unauthenticated::Invalid))),
             Err(why) => Err((None, Reason::Latched, Err(reply::unavailable(Shape::of(&request.path), why)))),
@@ -99,8 +99,8 @@ impl Api {
 
     fn answer(&self, request: Request) -> Reply {
         let shape = Shape::of(&request.path);
-        let who = match self.authenticate(&request) {
-            Ok(who) => who,
+        let (who, admitted) = match self.authenticate(&request) {
+            Ok(found) => found,
             Err((credential, reason, why)) => return self.unauthenticated(&request, credential, reason, why),
         };
         let taken = self.credentials.take(bucket(who.credential()), self.now_ms());
@@ -108,7 +108,7 @@ impl Api {
             self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
             return too_many(shape, taken);
         }
-        let reply = self.routed(request, &who, shape);
+        let reply = self.routed(request, &who, admitted, shape);
         match taken {
             Some(taken) => taken.headers().into_iter().fold(reply, |reply, (name, value)| reply.header(name, value)),
             None => reply,
@@ -172,7 +172,7 @@ impl Api {
         Reply::json(if up { 200 } else { 503 }, &body)
     }
 
-    fn routed(&self, mut request: Request, who: &Principal, shape: Shape) -> Reply {
+    fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape) -> Reply {
         if let Some(public) = self.public(&request) {
             return public;
         }
@@ -195,6 +195,7 @@ impl Api {
             ip: Some(request.client),
             device: Device::of_user_agent(request.header("user-agent").unwrap_or_default().as_bytes()),
             ok_status: route.doc.answer.0,
+            admitted: Some(admitted),
         };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
             return self.refusal(who, &call, route, shape, Reason::AgentRoute, 403, "Agent keys cannot access this endpoint");
@@ -271,11 +272,8 @@ fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
 }
 
 impl Handler for Arc<Api> {
-    fn body_limit(&self, method: Method, path: &str) -> usize {
-        match routes::find(method, path) {
-            Found::Route(..) => limits::BODY_BYTES_MAX,
-            Found::OtherMethod(_) | Found::Nothing => limits::BODY_BYTES_MAX,
-        }
+    fn body_limit(&self, _: Method, _: &str) -> usize {
+        limits::BODY_BYTES_MAX
     }
 
     fn refuse(&self, refusal: &Refusal) -> Reply {
@@ -305,13 +303,13 @@ impl<'a> Cx<'a> {
         target: A::Target,
         words: &Words,
         work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
-        answer: impl FnOnce(&T, &Receipt) -> Value,
+        answer: impl FnOnce(&T, &Receipt) -> Vec<u8>,
     ) -> Reply {
         debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
         match self.api.vault.read::<A, T, E>(self.who, target, &self.call, work) {
             Ok(done) => {
                 let (value, receipt) = done.into_parts();
-                reply::recorded(self.call.ok_status, Some(&answer(&value, &receipt)), &receipt)
+                reply::recorded(self.call.ok_status, Some(answer(&value, &receipt)), &receipt)
             }
             Err(refused) => reply::refused(self.shape, &refused, words),
         }
@@ -323,13 +321,13 @@ impl<'a> Cx<'a> {
         target: A::Target,
         words: &Words,
         work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
-        answer: impl FnOnce(&T, &Receipt) -> Option<Value>,
+        answer: impl FnOnce(&T, &Receipt) -> Option<Vec<u8>>,
     ) -> Reply {
         debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
         match self.api.vault.write::<A, T, E>(self.who, target, &self.call, work) {
             Ok(done) => {
                 let (value, receipt) = done.into_parts();
-                reply::recorded(self.call.ok_status, answer(&value, &receipt).as_ref(), &receipt)
+                reply::recorded(self.call.ok_status, answer(&value, &receipt), &receipt)
             }
             Err(refused) => reply::refused(self.shape, &refused, words),
         }

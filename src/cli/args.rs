@@ -27,6 +27,10 @@ const DEMO_EXAMPLES: &str = "Examples:
   rosemary demo --dir /tmp/try --port 9443
   rosemary demo --reset";
 
+const VERIFY_EXAMPLES: &str = "Examples:
+  rosemary verify
+  rosemary verify --log log.ndjson --key 'rosemary/…+…+…'       (the key: rosemary doctor)";
+
 const INIT_EXAMPLE: &str = "Example:
   umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek
   export RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3
@@ -71,7 +75,9 @@ pub enum Command {
     /// Checks the whole data file: every block, tables, indexes, and the audit log against its tree
     ///
     /// The service must be stopped. Changes nothing. Exit code 1 when something is wrong.
-    Verify,
+    /// With --log it checks an exported log instead, against nothing but the log's public key: no settings, no data file.
+    #[command(verbatim_doc_comment, after_help = VERIFY_EXAMPLES)]
+    Verify(Verify),
 
     /// Reports what protects this instance: on, off, weak, and not yet built, each with its remedy
     ///
@@ -127,6 +133,20 @@ pub struct Demo {
     pub reset: bool,
 }
 
+/// `verify`.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// An exported log (`audit export`) to check instead of the data file; - is standard input
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub log: Option<PathBuf>,
+    /// The log's public key, as `doctor` and `verify` print it
+    #[arg(long, value_name = "VKEY", requires = "log")]
+    pub key: Option<String>,
+}
+
 /// `doctor`.
 #[derive(Args, Debug)]
 pub struct Doctor {
@@ -141,7 +161,7 @@ pub enum Key {
     /// Makes a key and shows it once
     #[command(after_help = "Example:\n  rosemary key make --user owner@hospital.example --label 'discharge letters'")]
     Make {
-        /// Person whom the key acts for; the owner unless given
+        /// Person whom the key acts for, made known if new; the owner unless given
         #[arg(long, value_name = "EMAIL")]
         user: Option<String>,
         /// What the key is for, as lists show it

@@ -10,7 +10,7 @@ use crate::cli::{args, open, say, serve, text};
 use crate::config::Config;
 use crate::crypto::secret::Secret;
 use crate::identity::{self, Refusal};
-use crate::policy::action::{CreateKey, ListKeys, Person, RevokeKey};
+use crate::policy::action::{CreateKey, CreatePerson, Instance, ListKeys, Person, RevokeKey};
 use crate::store::gate::Call;
 use crate::store::phi::Phi;
 use crate::store::vault::Vault;
@@ -53,15 +53,22 @@ pub fn make(vault: &Vault, person: UserId, label: &str) -> Result<(Secret<String
     Ok((made.key, made.id))
 }
 
+/// The person with this e-mail address, made known to the instance if nobody has it yet.
+fn person(vault: &Vault, email: &str) -> Result<UserId, Failure> {
+    let email = crate::config::parse::email_address(email.trim()).map_err(|why| Failure::new(Exit::Usage, format_args!("--user: {why}")))?;
+    let made = vault.write::<CreatePerson, _, Refusal>(&console(vault, vault.owner()), Instance, &Call::internal(), move |access| {
+        identity::create_person(access, &Phi::new(email))
+    });
+    Ok(made.map_err(|refused| open::refused("the person was not made known", &refused))?.into_parts().0)
+}
+
 fn make_and_show(vault: &Vault, email: Option<&str>, label: &str) -> Result<Exit, Failure> {
     if label.trim().is_empty() || label.chars().count() > limits::LABEL_CHARS_MAX || label.contains(char::is_control) {
         return Err(Failure::new(Exit::Usage, format_args!("--label: give 1 to {} printable characters", limits::LABEL_CHARS_MAX)));
     }
     let person = match email {
         None => vault.owner(),
-        Some(email) => vault.person(&email.trim().to_lowercase()).map_err(unavailable)?.ok_or_else(|| {
-            Failure::new(Exit::Usage, "--user: nobody with this address is known here; this version knows the people that RM_OWNER_EMAIL ever named")
-        })?,
+        Some(email) => person(vault, email)?,
     };
     let (key, id) = make(vault, person, label)?;
     say(&format!("key {id}, shown this once; keep it safe:"));

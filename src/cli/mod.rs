@@ -13,6 +13,7 @@ mod progress;
 mod serve;
 mod text;
 mod transfer;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -49,7 +50,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Demo(demo) => demo::run(&demo),
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
-        Command::Verify => unwired(&settings()?),
+        Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
         Command::Key(key) => key::run(key, settings()?),
         Command::Import(import) => transfer::import(&import, settings()?),

@@ -92,9 +92,9 @@ pub fn dump(vault: &Vault, out: &mut impl Write, name: &Path) -> Result<u64, Fai
         });
         let ((total, (memories, next)), receipt) = chunk.map_err(|refused| open::refused("exporting", &refused))?.into_parts();
         for memory in &memories {
-            let mut line = Zeroizing::new(reply::record(memory, &receipt).to_string());
-            line.push('\n');
-            out.write_all(line.as_bytes()).map_err(|error| Failure::io(name, &error))?;
+            let mut line = Zeroizing::new(reply::json(&reply::record(memory, &receipt)));
+            line.push(b'\n');
+            out.write_all(&line).map_err(|error| Failure::io(name, &error))?;
             written += 1;
         }
         progress.get_or_insert_with(|| Progress::new("exporting", total)).at(written);

@@ -44,6 +44,11 @@ pub fn tenant_label(row: &Row, text: &str) -> Result<String, String> {
 
 /// An address of the common form `local@host`, lower-cased. Quoted local parts and address literals (RFC 5321) are refused.
 pub fn email(_: &Row, text: &str) -> Result<String, String> {
+    email_address(text)
+}
+
+/// As [`email`], for an address that no setting holds.
+pub fn email_address(text: &str) -> Result<String, String> {
     let lawful = text.split_once('@').is_some_and(|(local, domain)| {
         (1..=limits::EMAIL_LOCAL_CHARS_MAX).contains(&local.len())
             && local.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&c))

@@ -165,7 +165,7 @@ impl Engine {
         medium.set_len(BLOCKS_START).map_err(EngineError::io)?;
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
         head.write(&*medium)?;
-        let open = Open::new(&medium, &head, options, true)?;
+        let open = Open::new(&medium, &head, options, Opening::New)?;
         Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
     }
 
@@ -187,7 +187,7 @@ impl Engine {
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let (head, _) = Superblock::read(&*medium, kek)?;
-        let open = Open::new(&medium, &head, options, false)?;
+        let open = Open::new(&medium, &head, options, Opening::Trusting)?;
         Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
     }
 
@@ -274,8 +274,16 @@ impl Engine {
         }
         // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
         self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
-        *place = Some(Open::new(&self.medium, &self.head, &self.options, false)?);
+        *place = Some(Open::new(&self.medium, &self.head, &self.options, Opening::Trusting)?);
         Ok(())
+    }
+
+    /// Drops all without the last commit of a clean stop.
+    #[cfg(test)]
+    pub(super) fn abandon(mut self) {
+        if let Some(open) = self.take_open() {
+            open.discard();
+        }
     }
 
     /// Whether a failure has latched the store.
@@ -321,18 +329,32 @@ impl Drop for Engine {
     }
 }
 
+/// How a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// The medium holds none yet.
+    New,
+    /// As the last commit left it.
+    Trusting,
+    /// Only after every reachable page was found to have the checksum its parent holds.
+    Walking,
+}
+
 impl Open {
     /// Opens redb over the blocks of `medium`, and makes tables that are not there yet.
-    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, new: bool) -> Result<Self, EngineError> {
+    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, how: Opening) -> Result<Self, EngineError> {
         let zero = PageZero::read(&**medium, head.file, head.keys.block())?;
         let stride = u64::from(head.stride);
-        if !new && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
+        if how != Opening::New && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
             return Err(EngineError::Damaged("the file's length"));
         }
         let blocks = Blocks::new(Arc::clone(medium), head.file, head.keys.block(), head.stride, zero);
         let opened = catch(|| {
             let backend = Backend(Arc::clone(&blocks));
-            let db = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(backend)?;
+            let db = Database::builder()
+                .set_cache_size(options.cache_bytes)
+                .set_check_integrity_on_open(how == Opening::Walking)
+                .create_with_backend(backend)?;
             blocks.opened();
             make_tables(&db, options.tables)?;
             Ok(db)
@@ -347,10 +369,16 @@ impl Open {
     }
 
     /// Closes redb without letting it write.
-    fn discard(self) {
+    ///
+    /// Dropped as it is, redb would make a last commit, and on a damaged file that can panic twice over, which ends the process. Once it has
+    /// seen a failure of its storage it does not, so a check is asked of it that must fail. Where even that goes wrong its memory is leaked.
+    fn discard(mut self) {
         self.latch.shut();
         self.blocks.sever();
-        drop_caught(self);
+        match catch(|| Ok(self.db.check_integrity())) {
+            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(_) | redb::StorageError::PreviousIo))) => drop_caught(self),
+            _ => std::mem::forget(self),
+        }
     }
 }
 

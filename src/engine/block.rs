@@ -108,7 +108,7 @@ impl Blocks {
         self.opening.store(false, Ordering::Release);
     }
 
-    /// From now on nothing reaches the medium: an outcome is unknown and must be read, not made.
+    /// From now on every call of redb fails and nothing reaches the medium: an outcome is unknown and must be read, not made.
     pub fn sever(&self) {
         self.severed.store(true, Ordering::Release);
     }
@@ -117,7 +117,7 @@ impl Blocks {
         self.page.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn may_write(&self) -> io::Result<()> {
+    fn attached(&self) -> io::Result<()> {
         if self.severed.load(Ordering::Acquire) { Err(io::Error::other("cut off from the medium")) } else { Ok(()) }
     }
 
@@ -159,6 +159,7 @@ pub struct Backend(pub Arc<Blocks>);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
+        self.0.attached()?;
         Ok(self.0.length.load(Ordering::Acquire))
     }
 
@@ -176,7 +177,7 @@ impl StorageBackend for Backend {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let blocks = &self.0;
-        blocks.may_write()?;
+        blocks.attached()?;
         if let Ok(from) = usize::try_from(offset)
             && from + data.len() <= BLOCK_BYTES
         {
@@ -196,7 +197,7 @@ impl StorageBackend for Backend {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let blocks = &self.0;
-        blocks.may_write()?;
+        blocks.attached()?;
         if !length.is_multiple_of(BLOCK) || length > STORE_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a length of the store"));
         }
@@ -214,7 +215,7 @@ impl StorageBackend for Backend {
 
     fn sync_data(&self) -> io::Result<()> {
         let blocks = &self.0;
-        blocks.may_write()?;
+        blocks.attached()?;
         let mut page = blocks.page();
         if std::mem::take(&mut page.grown) {
             // A file system may make a slot durable before the file's new size; a page 0 must never claim more than is there.

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::base::limits::CHECK_LISTED_MAX;
 use crate::crypto::unlock::Kek;
-use crate::engine::batch::{Open, catch, lock_file};
+use crate::engine::batch::{Open, Opening, catch, lock_file};
 use crate::engine::block::{Blocks, SEALED_BYTES, place};
 use crate::engine::header::{PageZero, SLOT_STARTS, Superblock};
 use crate::engine::medium::{Medium, Overlay};
@@ -75,10 +75,8 @@ impl Engine {
         }
         report.walk_blocks(medium, &head)?;
         let above: Arc<dyn Medium> = Arc::new(Overlay::new(Arc::clone(medium)).map_err(EngineError::io)?);
-        let engine = Open::new(&above, &head, options, false).and_then(|mut open| {
-            open.check_tree()?;
-            Ok(Self { medium: above, head, options: options.clone(), open: RwLock::new(Some(open)) })
-        });
+        let engine = Open::new(&above, &head, options, Opening::Walking)
+            .map(|open| Self { medium: above, head, options: options.clone(), open: RwLock::new(Some(open)) });
         Ok(match engine {
             Ok(engine) => (report, Some(engine)),
             Err(error) => (Report { tree: Err(error), ..report }, None),

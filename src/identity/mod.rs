@@ -4,10 +4,10 @@
 
 use crate::audit::{Detail, Reason};
 use crate::authn::credential::{Verifier, display_prefix, draw_user_key};
-use crate::base::id::CredentialId;
+use crate::base::id::{CredentialId, UserId};
 use crate::base::time::Timestamp;
 use crate::crypto::secret::Secret;
-use crate::policy::action::{CreateKey, ListKeys, ReadOperation, ReadSelf, RevokeKey};
+use crate::policy::action::{CreateKey, CreatePerson, ListKeys, ReadOperation, ReadSelf, RevokeKey};
 use crate::store::accounts::{self, Credential, User};
 use crate::store::gate::{Access, Fault};
 use crate::store::phi::Phi;
@@ -54,6 +54,11 @@ pub struct NewKey {
     pub label: Phi,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// The person with this lower-case e-mail address; made known if nobody has it yet.
+pub fn create_person(a: &mut Access<'_, CreatePerson>, email: &Phi) -> Result<UserId, Refusal> {
+    Ok(accounts::insert_person(a, email)?)
 }
 
 /// Draws a key.

@@ -148,6 +148,8 @@ actions! {
     ExportMemories(Scope) Reads true "memory.export";
     /// Read memories to build the search index in memory.
     IndexMemories(Scope) Reads true "memory.index";
+    /// Make a person known.
+    CreatePerson(Instance) Writes false "person.create";
     /// Look after the instance: start, stop, recovery, the owner's record.
     Operate(Instance) Writes false "system.operate";
 }

@@ -2,7 +2,7 @@
 
 use crate::authn::credential::Verifier;
 use crate::base::id::{CredentialId, UserId};
-use crate::policy::action::{Action, CreateKey, ListKeys, Person, ReadOperation, RevokeKey};
+use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, Person, ReadOperation, RevokeKey};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
 use crate::store::tables::{credentials, users};
@@ -12,6 +12,15 @@ use crate::store::writer::{Settled, Unavailable};
 
 pub use crate::store::tables::credentials::Credential;
 pub use crate::store::tables::users::User;
+
+/// The person with this lower-case e-mail address, staged with a DEK of their own if new.
+pub fn insert_person(a: &mut Access<'_, CreatePerson>, email: &Phi) -> Result<UserId, StoreError> {
+    let tenant = a.who().tenant();
+    let tx = a.tx_mut();
+    let id = users::find_or_create(tx, tenant, email.inner())?;
+    tx.note(id.bytes());
+    Ok(id)
+}
 
 /// Stages a key of the granted person.
 pub fn insert_key(a: &mut Access<'_, CreateKey>, verifier: &Verifier, prefix: &str, label: &Phi) -> Result<CredentialId, StoreError> {
@@ -54,11 +63,6 @@ pub fn holder(a: &Access<'_, ListKeys>) -> Result<User, StoreError> {
 
 /// Whom the operator at the console means: ids alone, so no grant is needed; what is done to them goes through the gate.
 impl Vault {
-    /// The person with this lower-case e-mail address.
-    pub fn person(&self, email: &str) -> Result<Option<UserId>, Unavailable> {
-        self.look(|tx| users::find(tx, self.tenant(), email))
-    }
-
     /// Everybody.
     pub fn people(&self) -> Result<Vec<UserId>, Unavailable> {
         self.look(|tx| users::all(tx, self.tenant()))

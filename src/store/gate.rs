@@ -43,12 +43,14 @@ pub struct Call {
     pub device: Device,
     /// Status of the answer if all goes well.
     pub ok_status: u16,
+    /// Of which generation the credentials were when the principal was admitted: in a view of the same generation it still stands.
+    pub admitted: Option<u64>,
 }
 
 impl Call {
     /// A call of the program itself or of its operator at the console.
     pub fn internal() -> Self {
-        Self { operation: OperationId::draw(), rid: None, ip: None, device: Device::Rosemary, ok_status: 200 }
+        Self { operation: OperationId::draw(), rid: None, ip: None, device: Device::Rosemary, ok_status: 200, admitted: None }
     }
 }
 
@@ -172,8 +174,8 @@ impl<A: Action> Witness for Access<'_, A> {}
 
 /// What a token turned out to be.
 pub enum Admission {
-    /// A good credential.
-    Principal(Principal),
+    /// A good credential, as of this generation of the credentials.
+    Principal(Principal, u64),
     /// A credential that was revoked.
     Revoked(CredentialId),
     /// Not a credential of ours.
@@ -195,10 +197,10 @@ impl Vault {
     /// Errors: the store cannot be read.
     pub fn admit(&self, token: &str) -> Result<Admission, Unavailable> {
         let verifier = Verifier::of(self.keys().pepper(), token);
-        if let Some(key) = self.static_keys().find(&verifier) {
-            return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key)));
-        }
         let published = self.published()?;
+        if let Some(key) = self.static_keys().find(&verifier) {
+            return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key), published.generation));
+        }
         let tx = self.reading(&published);
         let found = (|| -> Result<Option<StoredCredential>, StoreError> {
             let Some((tenant, id)) = credentials::find(&tx, &verifier.0)? else { return Ok(None) };
@@ -207,7 +209,7 @@ impl Vault {
         match found.map_err(|_| Unavailable::Latched)? {
             None => Ok(Admission::Unknown),
             Some(row) => match Principal::of_user_key(&row, self.owner()) {
-                Ok(who) => Ok(Admission::Principal(who)),
+                Ok(who) => Ok(Admission::Principal(who, published.generation)),
                 Err(revoked) => Ok(Admission::Revoked(revoked.0)),
             },
         }
@@ -335,7 +337,8 @@ fn perform<A: Action, T, E: Fault>(
 ) -> Done<T, E> {
     let mut entry = opened(who, call, A::NAME, A::PHI);
     let mut staged = Staged::default();
-    let found = match decided::<A>(vault, &tx, who, target) {
+    let mut tx = tx;
+    let found = match decided::<A>(vault, &mut tx, who, target, call.admitted) {
         Err(error) => Found::Work(E::from(error)),
         Ok(None) => Found::Revoked,
         Ok(Some(Err(denied))) => {
@@ -381,11 +384,13 @@ fn perform<A: Action, T, E: Fault>(
 /// The decision in this view; `None` if the credential does not stand any more.
 fn decided<A: Action>(
     vault: &Vault,
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     who: &Principal,
     target: A::Target,
+    admitted: Option<u64>,
 ) -> Result<Option<Result<Grant<A>, Denied>>, StoreError> {
     let standing = match who.credential() {
+        CredentialRef::Stored(_) if admitted.is_some() && admitted == tx.generation => true,
         CredentialRef::Stored(id) => who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref()),
         CredentialRef::Static { .. } | CredentialRef::None => true,
     };

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod anchor;
+pub mod check;
 pub mod gate;
 pub mod index;
 mod indexer;

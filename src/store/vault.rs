@@ -446,7 +446,9 @@ impl Vault {
 
     /// A view of a published snapshot.
     pub(in crate::store) fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
-        Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true)
+        let mut tx = Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true);
+        tx.generation = Some(published.generation);
+        tx
     }
 
     /// Asks for `scope`'s search index to be built.

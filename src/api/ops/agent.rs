@@ -1,10 +1,11 @@
 //! The agent routes. A person's key may call them too; then no vendor filter applies.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::memories::{filter, new_memory, reply_as, target, trashed};
 use super::required;
-use crate::api::reply::{self, Words};
+use crate::api::reply::{self, View, Words};
 use crate::api::run::Cx;
 use crate::http::Reply;
 use crate::memories::{self, Filter, Page, Refusal};
@@ -32,7 +33,7 @@ pub fn create(cx: &mut Cx<'_>) -> Reply {
         cx.own(),
         &Words::MEMORY,
         move |access| memories::create(access, new),
-        |memory, receipt| Some(reply::record(memory, receipt)),
+        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
     )
 }
 
@@ -44,7 +45,7 @@ pub fn latest(cx: &mut Cx<'_>) -> Reply {
         cx.own(),
         &Words::MEMORY,
         |access| memories::latest(access, tag.as_deref(), origin.as_deref()),
-        reply::record,
+        |memory, receipt| reply::json(&reply::record(memory, receipt)),
     )
 }
 
@@ -61,20 +62,20 @@ pub fn read(cx: &mut Cx<'_>) -> Reply {
             let memory = memories::read(access)?;
             if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
         },
-        reply::record,
+        |memory, receipt| reply::json(&reply::record(memory, receipt)),
     )
 }
 
 /// `DELETE /agent/memories/:id`
 pub fn delete(cx: &mut Cx<'_>) -> Reply {
-    trashed(cx, |memory, receipt| json!({ "deleted": true, "id": memory.id.to_string(), "title": memory.text.title.expose(receipt) }))
+    trashed(cx, |memory, receipt| reply::json(&json!({ "deleted": true, "id": memory.id.to_string(), "title": memory.text.title.expose(receipt) })))
 }
 
 /// `GET /agent/memories/:id/versions`
 pub fn versions(cx: &mut Cx<'_>) -> Reply {
     match target(cx, &Words::MEMORY) {
         Ok(id) => cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, current), receipt| {
-            json!({ "versions": reply::all(versions, receipt, reply::version), "current_version": current })
+            reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version), "current_version": current }))
         }),
         Err(missing) => missing,
     }
@@ -89,20 +90,32 @@ pub fn reply(cx: &mut Cx<'_>) -> Reply {
     reply_as(cx, origin)
 }
 
+/// How a list shows a memory.
+type Each = for<'a> fn(&'a Memory, &Receipt) -> View<'a>;
+
 /// The contract's page envelope.
-fn page_of(page: &Page, receipt: &Receipt, limit: usize, offset: usize, each: fn(&Memory, &Receipt) -> Value) -> Value {
+#[derive(Serialize)]
+struct PageView<'a> {
+    memories: Vec<View<'a>>,
+    total: u64,
+    limit: usize,
+    offset: usize,
+    has_more: bool,
+}
+
+fn page_of(page: &Page, receipt: &Receipt, limit: usize, offset: usize, each: Each) -> Vec<u8> {
     let end = u64::try_from(offset.saturating_add(page.memories.len())).unwrap_or(u64::MAX);
-    json!({
-        "memories": reply::all(&page.memories, receipt, each),
-        "total": page.total,
-        "limit": limit,
-        "offset": offset,
-        "has_more": !page.memories.is_empty() && end < page.total,
+    reply::json(&PageView {
+        memories: reply::all(&page.memories, receipt, each),
+        total: page.total,
+        limit,
+        offset,
+        has_more: !page.memories.is_empty() && end < page.total,
     })
 }
 
 /// A page of what `filter` chooses. The trash shows an agent route its size at most, never its memories.
-fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: fn(&Memory, &Receipt) -> Value) -> Reply {
+fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Reply {
     let limit = cx.fields.count("limit").expect("the schema has a default");
     let offset = cx.fields.count("offset").unwrap_or(0);
     let trashed = matches!(filter, Filter::Trashed);
@@ -128,11 +141,18 @@ pub fn browse(cx: &mut Cx<'_>) -> Reply {
 /// `POST /agent/memories/by-tag`
 pub fn by_tag(cx: &mut Cx<'_>) -> Reply {
     let filter = Filter::Tags(cx.fields.texts("tags").expect("the schema requires it"));
-    page(cx, &filter, Part::Full, reply::record)
+    page(cx, &filter, Part::Full, reply::whole)
 }
 
-fn counted(memories: &Vec<Memory>, receipt: &Receipt) -> Value {
-    json!({ "memories": reply::all(memories, receipt, reply::record), "count": memories.len() })
+/// The contract's list with its length.
+#[derive(Serialize)]
+struct Counted<'a> {
+    memories: Vec<reply::Record<'a>>,
+    count: usize,
+}
+
+fn counted(memories: &Vec<Memory>, receipt: &Receipt) -> Vec<u8> {
+    reply::json(&Counted { memories: reply::all(memories, receipt, reply::record), count: memories.len() })
 }
 
 /// `POST /agent/memories/search`: the contract's literal search, most relevant first.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::api::reply::Words;
+use crate::api::reply::{self, Words};
 use crate::api::run::Cx;
 use crate::http::Reply;
 use crate::identity;
@@ -12,20 +12,20 @@ use crate::policy::action::ReadSelf;
 pub fn whoami(cx: &mut Cx<'_>) -> Reply {
     let who = cx.who;
     cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()), |(), _| {
-        json!({
+        reply::json(&json!({
             "role": if who.vendor().is_some() { "agent" } else { "user" },
             "vendor": who.vendor().map(|vendor| vendor.name()),
             "deployment_mode": "self-host",
             "log_sharing_enabled": false,
             "is_admin": who.is_admin(),
-        })
+        }))
     })
 }
 
 /// `GET /users/me`
 pub fn me(cx: &mut Cx<'_>) -> Reply {
     cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, |user, receipt| {
-        json!({
+        reply::json(&json!({
             "id": user.id.to_string(),
             "email": user.email.expose(receipt),
             "clerk_id": null,
@@ -37,6 +37,6 @@ pub fn me(cx: &mut Cx<'_>) -> Reply {
             "team_id": null,
             "first_name": user.first_name.as_ref().map(|name| name.expose(receipt)),
             "last_name": user.last_name.as_ref().map(|name| name.expose(receipt)),
-        })
+        }))
     })
 }

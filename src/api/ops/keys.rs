@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::required;
-use crate::api::reply::Words;
+use crate::api::reply::{self, Words};
 use crate::api::run::Cx;
 use crate::authn::credential::display_prefix;
 use crate::base::id::CredentialId;
@@ -21,13 +21,13 @@ pub fn create(cx: &mut Cx<'_>) -> Reply {
         &Words::KEY,
         move |access| identity::create_key(access, drawn, label),
         |made, receipt| {
-            Some(json!({
+            Some(reply::json(&json!({
                 "key": made.key.expose(),
                 "id": made.id.to_string(),
                 "key_prefix": display_prefix(made.key.expose()),
                 "label": made.label.expose(receipt),
                 "created_at": made.created_at.to_string(),
-            }))
+            })))
         },
     )
 }
@@ -49,12 +49,12 @@ pub fn list(cx: &mut Cx<'_>) -> Reply {
                 })
             })
             .collect();
-        json!({ "keys": keys })
+        reply::json(&json!({ "keys": keys }))
     })
 }
 
 /// `DELETE /api/keys/:id`
 pub fn revoke(cx: &mut Cx<'_>) -> Reply {
     let Some(id) = CredentialId::parse(cx.id) else { return cx.missing(&Words::KEY) };
-    cx.write::<RevokeKey, _, _>(id, &Words::KEY, identity::revoke_key, |(), _| Some(json!({ "revoked": true })))
+    cx.write::<RevokeKey, _, _>(id, &Words::KEY, identity::revoke_key, |(), _| Some(reply::json(&json!({ "revoked": true }))))
 }

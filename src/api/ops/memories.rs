@@ -1,5 +1,6 @@
 //! A person's memories; what agents share of these routes is in `agent`.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::required;
@@ -17,6 +18,12 @@ use crate::policy::action::{
 };
 use crate::store::memories::{Memory, MemoryType, NewMemory, Part, Replacement, Text};
 use crate::store::phi::Phi;
+
+/// The contract's list.
+#[derive(Serialize)]
+struct Listed<'a> {
+    memories: Vec<reply::Record<'a>>,
+}
 
 /// The new memory of a checked body, written by `origin`; `Err` names an unknown vendor's refusal.
 pub(super) fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Reply> {
@@ -90,14 +97,14 @@ pub fn create(cx: &mut Cx<'_>) -> Reply {
         cx.own(),
         &Words::MEMORY,
         move |access| memories::create(access, new),
-        |memory, receipt| Some(reply::record(memory, receipt)),
+        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
     )
 }
 
 /// `GET /memories/:id`
 pub fn read(cx: &mut Cx<'_>) -> Reply {
     match target(cx, &Words::MEMORY) {
-        Ok(id) => cx.read::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read, reply::record),
+        Ok(id) => cx.read::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read, |memory, receipt| reply::json(&reply::record(memory, receipt))),
         Err(missing) => missing,
     }
 }
@@ -126,12 +133,12 @@ pub fn update(cx: &mut Cx<'_>) -> Reply {
         id,
         &Words::UPDATE,
         move |access| memories::update(access, new),
-        |memory, receipt| Some(reply::record(memory, receipt)),
+        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
     )
 }
 
 /// Moves the path's memory to the trash; `answer` words it.
-pub(super) fn trashed(cx: &mut Cx<'_>, answer: fn(&Memory, &crate::store::Receipt) -> Value) -> Reply {
+pub(super) fn trashed(cx: &mut Cx<'_>, answer: fn(&Memory, &crate::store::Receipt) -> Vec<u8>) -> Reply {
     match target(cx, &Words::DELETE) {
         Ok(id) => cx.write::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash, |memory, receipt| Some(answer(memory, receipt))),
         Err(missing) => missing,
@@ -140,13 +147,13 @@ pub(super) fn trashed(cx: &mut Cx<'_>, answer: fn(&Memory, &crate::store::Receip
 
 /// `DELETE /memories/:id`
 pub fn trash(cx: &mut Cx<'_>) -> Reply {
-    trashed(cx, reply::record)
+    trashed(cx, |memory, receipt| reply::json(&reply::record(memory, receipt)))
 }
 
 /// `POST /memories/:id/restore`
 pub fn restore(cx: &mut Cx<'_>) -> Reply {
     match target(cx, &Words::RESTORE) {
-        Ok(id) => cx.write::<RestoreMemory, _, _>(id, &Words::RESTORE, memories::restore, |memory, receipt| Some(reply::record(memory, receipt))),
+        Ok(id) => cx.write::<RestoreMemory, _, _>(id, &Words::RESTORE, memories::restore, |memory, receipt| Some(reply::json(&reply::record(memory, receipt)))),
         Err(missing) => missing,
     }
 }
@@ -170,7 +177,7 @@ pub fn empty_trash(cx: &mut Cx<'_>) -> Reply {
             Ok((removed, receipt)) => {
                 deleted += removed;
                 if removed < limits::PURGE_CHUNK {
-                    return reply::recorded(200, Some(&json!({ "deleted": deleted })), &receipt);
+                    return reply::recorded(200, Some(reply::json(&json!({ "deleted": deleted }))), &receipt);
                 }
             }
             Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
@@ -189,7 +196,7 @@ pub fn list(cx: &mut Cx<'_>) -> Reply {
             Some(limit) => memories::list(access, &filter, Part::Full, offset, limit),
             None => memories::list_all(access, &filter),
         },
-        |page, receipt| json!({ "memories": reply::all(&page.memories, receipt, reply::record) }),
+        |page, receipt| reply::json(&Listed { memories: reply::all(&page.memories, receipt, reply::record) }),
     )
 }
 
@@ -197,7 +204,7 @@ pub fn list(cx: &mut Cx<'_>) -> Reply {
 pub fn versions(cx: &mut Cx<'_>) -> Reply {
     match target(cx, &Words::MEMORY) {
         Ok(id) => cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, _), receipt| {
-            json!({ "versions": reply::all(versions, receipt, reply::version) })
+            reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version) }))
         }),
         Err(missing) => missing,
     }
@@ -217,7 +224,7 @@ pub(super) fn reply_as(cx: &mut Cx<'_>, origin: String) -> Reply {
         id,
         &Words::PARENT,
         move |access| memories::reply(access, new),
-        |memory, receipt| Some(reply::record(memory, receipt)),
+        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
     )
 }
 
@@ -230,7 +237,7 @@ pub fn reply(cx: &mut Cx<'_>) -> Reply {
 pub fn thread(cx: &mut Cx<'_>) -> Reply {
     match target(cx, &Words::MEMORY) {
         Ok(id) => cx.read::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread, |(parent, children), receipt| {
-            json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) })
+            reply::json(&json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) }))
         }),
         Err(missing) => missing,
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::api::reply::Words;
+use crate::api::reply::{self, Words};
 use crate::api::run::Cx;
 use crate::base::id::OperationId;
 use crate::http::Reply;
@@ -14,7 +14,7 @@ use crate::store::writer::Settled;
 pub fn read(cx: &mut Cx<'_>) -> Reply {
     let Some(id) = OperationId::parse(cx.id) else { return cx.missing(&Words::OPERATION) };
     cx.read::<ReadOperation, _, _>(id, &Words::OPERATION, identity::read_operation, |(settled, index), _| {
-        json!({
+        reply::json(&json!({
             "operation_id": id.to_string(),
             "outcome": match settled {
                 Settled::Pending => "unknown",
@@ -22,6 +22,6 @@ pub fn read(cx: &mut Cx<'_>) -> Reply {
                 Settled::NotCommitted => "not_committed",
             },
             "audit_index": index,
-        })
+        }))
     })
 }

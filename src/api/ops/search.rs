@@ -33,7 +33,7 @@ pub fn rank(cx: &mut Cx<'_>) -> Reply {
             let results: Vec<Value> = found
                 .iter()
                 .map(|(passage, memory, hit)| {
-                    let mut result = reply::record(memory, receipt);
+                    let mut result = json!(reply::record(memory, receipt));
                     result["score"] = json!(hit.score);
                     result["snippet"] = json!(passage.text);
                     result["highlights"] = passage.highlights.iter().map(|range| json!([range.start, range.end])).collect();
@@ -43,7 +43,7 @@ pub fn rank(cx: &mut Cx<'_>) -> Reply {
                     result
                 })
                 .collect();
-            json!({ "results": results, "count": results.len() })
+            reply::json(&json!({ "results": results, "count": results.len() }))
         },
     )
 }

@@ -44,7 +44,7 @@ fn survives(image: Vec<u8>, allowed: &[&Model], options: &Options, what: &str) -
 
 #[test]
 fn no_power_cut_loses_an_acknowledged_commit() {
-    let wanted = amount(100, 1500, 10_000);
+    let wanted = amount(30, 1500, 10_000);
     let (mut points, mut doubles, mut grown, mut shrunk, mut seed) = (0, 0, 0, 0, 0);
     while points < wanted {
         let options = Options { stride: if seed % 3 == 2 { 8192 } else { 4608 }, cache_bytes: 64 << 10, ..options() };

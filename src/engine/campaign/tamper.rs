@@ -26,7 +26,13 @@ fn changed(image: &[u8]) -> Arc<dyn Medium> {
 }
 
 fn answer(medium: Arc<dyn Medium>, model: &Model) -> Answer {
-    let read = || Engine::open_on(medium, &options(), &kek()).and_then(|engine| contents(&engine));
+    // Abandoned, not closed: a stop commits, and on a replayed free list redb may panic twice over, which ends the process (see format.md).
+    let read = || {
+        let engine = Engine::open_on(medium, &options(), &kek())?;
+        let found = contents(&engine);
+        engine.abandon();
+        found
+    };
     match catch_unwind(AssertUnwindSafe(read)).expect("no panic leaves the engine") {
         Ok(found) if found == *model => Answer::Right,
         Ok(_) => Answer::Wrong,
@@ -81,7 +87,7 @@ fn no_flipped_byte_gives_a_silently_wrong_answer() {
     let written: Vec<usize> = (1..=blocks(&image)).filter(|number| image[block(*number)].iter().any(|byte| *byte != 0)).collect();
     let mut places: Vec<usize> = SUPERBLOCK_STARTS.iter().chain(&SLOT_STARTS).map(|at| usize::try_from(*at).unwrap()).collect();
     places.extend(written.iter().map(|number| block(*number).start));
-    let per_place = amount(100, 1000, 8300).div_ceil(places.len()).max(1);
+    let per_place = amount(40, 1000, 8300).div_ceil(places.len()).max(1);
     let (mut flips, mut refused) = (0, 0);
     for start in places {
         for _ in 0..per_place {
@@ -143,7 +149,7 @@ fn swapped_zeroed_and_transplanted_blocks_are_refused_where_they_are_read() {
 fn a_cut_file_is_refused_and_an_extended_one_answers_right() {
     let (_, image, model) = two_states(6);
     let mut chance = Chance(7);
-    for _ in 0..amount(8, 60, 500) {
+    for _ in 0..amount(4, 60, 500) {
         let mut cut = image.clone();
         cut.truncate(chance.below(image.len()));
         assert_eq!(answer(changed(&cut), &model), Answer::Refused);

@@ -6,9 +6,10 @@ use crate::authn::StoredCredential;
 use crate::base::codec::CodecError;
 use crate::base::id::{CredentialId, TenantId, UserId};
 use crate::base::time::Timestamp;
+use crate::store::check::{Fault, ensure};
 use crate::store::phi::Phi;
 use crate::store::tables::holders::{self, Holder};
-use crate::store::tables::{Bytes, CREDENTIAL_LOOKUP, CREDENTIALS, key};
+use crate::store::tables::{Bytes, CREDENTIAL_LOOKUP, CREDENTIALS, key, users};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 #[derive(Serialize, Deserialize)]
@@ -132,4 +133,23 @@ pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Creden
     }
     found.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
     Ok(found)
+}
+
+/// A row of CREDENTIALS: its person exists, it opens, and its verifier leads to it.
+pub fn check(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8]) -> Result<(), Fault> {
+    let id = key.strip_prefix(tenant.bytes()).and_then(|id| id.try_into().ok()).map(CredentialId::from_bytes);
+    let id = id.ok_or(Fault::Wrong("not a key of this table"))?;
+    let found: CredentialRow = row("credentials", bytes)?;
+    ensure(users::exists(tx, tenant, found.user)?, "its person has no row")?;
+    for (field, sealed) in [("key_prefix", &found.prefix), ("key_label", &found.label)] {
+        holders::open(tx, tenant, Holder::User(found.user), field, id.bytes(), sealed)?;
+    }
+    ensure(find(tx, &found.verifier)? == Some((tenant, id)), "its verifier does not lead to it")
+}
+
+/// A row of CREDENTIAL_LOOKUP: the credential it leads to has that verifier.
+pub fn check_lookup(tx: &Tx<'_>, verifier: &[u8], bytes: &[u8]) -> Result<(), Fault> {
+    let (tenant, id) = row("credential_lookup", bytes)?;
+    let found = get_row(tx, tenant, id)?.ok_or(StoreError::Missing("credentials"))?;
+    ensure(found.verifier == verifier, "the credential it leads to has another verifier")
 }

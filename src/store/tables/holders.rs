@@ -12,7 +12,8 @@ use crate::crypto::kdf::{self, Label};
 use crate::crypto::ladder::WrappedDek;
 use crate::crypto::secret::Key;
 use crate::policy::action::Scope;
-use crate::store::tables::{Bytes, DEKS, key};
+use crate::store::check::{Fault, ensure};
+use crate::store::tables::{Bytes, DEKS, key, subjects, users};
 use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
 use std::sync::Arc;
 
@@ -150,4 +151,21 @@ fn holder_aad(tx: &Tx<'_>, tenant: TenantId, holder: Holder, field: &str, row: &
         .field(field.as_bytes())
         .field(row)
         .number(number.into())
+}
+
+/// A row of DEKS: its holder exists, and each of its keys opens.
+pub fn check(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8], bytes: &[u8]) -> Result<(), Fault> {
+    let (kind, id) = row_key
+        .strip_prefix(tenant.bytes())
+        .and_then(|rest| Some((*rest.first()?, rest[1..].try_into().ok()?)))
+        .ok_or(Fault::Wrong("not a key of this table"))?;
+    let (holder, there) = match kind {
+        1 => (Holder::User(UserId::from_bytes(id)), users::exists(tx, tenant, UserId::from_bytes(id))?),
+        2 => (Holder::Subject(SubjectId::from_bytes(id)), subjects::exists(tx, tenant, SubjectId::from_bytes(id))?),
+        _ => (Holder::Tenant, row_key == dek_key(tenant, Holder::Tenant)),
+    };
+    ensure(there, "the key of a holder that is not there")?;
+    let found: DekRow = row("deks", bytes)?;
+    ensure(!found.deks.is_empty(), "a holder without a key")?;
+    found.deks.iter().try_for_each(|each| dek(tx, tenant, holder, Some(each.number)).map(drop).map_err(Fault::from))
 }

@@ -17,7 +17,8 @@ use crate::engine::{Batch, EngineError, Read};
 use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, META, key};
 use crate::store::tx::StoreError;
 
-const CHECKPOINT: &[u8] = b"checkpoint";
+/// Name in META.
+pub const CHECKPOINT: &[u8] = b"checkpoint";
 /// Checkpoints at least this far apart are kept for good.
 const KEPT_EVERY_MS: u64 = 3_600_000;
 

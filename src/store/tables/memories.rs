@@ -9,6 +9,8 @@
 //! - A version is the row as it was, envelopes untouched: they are bound to the record version that wrote them.
 //! - What an agent's vendor may not see is not returned by any function here.
 
+pub(in crate::store) mod check;
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
@@ -73,7 +75,7 @@ pub enum State {
 
 /// A memory's row: what stands under the block key, and the envelopes.
 #[derive(Clone, Serialize, Deserialize)]
-struct MemoryRow {
+pub(in crate::store) struct MemoryRow {
     owner: crate::base::id::UserId,
     subject: Option<SubjectId>,
     parent: Option<MemoryId>,
@@ -485,21 +487,27 @@ fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMe
 
 // --- below the gate: facts, and what the index and the checker read ---
 
-/// What policy must know of a memory.
-pub(in crate::store) fn facts(tx: &Tx<'_>, tenant: TenantId, id: MemoryId) -> Result<Facts, StoreError> {
-    Ok(Facts::Memory(MemoryRow::read(tx, tenant, id)?.map(|found| MemoryFacts {
+/// What policy must know of a memory. The row is kept in the view for the work that follows.
+pub(in crate::store) fn facts(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId) -> Result<Facts, StoreError> {
+    let Some(found) = MemoryRow::read(tx, tenant, id)? else { return Ok(Facts::Memory(None)) };
+    let facts = MemoryFacts {
         tenant,
         owner: found.owner,
-        origin: found.origin,
-        allowed_vendors: found.allowed_vendors,
+        origin: found.origin.clone(),
+        allowed_vendors: found.allowed_vendors.clone(),
         trashed: found.deleted_at.is_some(),
-    })))
+    };
+    tx.decided_on = Some((id, found));
+    Ok(Facts::Memory(Some(facts)))
 }
 
 // --- through the gate ---
 
-fn granted<A: Action<Target = MemoryId>>(a: &Access<'_, A>) -> Result<(TenantId, MemoryId, MemoryRow), StoreError> {
+fn granted<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(TenantId, MemoryId, MemoryRow), StoreError> {
     let (tenant, id) = (a.who().tenant(), a.target());
+    if let Some((_, found)) = a.tx_mut().decided_on.take_if(|(known, _)| *known == id) {
+        return Ok((tenant, id, found));
+    }
     let found = MemoryRow::read(a.tx(), tenant, id)?.ok_or(StoreError::Missing("memories"))?;
     Ok((tenant, id, found))
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::id::{SubjectId, TenantId};
 use crate::base::time::Timestamp;
 use crate::crypto::hash::hmac_sha256;
+use crate::store::check::{Fault, ensure};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::{Bytes, SUBJECT_LOOKUP, SUBJECTS, key};
 use crate::store::tx::{StoreError, Tx, row, value};
@@ -45,4 +46,23 @@ pub fn name(tx: &Tx<'_>, tenant: TenantId, id: SubjectId) -> Result<String, Stor
     let found: SubjectRow = row("subjects", &bytes)?;
     let plain = holders::open(tx, tenant, Holder::Subject(id), "name", id.bytes(), &found.name)?;
     String::from_utf8(plain).map_err(|_| StoreError::Row("subjects", crate::base::codec::CodecError::Malformed))
+}
+
+/// Whether there is such a subject.
+pub fn exists(tx: &Tx<'_>, tenant: TenantId, id: SubjectId) -> Result<bool, StoreError> {
+    Ok(tx.get(SUBJECTS, &key(&[tenant.bytes(), id.bytes()]))?.is_some())
+}
+
+/// A row of SUBJECTS: its name opens and leads to it.
+pub fn check(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8]) -> Result<(), Fault> {
+    let id = row_key.strip_prefix(tenant.bytes()).and_then(|id| id.try_into().ok()).map(SubjectId::from_bytes);
+    let id = id.ok_or(Fault::Wrong("not a key of this table"))?;
+    let name = zeroize::Zeroizing::new(name(tx, tenant, id)?);
+    ensure(find(tx, tenant, &name)? == Some(id), "its name does not lead to it")
+}
+
+/// A row of SUBJECT_LOOKUP: the subject it leads to has that name.
+pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) -> Result<(), Fault> {
+    let name = zeroize::Zeroizing::new(name(tx, tenant, row("subject_lookup", bytes)?)?);
+    ensure(lookup == lookup_key(tx, tenant, &name), "the subject it leads to has another name")
 }

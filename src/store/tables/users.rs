@@ -6,6 +6,7 @@ use crate::base::codec::CodecError;
 use crate::base::id::{TenantId, UserId};
 use crate::base::time::Timestamp;
 use crate::crypto::hash::hmac_sha256;
+use crate::store::check::{Fault, ensure};
 use crate::store::phi::Phi;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::{Bytes, USER_LOOKUP, USERS, key};
@@ -84,4 +85,22 @@ pub fn get(tx: &Tx<'_>, tenant: TenantId, id: UserId) -> Result<Option<User>, St
         last_name: found.last_name.as_ref().map(|s| open("last_name", s)).transpose()?,
         created_at: found.created_at,
     }))
+}
+
+/// Whether there is such a person.
+pub fn exists(tx: &Tx<'_>, tenant: TenantId, id: UserId) -> Result<bool, StoreError> {
+    Ok(tx.get(USERS, &key(&[tenant.bytes(), id.bytes()]))?.is_some())
+}
+
+/// A row of USERS: it opens, and its address leads to it.
+pub fn check(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8]) -> Result<(), Fault> {
+    let id = row_key.strip_prefix(tenant.bytes()).and_then(|id| id.try_into().ok()).map(UserId::from_bytes);
+    let user = id.map(|id| get(tx, tenant, id)).transpose()?.flatten().ok_or(Fault::Wrong("not a key of this table"))?;
+    ensure(find(tx, tenant, user.email.inner())? == Some(user.id), "its address does not lead to it")
+}
+
+/// A row of USER_LOOKUP: the person it leads to has that address.
+pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) -> Result<(), Fault> {
+    let user = get(tx, tenant, row("user_lookup", bytes)?)?.ok_or(StoreError::Missing("users"))?;
+    ensure(lookup == lookup_key(tx, tenant, user.email.inner()), "the person it leads to has another address")
 }

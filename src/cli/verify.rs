@@ -1,0 +1,205 @@
+//! `rosemary verify`: the whole data file, or an exported log, checked; nothing is changed.
+//!
+//! - The data file: every superblock copy, page slot and block; redb's checksum walk; then rows, indexes and the audit log
+//!   (`store::check`); then the anchor. All of it runs over an overlay, under the file's lock.
+//! - An exported log: against the public key alone, on any machine, without settings.
+//!
+//! Exit code 0: sound. 1: something is wrong, and the report names it. A file that does not open at all has the code that `serve` gives it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::audit::checkpoint::vkey;
+use crate::audit::note::Vkey;
+use crate::audit::verify::Verifier;
+use crate::base::time::Clock;
+use crate::base::{hex, limits};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::progress::Progress;
+use crate::cli::{args, open, serve, text};
+use crate::config::Config;
+use crate::engine::{Engine, Report};
+use crate::store::check::{self, Findings};
+use crate::store::anchor;
+
+/// The command. `settings` are read only where the data file is checked.
+pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Failure>) -> Result<Exit, Failure> {
+    serve::harden();
+    let verdict = match (&command.log, &command.key) {
+        (Some(log), Some(key)) => exported(log, key)?,
+        _ => data_file(&settings()?)?,
+    };
+    let exit = if verdict.wrong.is_empty() { Exit::Ok } else { Exit::Found };
+    text::print(if command.json { verdict.json() } else { verdict.text() }.as_bytes())?;
+    Ok(exit)
+}
+
+/// What is told at the end.
+#[derive(Default)]
+struct Verdict {
+    facts: Vec<(&'static str, String)>,
+    /// Amiss, but no row is touched by it.
+    remarks: Vec<String>,
+    wrong: Vec<String>,
+    /// Findings beyond those listed.
+    more: u64,
+}
+
+impl Verdict {
+    fn fact(&mut self, name: &'static str, value: impl ToString) {
+        self.facts.push((name, value.to_string()));
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        for (name, value) in &self.facts {
+            out += &format!("{name:<12} {value}\n");
+        }
+        for remark in &self.remarks {
+            out += &format!("note         {remark}\n");
+        }
+        for wrong in &self.wrong {
+            out += &format!("WRONG        {wrong}\n");
+        }
+        if self.more > 0 {
+            out += &format!("WRONG        and {} more\n", self.more);
+        }
+        out + if self.wrong.is_empty() { "sound\n" } else { "NOT SOUND: keep the file as it is, as evidence, and restore a backup\n" }
+    }
+
+    fn json(&self) -> String {
+        let facts: serde_json::Map<String, Value> = self.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let all = json!({ "sound": self.wrong.is_empty(), "facts": facts, "notes": self.remarks, "wrong": self.wrong, "more": self.more });
+        format!("{all}\n")
+    }
+}
+
+fn data_file(config: &Config) -> Result<Verdict, Failure> {
+    let failure = |error| open::engine_failure(&config.db_path, error);
+    let kek = open::kek(config)?;
+    let mut verdict = Verdict::default();
+    verdict.fact("file", config.db_path.display());
+    let mut progress = Progress::new("checking blocks", 0);
+    progress.at(0);
+    let (report, engine) = Engine::check(&config.db_path, &open::options(config), &kek).map_err(failure)?;
+    drop(progress);
+    blocks(&mut verdict, &report);
+    // Without its tree the tables cannot be read.
+    let Some(engine) = engine else { return Ok(verdict) };
+    let snapshot = engine.snapshot().map_err(failure)?;
+    let mut progress = Progress::new("checking rows", 0);
+    let mut before = ("", 0, 0);
+    let found = check::check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |table, done| {
+        let (_, earlier, last) = before;
+        before = if table == before.0 { (table, earlier, done) } else { (table, earlier + last, done) };
+        progress.at(before.1 + before.2);
+    });
+    drop(progress);
+    match found {
+        Ok(found) => {
+            rows(&mut verdict, &found);
+            if let (Some(path), Some(end)) = (&config.anchor_file, found.checkpoint) {
+                match anchor::check(path, &engine, &snapshot, end.log, end.size) {
+                    Ok(()) => verdict.fact("anchor", format_args!("{}: agrees", path.display())),
+                    Err(error) => verdict.wrong.push(format!("anchor: {error}")),
+                }
+            }
+            if let Some(end) = found.checkpoint {
+                verdict.fact("log key", vkey(end.log, engine.keys().signing().public()));
+            }
+        }
+        Err(error) => verdict.wrong.push(format!("rows: {error}")),
+    }
+    if config.anchor_file.is_none() {
+        verdict.remarks.push("no anchor is set (RM_ANCHOR_FILE): that the whole file was rolled back to an older state would not be seen".into());
+    }
+    Ok(verdict)
+}
+
+fn blocks(verdict: &mut Verdict, report: &Report) {
+    verdict.fact("blocks", format_args!("{} open, {} never written, {} damaged", report.blocks, report.blank, report.damaged));
+    if let Err(error) = &report.tree {
+        verdict.wrong.push(format!("tree: {error}"));
+    }
+    for (copy, whole) in report.superblocks.iter().enumerate() {
+        if !whole {
+            verdict.wrong.push(format!("superblock: copy {} of 2 is damaged; the other opens the file", copy + 1));
+        }
+    }
+    if report.damaged > 0 {
+        let first: Vec<String> = report.damaged_first.iter().map(ToString::to_string).collect();
+        let text = format!("{} blocks do not open (the first: {})", report.damaged, first.join(", "));
+        match report.tree {
+            Ok(()) => verdict.remarks.push(format!("{text}; no row lies in them: they are free, as a power cut leaves them")),
+            Err(_) => verdict.wrong.push(format!("blocks: {text}")),
+        }
+    }
+    if report.trailing_bytes > 0 {
+        verdict.remarks.push(format!("{} bytes behind the last whole block; nothing reads them", report.trailing_bytes));
+    }
+    let newest = report.page_slots.iter().flatten().max();
+    if report.page_slots.iter().flatten().filter(|counter| Some(*counter) == newest).count() < 2 {
+        verdict.remarks.push("the newest page-0 slot has no mirror; the next commit makes one".into());
+    }
+}
+
+fn rows(verdict: &mut Verdict, found: &Findings) {
+    verdict.fact("rows", format_args!("{}, {} of them memories", found.rows, found.memories));
+    if let Some(end) = found.checkpoint {
+        verdict.fact("log", format_args!("{} entries, root {}", end.size, hex::encode(&end.root)));
+    }
+    for finding in &found.listed {
+        let row = if finding.key.is_empty() { String::new() } else { format!(" row {}", finding.key) };
+        verdict.wrong.push(format!("{}:{row} {}", finding.table, finding.what));
+    }
+    verdict.more = found.count.saturating_sub(u64::try_from(found.listed.len()).unwrap_or(u64::MAX));
+}
+
+/// Checks an export of the log.
+fn exported(path: &Path, key: &str) -> Result<Verdict, Failure> {
+    let key = Vkey::parse(key.trim()).map_err(|_| {
+        Failure::new(Exit::Usage, "--key: not a log's public key; give the one that `rosemary doctor` printed, `rosemary/…+…+…`")
+    })?;
+    let failure = |error: io::Error| Failure::io(path, &error);
+    let mut source: Box<dyn BufRead> = match path == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(BufReader::new(File::open(path).map_err(failure)?)),
+    };
+    let mut verdict = Verdict::default();
+    verdict.fact("export", path.display());
+    let mut progress = Progress::new("checking entries", 0);
+    let (mut verifier, mut line, mut number) = (Verifier::new(), Vec::new(), 0);
+    loop {
+        line.clear();
+        number += 1;
+        let most = u64::try_from(limits::AUDIT_LINE_BYTES_MAX).expect("a small constant") + 1;
+        if source.by_ref().take(most).read_until(b'\n', &mut line).map_err(failure)? == 0 {
+            break;
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        let Ok(words) = std::str::from_utf8(&line) else {
+            verdict.wrong.push(format!("line {number}: not UTF-8"));
+            return Ok(verdict);
+        };
+        if let Err(fault) = verifier.line(words) {
+            verdict.wrong.push(fault.to_string());
+            return Ok(verdict);
+        }
+        progress.at(number);
+    }
+    match verifier.finish(&key) {
+        Ok(verified) => {
+            verdict.fact("entries", format_args!("{} to {}, none missing", verified.first, verified.end.saturating_sub(1)));
+            let end = verified.checkpoint;
+            verdict.fact("log", format_args!("{} entries when signed, root {}", end.size, hex::encode(&end.root)));
+            verdict.fact("log key", key);
+        }
+        Err(fault) => verdict.wrong.push(fault.to_string()),
+    }
+    Ok(verdict)
+}

@@ -1,0 +1,452 @@
+//! The check of what the tables mean: every row against its indexes and every index against its rows, every sealed field, and the audit log
+//! against its tree. It changes nothing and works on any snapshot, of a stopped file ([`check`]) or of a store that serves ([`Vault::check`]).
+//!
+//! Promise: no finding means that every row opens under its keys and is found by every way that leads to it, that nothing leads to what is
+//! not there, that counts agree, and that the log is the one its last checkpoint, and every kept one, signed. Blocks and pages are below:
+//! [`Engine::check`](crate::engine::Engine::check).
+//!
+//! Findings name a table and a row by its key (ids, times, keyed hashes), never what the row says. The first
+//! [`limits::CHECK_LISTED_MAX`] are kept, all are counted.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use crate::audit::checkpoint::{Checkpoint, vkey};
+use crate::audit::note::Vkey;
+use crate::audit::{Appender, Entry, leaf_hash};
+use crate::base::id::{InstanceId, TenantId};
+use crate::base::time::Timestamp;
+use crate::base::{hex, limits};
+use crate::crypto::ladder::Keys;
+use crate::engine::{Engine, EngineError, Read, Table};
+use crate::store::tables::holders::{self, Holder};
+use crate::store::tables::meta::{self, InstanceRow};
+use crate::store::tables::{
+    AUDIT, AUDIT_TILES, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, MEMORIES, META, ORDER, SUBJECT_LOOKUP,
+    SUBJECTS, TABLES, USER_LOOKUP, USERS, VERSIONS, credentials, key, log, memories, subjects, users,
+};
+use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::vault::Vault;
+
+/// What is wrong with one row.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub table: &'static str,
+    /// The row's key in hex, or nothing where a row is missing altogether.
+    pub key: String,
+    /// What.
+    pub what: String,
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Rows looked at.
+    pub rows: u64,
+    /// Memories among them.
+    pub memories: u64,
+    /// The log that was checked: its checkpoint, as signed.
+    pub checkpoint: Option<Checkpoint>,
+    /// How many findings there are.
+    pub count: u64,
+    /// The first of them.
+    pub listed: Vec<Finding>,
+}
+
+/// Why a row does not pass.
+pub(in crate::store) enum Fault {
+    /// It cannot be read or opened.
+    Store(StoreError),
+    /// It says something that is not so.
+    Wrong(&'static str),
+}
+
+impl<E: Into<StoreError>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// `what` is wrong unless `holds`.
+pub(in crate::store) fn ensure(holds: bool, what: &'static str) -> Result<(), Fault> {
+    if holds { Ok(()) } else { Err(Fault::Wrong(what)) }
+}
+
+impl Vault {
+    /// Checks what readers see now, while the service runs.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn check(&self, progress: &mut dyn FnMut(&'static str, u64)) -> Result<Findings, EngineError> {
+        let published = self.published().map_err(|_| EngineError::Latched)?;
+        check(&published.snapshot, self.keys(), self.common().instance, self.clock().now(), progress)
+    }
+}
+
+/// Checks every row that `reader` shows. `progress` is told the table and how many rows are done.
+///
+/// Errors: the engine's; a row that is wrong is a finding, not an error.
+pub fn check(
+    reader: &dyn Read,
+    keys: &Keys,
+    instance: InstanceId,
+    now: Timestamp,
+    progress: &mut dyn FnMut(&'static str, u64),
+) -> Result<Findings, EngineError> {
+    let common = Common { instance, field_keys: FieldKeys::default() };
+    let tx = Tx::new(reader, keys, &common, now, true);
+    let mut walk = Walk { tx: &tx, found: Findings::default(), progress };
+    match meta::instance(&tx) {
+        Ok(Some(instance)) => walk.all(&instance)?,
+        Ok(None) => walk.finding(META, None, "the instance's row is missing"),
+        Err(StoreError::Engine(error)) => return Err(error),
+        Err(error) => walk.finding(META, None, error.to_string()),
+    }
+    Ok(walk.found)
+}
+
+/// The public key of the file's log: what an auditor needs beside an export.
+pub fn log_key(engine: &Engine) -> Result<Vkey, StoreError> {
+    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let snapshot = engine.snapshot()?;
+    let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
+    let instance = meta::instance(&tx)?.ok_or(StoreError::Missing("meta"))?;
+    Ok(vkey(instance.log, engine.keys().signing().public()))
+}
+
+struct Walk<'w, 't> {
+    tx: &'w Tx<'t>,
+    found: Findings,
+    progress: &'w mut dyn FnMut(&'static str, u64),
+}
+
+impl Walk<'_, '_> {
+    fn all(&mut self, instance: &InstanceRow) -> Result<(), EngineError> {
+        let tenant = instance.tenant;
+        self.each(META, |tx, key, _| match key {
+            b"instance" => {
+                holders::open(tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
+                ensure(users::get(tx, tenant, instance.owner)?.is_some(), "the owner has no row")
+            }
+            _ => ensure(key == log::CHECKPOINT, "a name that this program does not know"),
+        })?;
+        self.each(DEKS, |tx, key, row| holders::check(tx, tenant, key, row))?;
+        self.each(USERS, |tx, key, _| users::check(tx, tenant, key))?;
+        self.each(USER_LOOKUP, |tx, key, row| users::check_lookup(tx, tenant, key, row))?;
+        self.each(CREDENTIALS, |tx, key, row| credentials::check(tx, tenant, key, row))?;
+        self.each(CREDENTIAL_LOOKUP, |tx, key, row| credentials::check_lookup(tx, key, row))?;
+        self.each(SUBJECTS, |tx, key, _| subjects::check(tx, tenant, key))?;
+        self.each(SUBJECT_LOOKUP, |tx, key, row| subjects::check_lookup(tx, tenant, key, row))?;
+        self.memories(tenant)?;
+        self.log(instance)
+    }
+
+    fn memories(&mut self, tenant: TenantId) -> Result<(), EngineError> {
+        let (mut counts, mut memories) = (HashMap::new(), 0);
+        self.each(MEMORIES, |tx, key, row| {
+            memories += 1;
+            memories::check::memory(tx, tenant, key, row, &mut counts)
+        })?;
+        self.found.memories = memories;
+        self.each(ORDER, memories::check::order)?;
+        self.each(CHILDREN, |tx, key, _| memories::check::child(tx, key))?;
+        self.each(VERSIONS, |tx, key, _| memories::check::version(tx, key))?;
+        self.each(COUNTS, |_, key, row| {
+            let counted = counts.remove(key).unwrap_or(0_u64);
+            ensure(row == counted.to_le_bytes(), "the count is not that of the rows")
+        })?;
+        for missing in counts.keys() {
+            self.finding(COUNTS, Some(missing), "the count of rows that are there is missing");
+        }
+        Ok(())
+    }
+
+    /// Every line, leaf and tile, in order, up to the signed end.
+    fn log(&mut self, instance: &InstanceRow) -> Result<(), EngineError> {
+        let (tx, vkey) = (self.tx, vkey(instance.log, self.tx.keys.signing().public()));
+        let note = match log::checkpoint_note(tx.reader) {
+            Err(StoreError::Engine(error)) => return Err(error),
+            other => other.ok().flatten(),
+        };
+        let signed = note.and_then(|note| Checkpoint::parse(&note, &vkey).ok());
+        if signed.is_none() {
+            self.finding(META, Some(log::CHECKPOINT), "not a checkpoint that this log's key signed");
+        }
+        self.found.checkpoint = signed;
+        let mut kept = HashMap::new();
+        self.each(CHECKPOINTS, |_, key, row| {
+            let checkpoint = std::str::from_utf8(row).ok().and_then(|note| Checkpoint::parse(note, &vkey).ok());
+            let checkpoint = checkpoint.ok_or(Fault::Wrong("not a checkpoint that this log's key signed"))?;
+            ensure(key == checkpoint.size.to_be_bytes(), "a checkpoint of another size")?;
+            kept.insert(checkpoint.size, checkpoint.root);
+            Ok(())
+        })?;
+        let (mut appender, mut full, mut tiles, mut gap) = (Appender::new(), Vec::new(), 0_u64, false);
+        self.each(AUDIT, |tx, row_key, line| {
+            let index = appender.size();
+            if gap {
+                // Behind a gap no leaf has its place; that is one finding.
+                return Ok(());
+            }
+            gap = row_key != index.to_be_bytes();
+            ensure(!gap, "an entry before it is missing")?;
+            appender.append(leaf_hash(line), &mut full);
+            let mut verdict = match std::str::from_utf8(line).map(Entry::parse) {
+                Ok(Ok(entry)) => ensure(entry.i == index, "the entry names another index"),
+                _ => Err(Fault::Wrong("not a canonical entry")),
+            };
+            for tile in full.drain(..) {
+                tiles += 1;
+                let stored = tx.get(AUDIT_TILES, &key(&[&[tile.level], &tile.index.to_be_bytes()]))?;
+                verdict = verdict.and(ensure(stored.as_ref() == Some(&tile.bytes), "the stored tile that ends here is not that of the entries"));
+            }
+            if let Some(root) = kept.remove(&appender.size()) {
+                verdict = verdict.and(ensure(root == appender.root(), "a kept checkpoint signed another log up to here"));
+            }
+            verdict
+        })?;
+        let mut stored_tiles = 0_u64;
+        self.each(AUDIT_TILES, |_, _, _| {
+            stored_tiles += 1;
+            Ok(())
+        })?;
+        let end = signed.map(|signed| (signed.size, signed.root));
+        let problems = [
+            (AUDIT, end.is_some_and(|(size, _)| size != appender.size()), "entries are missing or too many: not as many as the checkpoint signed"),
+            (AUDIT, end.is_some_and(|(_, root)| root != appender.root()), "the entries are not those that the checkpoint signed"),
+            (AUDIT_TILES, stored_tiles != tiles, "there are tiles of entries that are not there"),
+            (CHECKPOINTS, !kept.is_empty(), "a kept checkpoint is of a longer log: entries were cut off"),
+        ];
+        for (table, _, what) in problems.into_iter().filter(|(_, wrong, _)| *wrong) {
+            self.finding(table, None, what);
+        }
+        Ok(())
+    }
+
+    /// Looks at every row of `table`; what is wrong with one is a finding, a failure of the file ends the check.
+    fn each(&mut self, table: Table, mut look: impl FnMut(&Tx<'_>, &[u8], &[u8]) -> Result<(), Fault>) -> Result<(), EngineError> {
+        let tx = self.tx;
+        let mut done = 0;
+        for item in tx.reader.range(table, Bound::Unbounded, Bound::Unbounded)? {
+            let (key, row) = item?;
+            match look(tx, &key, &row) {
+                Ok(()) => {}
+                Err(Fault::Store(StoreError::Engine(error))) => return Err(error),
+                Err(Fault::Store(error)) => self.finding(table, Some(&key), error.to_string()),
+                Err(Fault::Wrong(what)) => self.finding(table, Some(&key), what),
+            }
+            done += 1;
+            (self.progress)(TABLES[usize::from(table.0)], done);
+        }
+        self.found.rows += done;
+        Ok(())
+    }
+
+    fn finding(&mut self, table: Table, key: Option<&[u8]>, what: impl Into<String>) {
+        self.found.count += 1;
+        if self.found.listed.len() < limits::CHECK_LISTED_MAX {
+            let key = key.map_or(String::new(), hex::encode);
+            self.found.listed.push(Finding { table: TABLES[usize::from(table.0)], key, what: what.into() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::Principal;
+    use crate::base::time::Clock;
+    use crate::crypto::unlock::{KdfCost, Kek};
+    use crate::engine::Options;
+    use crate::memories::{self, Refusal};
+    use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, Person, Scope};
+    use crate::store::gate::Call;
+    use crate::store::memories::{Imported, MemoryType, NewMemory, Text};
+    use crate::store::phi::Phi;
+    use crate::store::vault::{self, Settings, Store};
+    use crate::{base::id::MemoryId, identity};
+
+    struct Folder(std::path::PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn record(id: MemoryId, parent: Option<MemoryId>, subject: &str, trashed: bool, now: Timestamp) -> Imported {
+        let phi = |text: &str| Phi::new(text.to_owned());
+        let text = Text {
+            title: phi("a title"),
+            content: phi("words"),
+            tags: vec![phi("tag")],
+            metadata: Some(phi("{\"a\":1}")),
+            speaker: Some(phi("somebody")),
+            run_id: Some(phi("run")),
+            subject: Some(phi(subject)),
+        };
+        let new = NewMemory {
+            text,
+            origin: "test".into(),
+            allowed_vendors: vec!["one".into(), "two".into()],
+            kind: MemoryType::Semantic,
+            occurred_at: Some(now),
+            created_at: Some(now),
+            prepared: None,
+        };
+        Imported { id, parent, new, updated_at: None, deleted_at: trashed.then_some(now) }
+    }
+
+    /// A store with some of everything, stopped, and its engine.
+    fn filled() -> (Folder, Engine) {
+        let folder = Folder(std::env::temp_dir().join(format!("rosemary-check-{}", hex::encode(&crate::base::rng::array::<8>()))));
+        std::fs::create_dir(&folder.0).unwrap();
+        let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
+        let (path, kek) = (folder.0.join("memory.db"), Kek::for_test(&[7; 32]));
+        let engine = Engine::create(&path, &options, &kek).unwrap();
+        vault::initialise(&engine, "label", "owner@example.org", &Clock::system()).unwrap();
+        let settings = Settings {
+            label: "label".into(),
+            owner_email: "owner@example.org".into(),
+            static_keys: Vec::new(),
+            index_bytes: 1 << 20,
+            anchor: None,
+            clock: Clock::system(),
+            fatal: Box::new(|| {}),
+        };
+        let store = Store::open(engine, settings).unwrap();
+        let vault = store.vault().clone();
+        let who = Principal::system(vault.tenant(), vault.owner(), "console");
+        let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
+        let now = vault.clock().now();
+        let ids = [(); 4].map(|()| MemoryId::draw(now));
+        let records = vec![
+            record(ids[0], None, "first", false, now),
+            record(ids[1], Some(ids[0]), "first", false, now),
+            record(ids[2], None, "second", true, now),
+            record(ids[3], None, "second", false, now),
+        ];
+        let imported = vault.write::<ImportMemories, _, Refusal>(&who, scope, &Call::internal(), |a| memories::import(a, records));
+        imported.unwrap();
+        let drawn = identity::draw_key(&vault);
+        let key = vault.write::<CreateKey, _, identity::Refusal>(&who, Person(vault.owner()), &Call::internal(), |a| {
+            identity::create_key(a, drawn, Phi::new("label".into()))
+        });
+        key.unwrap();
+        // Enough entries for a full tile, and more behind it.
+        for _ in 0..300 {
+            vault.read::<ExportMemories, _, Refusal>(&who, scope, &Call::internal(), |a| memories::count(a)).unwrap();
+        }
+        let online = vault.check(&mut |_, _| {}).unwrap();
+        assert_eq!((online.count, online.memories), (0, 4), "{:?}", online.listed);
+        drop(vault);
+        store.stop();
+        (folder, Engine::open(&path, &options, &kek).unwrap())
+    }
+
+    fn found(engine: &Engine) -> Findings {
+        let snapshot = engine.snapshot().unwrap();
+        check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |_, _| {}).unwrap()
+    }
+
+    type Row = (Vec<u8>, Vec<u8>);
+
+    fn rows(engine: &Engine, table: Table) -> Vec<Row> {
+        engine.snapshot().unwrap().range(table, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Sets a row (or removes it), checks, and puts things back.
+    fn attack(engine: &Engine, table: Table, key: &[u8], to: Option<&[u8]>) -> Findings {
+        let before = engine.snapshot().unwrap().get(table, key).unwrap();
+        let set = |value: Option<&[u8]>| {
+            let set = engine.commit(|batch| match value {
+                Some(value) => batch.put(table, key, value),
+                None => batch.delete(table, key).map(drop),
+            });
+            assert!(set.is_ok());
+        };
+        set(to);
+        let found = found(engine);
+        set(before.as_deref());
+        found
+    }
+
+    #[test]
+    fn a_row_missing_from_any_table_is_found() {
+        let (_folder, engine) = filled();
+        assert_eq!(found(&engine).count, 0, "{:?}", found(&engine).listed);
+        for (index, name) in (0..).zip(TABLES) {
+            let (table, all) = (Table(index), rows(&engine, Table(index)));
+            assert!(!all.is_empty() || table == VERSIONS, "{name} is empty: the test proves nothing of it");
+            // That a checkpoint was kept is known by itself alone.
+            for (key, _) in all.iter().take(3).chain(all.last()).filter(|_| table != CHECKPOINTS) {
+                assert!(attack(&engine, table, key, None).count > 0, "{name} {}", hex::encode(key));
+            }
+        }
+        assert_eq!(found(&engine).count, 0, "everything was put back");
+    }
+
+    #[test]
+    fn a_forged_row_is_found_and_named() {
+        let (_folder, engine) = filled();
+        let named = |table: Table, key: &[u8], to: &[u8]| {
+            let found = attack(&engine, table, key, Some(to));
+            let name = TABLES[usize::from(table.0)];
+            assert!(found.listed.iter().any(|finding| finding.table == name), "{name}: {:?}", found.listed);
+        };
+        let (count, _) = &rows(&engine, COUNTS)[0];
+        named(COUNTS, count, &9_u64.to_le_bytes());
+        let (order, _) = &rows(&engine, ORDER)[0];
+        let mut elsewhere = order.clone();
+        elsewhere[40] ^= 1;
+        named(ORDER, &elsewhere, &[0; 16]);
+        for table in [SUBJECT_LOOKUP, CREDENTIAL_LOOKUP, USER_LOOKUP] {
+            let (key, value) = rows(&engine, table).remove(0);
+            let mut forged = key.clone();
+            *forged.last_mut().unwrap() ^= 1;
+            named(table, &forged, &value);
+        }
+        let (memory, mut row) = rows(&engine, MEMORIES).remove(0);
+        *row.last_mut().unwrap() ^= 1;
+        named(MEMORIES, &memory, &row);
+        let subjects = rows(&engine, SUBJECTS);
+        named(SUBJECTS, &subjects[0].0, &subjects[1].1);
+        let deks = rows(&engine, DEKS);
+        named(DEKS, &deks[0].0, &deks[1].1);
+        named(META, b"stranger", b"");
+        named(VERSIONS, &key(&[&memory, &1_u32.to_be_bytes()]), b"");
+        let (child, _) = rows(&engine, CHILDREN).remove(0);
+        let mut stranger = child.clone();
+        *stranger.last_mut().unwrap() ^= 1;
+        named(CHILDREN, &stranger, b"");
+    }
+
+    #[test]
+    fn a_log_that_was_changed_is_found() {
+        let (_folder, engine) = filled();
+        let lines = rows(&engine, AUDIT);
+        assert!(lines.len() > 300);
+        let last = lines.len() - 1;
+        for at in [0, 17, 255, 256, last] {
+            let (key, line) = &lines[at];
+            // Another valid entry in its place, an invalid one, none.
+            let other = String::from_utf8(line.clone()).unwrap().replacen("\"mono_ms\":", "\"mono_ms\":1", 1);
+            assert!(attack(&engine, AUDIT, key, Some(other.as_bytes())).count > 0, "changed {at}");
+            assert!(attack(&engine, AUDIT, key, Some(b"{}")).count > 0, "invalid {at}");
+            assert!(attack(&engine, AUDIT, key, None).count > 0, "dropped {at}");
+        }
+        let next = u64::try_from(lines.len()).unwrap();
+        let mut entry = Entry::parse(std::str::from_utf8(&lines[last].1).unwrap()).unwrap();
+        entry.i = next;
+        assert!(attack(&engine, AUDIT, &next.to_be_bytes(), Some(entry.line().as_bytes())).count > 0, "added");
+        let (tile, mut hashes) = rows(&engine, AUDIT_TILES).remove(0);
+        hashes[100] ^= 1;
+        assert!(attack(&engine, AUDIT_TILES, &tile, Some(&hashes)).count > 0, "tile");
+        assert!(attack(&engine, AUDIT_TILES, &[7; 9], Some(&hashes)).count > 0, "stranger's tile");
+        let (_, kept) = rows(&engine, CHECKPOINTS).remove(0);
+        assert!(attack(&engine, META, log::CHECKPOINT, Some(&kept)).count > 0, "an older checkpoint");
+        let longer = Checkpoint { size: next + 5, ..found(&engine).checkpoint.unwrap() };
+        let note = longer.note(engine.keys().signing());
+        assert!(attack(&engine, CHECKPOINTS, &longer.size.to_be_bytes(), Some(note.as_bytes())).count > 0, "entries cut off");
+    }
+}
