@@ -283,7 +283,7 @@ impl Store {
         let mut entry = Entry::new(op, Actor::SYSTEM);
         entry.tenant = Some(self.vault.tenant());
         let system = Principal::system(self.vault.tenant(), self.vault.owner(), "store");
-        let generation = self.vault.published().map_or(0, |p| p.generation);
+        let generation = self.vault.shown().map_or(0, |p| p.generation);
         let _ = self.vault.append(&system, &Call::internal(), entry, generation);
     }
 
@@ -419,11 +419,15 @@ impl Vault {
     ///
     /// Errors: `Latched` while the store is shut; the refusal is counted for the recovery entry.
     pub(in crate::store) fn published(&self) -> Result<Arc<Published>, Unavailable> {
-        let published = self.0.published.read().expect("no code panics while it holds this lock").clone();
-        published.ok_or_else(|| {
-            self.0.refused_while_shut.fetch_add(1, Ordering::Relaxed);
+        self.shown().ok_or_else(|| {
+            self.count_refused(1);
             Unavailable::Latched
         })
+    }
+
+    /// What readers see now, if anything; for the program's own use.
+    fn shown(&self) -> Option<Arc<Published>> {
+        self.0.published.read().expect("no code panics while it holds this lock").clone()
     }
 
     pub(in crate::store) fn publish(&self, published: Published) {
@@ -435,8 +439,19 @@ impl Vault {
         self.0.published.write().expect("no code panics while it holds this lock").take();
     }
 
-    pub(in crate::store) fn take_refused_while_shut(&self) -> u64 {
-        self.0.refused_while_shut.swap(0, Ordering::Relaxed)
+    /// Counts requests that were refused without data and without an entry.
+    pub(in crate::store) fn count_refused(&self, requests: u64) {
+        self.0.refused_while_shut.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// Requests refused without data that no recovery entry tells of yet.
+    pub(in crate::store) fn refused_while_shut(&self) -> u64 {
+        self.0.refused_while_shut.load(Ordering::Relaxed)
+    }
+
+    /// A durable recovery entry tells of this many.
+    pub(in crate::store) fn entered_refused(&self, requests: u64) {
+        self.0.refused_while_shut.fetch_sub(requests, Ordering::Relaxed);
     }
 
     pub(in crate::store) fn fatal(&self) {
@@ -465,8 +480,11 @@ impl Vault {
             return Err(Unavailable::Stopping);
         }
         self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
-            TrySendError::Full(_) => Unavailable::QueueFull,
-            TrySendError::Disconnected(_) => Unavailable::Stopping,
+            TrySendError::Full(Message::Request(request)) => {
+                self.count_refused(request.stands_for);
+                Unavailable::QueueFull
+            }
+            _ => Unavailable::Stopping,
         })?;
         #[cfg(test)]
         self.0.sent.fetch_add(1, Ordering::SeqCst);
@@ -481,7 +499,7 @@ impl Vault {
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
         let ticket = Arc::<Ticket>::default();
-        self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)) })?;
+        self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 })?;
         ticket.wait()
     }
 
@@ -523,10 +541,8 @@ impl Vault {
         let mut entry = Entry::new("request.refused", Actor::NONE);
         emit.describe(&mut entry, status);
         entry.outcome = Outcome::Refused;
-        // A full queue loses no truth that matters: the count goes into the window's entry.
-        if self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, ticket: None }).is_err() {
-            self.0.refused_while_shut.fetch_add(emit.count, Ordering::Relaxed);
-        }
+        // If it is not taken, the count goes into the next recovery entry.
+        let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, ticket: None, stands_for: emit.count });
     }
 
     fn flush_refusals(&self, now_ms: u64) {
@@ -546,12 +562,10 @@ impl Vault {
         }
     }
 
-    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], to: Settled) {
+    pub(in crate::store) fn settle_unknown(&self, asker: &Asker, to: Settled) {
         let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
-        for asker in askers {
-            if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
-                *settled = to;
-            }
+        if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
+            *settled = to;
         }
     }
 
@@ -563,17 +577,18 @@ impl Vault {
             return Ok(own.then_some((settled, None)));
         }
         let needle = format!("\"opid\":\"{id}\"");
-        let size = self.published().map(|p| p.head.checkpoint.size).unwrap_or(0);
+        let size = self.shown().map_or(0, |p| p.head.checkpoint.size);
         for index in (size.saturating_sub(limits::OPERATION_SCAN_ENTRIES_MAX)..size).rev() {
             let Some(line) = log_table::line(tx.reader, index)? else { continue };
             let line = Zeroizing::new(line);
             if !line.contains(&needle) {
                 continue;
             }
-            let own = Entry::parse(&line).is_ok_and(|entry| {
+            let own = Entry::parse(&line).ok().filter(|entry| {
                 entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
             });
-            return Ok(own.then_some((Settled::Committed, Some(index))));
+            let settled = |entry: Entry| if entry.outcome == Outcome::Ok { Settled::Committed } else { Settled::NotCommitted };
+            return Ok(own.map(|entry| (settled(entry), Some(index))));
         }
         Ok(None)
     }
@@ -591,7 +606,7 @@ impl Vault {
             std::thread::park_timeout(STEP);
             self.flush_refusals(self.0.clock.mono_ms());
             since += STEP;
-            let size = self.published().map_or(anchored, |p| p.head.checkpoint.size);
+            let size = self.shown().map_or(anchored, |p| p.head.checkpoint.size);
             if since >= limits::ANCHOR_INTERVAL && size != anchored {
                 self.write_anchor();
                 (anchored, since) = (size, Duration::ZERO);
@@ -600,7 +615,7 @@ impl Vault {
     }
 
     fn write_anchor(&self) {
-        let (Some(path), Ok(published)) = (&self.0.anchor, self.published()) else { return };
+        let (Some(path), Some(published)) = (&self.0.anchor, self.shown()) else { return };
         if let Err(error) = anchor::write(path, &self.0.engine, published.head.checkpoint) {
             log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
         }
@@ -632,7 +647,7 @@ impl Vault {
 
     /// Whether requests can be answered.
     pub fn is_up(&self) -> bool {
-        self.0.published.read().expect("no code panics while it holds this lock").is_some()
+        self.shown().is_some()
     }
 
     /// The raw reader of what is published, for whole-file checks.

@@ -165,7 +165,7 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
 /// Who presents this key, which is good.
 pub fn admitted(vault: &Vault, key: &str) -> Principal {
     match vault.admit(key).unwrap() {
-        Admission::Principal(who) => who,
+        Admission::Principal(who, _) => who,
         Admission::Revoked(_) | Admission::Unknown => panic!("a good key is not admitted"),
     }
 }
