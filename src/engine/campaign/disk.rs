@@ -136,6 +136,11 @@ impl Tape {
         self.lock().space = bytes;
     }
 
+    /// What was not written when the system lost it is not read either.
+    pub fn forget_unwritten(&self) {
+        self.forget().expect("a tape forgets");
+    }
+
     /// The system works again.
     pub fn mend(&self) {
         self.lock().fault = None;

@@ -8,21 +8,23 @@ mod fault;
 mod gate;
 mod opening;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::audit::{Entry, Reason};
+use crate::audit::{Detail, Entry, Reason};
 use crate::authn::{Principal, Vendor};
 use crate::base::id::{MemoryId, UserId};
 use crate::base::time::{Clock, Timestamp};
 use crate::crypto::secret::Secret;
 use crate::engine::campaign::disk::Tape;
 use crate::engine::campaign::engine_on;
-use crate::engine::{CommitError, Engine, EngineError};
+use crate::engine::{CommitError, Engine};
 use crate::policy::action::{CreateMemory, Scope};
 use crate::store::gate::{Admission, Call, Fault, Receipt, Recorded, Refused};
 use crate::store::phi::Phi;
-use crate::store::tables::log::{self, Tail};
+use crate::store::check;
+use crate::store::tables::log;
 use crate::store::tables::memories::{self, MemoryType, NewMemory, Text};
 use crate::store::tables::{TABLES, meta, users};
 use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
@@ -213,16 +215,29 @@ pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
     })
 }
 
-/// Everything in a closed store agrees. Gives its log.
-pub fn sound(tape: &Arc<Tape>, what: &str) -> Result<Vec<Entry>, EngineError> {
-    let engine = engine_on(tape, TABLES, false)?;
-    let snapshot = engine.snapshot()?;
+/// What a closed store holds: its log, and what its memories say.
+pub struct Held {
+    pub entries: Vec<Entry>,
+    pub contents: BTreeMap<MemoryId, String>,
+}
+
+/// Opens a closed store below the gate and checks that everything in it agrees.
+pub fn held(tape: &Arc<Tape>, what: &str) -> Held {
+    let engine = engine_on(tape, TABLES, false).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let snapshot = engine.snapshot().unwrap();
+    let found = check::check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |_, _| {}).unwrap();
+    assert_eq!(found.count, 0, "{what}: {:?}", found.listed);
     let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
-    let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::from_ms(1), true);
-    let instance = meta::instance(&tx).unwrap().unwrap();
-    let boot = crate::base::id::BootId::draw();
-    let (tail, _) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let line = |i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap_or_else(|| panic!("{what}: line {i}"))).unwrap();
-    Ok((0..tail.size()).map(line).inspect(|entry| assert!(entry.i < tail.size())).collect())
+    let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
+    let size = found.checkpoint.unwrap().size;
+    let entries = (0..size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();
+    Held { entries, contents: memories::contents(&tx).unwrap() }
+}
+
+/// The number under a detail's key.
+pub fn detail(entry: &Entry, key: &str) -> Option<u64> {
+    entry.det.all().iter().find(|detail| detail.key() == key).map(|detail| match detail {
+        Detail::First(n) | Detail::End(n) | Detail::Lost(n) | Detail::Refused(n) => *n,
+        other => panic!("{other:?} is not a number"),
+    })
 }
