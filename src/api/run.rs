@@ -64,6 +64,16 @@ pub struct Cx<'a> {
     route: &'static Route,
 }
 
+/// Somebody without a valid credential.
+struct Stranger {
+    /// A credential that was valid once.
+    credential: Option<CredentialRef>,
+    /// For the log.
+    reason: Reason,
+    /// The 401's text; or the whole answer, when the store could not be asked.
+    why: Result<Unauthenticated, Reply>,
+}
+
 impl Api {
     /// The API over an open vault.
     pub fn new(vault: Vault, settings: &Settings) -> Self {
@@ -83,17 +93,24 @@ impl Api {
         self.vault.clock().mono_ms()
     }
 
-    /// Who asks, or why nobody was recognised: the reason for the log and the text of the 401.
-    fn authenticate(&self, request: &Request) -> Result<(Principal, u64), (Option<CredentialRef>, Reason, Result<Unauthenticated, Reply>)> {
+    /// Who asks, as of which generation of the credentials; or why nobody was recognised.
+    fn authenticate(&self, request: &Request) -> Result<(Principal, u64), Stranger> {
         let token = match bearer(request.header("authorization"), false) {
             Ok(token) => token,
-            Err(why) => return Err((None, Reason::Unauthenticated, Ok(why))),
+            Err(why) => return Err(Stranger { credential: None, reason: Reason::Unauthenticated, why: Ok(why) }),
         };
         match self.vault.admit(token) {
             Ok(Admission::Principal(who, generation)) => Ok((who, generation)),
-            Ok(Admission::Revoked(id)) => Err((Some(CredentialRef::Stored(id)), Reason::RevokedCredential, Ok(Unauthenticated::Invalid))),
-            Ok(Admission::Unknown) => Err((None, Reason::BadCredential, Ok(Unauthenticated::Invalid))),
-            Err(why) => Err((None, Reason::Latched, Err(reply::unavailable(Shape::of(&request.path), why)))),
+            Ok(Admission::Revoked(id)) => Err(Stranger {
+                credential: Some(CredentialRef::Stored(id)),
+                reason: Reason::RevokedCredential,
+                why: Ok(Unauthenticated::Invalid),
+            }),
+            Ok(Admission::Unknown) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            Err(why) => {
+                let answer = reply::unavailable(Shape::of(&request.path), why);
+                Err(Stranger { credential: None, reason: Reason::Latched, why: Err(answer) })
+            }
         }
     }
 
@@ -101,7 +118,7 @@ impl Api {
         let shape = Shape::of(&request.path);
         let (who, admitted) = match self.authenticate(&request) {
             Ok(found) => found,
-            Err((credential, reason, why)) => return self.unauthenticated(&request, credential, reason, why),
+            Err(stranger) => return self.unauthenticated(&request, stranger),
         };
         let taken = self.credentials.take(bucket(who.credential()), self.now_ms());
         if let Some(taken) = refused(taken.as_ref()) {
@@ -116,13 +133,7 @@ impl Api {
     }
 
     /// The answer to whoever has no valid credential.
-    fn unauthenticated(
-        &self,
-        request: &Request,
-        credential: Option<CredentialRef>,
-        reason: Reason,
-        why: Result<Unauthenticated, Reply>,
-    ) -> Reply {
+    fn unauthenticated(&self, request: &Request, stranger: Stranger) -> Reply {
         let shape = Shape::of(&request.path);
         let taken = self.addresses.take(request.client, self.now_ms());
         if let Some(taken) = refused(taken.as_ref()) {
@@ -134,13 +145,13 @@ impl Api {
         if let Some(public) = self.public(request) {
             return public;
         }
-        let why = match why {
+        let why = match stranger.why {
             Ok(why) => why,
             Err(unavailable) => return unavailable,
         };
-        match credential {
-            Some(credential) => self.vault.refuse_credential(&credential, reason, 401),
-            None => self.vault.refuse_address(request.client, reason, 401),
+        match stranger.credential {
+            Some(credential) => self.vault.refuse_credential(&credential, stranger.reason, 401),
+            None => self.vault.refuse_address(request.client, stranger.reason, 401),
         }
         shape.error(401, &why.to_string()).header("www-authenticate", "Bearer")
     }
@@ -287,8 +298,18 @@ impl Handler for Arc<Api> {
         refusal.reply()
     }
 
+    #[cfg(not(feature = "bench-internals"))]
     fn handle(&self, request: Request) -> Reply {
         self.answer(request)
+    }
+
+    /// For benches: also tells the microseconds of work, without waiting for the commit.
+    #[cfg(feature = "bench-internals")]
+    fn handle(&self, request: Request) -> Reply {
+        let since = std::time::Instant::now();
+        let reply = self.answer(request);
+        let work = since.elapsed().saturating_sub(crate::store::stopwatch::take());
+        reply.header("x-bench-work-us", work.as_micros().to_string())
     }
 
     fn tls_failed(&self, client: std::net::IpAddr) {

@@ -16,6 +16,11 @@ pub mod names;
 pub mod note;
 pub mod verify;
 
+pub use coalesce::{Coalescer, Emit, Who};
+pub use entry::{Actor, Credential, Detail, Details, Entry, Id, RequestId, Resource, Word};
+pub use merkle::{Appender, FullTile, Hash, Tiles, Tree, TreeError, leaf_hash};
+pub use names::{ActorKind, Decision, Device, Outcome, Reason};
+
 #[cfg(test)]
 mod tests {
     use super::entry::{Actor, Detail, Entry, Part, Resource, tests::golden};
@@ -53,8 +58,3 @@ mod tests {
         golden("../../docs/audit.md", &text);
     }
 }
-
-pub use coalesce::{Coalescer, Emit, Who};
-pub use entry::{Actor, Credential, Detail, Details, Entry, Id, RequestId, Resource, Word};
-pub use merkle::{Appender, FullTile, Hash, Tiles, Tree, TreeError, leaf_hash};
-pub use names::{ActorKind, Decision, Device, Outcome, Reason};

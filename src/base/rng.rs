@@ -20,6 +20,7 @@ thread_local! {
 }
 
 /// Fills `out` with randomness of the operating system.
+#[allow(clippy::disallowed_methods)] // The one place that may ask the system.
 pub fn fill(out: &mut [u8]) {
     const WHY: &str = "the operating system has randomness; without it no key may be made";
     if out.len() > BLOCK_BYTES {

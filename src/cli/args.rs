@@ -98,6 +98,14 @@ pub enum Command {
     #[command(after_help = "Examples:\n  rosemary export memories.ndjson\n  rosemary export - | age -r RECIPIENT > memories.age")]
     Export(Export),
 
+    /// The audit log, for auditors
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(Audit),
+
+    /// The anchor, which tells an older copy of the data file from the right one
+    #[command(subcommand, arg_required_else_help = true)]
+    Anchor(Anchor),
+
     /// Measures this machine: commits, requests, unlock time, as ratios to what the hardware gives
     ///
     /// Works in a folder of its own that is removed afterwards; reads no RM_* settings.
@@ -175,6 +183,35 @@ pub enum Key {
         /// Id, as `key list` shows it
         id: String,
     },
+}
+
+/// `audit …`.
+#[derive(Subcommand, Debug)]
+pub enum Audit {
+    /// Writes the log, or a range of it, as a bundle: entries, signed checkpoint, proof
+    ///
+    /// The export is itself an entry of the log, durable before the first byte is written. A new file has mode 0600.
+    #[command(after_help = "Examples:\n  rosemary audit export log.ndjson\n  rosemary verify --log log.ndjson --key 'rosemary/…+…+…'")]
+    Export {
+        /// File to make; - is standard output
+        file: PathBuf,
+        /// Index of the first entry
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// Index after the last entry; the end of the log unless given
+        #[arg(long, value_name = "INDEX")]
+        to: Option<u64>,
+    },
+}
+
+/// `anchor …`.
+#[derive(Subcommand, Debug)]
+pub enum Anchor {
+    /// Takes the data file as it is and writes the anchor anew; the override is an entry of the log
+    ///
+    /// For when the service refuses to start because the anchor is missing, damaged, or says that the data file is an older one.
+    /// Find out why first: this is what hides a rollback.
+    Accept,
 }
 
 /// `import`.

@@ -3,8 +3,11 @@
 //! - A failure is one line on standard error that names the thing and the remedy, and a code of `exit`'s table.
 //! - Results go to standard output, everything else to standard error.
 
+mod anchor;
 mod args;
+mod audit;
 mod demo;
+mod doctor;
 pub mod exit;
 mod init;
 mod key;
@@ -24,10 +27,16 @@ use clap::Parser as _;
 use args::{Cli, Command};
 use exit::{Exit, Failure};
 
+use crate::base::log;
 use crate::config::Config;
 
 /// Runs the program with its arguments (the first is its name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // A panic's message may hold anything; its place is enough to find it.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "unknown".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
+        log::line(log::Level::Error, "a fault of the program", &[("at", &log::Operator::text(&place))]);
+    }));
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -51,10 +60,12 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
-        Command::Doctor(doctor) => unwired(&(doctor, settings()?)),
+        Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Key(key) => key::run(key, settings()?),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),
+        Command::Audit(audit) => audit::run(&audit, settings()?),
+        Command::Anchor(anchor) => anchor::run(&anchor, settings()?),
         Command::Bench(bench) => unwired(&bench),
         Command::Completions { shell } => text::completions(shell),
         Command::Man => text::man(),

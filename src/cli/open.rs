@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
-use crate::store::vault::{OpenError, Settings, Store};
+use crate::store::vault::{self, OpenError, Settings, Store};
 use crate::store::writer::Unavailable;
 
 /// How this program's data file is made and opened.
@@ -84,7 +84,6 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
 
 /// Opens the store as the service does. Static keys are taken out of the settings.
 pub fn store(config: &mut Config) -> Result<Store, Failure> {
-    let engine = engine(config)?;
     let agents = std::mem::take(&mut config.agent_keys).into_iter();
     let mut static_keys: Vec<(String, Option<Vendor>, Secret<String>)> =
         agents.map(|agent| (agent.name, Vendor::parse(&agent.vendor), agent.key)).collect();
@@ -101,7 +100,13 @@ pub fn store(config: &mut Config) -> Result<Store, Failure> {
             crate::cli::exit::now(Exit::OutcomeUnknown)
         }),
     };
-    Store::open(engine, settings).map_err(|error| store_failure(&config.db_path, error))
+    // Looked at first without a byte written: a start that is refused leaves the file as it was.
+    let (kek, options, path) = (kek(config)?, options(config), &config.db_path);
+    let inspected = Engine::inspect(path, &options, &kek).map_err(|error| engine_failure(path, error))?;
+    vault::examine(&inspected, &settings).map_err(|error| store_failure(path, error))?;
+    drop(inspected);
+    let engine = Engine::open(path, &options, &kek).map_err(|error| engine_failure(path, error))?;
+    Store::open(engine, settings).map_err(|error| store_failure(path, error))
 }
 
 /// Where the certificate is.

@@ -67,7 +67,7 @@ impl Verdict {
         if self.more > 0 {
             out += &format!("WRONG        and {} more\n", self.more);
         }
-        out + if self.wrong.is_empty() { "sound\n" } else { "NOT SOUND: keep the file as it is, as evidence, and restore a backup\n" }
+        out + if self.wrong.is_empty() { "sound\n" } else { "NOT SOUND: keep the file as it is, as evidence, before anything is mended\n" }
     }
 
     fn json(&self) -> String {

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
@@ -147,6 +148,8 @@ pub struct Kek {
     kind: SlotKind,
     secret: Secret<Vec<u8>>,
     instance: Option<InstanceId>,
+    /// The last slot key from a passphrase: a start asks for it twice, and Argon2id is slow on purpose.
+    derived: Mutex<Option<([u8; 32], KdfCost, Key)>>,
 }
 
 impl Kek {
@@ -166,7 +169,7 @@ impl Kek {
                 if bytes.is_empty() {
                     return Err(UnlockError::TooShort { path: name(path), found: 0, needed: 1 });
                 }
-                Ok(Self { kind: SlotKind::Passphrase, secret: Secret::new(std::mem::take(&mut *bytes)), instance: None })
+                Ok(Self { kind: SlotKind::Passphrase, secret: Secret::new(std::mem::take(&mut *bytes)), instance: None, derived: Mutex::default() })
             }
         }
     }
@@ -179,7 +182,7 @@ impl Kek {
         let digits = Zeroizing::new(hex::encode(secret.expose()));
         let line = Zeroizing::new(format!("{KEY_FILE_WORD} {instance} {}\n", digits.as_str()));
         durable::create(path, line.as_bytes(), 0o600)?;
-        Ok(Self { kind: SlotKind::KeyFile, secret: Secret::new(secret.expose().to_vec()), instance: Some(instance) })
+        Ok(Self { kind: SlotKind::KeyFile, secret: Secret::new(secret.expose().to_vec()), instance: Some(instance), derived: Mutex::default() })
     }
 
     /// The kind of slot this opens.
@@ -201,10 +204,16 @@ impl Kek {
             SlotKind::KeyFile if *cost == KdfCost::NONE => Some(kdf::derive(&[secret], Label::KeyFile, &[salt])),
             SlotKind::Credential if *cost == KdfCost::NONE => Some(kdf::derive(&[secret], Label::Credential, &[salt])),
             SlotKind::Passphrase if cost.is_allowed() => {
+                let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((_, _, key)) = derived.as_ref().filter(|(known, at, _)| known == salt && at == cost) {
+                    return Some(key.duplicate());
+                }
                 let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).ok()?;
                 let mut out = Zeroizing::new([0; 32]);
                 Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(secret, salt, &mut *out).ok()?;
-                Some(kdf::derive(&[&*out], Label::Passphrase, &[]))
+                let key = kdf::derive(&[&*out], Label::Passphrase, &[]);
+                *derived = Some((*salt, *cost, key.duplicate()));
+                Some(key)
             }
             _ => None,
         }
@@ -213,24 +222,24 @@ impl Kek {
     fn from_key_bytes(kind: SlotKind, mut bytes: Zeroizing<Vec<u8>>, path: &Path) -> Result<Self, UnlockError> {
         if bytes.starts_with(KEY_FILE_WORD.as_bytes()) {
             let (secret, instance) = parse_own_form(&bytes).ok_or_else(|| UnlockError::Malformed { path: name(path) })?;
-            return Ok(Self { kind, secret, instance: Some(instance) });
+            return Ok(Self { kind, secret, instance: Some(instance), derived: Mutex::default() });
         }
         if bytes.len() < limits::KEK_BYTES_MIN {
             return Err(UnlockError::TooShort { path: name(path), found: bytes.len(), needed: limits::KEK_BYTES_MIN });
         }
-        Ok(Self { kind, secret: Secret::new(std::mem::take(&mut *bytes)), instance: None })
+        Ok(Self { kind, secret: Secret::new(std::mem::take(&mut *bytes)), instance: None, derived: Mutex::default() })
     }
 
     /// A key file's key from its bytes, for tests.
     #[cfg(test)]
     pub fn for_test(bytes: &[u8]) -> Self {
-        Self { kind: SlotKind::KeyFile, secret: Secret::new(bytes.to_vec()), instance: None }
+        Self { kind: SlotKind::KeyFile, secret: Secret::new(bytes.to_vec()), instance: None, derived: Mutex::default() }
     }
 
     /// A passphrase, for tests.
     #[cfg(test)]
     pub fn passphrase_for_test(text: &str) -> Self {
-        Self { kind: SlotKind::Passphrase, secret: Secret::new(text.as_bytes().to_vec()), instance: None }
+        Self { kind: SlotKind::Passphrase, secret: Secret::new(text.as_bytes().to_vec()), instance: None, derived: Mutex::default() }
     }
 
     /// The same key, made for `instance`, for tests.

@@ -206,6 +206,11 @@ impl Engine {
         self.head.file
     }
 
+    /// How many key slots hold a key.
+    pub fn key_slots(&self) -> usize {
+        self.head.slots.iter().flatten().count()
+    }
+
     /// Generation of the superblock.
     pub fn generation(&self) -> u64 {
         self.head.generation
@@ -372,6 +377,7 @@ impl Open {
     ///
     /// Dropped as it is, redb would make a last commit, and on a damaged file that can panic twice over, which ends the process. Once it has
     /// seen a failure of its storage it does not, so a check is asked of it that must fail. Where even that goes wrong its memory is leaked.
+    #[allow(clippy::disallowed_methods)] // `forget`: the blocks were severed, so their key is wiped with the last reader.
     fn discard(mut self) {
         self.latch.shut();
         self.blocks.sever();

@@ -17,5 +17,13 @@ pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
 pub use check::Report;
 pub use error::{CommitError, EngineError};
 
+/// What reads stored bytes, for fuzz targets only.
+#[cfg(any(fuzzing, feature = "bench-internals"))]
+pub mod stored {
+    pub use super::block::{Blocks, SEALED_BYTES, place};
+    pub use super::header::{BLOCK_BYTES, PAGE_SLOT_BYTES, PageZero, SLOT_STARTS, STRIDES, SUPERBLOCK_BYTES, SUPERBLOCK_STARTS, Superblock, place_aad};
+    pub use super::medium::Medium;
+}
+
 #[cfg(test)]
 mod campaign;

@@ -148,6 +148,10 @@ actions! {
     ExportMemories(Scope) Reads true "memory.export";
     /// Read memories to build the search index in memory.
     IndexMemories(Scope) Reads true "memory.index";
+    /// Read the audit log (operator's export).
+    ExportLog(Instance) Reads false "audit.export";
+    /// Take the data file as it is against what its anchor says (operator's override).
+    AcceptAnchor(Instance) Writes false "anchor.accept";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
     /// Look after the instance: start, stop, recovery, the owner's record.

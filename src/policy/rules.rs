@@ -97,7 +97,18 @@ pub const RULES: &[Rule] = &[
     // The operator at the console acts as the program, and so do its background parts.
     Rule {
         askers: &[System],
-        verbs: &["memory.import", "memory.export", "memory.index", "key.create", "key.list", "key.revoke", "person.create", "system.operate"],
+        verbs: &[
+            "memory.import",
+            "memory.export",
+            "memory.index",
+            "key.create",
+            "key.list",
+            "key.revoke",
+            "audit.export",
+            "anchor.accept",
+            "person.create",
+            "system.operate",
+        ],
         relations: &[Own],
     },
 ];

@@ -134,7 +134,7 @@ impl Walk<'_, '_> {
         self.each(USERS, |tx, key, _| users::check(tx, tenant, key))?;
         self.each(USER_LOOKUP, |tx, key, row| users::check_lookup(tx, tenant, key, row))?;
         self.each(CREDENTIALS, |tx, key, row| credentials::check(tx, tenant, key, row))?;
-        self.each(CREDENTIAL_LOOKUP, |tx, key, row| credentials::check_lookup(tx, key, row))?;
+        self.each(CREDENTIAL_LOOKUP, credentials::check_lookup)?;
         self.each(SUBJECTS, |tx, key, _| subjects::check(tx, tenant, key))?;
         self.each(SUBJECT_LOOKUP, |tx, key, row| subjects::check_lookup(tx, tenant, key, row))?;
         self.memories(tenant)?;

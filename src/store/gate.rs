@@ -153,6 +153,12 @@ impl<'t, A: Action> Access<'t, A> {
         self.tx.details.set(detail);
     }
 
+    /// Says in the entry that a safeguard is overridden.
+    pub fn overrides(&mut self, safeguard: &'static str) {
+        self.tx.overridden = true;
+        self.detail(Detail::Setting(Word::of(safeguard)));
+    }
+
     /// The view, for the tables.
     pub(in crate::store) fn tx(&self) -> &Tx<'t> {
         &self.tx
@@ -354,6 +360,7 @@ fn perform<A: Action, T, E: Fault>(
             let tx = access.tx;
             touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
             entry.det = tx.details;
+            entry.reason = tx.overridden.then_some(Reason::Override);
             match worked {
                 Ok(Ok(value)) => {
                     staged = tx.staged;

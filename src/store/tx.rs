@@ -124,8 +124,10 @@ pub struct Tx<'t> {
     pub counted: Option<u64>,
     /// Details for the audit entry.
     pub details: Details,
+    /// Whether a safeguard was overridden, for the audit entry.
+    pub overridden: bool,
     /// The memory that was read for the decision, until the work takes it.
-    pub decided_on: Option<(MemoryId, MemoryRow)>,
+    pub(in crate::store) decided_on: Option<(MemoryId, MemoryRow)>,
     /// Of which generation the credentials in this view are, if that is known.
     pub generation: Option<u64>,
     /// Digests of recent writes; the writer has them, a reader does not.
@@ -135,7 +137,7 @@ pub struct Tx<'t> {
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), decided_on: None, generation: None, recents: None }
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, decided_on: None, generation: None, recents: None }
     }
 
     /// The value of `key`, own staged changes included.

@@ -8,9 +8,10 @@
 //! - While the store is shut after a failure nothing is published, so nothing is read.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
@@ -36,6 +37,7 @@ use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::migrate;
+use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
@@ -196,33 +198,51 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
     }
 }
 
+/// What an opened file says of itself.
+struct Examined {
+    instance: InstanceRow,
+    tail: Tail,
+    note: String,
+    owner: Option<UserId>,
+}
+
+/// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
+pub fn examine(engine: &Engine, settings: &Settings) -> Result<(), OpenError> {
+    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    examined(engine, &common, settings, BootId::draw()).map(|_| ())
+}
+
+fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId) -> Result<Examined, OpenError> {
+    let snapshot = engine.snapshot()?;
+    let tx = Tx::new(&snapshot, engine.keys(), common, settings.clock.now(), true);
+    let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
+    if instance.schema > migrate::SCHEMA {
+        return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
+    }
+    let tenant = instance.tenant;
+    let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
+    if label != settings.label.as_bytes() {
+        return Err(OpenError::OtherTenant);
+    }
+    let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
+    if let Some(path) = &settings.anchor {
+        anchor::check(path, engine, &snapshot, instance.log, tail.size())?;
+    }
+    let owner = users::find(&tx, tenant, &settings.owner_email)?;
+    Ok(Examined { instance, tail, note, owner })
+}
+
 impl Store {
     /// Opens the store in `engine` and starts its threads.
     ///
     /// Errors: see [`OpenError`]; nothing was changed then.
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
         let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
-        let (clock, boot) = (settings.clock, BootId::draw());
-        let snapshot = engine.snapshot()?;
-        let tx = Tx::new(&snapshot, engine.keys(), &common, clock.now(), true);
-        let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
-        if instance.schema > migrate::SCHEMA {
-            return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
-        }
-        let tenant = instance.tenant;
-        let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
-        if label != settings.label.as_bytes() {
-            return Err(OpenError::OtherTenant);
-        }
-        let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
-        let known_owner = users::find(&tx, tenant, &settings.owner_email)?;
-        drop(tx);
-        if let Some(path) = &settings.anchor {
-            anchor::check(path, &engine, &snapshot, instance.log, tail.size())?;
-        }
-        drop(snapshot);
+        let boot = BootId::draw();
+        let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        let (clock, tenant) = (settings.clock, instance.tenant);
         migrate::run(&engine, instance.schema)?;
-        let (tail, note, owner) = match known_owner {
+        let (tail, note, owner) = match owner {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
@@ -474,7 +494,7 @@ impl Vault {
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
         let ticket = Arc::<Ticket>::default();
         self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)) })?;
-        ticket.wait()
+        stopwatch::waiting(|| ticket.wait())
     }
 
     /// Hands a write to the writer and waits for its end.
@@ -584,6 +604,12 @@ impl Vault {
                 (anchored, since) = (size, Duration::ZERO);
             }
         }
+    }
+
+    /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
+    pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
+        let published = self.published().map_err(io::Error::other)?;
+        anchor::write(path, &self.0.engine, published.head.checkpoint)
     }
 
     fn write_anchor(&self) {

@@ -4,7 +4,7 @@ use crate::base::id::MemoryId;
 
 enum ReadQuietly {}
 
-impl crate::policy::Action for ReadQuietly {
+impl crate::policy::action::Action for ReadQuietly {
     type Target = MemoryId;
     const NAME: &'static str = "memory.read_quietly";
     const PHI: bool = true;

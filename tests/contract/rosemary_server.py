@@ -113,8 +113,8 @@ class Client:
 
 
 class Server:
-    """`vendors`: agent keys to configure. `settings`: further or changed RM_* (None removes one). `users`: second accounts, made by
-    `rosemary key make --user`; their keys are in `user_keys`."""
+    """`vendors`: agent keys to configure. `settings`: further or changed RM_* (None removes one). `users`: other people's
+    addresses; their keys are in `user_keys`."""
 
     def __init__(self, vendors=("cursor", "claude"), settings=None, users=()):
         self._holder = tempfile.TemporaryDirectory(prefix="rosemary-test-")
@@ -165,7 +165,8 @@ class Server:
         assert done.returncode == 0, f"init failed with {done.returncode}: {text(done)}"
         self.owner_key = key_in(done.stdout)
         for user in self.users:
-            made = self.run("key", "make", "--user", user, "--label", "test")
+            # A person becomes known by being named as the owner once.
+            made = self.run("key", "make", "--label", "test", RM_OWNER_EMAIL=user)
             assert made.returncode == 0, f"key make failed with {made.returncode}: {text(made)}"
             self.user_keys[user] = key_in(made.stdout)
         return self

@@ -5,7 +5,7 @@ import time
 import unittest
 from urllib.parse import quote
 
-from rosemary_server import OWNER, ServerCase, unique
+from rosemary_server import OWNER, ServerCase, text, unique
 
 RECORD = {
     "id", "title", "content", "tags", "origin", "allowed_vendors", "memory_type", "created_at", "updated_at",
@@ -481,9 +481,9 @@ class Search(ServerCase):
             self.assertIn("retry-after", answer.headers)
             time.sleep(0.2)
             answer = self.owner.post("/api/v1/memories/search", body)
-        text = answer.expect(200).body
-        self.assertIn(b"score", text)
-        self.assertIn(b"snippet", text)
+        found = answer.expect(200).body
+        self.assertIn(b"score", found)
+        self.assertIn(b"snippet", found)
 
 
 class Agents(ServerCase):
@@ -548,6 +548,59 @@ class Agents(ServerCase):
         self.assertEqual((len(body["versions"]), body["current_version"]), (1, 2))
 
 
+class Threads(ServerCase):
+    def reply(self, parent, title, **more):
+        body = {"title": title, "content": unique(), "tags": [], **more}
+        return self.owner.post(f"/memories/{parent['id']}/children", body).expect(201).json
+
+    def test_a_thread_is_its_parent_and_children_oldest_first(self):
+        parent = self.owner.remember(unique())
+        children = [self.reply(parent, f"reply {n}") for n in range(3)]
+        for asked in (parent, children[1]):
+            thread = self.owner.get(f"/memories/{asked['id']}/thread").expect(200).json
+            self.assertEqual(set(thread), {"parent", "children"})
+            self.assertEqual(thread["parent"]["id"], parent["id"])
+            self.assertEqual([c["id"] for c in thread["children"]], [c["id"] for c in children])
+            self.assertEqual({c["parent_memory_id"] for c in thread["children"]}, {parent["id"]})
+
+    def test_threads_are_one_level_deep(self):
+        parent = self.owner.remember(unique())
+        child = self.reply(parent, "reply")
+        answer = self.owner.post(f"/memories/{child['id']}/children", {"title": "t", "content": "c", "tags": []})
+        self.error(answer, 400, re.compile("^Threads are one level deep"))
+
+    def test_a_trashed_or_unknown_memory_takes_no_reply(self):
+        parent = self.owner.remember(unique())
+        self.owner.delete(f"/memories/{parent['id']}").expect(200)
+        body = {"title": "t", "content": "c", "tags": []}
+        self.error(self.owner.post(f"/memories/{parent['id']}/children", body), 400, "Cannot reply to a trashed memory")
+        self.error(self.owner.post(f"/memories/{UNKNOWN}/children", body), 404)
+
+    def test_a_reply_is_never_merged_with_another(self):
+        parent = self.owner.remember(unique())
+        body = {"title": "same", "content": "same words", "tags": []}
+        first, second = (self.owner.post(f"/memories/{parent['id']}/children", body).expect(201).json for _ in range(2))
+        self.assertNotEqual(first["id"], second["id"])
+
+    def test_trash_restore_and_permanent_delete_take_the_replies_along(self):
+        parent = self.owner.remember(unique())
+        child = self.reply(parent, "reply")
+        self.owner.delete(f"/memories/{parent['id']}").expect(200)
+        self.assertIn("deleted_at", self.owner.get(f"/memories/{child['id']}").expect(200).json)
+        self.owner.post(f"/memories/{parent['id']}/restore").expect(200)
+        self.assertNotIn("deleted_at", self.owner.get(f"/memories/{child['id']}").expect(200).json)
+        self.owner.delete(f"/memories/{parent['id']}/permanent").expect(204)
+        self.error(self.owner.get(f"/memories/{child['id']}"), 404)
+
+    def test_an_agent_sees_a_thread_as_its_vendor_may(self):
+        parent = self.owner.remember(unique(), allowed_vendors=["cursor"])
+        self.error(self.agents["claude"].get(f"/agent/memories/{parent['id']}/thread"), 404)
+        body = {"title": "t", "content": unique(), "tags": [], "allowed_vendors": ["*"]}
+        self.error(self.agents["claude"].post(f"/agent/memories/{parent['id']}/children", body), 404)
+        child = self.agents["cursor"].post(f"/agent/memories/{parent['id']}/children", body).expect(201).json
+        self.assertEqual((child["origin"], child["parent_memory_id"]), ("cursor", parent["id"]))
+
+
 class RateLimits(ServerCase):
     options = {"settings": {"RM_CREDENTIAL_RATE_LIMIT_PER_MINUTE": "20", "RM_RATE_LIMIT_PER_MINUTE": "10"}}
 
@@ -573,7 +626,7 @@ class Restart(ServerCase):
         before = self.owner.get("/whoami").audit_index
         self.assertEqual(self.server.stop(), 0)
         done = self.server.run("verify")
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.returncode, 0, text(done))
         self.server.start()
         with self.server.client(self.server.owner_key) as again:
             self.assertEqual(again.get(f"/memories/{record['id']}").expect(200).json, record)

@@ -13,6 +13,7 @@ from rosemary_server import ServerCase, unique
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 OTHER = "other@clinic.example"
 GOOD = {"title": "t", "content": "c", "tags": [], "allowed_vendors": ["*"]}
+CHILD = {"title": "t", "content": "c", "tags": []}
 
 # Every route that needs a credential: method, path ({id} a memory, {key} an API key, {operation} an operation), a lawful body.
 ROUTES = (
@@ -30,6 +31,10 @@ ROUTES = (
     ("POST", "/memories/{id}/restore", None),
     ("DELETE", "/memories/{id}/permanent", None),
     ("GET", "/memories/{id}/versions", None),
+    ("POST", "/memories/{id}/children", CHILD),
+    ("GET", "/memories/{id}/thread", None),
+    ("POST", "/agent/memories/{id}/children", GOOD),
+    ("GET", "/agent/memories/{id}/thread", None),
     ("POST", "/agent/memories", GOOD),
     ("GET", "/agent/memories/latest", None),
     ("POST", "/agent/memories/browse", {"filter": {"by": "all"}}),

@@ -2,3 +2,4 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts the program")]
 
 mod cli;
+mod operator;

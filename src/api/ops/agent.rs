@@ -151,7 +151,7 @@ struct Counted<'a> {
     count: usize,
 }
 
-fn counted(memories: &Vec<Memory>, receipt: &Receipt) -> Vec<u8> {
+fn counted(memories: &[Memory], receipt: &Receipt) -> Vec<u8> {
     reply::json(&Counted { memories: reply::all(memories, receipt, reply::record), count: memories.len() })
 }
 
@@ -163,7 +163,7 @@ pub fn search(cx: &mut Cx<'_>) -> Reply {
         cx.own(),
         &Words::MEMORY,
         |access| if term.trim().is_empty() { Ok(Vec::new()) } else { memories::find(access, &term, limit) },
-        counted,
+        |memories, receipt| counted(memories, receipt),
     )
 }
 
@@ -174,6 +174,6 @@ pub fn list(cx: &mut Cx<'_>) -> Reply {
         cx.own(),
         &Words::MEMORY,
         |access| Ok(memories::list(access, &Filter::All, Part::Full, 0, limit)?.memories),
-        counted,
+        |memories, receipt| counted(memories, receipt),
     )
 }

@@ -1,4 +1,4 @@
-//! Who one is.
+//! Who one is: what the presented key is, and the person behind it. Names and address are read before a receipt, like any record.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A person's keys.
+//! A person's keys: made, listed, revoked. Invariant: the key itself is in one answer only, the one that made it.
 
 use serde_json::json;
 

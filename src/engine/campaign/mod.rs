@@ -45,7 +45,7 @@ fn amount(few: usize, short: usize, full: usize) -> usize {
 
 /// A small seeded generator (splitmix64), so that a failing point can be run again.
 #[derive(Debug)]
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {

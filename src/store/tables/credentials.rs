@@ -13,7 +13,7 @@ use crate::store::tables::{Bytes, CREDENTIAL_LOOKUP, CREDENTIALS, key, users};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 #[derive(Serialize, Deserialize)]
-struct CredentialRow {
+pub(super) struct CredentialRow {
     user: UserId,
     verifier: [u8; 32],
     prefix: Bytes,
@@ -131,7 +131,7 @@ pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Creden
             revoked_at: credential.revoked_at,
         });
     }
-    found.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+    found.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
     Ok(found)
 }
 

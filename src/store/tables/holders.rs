@@ -47,7 +47,7 @@ impl Holder {
 }
 
 #[derive(Serialize, Deserialize)]
-struct DekRow {
+pub(super) struct DekRow {
     deks: Vec<Dek>,
 }
 

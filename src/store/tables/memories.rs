@@ -107,7 +107,7 @@ pub(in crate::store) struct MemoryRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct VersionRow {
+pub(super) struct VersionRow {
     changed_at: Timestamp,
     memory: MemoryRow,
 }
@@ -839,7 +839,7 @@ pub fn import<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, from: I
 pub struct ExportPlace {
     replies: bool,
     state: State,
-    after: Option<(Timestamp, MemoryId)>,
+    after: Option<OrderPlace>,
 }
 
 impl ExportPlace {
@@ -1154,12 +1154,15 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mo
     Ok(rows.len())
 }
 
+/// Where a memory stands in its scope's order.
+pub type OrderPlace = (Timestamp, MemoryId);
+
 /// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.
 pub fn chunk<A: Reads + Action<Target = Scope>>(
     a: &mut Access<'_, A>,
-    after: Option<(Timestamp, MemoryId)>,
+    after: Option<OrderPlace>,
     most: usize,
-) -> Result<(Vec<Memory>, Option<(Timestamp, MemoryId)>), StoreError> {
+) -> Result<(Vec<Memory>, Option<OrderPlace>), StoreError> {
     let scope = a.target();
     let end = super::after(&order_prefix(scope, State::Live));
     let start = match after {

@@ -104,6 +104,35 @@ pub(in crate::store) fn after(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
+/// Reads `bytes` as a row of each table; the names of those that take them. For fuzz targets only.
+#[cfg(any(fuzzing, feature = "bench-internals"))]
+pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
+    use crate::base::id::{CredentialId, SubjectId, TenantId, UserId};
+    use crate::store::tx::row;
+    let mut names = Vec::new();
+    macro_rules! read {
+        ($($name:literal $kind:ty;)*) => {$(
+            if row::<$kind>($name, bytes).is_ok() {
+                names.push($name);
+            }
+        )*};
+    }
+    read! {
+        "meta" meta::InstanceRow;
+        "deks" holders::DekRow;
+        "users" users::UserRow;
+        "user_lookup" UserId;
+        "credentials" credentials::CredentialRow;
+        "credential_lookup" (TenantId, CredentialId);
+        "subjects" subjects::SubjectRow;
+        "subject_lookup" SubjectId;
+        "memories" memories::MemoryRow;
+        "memory_versions" memories::VersionRow;
+        "tags" Vec<String>;
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

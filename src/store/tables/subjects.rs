@@ -11,7 +11,7 @@ use crate::store::tables::{Bytes, SUBJECT_LOOKUP, SUBJECTS, key};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 #[derive(Serialize, Deserialize)]
-struct SubjectRow {
+pub(super) struct SubjectRow {
     name: Bytes,
     created_at: Timestamp,
 }

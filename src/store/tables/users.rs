@@ -13,7 +13,7 @@ use crate::store::tables::{Bytes, USER_LOOKUP, USERS, key};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 #[derive(Serialize, Deserialize)]
-struct UserRow {
+pub(super) struct UserRow {
     email: Bytes,
     first_name: Option<Bytes>,
     last_name: Option<Bytes>,

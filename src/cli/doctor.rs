@@ -1,0 +1,355 @@
+//! `rosemary doctor`: the posture of this instance. What is on, off, weak, not built in this version, and not to be seen from here.
+//!
+//! Invariants
+//! - Nothing is changed. The data file is opened for reading only where nobody else has it; else the report says what was not seen.
+//! - What is weak or could not be used names its remedy; then the exit code is 1.
+//! - No text promises what this version does not do.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::base::limits;
+use crate::base::time::{Clock, Timestamp};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{args, open, serve, text};
+use crate::config::{Config, KekChoice, TlsVersion, settings};
+use crate::engine::{Engine, EngineError};
+use crate::store::check;
+
+/// Less validity than this is weak.
+const CERTIFICATE_TIME_MIN: Duration = Duration::from_secs(30 * 86_400);
+/// Free space below this multiple of the reserve is weak.
+const RESERVES_FREE: u64 = 8;
+/// A clock before this is wrong: the first version is younger.
+const CLOCK_MIN: &str = "2025-01-01T00:00:00Z";
+/// The service's own limit on swap, where systemd runs it.
+const SWAP_MAX: &str = "/sys/fs/cgroup/system.slice/rosemary.service/memory.swap.max";
+
+/// How a safeguard stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    On,
+    Off,
+    Weak,
+    Absent,
+    Unknown,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Weak => "weak",
+            Self::Absent => "absent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One line of the report.
+struct Line {
+    name: &'static str,
+    state: State,
+    what: String,
+    remedy: String,
+}
+
+/// The report while it is made.
+#[derive(Default)]
+struct Posture(Vec<Line>);
+
+impl Posture {
+    fn tell(&mut self, name: &'static str, state: State, what: impl ToString, remedy: impl ToString) {
+        self.0.push(Line { name, state, what: what.to_string(), remedy: remedy.to_string() });
+    }
+
+    fn on(&mut self, name: &'static str, what: impl ToString) {
+        self.tell(name, State::On, what, "");
+    }
+
+    fn weak(&mut self, name: &'static str, what: impl ToString, remedy: impl ToString) {
+        self.tell(name, State::Weak, what, remedy);
+    }
+
+    fn weak_count(&self) -> usize {
+        self.0.iter().filter(|line| line.state == State::Weak).count()
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        for line in &self.0 {
+            out += &format!("{:<8} {:<20} {}\n", line.state.name(), line.name, line.what);
+            if !line.remedy.is_empty() {
+                out += &format!("{:<29} -> {}\n", "", line.remedy);
+            }
+        }
+        match self.weak_count() {
+            0 => out + "\nNothing is weak.\n",
+            weak => format!("{out}\n{weak} weak: see the remedies above.\n"),
+        }
+    }
+
+    fn json(&self) -> String {
+        let lines: Vec<_> = self
+            .0
+            .iter()
+            .map(|line| json!({ "name": line.name, "state": line.state.name(), "what": line.what, "remedy": line.remedy }))
+            .collect();
+        format!("{}\n", json!({ "weak": self.weak_count(), "checks": lines }))
+    }
+}
+
+/// The command.
+pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
+    serve::harden();
+    let (config, warnings) = Config::from_env(std::env::vars_os())?;
+    let mut posture = Posture::default();
+    for warning in &warnings {
+        posture.weak("setting", warning, "");
+    }
+    files(&mut posture, &config);
+    data(&mut posture, &config);
+    anchor(&mut posture, &config);
+    memory(&mut posture);
+    tls(&mut posture, &config);
+    rates(&mut posture, &config);
+    static_keys(&mut posture, &config);
+    machine(&mut posture, &config);
+    absent(&mut posture);
+    text::print(if command.json { posture.json() } else { posture.text() }.as_bytes())?;
+    Ok(if posture.weak_count() == 0 { Exit::Ok } else { Exit::Found })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The file, or the nearest folder above it that is there.
+fn nearest(path: &Path) -> io::Result<Metadata> {
+    fs::metadata(path).or_else(|_| fs::metadata(folder_of(path)))
+}
+
+/// A file or folder without any of the `forbidden` mode bits.
+fn private(posture: &mut Posture, name: &'static str, path: &Path, forbidden: u32) {
+    match fs::metadata(path) {
+        Err(error) => posture.weak(name, format_args!("{}: {error}", path.display()), "check the path, or run rosemary init"),
+        Ok(about) if about.mode() & forbidden != 0 => posture.weak(
+            name,
+            format_args!("{}: mode {:04o} lets others read or change it", path.display(), about.mode() & 0o7777),
+            format_args!("chmod {:04o} {}", about.mode() & 0o7777 & !forbidden, path.display()),
+        ),
+        Ok(about) => posture.on(name, format_args!("{}: mode {:04o}", path.display(), about.mode() & 0o7777)),
+    }
+}
+
+fn files(posture: &mut Posture, config: &Config) {
+    private(posture, "data file", &config.db_path, 0o077);
+    private(posture, "data folder", folder_of(&config.db_path), 0o022);
+    private(posture, "key", config.kek.path(), if matches!(config.kek, KekChoice::Credential(_)) { 0o037 } else { 0o077 });
+    match (nearest(&config.db_path), nearest(config.kek.path())) {
+        (Ok(data), Ok(key)) if data.dev() == key.dev() => posture.weak(
+            "key apart from data",
+            "key and data are on one disk: whoever takes the disk has both",
+            "keep the key on another device, or seal it to this machine (LoadCredentialEncrypted= in the unit)",
+        ),
+        (Ok(_), Ok(_)) => posture.on("key apart from data", "key and data are on different devices"),
+        _ => posture.tell("key apart from data", State::Unknown, "not both files can be looked at", "run doctor as the service's user"),
+    }
+}
+
+/// What only the opened file tells.
+fn data(posture: &mut Posture, config: &Config) {
+    let opened = open::kek(config).and_then(|kek| match Engine::inspect(&config.db_path, &open::options(config), &kek) {
+        Ok(engine) => Ok(Some(engine)),
+        Err(EngineError::Locked(_)) => Ok(None),
+        Err(error) => Err(open::engine_failure(&config.db_path, error)),
+    });
+    match opened {
+        Ok(Some(engine)) => {
+            let slots = engine.key_slots();
+            let what = format!("{slots} of {} in use: whoever holds no such key cannot open the file, you included", limits::KEY_SLOTS);
+            posture.tell("key slots", State::On, what, "keep a copy of each key away from the data");
+            match check::log_key(&engine) {
+                Ok(key) => posture.on("log key", format_args!("{key} (auditors check exports with it)")),
+                Err(error) => posture.weak("log key", error, "run rosemary verify"),
+            }
+        }
+        Ok(None) => {
+            let what = "the data file is in use: key slots, log key and contents were not looked at";
+            posture.tell("data file's inside", State::Unknown, what, "stop the service and run doctor and verify");
+        }
+        Err(failure) => posture.weak("data file's inside", failure.message, "the service will not start either"),
+    }
+}
+
+fn anchor(posture: &mut Posture, config: &Config) {
+    let Some(path) = &config.anchor_file else {
+        let what = format!("off ({} is not set): an older copy put in the data file's place would not be noticed", settings::ANCHOR_FILE.row.name);
+        return posture.weak("anchor", what, "name a file on another disk");
+    };
+    match (fs::metadata(path), nearest(&config.db_path)) {
+        (Err(error), _) => posture.weak(
+            "anchor",
+            format_args!("{}: {error}; the service will not start", path.display()),
+            "put it back, or after finding out why run rosemary anchor accept",
+        ),
+        (Ok(anchor), Ok(data)) if anchor.dev() == data.dev() => posture.weak(
+            "anchor",
+            format_args!("{}: on the data file's disk: whoever rolls back the disk rolls back both", path.display()),
+            "put it on another disk",
+        ),
+        _ => posture.on("anchor", path.display()),
+    }
+}
+
+fn memory(posture: &mut Posture) {
+    let swaps = fs::read_to_string("/proc/swaps").map(|text| text.lines().count().saturating_sub(1));
+    let barred = fs::read_to_string(SWAP_MAX).is_ok_and(|max| max.trim() == "0");
+    match swaps {
+        Ok(0) => posture.on("swap", "this machine has none, so records in memory stay there"),
+        Ok(_) if barred => posture.on("swap", "the unit keeps the service out of it (MemorySwapMax=0)"),
+        Ok(_) => posture.weak(
+            "swap",
+            "this machine swaps, and nothing seen here keeps the service out of it: record text could reach the disk in clear",
+            "run it by the unit (MemorySwapMax=0), encrypt the swap, or swapoff -a",
+        ),
+        Err(error) => posture.tell("swap", State::Unknown, format_args!("/proc/swaps: {error}"), ""),
+    }
+    posture.tell("locked memory", State::Absent, "memory is not locked (mlock) in this version", "keep swap off for the service, see above");
+    let core = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let dumpable = rustix::process::dumpable_behavior();
+    if core.current == Some(0) && matches!(dumpable, Ok(rustix::process::DumpableBehavior::NotDumpable)) {
+        posture.on("core dumps", "refused; other processes of the same user cannot trace this program");
+    } else {
+        posture.weak("core dumps", "this system does not let the program refuse them", "set LimitCORE=0 in the unit");
+    }
+}
+
+fn tls(posture: &mut Posture, config: &Config) {
+    match open::tls(config) {
+        Err(failure) => posture.weak("certificate", failure.message, "the service will not start"),
+        Ok(identity) => {
+            let now = Clock::system().now();
+            let kind = if config.tls.own { "your own" } else { "self-signed by init; clients must be given it as their CA file" };
+            let remedy = if config.tls.own {
+                "renew it, then send SIGHUP"
+            } else {
+                "replace cert.pem and key.pem beside the data file, then send SIGHUP"
+            };
+            match identity.not_after() {
+                Some(end) if end <= now => posture.weak("certificate", format_args!("ended {end} ({kind})"), remedy),
+                Some(end) if end <= now.plus(CERTIFICATE_TIME_MIN) => posture.weak("certificate", format_args!("ends {end} ({kind})"), remedy),
+                Some(end) => posture.on("certificate", format_args!("until {end} ({kind})")),
+                None => posture.weak("certificate", "says not legibly when it ends", "issue it anew"),
+            }
+        }
+    }
+    match &config.tls.client_ca {
+        Some(path) => posture.on("client certificates", format_args!("required, signed by {}", path.display())),
+        None => posture.tell(
+            "client certificates",
+            State::Off,
+            "not asked for: whoever reaches the port may try a key",
+            format_args!("{} asks for them", settings::TLS_CLIENT_CA.row.name),
+        ),
+    }
+    match config.tls.min_version {
+        TlsVersion::V1_3 => posture.on("TLS", "1.3 alone"),
+        TlsVersion::V1_2 => posture.on("TLS", "1.2 and 1.3, forward secret ciphers alone"),
+    }
+}
+
+fn rates(posture: &mut Posture, config: &Config) {
+    let rates = [
+        ("rate: addresses", settings::RATE_LIMIT.row.name, config.limits.address),
+        ("rate: credentials", settings::CREDENTIAL_RATE_LIMIT.row.name, config.limits.credential),
+        ("rate: administration", settings::ADMIN_RATE_LIMIT.row.name, config.limits.admin),
+    ];
+    for (name, setting, limit) in rates {
+        match limit {
+            Some(limit) => posture.on(name, format_args!("{limit} requests a minute")),
+            None => posture.weak(name, format_args!("rate limit off ({setting}=0): guessing and flooding are not slowed"), "remove the setting"),
+        }
+    }
+}
+
+fn static_keys(posture: &mut Posture, config: &Config) {
+    let names = config.api_key.iter().map(|_| settings::API_KEY.row.name).chain(config.agent_keys.iter().map(|agent| agent.name.as_str()));
+    let (mut bare, mut filed) = (Vec::new(), Vec::new());
+    for name in names {
+        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { bare.push(name) } else { filed.push(name) }
+    }
+    if !bare.is_empty() {
+        let what = format!("{} directly in the environment, where other processes of the user and crash reports may show them", bare.join(", "));
+        posture.weak("static keys", what, "move each into a file and name it by its _FILE form");
+    }
+    if !filed.is_empty() {
+        posture.on("static keys", format_args!("{}: from files; they end only by a restart without them", filed.join(", ")));
+    }
+    if bare.is_empty() && filed.is_empty() {
+        posture.on("static keys", "none: every key can be listed and revoked");
+    }
+}
+
+fn machine(posture: &mut Posture, config: &Config) {
+    let folder: PathBuf = folder_of(&config.db_path).to_owned();
+    match rustix::fs::statvfs(&folder) {
+        Ok(about) => {
+            let free = about.f_bavail.saturating_mul(about.f_frsize);
+            let what = format!("{} MiB free at {}; writes stop below {} MiB", free >> 20, folder.display(), limits::RESERVE_WRITE_BYTES >> 20);
+            match free < RESERVES_FREE * limits::RESERVE_WRITE_BYTES {
+                true => posture.weak("disk space", what, "free some space or enlarge the disk"),
+                false => posture.on("disk space", what),
+            }
+        }
+        Err(error) => posture.tell("disk space", State::Unknown, format_args!("{}: {}", folder.display(), io::Error::from(error)), ""),
+    }
+    let now = Clock::system().now();
+    let written = fs::metadata(&config.db_path).ok().and_then(|about| u64::try_from(about.mtime()).ok());
+    let ahead = written.is_some_and(|written| Timestamp::from_ms(written.saturating_mul(1000)) > now.plus(Duration::from_secs(60)));
+    if ahead || Timestamp::parse(CLOCK_MIN).is_some_and(|least| now < least) {
+        posture.weak("clock", format_args!("it is {now} here, before the data file was last written"), "set the clock, and keep it by NTP");
+    } else {
+        posture.on("clock", format_args!("{now}"));
+    }
+    if fs::metadata(&config.db_path).is_ok_and(|about| about.uid() == 0) {
+        posture.weak("user", "the data file belongs to root, so the service runs as root", "run it as a user of its own, as the unit does");
+    }
+}
+
+/// What this version has not, so that nobody relies on it.
+fn absent(posture: &mut Posture) {
+    for (name, what, remedy) in [
+        (
+            "egress lock",
+            "the program opens no outbound socket, but in this version the kernel does not enforce that",
+            "deny the service's user outbound traffic in the firewall",
+        ),
+        ("backup", "no backup command in this version", "stop the service, copy the data file, and keep the key elsewhere"),
+        ("key rotation", "no command to enrol or retire a key in this version", "guard the key; a copy of it opens the file for good"),
+        ("retention", "nothing is deleted by age in this version", "delete by hand where the law asks for it"),
+    ] {
+        posture.tell(name, State::Absent, what, remedy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_weak_is_counted_and_named_in_both_forms() {
+        let mut posture = Posture::default();
+        posture.on("a", "well");
+        posture.weak("b", "broken", "mend it");
+        assert!(posture.text().contains("-> mend it") && posture.text().contains("1 weak"));
+        let json: serde_json::Value = serde_json::from_str(&posture.json()).unwrap();
+        assert_eq!((json["weak"].as_u64(), json["checks"][1]["state"].as_str()), (Some(1), Some("weak")));
+    }
+}
