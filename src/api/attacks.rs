@@ -322,8 +322,8 @@ fn an_operation_is_told_to_the_key_that_asked_for_it_and_to_no_other() {
     assert_eq!(absent.0, 404);
     assert_eq!(service.get(OWNER, "/api/v1/operations/x").0, 404);
     let vault = service.store.as_ref().unwrap().vault();
-    let call = crate::store::Call::internal();
-    let Ok(crate::store::Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
+    let call = crate::store::gate::Call::internal();
+    let Ok(crate::store::gate::Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
     let refused = crate::audit::Reason::Schema;
     let index = vault.record(&who, &call, "memory.create", refused, 400).unwrap().index();
     let path = format!("/api/v1/operations/{}", call.operation);

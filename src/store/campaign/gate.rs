@@ -297,7 +297,10 @@ fn an_answer_with_many_ids_is_recorded_in_parts_that_follow_one_another() {
     }
     let call = Call::internal();
     let done = house.vault().read::<ListMemories, _, Wrong>(&owner, scope, &call, |access| {
-        let found = memories::page(access, State::Live, Part::Summary, 0, wanted)?;
+        let mut found = Vec::new();
+        for id in memories::page(access, State::Live, 0, wanted)? {
+            found.extend(memories::one(access, id, Part::Summary, State::Live)?);
+        }
         memories::answer(access, &found);
         Ok(found.len())
     });
