@@ -1200,3 +1200,55 @@ pub(in crate::store) fn recent(
     found.reverse();
     Ok(found)
 }
+
+/// What every memory says, whosever it is.
+#[cfg(test)]
+pub(in crate::store) fn contents(tx: &Tx<'_>) -> Result<std::collections::BTreeMap<MemoryId, String>, StoreError> {
+    let mut all = std::collections::BTreeMap::new();
+    for item in tx.reader.range(MEMORIES, Bound::Unbounded, Bound::Unbounded)? {
+        let (key, bytes) = item?;
+        let (tenant, id) = key.split_first_chunk::<16>().ok_or(damaged("memories"))?;
+        let (tenant, id) = (TenantId::from_bytes(*tenant), MemoryId::from_bytes(id.try_into().map_err(|_| damaged("memories"))?));
+        let memory = opened(tx, tenant, id, &row("memories", &bytes)?, Part::Full)?;
+        all.insert(id, memory.text.content.inner().to_owned());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_of_an_answer_is_counted_as_json() {
+        let now = Timestamp::from_ms(1);
+        let memory = |content: String| Memory {
+            id: MemoryId::draw(now),
+            text: Text {
+                title: Phi::new("\"\\\n\u{1}é".into()),
+                content: Phi::new(content),
+                tags: vec![Phi::new("tag".into())],
+                metadata: None,
+                speaker: None,
+                run_id: None,
+                subject: None,
+            },
+            origin: "test".into(),
+            allowed_vendors: Vec::new(),
+            kind: MemoryType::Semantic,
+            parent: None,
+            subject: None,
+            occurred_at: None,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+            version: 1,
+        };
+        let fixed = 2 + 2 + 2 + 6 + 2 + 3;
+        assert_eq!(serde_json::to_string(memory(String::new()).text.title.inner()).unwrap().len(), fixed - 3 + 2);
+        let mut room = Room::WHOLE;
+        assert!(room.take(&memory("x".repeat(limits::LIST_BYTES_MAX - fixed))).is_ok());
+        assert!(matches!(room.take(&memory(String::new())), Err(Unanswered::TooLong)));
+        assert!(matches!(Room::WHOLE.take(&memory("\u{1}".repeat(limits::LIST_BYTES_MAX / 6))), Err(Unanswered::TooLong)));
+    }
+}
