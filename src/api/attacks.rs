@@ -14,6 +14,7 @@ use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
 use crate::http::{Handler, Headers, Method, Request};
+use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
 use crate::store::vault;
@@ -322,8 +323,8 @@ fn an_operation_is_told_to_the_key_that_asked_for_it_and_to_no_other() {
     assert_eq!(absent.0, 404);
     assert_eq!(service.get(OWNER, "/api/v1/operations/x").0, 404);
     let vault = service.store.as_ref().unwrap().vault();
-    let call = crate::store::Call::internal();
-    let Ok(crate::store::Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
+    let call = Call::internal();
+    let Ok(Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
     let refused = crate::audit::Reason::Schema;
     let index = vault.record(&who, &call, "memory.create", refused, 400).unwrap().index();
     let path = format!("/api/v1/operations/{}", call.operation);
