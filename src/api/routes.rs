@@ -138,21 +138,12 @@ pub fn find(method: Method, path: &str) -> Found<'_> {
     }
 }
 
-/// The `:id` of `path` if it fits `pattern`.
+/// The `:id` of `path` if it fits `pattern`: one non-empty segment, empty for a pattern without one.
 fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    let (mut id, mut segments) = ("", path.split('/'));
-    for expected in pattern.split('/') {
-        let segment = segments.next()?;
-        if expected.starts_with(':') {
-            if segment.is_empty() {
-                return None;
-            }
-            id = segment;
-        } else if expected != segment {
-            return None;
-        }
-    }
-    segments.next().is_none().then_some(id)
+    let Some((before, after)) = pattern.split_once(':') else { return (pattern == path).then_some("") };
+    let rest = path.strip_prefix(before)?;
+    let id = rest.strip_suffix(after.find('/').map_or("", |at| &after[at..]))?;
+    (!id.is_empty() && !id.contains('/')).then_some(id)
 }
 
 #[cfg(test)]

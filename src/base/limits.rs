@@ -220,7 +220,7 @@ pub const OPERATION_SCAN_ENTRIES_MAX: u64 = 10_000;
 /// Tries to reopen the store after a failure, with growing pauses; then the process ends.
 pub const RECOVER_ATTEMPTS_MAX: u32 = 6;
 /// The first such pause; the nth is n times as long.
-pub const RECOVER_PAUSE: Duration = Duration::from_millis(200);
+pub const RECOVER_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 /// How often the anchor is written while the log grows.
 pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(5);
 /// Memories read at once while an index is built.

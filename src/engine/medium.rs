@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Advice, FallocateFlags};
 
-use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES};
+use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, RESERVE_WRITE_BYTES};
 use crate::base::time::Clock;
 
 /// Bytes by position. Every call may come from any thread.
@@ -168,11 +168,21 @@ impl Medium for DiskFile {
     }
 
     fn reserve(&self) -> u64 {
+        let ample = |held| held > RESERVE_BYTES - RESERVE_STEP_BYTES;
         let held = self.held.load(Ordering::Acquire);
-        if held > RESERVE_BYTES - RESERVE_STEP_BYTES {
+        if ample(held) {
             return held;
         }
-        let Ok(mut reserve) = self.reserve.try_lock() else { return held };
+        // While another thread tops up, or the file has just grown into its reserve, little left does not mean a full disk: wait and see.
+        let mut reserve = match self.reserve.try_lock() {
+            Ok(reserve) => reserve,
+            Err(_) if held >= RESERVE_WRITE_BYTES => return held,
+            Err(_) => self.reserve_lock(),
+        };
+        let held = self.held.load(Ordering::Acquire);
+        if ample(held) {
+            return held;
+        }
         let now = self.clock.mono_ms();
         if reserve.tried.is_some_and(|tried| now < tried + RESERVE_RETRY_MS) {
             return held;
@@ -281,5 +291,28 @@ impl Medium for Overlay {
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::batch::tests::Folder;
+
+    /// Requests were refused as if the disk were full (507) whenever redb grew the file beyond what was held while others were asking.
+    #[test]
+    fn a_growing_file_is_not_a_full_disk() {
+        let folder = Folder::new();
+        let file = DiskFile::create(&folder.file()).unwrap();
+        assert!(file.reserve() >= RESERVE_WRITE_BYTES);
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| (0..2000).for_each(|_| assert!(file.reserve() >= RESERVE_WRITE_BYTES)));
+            }
+            for length in 1..=20 {
+                file.set_len(length * 2 * RESERVE_BYTES).unwrap();
+                std::thread::yield_now();
+            }
+        });
     }
 }

@@ -344,7 +344,7 @@ fn perform<A: Action, T, E: Fault>(
     let mut entry = opened(who, call, A::NAME, A::PHI);
     let mut staged = Staged::default();
     let mut tx = tx;
-    let found = match decided::<A>(vault, &mut tx, who, target, call.admitted) {
+    let found = match decided::<A>(&mut tx, who, target, call.admitted) {
         Err(error) => Found::Work(E::from(error)),
         Ok(None) => Found::Revoked,
         Ok(Some(Err(denied))) => {
@@ -390,7 +390,6 @@ fn perform<A: Action, T, E: Fault>(
 
 /// The decision in this view; `None` if the credential does not stand any more.
 fn decided<A: Action>(
-    vault: &Vault,
     tx: &mut Tx<'_>,
     who: &Principal,
     target: A::Target,

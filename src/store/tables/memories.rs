@@ -1201,6 +1201,20 @@ pub(in crate::store) fn recent(
     Ok(found)
 }
 
+/// What every memory says, whosever it is.
+#[cfg(test)]
+pub(in crate::store) fn contents(tx: &Tx<'_>) -> Result<std::collections::BTreeMap<MemoryId, String>, StoreError> {
+    let mut all = std::collections::BTreeMap::new();
+    for item in tx.reader.range(MEMORIES, Bound::Unbounded, Bound::Unbounded)? {
+        let (key, bytes) = item?;
+        let (tenant, id) = key.split_first_chunk::<16>().ok_or(damaged("memories"))?;
+        let (tenant, id) = (TenantId::from_bytes(*tenant), MemoryId::from_bytes(id.try_into().map_err(|_| damaged("memories"))?));
+        let memory = opened(tx, tenant, id, &row("memories", &bytes)?, Part::Full)?;
+        all.insert(id, memory.text.content.inner().to_owned());
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
