@@ -64,7 +64,10 @@ fn work(house: &House, thread: usize, rounds: usize, seen: &Mutex<Seen>) {
         seen.lock().unwrap().writes.insert(call.operation, (content, told));
         let call = Call::internal();
         let list = |access: &mut Access<'_, ListMemories>| {
-            let found = memories::page(access, State::Live, Part::Full, 0, 3)?;
+            let mut found = Vec::new();
+            for id in memories::page(access, State::Live, 0, 3)? {
+                found.extend(memories::one(access, id, Part::Full, State::Live)?);
+            }
             memories::answer(access, &found);
             Ok(found.len())
         };
@@ -93,7 +96,7 @@ fn settled(vault: &Vault, who: &Principal, id: OperationId) -> Settled {
     for _ in 0..10_000 {
         let asked = vault.read::<ReadOperation, _, Wrong>(who, id, &Call::internal(), |access| Ok(accounts::operation(access)?));
         match asked {
-            Ok(recorded) => match recorded.into_parts().0.expect("its own operation").0 {
+            Ok(recorded) => match recorded.into_parts().0.expect("its own operation") {
                 Settled::Pending => {}
                 settled => return settled,
             },
@@ -166,7 +169,7 @@ fn run(base: &[u8], fault: Option<Refusal>, seed: u64, counts: &mut Counts) -> u
                 counts.kept += 1;
             }
             Told::Unknown => {
-                let committed = outcomes[operation] == Settled::Committed;
+                let committed = matches!(outcomes[operation], Settled::Committed(_));
                 assert_eq!((there, entry.is_some_and(|entry| entry.outcome == Outcome::Ok)), (committed, committed), "{what}: a false outcome");
                 counts.committed += u64::from(committed);
                 counts.not_committed += u64::from(!committed);
