@@ -197,7 +197,7 @@ pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
 
 /// Removes what is in the trash for good, as much as one commit may hold; gives how many, and whether that was all.
 pub fn empty_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>) -> Result<(usize, bool), Refusal> {
-    Ok(table::purge_trash(a, limits::PURGE_CHUNK)?)
+    Ok(table::purge_trash(a, limits::PURGE_CHUNK, limits::PURGE_CHUNK)?)
 }
 
 /// The newest memory, of a tag or an origin if asked for.

@@ -28,11 +28,20 @@ fn total(house: &House) -> u64 {
 
 /// Makes a key of the owner, as the console does.
 fn make_key(house: &House) -> (String, CredentialId) {
+    make_key_of(house, house.vault().owner())
+}
+
+/// A new key of this person.
+pub fn key_of(house: &House, person: UserId) -> String {
+    make_key_of(house, person).0
+}
+
+fn make_key_of(house: &House, person: UserId) -> (String, CredentialId) {
     let vault = house.vault();
     let key = draw_user_key();
     let (verifier, prefix) = (vault.verifier(key.expose()), display_prefix(key.expose()).to_owned());
-    let console = Principal::system(vault.tenant(), vault.owner(), "console");
-    let made = vault.write::<CreateKey, _, Wrong>(&console, Person(vault.owner()), &Call::internal(), move |access| {
+    let console = Principal::system(vault.tenant(), person, "console");
+    let made = vault.write::<CreateKey, _, Wrong>(&console, Person(person), &Call::internal(), move |access| {
         Ok(accounts::insert_key(access, &verifier, &prefix, &Phi::new("a key".to_owned()))?)
     });
     (key.expose().to_owned(), made.unwrap().into_parts().0)
@@ -62,20 +71,23 @@ fn busy(house: &House) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<
     (let_go, held)
 }
 
-/// Runs `work` while the writer is held, and lets it go when `waiting` requests are in the queue.
-fn in_one_batch(house: &House, work: Vec<Box<dyn FnOnce(&House) + Send + '_>>) {
+/// Has the works done in one batch, in their order. Gives their answers.
+pub fn in_one_batch<T: Send, W: FnOnce(&House) -> T + Send>(house: &House, works: Vec<W>) -> Vec<T> {
     let (let_go, held) = busy(house);
-    std::thread::scope(|threads| {
-        for one in work {
+    let answers = std::thread::scope(|threads| {
+        let mut asked = Vec::new();
+        for work in works {
             let before = house.vault().queued();
-            threads.spawn(move || one(house));
+            asked.push(threads.spawn(move || work(house)));
             while house.vault().queued() == before {
                 std::thread::yield_now();
             }
         }
         drop(let_go);
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
     });
     held.join().unwrap();
+    answers
 }
 
 #[test]
@@ -173,7 +185,7 @@ fn a_revoked_key_is_refused_in_the_very_batch_that_revokes_it() {
     in_one_batch(
         &house,
         vec![
-            Box::new(move |house| assert!(revoke(house, id).index() > 0)),
+            Box::new(move |house: &House| assert!(revoke(house, id).index() > 0)) as Box<dyn FnOnce(&House) + Send>,
             Box::new(move |house| {
                 let done = create(house.vault(), &after, &Call::internal(), "after");
                 assert!(matches!(done, Err(Refused::Revoked(_))), "{done:?}");
@@ -253,7 +265,8 @@ fn members_of_a_batch_see_the_rows_of_earlier_ones_and_a_failed_one_takes_none_w
     in_one_batch(
         &house,
         vec![
-            Box::new(|house| assert!(create(house.vault(), &house.owner(), &Call::internal(), "first").is_ok())),
+            Box::new(|house: &House| assert!(create(house.vault(), &house.owner(), &Call::internal(), "first").is_ok()))
+                as Box<dyn FnOnce(&House) + Send>,
             Box::new(|house| {
                 let done = house.vault().write::<CreateMemory, (), Wrong>(&house.owner(), house.scope(), &Call::internal(), |access| {
                     memories::insert(access, saying("second"))?;

@@ -1141,15 +1141,19 @@ fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, r
     Ok(true)
 }
 
-/// Removes memories in the scope's trash for good, at most `rows` rows, versions included; gives how many memories, and whether none is left.
-/// A live reply of one of them stays, without its parent.
-pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mut rows: usize) -> Result<(usize, bool), StoreError> {
+/// Removes up to `most` memories in the scope's trash for good, and at most `rows` rows, versions included; gives how many memories, and
+/// whether none is left. A live reply of one of them stays, without its parent.
+pub fn purge_trash<A: Writes + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    most: usize,
+    mut rows: usize,
+) -> Result<(usize, bool), StoreError> {
     let scope = a.target();
     let tx = a.tx_mut();
-    let trashed: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(rows))
+    let trashed: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
         .map(|item| item.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
-    let whole = trashed.len() < rows;
+    let whole = trashed.len() < most;
     for (removed, order) in trashed.iter().enumerate() {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
