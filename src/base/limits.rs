@@ -231,7 +231,7 @@ pub const INDEX_REQUESTS_MAX: usize = 256;
 const _: () = assert!(ANCHOR_INTERVAL.as_secs() * 2 <= ANCHOR_LAG_MAX.as_secs());
 /// Replies of one memory.
 pub const REPLIES_MAX: usize = 1000;
-/// Memories in the trash removed by one commit.
+/// Memories and versions removed for good by one commit.
 pub const PURGE_CHUNK: usize = 200;
 /// Live memories of a scope that are scanned while its index is not ready; with more the answer is 503.
 pub const SCAN_MEMORIES_MAX: u64 = 2000;

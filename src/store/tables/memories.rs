@@ -1100,44 +1100,66 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     Ok(Some((parent, children)))
 }
 
-/// Removes the granted memory, its versions and its replies for good, live or trashed.
-pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
+/// Removes the granted memory, its versions and its replies for good, live or trashed: at most `rows` rows, oldest versions first. `false` if
+/// more are left; the memory itself goes last.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, mut rows: usize) -> Result<bool, StoreError> {
     let (tenant, id, old) = granted(a)?;
     let tx = a.tx_mut();
     for child in children_of(tx, tenant, id)? {
-        if let Some(found) = MemoryRow::read(tx, tenant, child)? {
-            purge_row(tx, tenant, child, &found)?;
+        if let Some(found) = MemoryRow::read(tx, tenant, child)?
+            && !purge_row(tx, tenant, child, &found, &mut rows)?
+        {
+            tx.note(id.bytes());
+            return Ok(false);
         }
     }
-    purge_row(tx, tenant, id, &old)
+    purge_row(tx, tenant, id, &old, &mut rows)
 }
 
-fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -> Result<(), StoreError> {
-    let versions = tx.prefix(VERSIONS, &memory_key(tenant, id))?.map(|item| item.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
-    for version in versions {
+/// `false` if `rows` ran out and the memory is still there.
+fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    for version in tx.prefix(VERSIONS, &memory_key(tenant, id))? {
+        if *rows == 0 {
+            return Ok(false);
+        }
+        *rows -= 1;
+        let (version, _) = version?;
         tx.delete(VERSIONS, version);
     }
+    if *rows == 0 {
+        return Ok(false);
+    }
+    *rows -= 1;
     if let Some(parent) = old.parent {
         tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
     }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
-    tx.note(id.bytes());
-    tx.note_subject(old.subject);
     tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
-    Ok(())
+    Ok(true)
 }
 
-/// Removes up to `most` memories in the scope's trash for good; gives how many. A live reply of one of them stays, without its parent.
-pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<usize, StoreError> {
+/// Removes up to `most` memories in the scope's trash for good, and at most `rows` rows, versions included; gives how many memories, and
+/// whether none is left. A live reply of one of them stays, without its parent.
+pub fn purge_trash<A: Writes + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    most: usize,
+    mut rows: usize,
+) -> Result<(usize, bool), StoreError> {
     let scope = a.target();
     let tx = a.tx_mut();
-    let rows: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
+    let trashed: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
         .map(|item| item.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
-    for order in &rows {
+    let whole = trashed.len() < most;
+    for (removed, order) in trashed.iter().enumerate() {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        if !purge_row(tx, scope.tenant, id, &old, &mut rows)? {
+            return Ok((removed, false));
+        }
         for child in children_of(tx, scope.tenant, id)? {
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
@@ -1149,9 +1171,8 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mo
                 tx.staged.index.push((scope, Change::Put(prepared(&memory))));
             }
         }
-        purge_row(tx, scope.tenant, id, &old)?;
     }
-    Ok(rows.len())
+    Ok((trashed.len(), whole))
 }
 
 /// Where a memory stands in its scope's order.
@@ -1249,6 +1270,7 @@ mod tests {
         let mut room = Room::WHOLE;
         assert!(room.take(&memory("x".repeat(limits::LIST_BYTES_MAX - fixed))).is_ok());
         assert!(matches!(room.take(&memory(String::new())), Err(Unanswered::TooLong)));
-        assert!(matches!(Room::WHOLE.take(&memory("\u{1}".repeat(limits::LIST_BYTES_MAX / 6))), Err(Unanswered::TooLong)));
+        let mut room = Room::WHOLE;
+        assert!(matches!(room.take(&memory("\u{1}".repeat(limits::LIST_BYTES_MAX / 6))), Err(Unanswered::TooLong)));
     }
 }
