@@ -41,13 +41,7 @@ pub fn request(method: &str, path: &str, key: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// Runs `connections` clients against `server`; `make` gives the bytes of request number n. Any status but 200 and 201 is a failure.
-pub fn run(
-    server: &Server,
-    tls: &Arc<ClientConfig>,
-    connections: usize,
-    until: Until,
-    make: impl Fn(usize) -> Vec<u8> + Sync,
-) -> Run {
+pub fn run(server: &Server, tls: &Arc<ClientConfig>, connections: usize, until: Until, make: impl Fn(usize) -> Vec<u8> + Sync) -> Run {
     let (next, gate) = (AtomicUsize::new(0), Barrier::new(connections + 1));
     let (times, took, cpu) = std::thread::scope(|threads| {
         let client = || {

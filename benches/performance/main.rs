@@ -96,7 +96,10 @@ struct Rounds(Vec<(usize, usize, &'static str, Vec<Run>)>);
 
 impl Rounds {
     fn push(&mut self, size: usize, connections: usize, kind: &'static str, run: Run) {
-        say(&format!("{size:>7} {connections:>4} {kind:<7} {:>8.0}/s p50 {:>7.0} p99 {:>7.0} cpu {:>6.0} us", run.rate, run.p50, run.p99, run.cpu));
+        say(&format!(
+            "{size:>7} {connections:>4} {kind:<7} {:>8.0}/s p50 {:>7.0} p99 {:>7.0} cpu {:>6.0} us",
+            run.rate, run.p50, run.p99, run.cpu
+        ));
         match self.0.iter_mut().find(|(s, c, k, _)| (*s, *c, *k) == (size, connections, kind)) {
             Some((.., runs)) => runs.push(run),
             None => self.0.push((size, connections, kind, vec![run])),
@@ -161,7 +164,8 @@ fn loads(args: &Args) {
                 let until = Until { requests: 3_000, ..until };
                 let first = written;
                 written += until.requests;
-                let bodies: Vec<Vec<u8>> = (first..written).map(|n| request("POST", "/agent/memories", &key, &rig::body(&vocabulary, n))).collect();
+                let bodies: Vec<Vec<u8>> =
+                    (first..written).map(|n| request("POST", "/agent/memories", &key, &rig::body(&vocabulary, n))).collect();
                 rounds.push(size, connections, "bare", bare.run(connections, until));
                 rounds.push(size, connections, "write", load::run(&server, &tls, connections, until, |n| bodies[n].clone()));
             }
@@ -178,7 +182,9 @@ fn loads(args: &Args) {
 }
 
 fn targets(args: &Args, rounds: &Rounds) {
-    println!("\n| memories | write/bare at 64 | get/min(echo, bare) at 256 | CPU get/echo at 64 | CPU get/echo at 256 |\n|--:|--:|--:|--:|--:|");
+    println!(
+        "\n| memories | write/bare at 64 | get/min(echo, bare) at 256 | CPU get/echo at 64 | CPU get/echo at 256 |\n|--:|--:|--:|--:|--:|"
+    );
     for &size in &args.sizes {
         let rate = |connections, kind| rounds.of(size, connections, kind, |run| run.rate);
         let cpu = |connections, kind| rounds.of(size, connections, kind, |run| run.cpu);
@@ -246,13 +252,20 @@ fn searches(args: &Args) {
     let server = instance.serve();
     let (before, key) = (server.cpu(), instance.key());
     let took = warm(&server, &instance);
-    println!("\nWarm-up over {size} memories: {:.1} s, {:.1} s of CPU; RSS then {} MiB", took.as_secs_f64(), (server.cpu() - before).as_secs_f64(), server.rss().0 >> 20);
+    println!(
+        "\nWarm-up over {size} memories: {:.1} s, {:.1} s of CPU; RSS then {} MiB",
+        took.as_secs_f64(),
+        (server.cpu() - before).as_secs_f64(),
+        server.rss().0 >> 20
+    );
     let mut client = connect(server.address, &instance.tls());
     let mut ask = |bytes: &[u8]| {
         client.send(bytes).expect("the server reads");
         let (status, head, body) = client.answer(false).expect("the server answers");
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-        let work = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("x-bench-work-us: ").map(|us| us.parse().expect("a number")));
+        let work = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("x-bench-work-us: ").map(|us| us.parse().expect("a number")));
         (Duration::from_micros(work.expect("the server was built with bench-internals")), body)
     };
     let queries: Vec<Vec<u8>> = QUERIES.lines().map(|query| request("POST", "/api/v1/memories/search", &key, &question(query))).collect();
@@ -296,7 +309,10 @@ fn unlocks(args: &Args) {
     let base = Instance::filled(&args.dir, size);
     let instance = base.copy(&args.dir, "unlock");
     let (key, tls, vocabulary) = (instance.key(), instance.tls(), Vocabulary::new(30_000));
-    println!("\nUnlock of {size} memories ({} MiB), process start to first answer:", instance.data().metadata().map_or(0, |data| data.len() >> 20));
+    println!(
+        "\nUnlock of {size} memories ({} MiB), process start to first answer:",
+        instance.data().metadata().map_or(0, |data| data.len() >> 20)
+    );
     println!("\n| after | cache | ms, each round |\n|---|---|---|");
     let [mut clean, mut killed, mut cold] = [const { Vec::new() }; 3];
     let ms = |server: &Server| format!("{:.0}", server.up.as_secs_f64() * 1e3);
@@ -330,7 +346,12 @@ fn unlocks(args: &Args) {
         cold.push(ms(&server));
         server.stop();
     }
-    println!("| clean stop | warm | {} |\n| kill -9 under 64 writers | warm | {} |\n| kill -9 | cold | {} |", clean.join(" "), killed.join(" "), cold.join(" "));
+    println!(
+        "| clean stop | warm | {} |\n| kill -9 under 64 writers | warm | {} |\n| kill -9 | cold | {} |",
+        clean.join(" "),
+        killed.join(" "),
+        cold.join(" ")
+    );
 }
 
 /// Memory of an instance that holds nothing, a minute after its start.
@@ -340,7 +361,12 @@ fn empty(args: &Args) {
     let (start, _) = server.rss();
     std::thread::sleep(Duration::from_secs(60));
     let (now, most) = server.rss();
-    println!("\nEmpty instance: RSS {:.1} MiB at its first answer, {:.1} MiB 60 s later, at most {:.1} MiB", mib(start), mib(now), mib(most));
+    println!(
+        "\nEmpty instance: RSS {:.1} MiB at its first answer, {:.1} MiB 60 s later, at most {:.1} MiB",
+        mib(start),
+        mib(now),
+        mib(most)
+    );
     println!("Program under test: {} bytes", std::fs::metadata(rig::program()).map_or(0, |file| file.len()));
     server.stop();
 }

@@ -217,7 +217,12 @@ pub fn body(vocabulary: &Vocabulary, i: usize) -> Vec<u8> {
     let words = 40 + seeded.below(80);
     let title = vocabulary.text(&mut seeded, 4);
     let content = vocabulary.text(&mut seeded, words);
-    format!(r#"{{"title":"{title}n{i}","content":"{content}","tags":["ward-{}"],"allowed_vendors":["*"],"run_id":"run-{}"}}"#, i % 40, i / 10).into_bytes()
+    format!(
+        r#"{{"title":"{title}n{i}","content":"{content}","tags":["ward-{}"],"allowed_vendors":["*"],"run_id":"run-{}"}}"#,
+        i % 40,
+        i / 10
+    )
+    .into_bytes()
 }
 
 /// The program under test; `ROSEMARY_PROGRAM` names another build of it.
@@ -243,14 +248,20 @@ impl Server {
         let port = free_port();
         let since = Instant::now();
         let program = std::env::current_exe().expect("this program has a path");
-        let child = Command::new(program).arg("--echo").arg(&instance.0).args([bytes.to_string(), port.to_string()]).spawn().expect("this program starts");
+        let child = Command::new(program)
+            .arg("--echo")
+            .arg(&instance.0)
+            .args([bytes.to_string(), port.to_string()])
+            .spawn()
+            .expect("this program starts");
         let server = Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), up: Duration::ZERO };
         server.until_up(&instance.tls(), since)
     }
 
     fn until_up(mut self, tls: &Arc<ClientConfig>, since: Instant) -> Self {
         loop {
-            let answer = LoadClient::connect_with(self.address, Arc::clone(tls)).and_then(|mut client| client.request("GET", "/health", &[], b""));
+            let answer =
+                LoadClient::connect_with(self.address, Arc::clone(tls)).and_then(|mut client| client.request("GET", "/health", &[], b""));
             match answer {
                 Ok((200, _)) => break,
                 _ => std::thread::sleep(Duration::from_millis(1)),

@@ -3,6 +3,8 @@
 //! `routes` is the one table: router, OpenAPI, audit names, refusal tests and documentation follow from it. `run` is the road every request
 //! takes. `ops` has one function a row. `reply` is the only place where protected text becomes an answer.
 
+#[cfg(test)]
+mod attacks;
 pub mod body;
 pub mod inputs;
 pub mod openapi;

@@ -30,7 +30,7 @@ pub struct Settings {
     pub address_per_minute: u32,
     /// Requests a minute by credential.
     pub credential_per_minute: u32,
-    /// Administrative requests a minute by credential.
+    /// Administrative requests a minute by person: a key made by one of them brings no further ones.
     pub admin_per_minute: u32,
     /// Where clients reach the service.
     pub public_url: String,
@@ -212,7 +212,7 @@ impl Api {
             return self.refusal(who, &call, route, shape, Reason::AgentRoute, 403, "Agent keys cannot access this endpoint");
         }
         if route.administrative()
-            && let Some(taken) = refused(self.admin.take(bucket(who.credential()), self.now_ms()).as_ref())
+            && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())
         {
             self.vault.refuse_credential(who.credential(), Reason::AdminRate, 429);
             return too_many(shape, taken);

@@ -13,7 +13,8 @@
 use std::net::IpAddr;
 use std::sync::Mutex;
 
-use crate::base::{id::CredentialId, limits, rng};
+use crate::base::id::{CredentialId, UserId};
+use crate::base::{limits, rng};
 use crate::crypto::hash::sha256;
 
 /// Windows that compete for one place.
@@ -47,6 +48,12 @@ impl Key {
     pub fn of_static(name: &str, mark: [u8; 4]) -> Self {
         let hash = sha256(&[b"static", name.as_bytes(), &mark]);
         Self(*hash.first_chunk().expect("32 bytes hold 16"))
+    }
+}
+
+impl From<UserId> for Key {
+    fn from(id: UserId) -> Self {
+        Self(*id.bytes())
     }
 }
 

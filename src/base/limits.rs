@@ -220,7 +220,7 @@ pub const OPERATION_SCAN_ENTRIES_MAX: u64 = 10_000;
 /// Tries to reopen the store after a failure, with growing pauses; then the process ends.
 pub const RECOVER_ATTEMPTS_MAX: u32 = 6;
 /// The first such pause; the nth is n times as long.
-pub const RECOVER_PAUSE: Duration = Duration::from_millis(200);
+pub const RECOVER_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 /// How often the anchor is written while the log grows.
 pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(5);
 /// Memories read at once while an index is built.
@@ -231,7 +231,7 @@ pub const INDEX_REQUESTS_MAX: usize = 256;
 const _: () = assert!(ANCHOR_INTERVAL.as_secs() * 2 <= ANCHOR_LAG_MAX.as_secs());
 /// Replies of one memory.
 pub const REPLIES_MAX: usize = 1000;
-/// Memories in the trash removed by one commit.
+/// Memories and versions removed for good by one commit.
 pub const PURGE_CHUNK: usize = 200;
 /// Live memories of a scope that are scanned while its index is not ready; with more the answer is 503.
 pub const SCAN_MEMORIES_MAX: u64 = 2000;

@@ -88,11 +88,14 @@ pub enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Key(Key),
 
-    /// Stores memories from NDJSON, one object a line, as `export` writes them
+    /// Stores memories of the owner from NDJSON, one object a line, as `export` writes them
+    ///
+    /// A line needs `title` and `content`; times, tags, subject, replies and the rest are kept when given, ids are drawn anew.
+    /// The first faulty line stops it and is named; everything before it is stored.
     #[command(after_help = "Examples:\n  rosemary import memories.ndjson\n  gunzip -c copy.gz | rosemary import -")]
     Import(Import),
 
-    /// Writes every memory as NDJSON, in clear; the export is an entry of the audit log
+    /// Writes every memory of the owner as NDJSON, in clear; the export is in the audit log before its first byte
     ///
     /// A new file is made with mode 0600; a file that is already there is not touched.
     #[command(after_help = "Examples:\n  rosemary export memories.ndjson\n  rosemary export - | age -r RECIPIENT > memories.age")]

@@ -1,14 +1,9 @@
 //! `rosemary audit export`: the audit log, or a range of it, as a bundle that anybody can check with the log's public key alone.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
 use crate::audit::{Detail, Reason};
 use crate::authn::Principal;
-use crate::base::durable;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::{Output, Sink};
 use crate::cli::progress::Progress;
 use crate::cli::{args, open, say, serve};
 use crate::config::Config;
@@ -41,31 +36,17 @@ impl Fault for Refusal {
 /// The command.
 pub fn run(args::Audit::Export { file, from, to }: &args::Audit, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
+    let output = Output::at(file)?;
     let store = open::store(&mut config)?;
-    let done = match file == Path::new("-") {
-        true => export(store.vault(), &mut BufWriter::new(io::stdout().lock()), Path::new("standard output"), *from, *to),
-        false => to_file(store.vault(), file, *from, *to),
-    };
+    let done = output.write(|sink| export(store.vault(), sink, *from, *to));
     store.stop();
     let (entries, key) = done?;
     say(&format!("{entries} entries written; check them anywhere: rosemary verify --log FILE --key '{key}'"));
     Ok(Exit::Ok)
 }
 
-fn to_file(vault: &Vault, path: &Path, from: u64, to: Option<u64>) -> Result<(u64, String), Failure> {
-    let failure = |error| Failure::io(path, &error);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failure)?;
-    let done = export(vault, &mut BufWriter::new(&file), path, from, to)
-        .and_then(|done| file.sync_all().and_then(|()| durable::sync_folder_of(path)).map(|()| done).map_err(failure));
-    if done.is_err() {
-        // Half a bundle would be found out by its missing trailer; better none.
-        let _ = std::fs::remove_file(path);
-    }
-    done
-}
-
 /// Writes entries `from` to before `to` and the trailer. Gives how many, and the log's key.
-fn export(vault: &Vault, out: &mut impl Write, name: &Path, from: u64, to: Option<u64>) -> Result<(u64, String), Failure> {
+fn export(vault: &Vault, sink: &mut Sink<'_>, from: u64, to: Option<u64>) -> Result<(u64, String), Failure> {
     let console = Principal::system(vault.tenant(), vault.owner(), "console");
     let granted = vault.read::<ExportLog, _, Refusal>(&console, Instance, &Call::internal(), |access| {
         let view: LogView = view(access).map_err(|_| Refusal::Unavailable)?;
@@ -86,12 +67,10 @@ fn export(vault: &Vault, out: &mut impl Write, name: &Path, from: u64, to: Optio
     };
     let damaged = |error: LogError| Failure::new(Exit::DataDamaged, format_args!("exporting the log: {error}; run verify"));
     let mut progress = Progress::new("exporting", end - from);
-    let mut write = |line: String| writeln!(out, "{line}").map_err(|error| Failure::io(name, &error));
     for index in from..end {
-        write(view.line(&receipt, index).map_err(damaged)?)?;
+        sink.line(view.line(&receipt, index).map_err(damaged)?.as_bytes())?;
         progress.at(index - from);
     }
-    write(view.trailer(&receipt, from, end).map_err(damaged)?)?;
-    out.flush().map_err(|error| Failure::io(name, &error))?;
+    sink.line(view.trailer(&receipt, from, end).map_err(damaged)?.as_bytes())?;
     Ok((end - from, view.vkey().to_string()))
 }

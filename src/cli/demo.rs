@@ -47,7 +47,7 @@ pub fn run(demo: &args::Demo) -> Result<Exit, Failure> {
         text::print(folder.welcome(running.port(), first || new_owner_key, added)?.as_bytes())
     });
     match filled {
-        Ok(_) => running.until_told(&config)?,
+        Ok(_) => running.until_told(&config),
         Err(failure) => {
             running.stop();
             return Err(failure);
@@ -60,7 +60,10 @@ pub fn run(demo: &args::Demo) -> Result<Exit, Failure> {
 fn free(port: u16) -> Result<(), Failure> {
     let address = std::net::Ipv4Addr::LOCALHOST;
     crate::http::bind(&[address.into()], port).map(drop).map_err(|error| {
-        Failure::new(Exit::Unavailable, format_args!("{address}:{port}: {error}; choose another port: rosemary demo --port {}", port.checked_add(1).unwrap_or(8443)))
+        Failure::new(
+            Exit::Unavailable,
+            format_args!("{address}:{port}: {error}; choose another port: rosemary demo --port {}", port.checked_add(1).unwrap_or(8443)),
+        )
     })
 }
 

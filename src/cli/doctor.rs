@@ -190,7 +190,8 @@ fn data(posture: &mut Posture, config: &Config) {
 
 fn anchor(posture: &mut Posture, config: &Config) {
     let Some(path) = &config.anchor_file else {
-        let what = format!("off ({} is not set): an older copy put in the data file's place would not be noticed", settings::ANCHOR_FILE.row.name);
+        let what =
+            format!("off ({} is not set): an older copy put in the data file's place would not be noticed", settings::ANCHOR_FILE.row.name);
         return posture.weak("anchor", what, "name a file on another disk");
     };
     match (fs::metadata(path), nearest(&config.db_path)) {
@@ -221,7 +222,12 @@ fn memory(posture: &mut Posture) {
         ),
         Err(error) => posture.tell("swap", State::Unknown, format_args!("/proc/swaps: {error}"), ""),
     }
-    posture.tell("locked memory", State::Absent, "memory is not locked (mlock) in this version", "keep swap off for the service, see above");
+    posture.tell(
+        "locked memory",
+        State::Absent,
+        "memory is not locked (mlock) in this version",
+        "keep swap off for the service, see above",
+    );
     let core = rustix::process::getrlimit(rustix::process::Resource::Core);
     let dumpable = rustix::process::dumpable_behavior();
     if core.current == Some(0) && matches!(dumpable, Ok(rustix::process::DumpableBehavior::NotDumpable)) {
@@ -244,7 +250,9 @@ fn tls(posture: &mut Posture, config: &Config) {
             };
             match identity.not_after() {
                 Some(end) if end <= now => posture.weak("certificate", format_args!("ended {end} ({kind})"), remedy),
-                Some(end) if end <= now.plus(CERTIFICATE_TIME_MIN) => posture.weak("certificate", format_args!("ends {end} ({kind})"), remedy),
+                Some(end) if end <= now.plus(CERTIFICATE_TIME_MIN) => {
+                    posture.weak("certificate", format_args!("ends {end} ({kind})"), remedy)
+                }
                 Some(end) => posture.on("certificate", format_args!("until {end} ({kind})")),
                 None => posture.weak("certificate", "says not legibly when it ends", "issue it anew"),
             }
@@ -274,7 +282,9 @@ fn rates(posture: &mut Posture, config: &Config) {
     for (name, setting, limit) in rates {
         match limit {
             Some(limit) => posture.on(name, format_args!("{limit} requests a minute")),
-            None => posture.weak(name, format_args!("rate limit off ({setting}=0): guessing and flooding are not slowed"), "remove the setting"),
+            None => {
+                posture.weak(name, format_args!("rate limit off ({setting}=0): guessing and flooding are not slowed"), "remove the setting")
+            }
         }
     }
 }
@@ -286,7 +296,8 @@ fn static_keys(posture: &mut Posture, config: &Config) {
         if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { bare.push(name) } else { filed.push(name) }
     }
     if !bare.is_empty() {
-        let what = format!("{} directly in the environment, where other processes of the user and crash reports may show them", bare.join(", "));
+        let what =
+            format!("{} directly in the environment, where other processes of the user and crash reports may show them", bare.join(", "));
         posture.weak("static keys", what, "move each into a file and name it by its _FILE form");
     }
     if !filed.is_empty() {
@@ -302,7 +313,8 @@ fn machine(posture: &mut Posture, config: &Config) {
     match rustix::fs::statvfs(&folder) {
         Ok(about) => {
             let free = about.f_bavail.saturating_mul(about.f_frsize);
-            let what = format!("{} MiB free at {}; writes stop below {} MiB", free >> 20, folder.display(), limits::RESERVE_WRITE_BYTES >> 20);
+            let what =
+                format!("{} MiB free at {}; writes stop below {} MiB", free >> 20, folder.display(), limits::RESERVE_WRITE_BYTES >> 20);
             match free < RESERVES_FREE * limits::RESERVE_WRITE_BYTES {
                 true => posture.weak("disk space", what, "free some space or enlarge the disk"),
                 false => posture.on("disk space", what),

@@ -67,7 +67,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Ends the process at once: only where nothing can be put in order any more.
-#[allow(clippy::disallowed_methods)] // The one place for it: a store that cannot be recovered must not go on.
+#[allow(clippy::disallowed_methods, reason = "the store is beyond recovery: running on, or dropping it, would be worse")]
 pub fn now(exit: Exit) -> ! {
     std::process::exit(i32::from(exit.code()))
 }

@@ -28,7 +28,10 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     if config.db_path.exists() {
         return Err(Failure::new(
             Exit::Exists,
-            format_args!("{}: exists already; it was not touched. Use `rosemary serve`, or set another RM_DB_PATH", config.db_path.display()),
+            format_args!(
+                "{}: exists already; it was not touched. Use `rosemary serve`, or set another RM_DB_PATH",
+                config.db_path.display()
+            ),
         ));
     }
     let anchor = config.anchor_file.clone();
@@ -42,7 +45,8 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     writable(folder)?;
     let kek = kek(config)?;
     certificate(config)?;
-    let engine = Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
+    let engine =
+        Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
     let made = first_rows(config, engine);
     if made.is_err() {
         // Nobody was told of this file yet; a second run starts afresh.
@@ -73,7 +77,10 @@ fn writable(folder: &Path) -> Result<(), Failure> {
         let failure = Failure::io(folder, &error);
         match failure.exit {
             Exit::DiskFull => failure,
-            _ => Failure::new(Exit::FolderUnwritable, format_args!("{}: cannot be written to ({error}); mend its owner or mode", folder.display())),
+            _ => Failure::new(
+                Exit::FolderUnwritable,
+                format_args!("{}: cannot be written to ({error}); mend its owner or mode", folder.display()),
+            ),
         }
     })
 }

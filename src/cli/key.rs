@@ -55,7 +55,8 @@ pub fn make(vault: &Vault, person: UserId, label: &str) -> Result<(Secret<String
 
 /// The person with this e-mail address, made known to the instance if nobody has it yet.
 fn person(vault: &Vault, email: &str) -> Result<UserId, Failure> {
-    let email = crate::config::parse::email_address(email.trim()).map_err(|why| Failure::new(Exit::Usage, format_args!("--user: {why}")))?;
+    let email =
+        crate::config::parse::email_address(email.trim()).map_err(|why| Failure::new(Exit::Usage, format_args!("--user: {why}")))?;
     let made = vault.write::<CreatePerson, _, Refusal>(&console(vault, vault.owner()), Instance, &Call::internal(), move |access| {
         identity::create_person(access, &Phi::new(email))
     });

@@ -13,6 +13,7 @@ pub mod exit;
 mod init;
 mod key;
 mod open;
+mod output;
 mod progress;
 mod serve;
 mod text;

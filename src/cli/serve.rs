@@ -17,10 +17,32 @@ pub struct Running {
     server: Server,
     store: Store,
     tls: Arc<TlsIdentity>,
+    told: Told,
+}
+
+/// What signals have told the process to do.
+#[derive(Default)]
+struct Told {
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
+
+impl Told {
+    /// Listens to SIGTERM, SIGINT and SIGHUP from here on: one that comes while the store is opened is obeyed after it.
+    fn listen() -> Result<Self, Failure> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let told = Self::default();
+        for (signal, flag) in [(SIGTERM, &told.stop), (SIGINT, &told.stop), (SIGHUP, &told.reload)] {
+            signal_hook::flag::register(signal, Arc::clone(flag))
+                .map_err(|error| Failure::new(Exit::Internal, format_args!("signals cannot be received: {error}")))?;
+        }
+        Ok(told)
+    }
 }
 
 /// Starts the service that the settings describe.
 pub fn start(config: &mut Config) -> Result<Running, Failure> {
+    let told = Told::listen()?;
     let tls = open::tls(config)?;
     let store = open::store(config)?;
     let listeners = http::bind(&config.listen, config.port).map_err(|error| {
@@ -55,7 +77,7 @@ pub fn start(config: &mut Config) -> Result<Running, Failure> {
             .map_err(|error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}")))
     });
     match started {
-        Ok(server) => Ok(Running { server, store, tls }),
+        Ok(server) => Ok(Running { server, store, tls, told }),
         Err(failure) => {
             store.stop();
             Err(failure)
@@ -75,21 +97,13 @@ impl Running {
     }
 
     /// Serves until SIGTERM or SIGINT; SIGHUP reads the certificate anew. Then drains and closes.
-    pub fn until_told(self, config: &Config) -> Result<(), Failure> {
-        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let register = |signal, flag: &Arc<AtomicBool>| {
-            signal_hook::flag::register(signal, Arc::clone(flag))
-                .map_err(|error| Failure::new(Exit::Internal, format_args!("signals cannot be received: {error}")))
-        };
-        register(signal_hook::consts::SIGTERM, &stop)?;
-        register(signal_hook::consts::SIGINT, &stop)?;
-        register(signal_hook::consts::SIGHUP, &reload)?;
+    pub fn until_told(self, config: &Config) {
         for address in self.server.addresses() {
             log::line(Level::Info, "listening", &[("address", address)]);
         }
-        while !stop.load(Ordering::Relaxed) {
+        while !self.told.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
-            if reload.swap(false, Ordering::Relaxed) {
+            if self.told.reload.swap(false, Ordering::Relaxed) {
                 match self.tls.reload(&open::tls_files(config)) {
                     Ok(()) => log::line(Level::Info, "the certificate was read anew", &[]),
                     Err(error) => log::line(Level::Error, "the certificate in use stays", &[("error", &Operator::text(&error))]),
@@ -97,7 +111,6 @@ impl Running {
             }
         }
         self.stop();
-        Ok(())
     }
 
     /// Drains and closes.
@@ -112,7 +125,7 @@ impl Running {
 /// The command.
 pub fn run(mut config: Config) -> Result<Exit, Failure> {
     harden();
-    start(&mut config)?.until_told(&config)?;
+    start(&mut config)?.until_told(&config);
     Ok(Exit::Ok)
 }
 

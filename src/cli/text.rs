@@ -37,7 +37,8 @@ fn chapters() -> Vec<(String, String)> {
     let after = root.get_after_long_help().map(ToString::to_string).unwrap_or_default();
     let mut chapters = Vec::new();
     for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-        let nested: Vec<(String, String)> = (command.get_subcommands_mut().filter(|nested| nested.get_name() != "help")).map(chapter).collect();
+        let nested: Vec<(String, String)> =
+            (command.get_subcommands_mut().filter(|nested| nested.get_name() != "help")).map(chapter).collect();
         chapters.push(chapter(command));
         chapters.extend(nested);
     }

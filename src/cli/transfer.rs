@@ -7,9 +7,8 @@
 //! - A line is written after the audit entry of its chunk is durable.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use serde_json::Value;
@@ -19,8 +18,9 @@ use crate::api::schema::Part;
 use crate::api::{body, inputs, reply};
 use crate::authn::Principal;
 use crate::base::id::MemoryId;
-use crate::base::{durable, limits};
+use crate::base::limits;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::{Output, Sink};
 use crate::cli::progress::Progress;
 use crate::cli::{args, open, say, serve};
 use crate::config::Config;
@@ -52,28 +52,12 @@ pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failur
 /// `rosemary export`.
 pub fn export(command: &args::Export, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
+    let output = Output::at(&command.file)?;
     let store = open::store(&mut config)?;
-    let written = if command.file == Path::new("-") {
-        dump(store.vault(), &mut BufWriter::new(io::stdout().lock()), Path::new("standard output"))
-    } else {
-        dump_file(store.vault(), &command.file)
-    };
+    let written = output.write(|sink| dump(store.vault(), sink));
     store.stop();
     say(&format!("{} memories written, in clear: guard the copy", written?));
     Ok(Exit::Ok)
-}
-
-fn dump_file(vault: &Vault, path: &Path) -> Result<u64, Failure> {
-    let failure = |error| Failure::io(path, &error);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failure)?;
-    let mut out = BufWriter::new(&file);
-    let written = dump(vault, &mut out, path)
-        .and_then(|written| file.sync_all().and_then(|()| durable::sync_folder_of(path)).map(|()| written).map_err(failure));
-    if written.is_err() {
-        // Half an export must not pass for one.
-        let _ = std::fs::remove_file(path);
-    }
-    written
 }
 
 /// The operator at the console, acting for the owner, and the owner's memories.
@@ -82,7 +66,7 @@ fn console(vault: &Vault) -> (Principal, Scope) {
 }
 
 /// Writes every memory of the owner as a line.
-pub fn dump(vault: &Vault, out: &mut impl Write, name: &Path) -> Result<u64, Failure> {
+fn dump(vault: &Vault, sink: &mut Sink<'_>) -> Result<u64, Failure> {
     let (who, scope) = console(vault);
     let mut progress = None;
     let (mut written, mut at) = (0, Some(ExportPlace::START));
@@ -92,15 +76,12 @@ pub fn dump(vault: &Vault, out: &mut impl Write, name: &Path) -> Result<u64, Fai
         });
         let ((total, (memories, next)), receipt) = chunk.map_err(|refused| open::refused("exporting", &refused))?.into_parts();
         for memory in &memories {
-            let mut line = Zeroizing::new(reply::json(&reply::record(memory, &receipt)));
-            line.push(b'\n');
-            out.write_all(&line).map_err(|error| Failure::io(name, &error))?;
+            sink.line(&Zeroizing::new(reply::json(&reply::record(memory, &receipt))))?;
             written += 1;
         }
         progress.get_or_insert_with(|| Progress::new("exporting", total)).at(written);
         at = next;
     }
-    out.flush().map_err(|error| Failure::io(name, &error))?;
     Ok(written)
 }
 
@@ -158,12 +139,14 @@ impl Importer<'_> {
 
     /// Takes a line up. The error says what is wrong with it, never with which words.
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
-        let mut value = body::json(line).map_err(|_| "not a JSON object in UTF-8, or nested too deeply, or with a repeated key".to_owned())?;
+        let mut value =
+            body::json(line).map_err(|_| "not a JSON object in UTF-8, or nested too deeply, or with a repeated key".to_owned())?;
         if let Value::Object(map) = &mut value {
             // The record's way to say "not".
             map.retain(|_, value| !value.is_null());
         }
-        let mut fields = inputs::IMPORT.check(Part::Body, Some(value), false).map_err(|error| format!("{} {}", error.pointer, error.text))?;
+        let mut fields =
+            inputs::IMPORT.check(Part::Body, Some(value), false).map_err(|error| format!("{} {}", error.pointer, error.text))?;
         let now = self.vault.clock().now();
         let times = ["created_at", "updated_at", "deleted_at"].map(|name| fields.time(name));
         let latest = now.plus(limits::IMPORT_AHEAD_MAX);
@@ -178,7 +161,8 @@ impl Importer<'_> {
         let parent = match fields.text("parent_memory_id") {
             None => None,
             Some(parent) => {
-                let known = self.known.get_mut(&parent).ok_or("parent_memory_id is not the id of an earlier line that is no reply itself")?;
+                let known =
+                    self.known.get_mut(&parent).ok_or("parent_memory_id is not the id of an earlier line that is no reply itself")?;
                 known.1 += 1;
                 if known.1 > limits::REPLIES_MAX {
                     return Err(format!("its parent has more than {} replies", limits::REPLIES_MAX));
@@ -225,9 +209,8 @@ impl Importer<'_> {
         }
         let count = u64::try_from(records.len()).expect("a chunk is small");
         let (who, scope) = console(self.vault);
-        let written = self
-            .vault
-            .write::<ImportMemories, _, Refusal>(&who, scope, &Call::internal(), move |access| memories::import(access, records));
+        let written =
+            self.vault.write::<ImportMemories, _, Refusal>(&who, scope, &Call::internal(), move |access| memories::import(access, records));
         match written {
             Ok(_) => {
                 self.stored += count;

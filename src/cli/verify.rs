@@ -22,8 +22,8 @@ use crate::cli::progress::Progress;
 use crate::cli::{args, open, serve, text};
 use crate::config::Config;
 use crate::engine::{Engine, Report};
-use crate::store::check::{self, Findings};
 use crate::store::anchor;
+use crate::store::check::{self, Findings};
 
 /// The command. `settings` are read only where the data file is checked.
 pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Failure>) -> Result<Exit, Failure> {
@@ -114,7 +114,9 @@ fn data_file(config: &Config) -> Result<Verdict, Failure> {
         Err(error) => verdict.wrong.push(format!("rows: {error}")),
     }
     if config.anchor_file.is_none() {
-        verdict.remarks.push("no anchor is set (RM_ANCHOR_FILE): that the whole file was rolled back to an older state would not be seen".into());
+        verdict
+            .remarks
+            .push("no anchor is set (RM_ANCHOR_FILE): that the whole file was rolled back to an older state would not be seen".into());
     }
     Ok(verdict)
 }

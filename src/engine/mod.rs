@@ -26,4 +26,4 @@ pub mod stored {
 }
 
 #[cfg(test)]
-mod campaign;
+pub(crate) mod campaign;

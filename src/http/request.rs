@@ -71,6 +71,20 @@ impl Headers {
         Self { text, spans }
     }
 
+    /// For tests that hand requests to a handler.
+    #[cfg(test)]
+    pub(crate) fn of(fields: &[(&str, &str)]) -> Self {
+        let (mut text, mut spans) = (String::new(), Vec::new());
+        for (name, value) in fields {
+            let at = u16::try_from(text.len()).unwrap();
+            let (name_end, end) = (at + u16::try_from(name.len()).unwrap(), at + u16::try_from(name.len() + value.len()).unwrap());
+            text += name;
+            text += value;
+            spans.push([at, name_end, name_end, end]);
+        }
+        Self { text, spans }
+    }
+
     /// Names (as sent) and values (without surrounding blanks), in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.spans.iter().map(|span| {

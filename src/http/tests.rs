@@ -47,7 +47,11 @@ impl Handler for Mirror {
                 }
             }
             "/big" => return Reply::bytes(200, "text/plain", vec![b'x'; 3_000_000]),
-            "/close" => return Reply { close: true, ..Reply::empty(204) },
+            "/close" => {
+                let mut reply = Reply::empty(204);
+                reply.close = true;
+                return reply;
+            }
             _ => {}
         }
         let text = format!("{} {} {}", request.method.name(), request.path, request.body.len());

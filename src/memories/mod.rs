@@ -190,9 +190,14 @@ pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> 
     table::restore(a)?.ok_or(Refusal::NotInTrash)
 }
 
-/// Removes the granted memory for good.
-pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), Refusal> {
-    Ok(table::purge(a)?)
+/// Removes the granted memory for good; `false` if one commit cannot hold all of it and there is more to do.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<bool, Refusal> {
+    Ok(table::purge(a, limits::PURGE_CHUNK)?)
+}
+
+/// Removes what is in the trash for good, as much as one commit may hold; gives how many, and whether that was all.
+pub fn empty_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>) -> Result<(usize, bool), Refusal> {
+    Ok(table::purge_trash(a, limits::PURGE_CHUNK, limits::PURGE_CHUNK)?)
 }
 
 /// The newest memory, of a tag or an origin if asked for.

@@ -198,7 +198,8 @@ impl Walk<'_, '_> {
             for tile in full.drain(..) {
                 tiles += 1;
                 let stored = tx.get(AUDIT_TILES, &key(&[&[tile.level], &tile.index.to_be_bytes()]))?;
-                verdict = verdict.and(ensure(stored.as_ref() == Some(&tile.bytes), "the stored tile that ends here is not that of the entries"));
+                verdict =
+                    verdict.and(ensure(stored.as_ref() == Some(&tile.bytes), "the stored tile that ends here is not that of the entries"));
             }
             if let Some(root) = kept.remove(&appender.size()) {
                 verdict = verdict.and(ensure(root == appender.root(), "a kept checkpoint signed another log up to here"));
@@ -212,7 +213,11 @@ impl Walk<'_, '_> {
         })?;
         let end = signed.map(|signed| (signed.size, signed.root));
         let problems = [
-            (AUDIT, end.is_some_and(|(size, _)| size != appender.size()), "entries are missing or too many: not as many as the checkpoint signed"),
+            (
+                AUDIT,
+                end.is_some_and(|(size, _)| size != appender.size()),
+                "entries are missing or too many: not as many as the checkpoint signed",
+            ),
             (AUDIT, end.is_some_and(|(_, root)| root != appender.root()), "the entries are not those that the checkpoint signed"),
             (AUDIT_TILES, stored_tiles != tiles, "there are tiles of entries that are not there"),
             (CHECKPOINTS, !kept.is_empty(), "a kept checkpoint is of a longer log: entries were cut off"),
@@ -254,17 +259,34 @@ impl Walk<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Reason;
     use crate::authn::Principal;
+    use crate::base::id::MemoryId;
     use crate::base::time::Clock;
     use crate::crypto::unlock::{KdfCost, Kek};
     use crate::engine::Options;
-    use crate::memories::{self, Refusal};
     use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, Person, Scope};
-    use crate::store::gate::Call;
-    use crate::store::memories::{Imported, MemoryType, NewMemory, Text};
+    use crate::store::accounts;
+    use crate::store::gate::{self, Call};
+    use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
     use crate::store::phi::Phi;
     use crate::store::vault::{self, Settings, Store};
-    use crate::{base::id::MemoryId, identity};
+
+    /// What no work of these tests may meet.
+    #[derive(Debug)]
+    struct Oops;
+
+    impl From<StoreError> for Oops {
+        fn from(_: StoreError) -> Self {
+            Self
+        }
+    }
+
+    impl gate::Fault for Oops {
+        fn audit(&self) -> (Reason, u16) {
+            (Reason::WorkFailed, 500)
+        }
+    }
 
     struct Folder(std::path::PathBuf);
 
@@ -326,16 +348,18 @@ mod tests {
             record(ids[2], None, "second", true, now),
             record(ids[3], None, "second", false, now),
         ];
-        let imported = vault.write::<ImportMemories, _, Refusal>(&who, scope, &Call::internal(), |a| memories::import(a, records));
+        let imported = vault.write::<ImportMemories, _, Oops>(&who, scope, &Call::internal(), |a| {
+            Ok(records.into_iter().try_for_each(|record| memories::import(a, record))?)
+        });
         imported.unwrap();
-        let drawn = identity::draw_key(&vault);
-        let key = vault.write::<CreateKey, _, identity::Refusal>(&who, Person(vault.owner()), &Call::internal(), |a| {
-            identity::create_key(a, drawn, Phi::new("label".into()))
+        let (verifier, owner) = (vault.verifier("key"), Person(vault.owner()));
+        let key = vault.write::<CreateKey, _, Oops>(&who, owner, &Call::internal(), move |a| {
+            Ok(accounts::insert_key(a, &verifier, "prefix", &Phi::new("label".into()))?)
         });
         key.unwrap();
         // Enough entries for a full tile, and more behind it.
         for _ in 0..300 {
-            vault.read::<ExportMemories, _, Refusal>(&who, scope, &Call::internal(), |a| memories::count(a)).unwrap();
+            vault.read::<ExportMemories, _, Oops>(&who, scope, &Call::internal(), |a| Ok(memories::total(a, State::Live)?)).unwrap();
         }
         let online = vault.check(&mut |_, _| {}).unwrap();
         assert_eq!((online.count, online.memories), (0, 4), "{:?}", online.listed);

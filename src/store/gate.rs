@@ -22,7 +22,7 @@ use crate::base::id::{CredentialId, MemoryId, OperationId, SubjectId};
 use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::engine::Space;
-use crate::policy::action::{Action, Reads, Target, Writes};
+use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
 use crate::store::phi::{Witness, sealed};
 use crate::store::tables::{credentials, memories};
@@ -232,7 +232,7 @@ impl Vault {
         work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
     ) -> Result<Recorded<T>, Refused<E>> {
         if self.space() == Space::NoReads {
-            return Err(Refused::Unavailable(Unavailable::NoSpace));
+            return Err(self.no_space(who));
         }
         for _ in 0..limits::READ_ATTEMPTS_MAX {
             let published = self.published().map_err(Refused::Unavailable)?;
@@ -258,8 +258,8 @@ impl Vault {
         call: &Call,
         work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
     ) -> Result<Recorded<T>, Refused<E>> {
-        if self.space() != Space::Ample {
-            return Err(Refused::Unavailable(Unavailable::NoSpace));
+        if self.space() != Space::Ample && !is_urgent(A::NAME) {
+            return Err(self.no_space(who));
         }
         let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
         let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
@@ -276,6 +276,12 @@ impl Vault {
             Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
             Err(unavailable) => Err(Refused::Unavailable(unavailable)),
         }
+    }
+
+    /// Refuses for want of room. Counted, not recorded each time: entries are what the last of the room is for.
+    fn no_space<E>(&self, who: &Principal) -> Refused<E> {
+        self.refuse_credential(who.credential(), Reason::NoSpace, 507);
+        Refused::Unavailable(Unavailable::NoSpace)
     }
 
     /// Records a refusal that came before any verb was tried (schema, route, role), and waits until the entry is durable.
@@ -344,7 +350,7 @@ fn perform<A: Action, T, E: Fault>(
     let mut entry = opened(who, call, A::NAME, A::PHI);
     let mut staged = Staged::default();
     let mut tx = tx;
-    let found = match decided::<A>(vault, &mut tx, who, target, call.admitted) {
+    let found = match decided::<A>(&mut tx, who, target, call.admitted) {
         Err(error) => Found::Work(E::from(error)),
         Ok(None) => Found::Revoked,
         Ok(Some(Err(denied))) => {
@@ -390,7 +396,6 @@ fn perform<A: Action, T, E: Fault>(
 
 /// The decision in this view; `None` if the credential does not stand any more.
 fn decided<A: Action>(
-    vault: &Vault,
     tx: &mut Tx<'_>,
     who: &Principal,
     target: A::Target,

@@ -2,8 +2,6 @@
 //!
 //! Invariant: an index becomes ready only when it holds exactly the live memories of its scope (see `index/indexes.rs`).
 
-use std::time::Duration;
-
 use crate::authn::Principal;
 use crate::base::{limits, log};
 use crate::policy::action::{IndexMemories, Scope};
@@ -31,8 +29,9 @@ impl Fault for Failed {
 
 /// Builds what is asked for until the vault stops.
 pub fn run(vault: &Vault, requests: &IndexRequests) {
-    while !vault.is_stopping() {
-        let Ok(scope) = requests.recv_timeout(Duration::from_millis(500)) else { continue };
+    while let Ok(Some(scope)) = requests.recv()
+        && !vault.is_stopping()
+    {
         if vault.indexes().state((scope.tenant, scope.owner)) == State::Absent && build(vault, scope).is_err() {
             log::line(log::Level::Warn, "a search index was not built; it is tried again when it is asked for", &[("owner", &scope.owner)]);
         }

@@ -23,3 +23,6 @@ pub mod writer;
 pub use gate::Receipt;
 pub use tables::memories;
 pub use vault::{Store, Vault};
+
+#[cfg(test)]
+pub(crate) mod campaign;

@@ -30,7 +30,6 @@ use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
 use crate::engine::{CommitError, Engine, EngineError, Read, Snapshot, Space};
-use crate::policy::Facts;
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
 use crate::store::gate::{Call, audit_credential};
@@ -140,13 +139,16 @@ struct Inner {
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: SyncSender<Message>,
-    index_requests: SyncSender<Scope>,
+    index_requests: SyncSender<Option<Scope>>,
     refusals: Mutex<Coalescer>,
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
     refused_while_shut: AtomicU64,
     stopping: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
+    /// Requests that entered the queue.
+    #[cfg(test)]
+    sent: AtomicU64,
 }
 
 /// An open store; see the module text.
@@ -274,6 +276,8 @@ impl Store {
             stopping: AtomicBool::new(false),
             anchor: settings.anchor,
             fatal: settings.fatal,
+            #[cfg(test)]
+            sent: AtomicU64::new(0),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
@@ -306,7 +310,7 @@ impl Store {
         let mut entry = Entry::new(op, Actor::SYSTEM);
         entry.tenant = Some(self.vault.tenant());
         let system = Principal::system(self.vault.tenant(), self.vault.owner(), "store");
-        let generation = self.vault.published().map_or(0, |p| p.generation);
+        let generation = self.vault.shown().map_or(0, |p| p.generation);
         let _ = self.vault.append(&system, &Call::internal(), entry, generation);
     }
 
@@ -316,6 +320,8 @@ impl Store {
         self.note("system.stop");
         self.vault.0.stopping.store(true, Ordering::SeqCst);
         let _ = self.vault.0.queue.send(Message::Stop);
+        // If there is no room for it, the indexer is awake.
+        let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             let _ = thread.join();
@@ -440,11 +446,15 @@ impl Vault {
     ///
     /// Errors: `Latched` while the store is shut; the refusal is counted for the recovery entry.
     pub(in crate::store) fn published(&self) -> Result<Arc<Published>, Unavailable> {
-        let published = self.0.published.read().expect("no code panics while it holds this lock").clone();
-        published.ok_or_else(|| {
-            self.0.refused_while_shut.fetch_add(1, Ordering::Relaxed);
+        self.shown().ok_or_else(|| {
+            self.count_refused(1);
             Unavailable::Latched
         })
+    }
+
+    /// What readers see now, if anything; for the program's own use.
+    fn shown(&self) -> Option<Arc<Published>> {
+        self.0.published.read().expect("no code panics while it holds this lock").clone()
     }
 
     pub(in crate::store) fn publish(&self, published: Published) {
@@ -456,8 +466,19 @@ impl Vault {
         self.0.published.write().expect("no code panics while it holds this lock").take();
     }
 
-    pub(in crate::store) fn take_refused_while_shut(&self) -> u64 {
-        self.0.refused_while_shut.swap(0, Ordering::Relaxed)
+    /// Counts requests that were refused without data and without an entry.
+    pub(in crate::store) fn count_refused(&self, requests: u64) {
+        self.0.refused_while_shut.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// Requests refused without data that no recovery entry tells of yet.
+    pub(in crate::store) fn refused_while_shut(&self) -> u64 {
+        self.0.refused_while_shut.load(Ordering::Relaxed)
+    }
+
+    /// A durable recovery entry tells of this many.
+    pub(in crate::store) fn entered_refused(&self, requests: u64) {
+        self.0.refused_while_shut.fetch_sub(requests, Ordering::Relaxed);
     }
 
     pub(in crate::store) fn fatal(&self) {
@@ -474,7 +495,7 @@ impl Vault {
 
     /// Asks for `scope`'s search index to be built.
     pub(in crate::store) fn request_index(&self, scope: Scope) {
-        let _ = self.0.index_requests.try_send(scope);
+        let _ = self.0.index_requests.try_send(Some(scope));
     }
 
     fn asker(who: &Principal, call: &Call) -> Asker {
@@ -486,14 +507,26 @@ impl Vault {
             return Err(Unavailable::Stopping);
         }
         self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
-            TrySendError::Full(_) => Unavailable::QueueFull,
-            TrySendError::Disconnected(_) => Unavailable::Stopping,
-        })
+            TrySendError::Full(Message::Request(request)) => {
+                self.count_refused(request.stands_for);
+                Unavailable::QueueFull
+            }
+            _ => Unavailable::Stopping,
+        })?;
+        #[cfg(test)]
+        self.0.sent.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Requests that entered the queue since the start.
+    #[cfg(test)]
+    pub(in crate::store) fn queued(&self) -> u64 {
+        self.0.sent.load(Ordering::SeqCst)
     }
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
         let ticket = Arc::<Ticket>::default();
-        self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)) })?;
+        self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 })?;
         stopwatch::waiting(|| ticket.wait())
     }
 
@@ -535,10 +568,8 @@ impl Vault {
         let mut entry = Entry::new("request.refused", Actor::NONE);
         emit.describe(&mut entry, status);
         entry.outcome = Outcome::Refused;
-        // A full queue loses no truth that matters: the count goes into the window's entry.
-        if self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, ticket: None }).is_err() {
-            self.0.refused_while_shut.fetch_add(emit.count, Ordering::Relaxed);
-        }
+        // If it is not taken, the count goes into the next recovery entry.
+        let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, ticket: None, stands_for: emit.count });
     }
 
     fn flush_refusals(&self, now_ms: u64) {
@@ -558,12 +589,10 @@ impl Vault {
         }
     }
 
-    pub(in crate::store) fn settle_unknown(&self, askers: &[Asker], ends: &HashMap<OperationId, Settled>) {
+    pub(in crate::store) fn settle_unknown(&self, asker: &Asker, to: Settled) {
         let mut unknown = self.0.unknown.lock().expect("no code panics while it holds this lock");
-        for asker in askers {
-            if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
-                *settled = ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted);
-            }
+        if let Some((_, settled)) = unknown.get_mut(&asker.operation) {
+            *settled = to;
         }
     }
 
@@ -575,7 +604,7 @@ impl Vault {
             return Ok(own.then_some(settled));
         }
         let needle = format!("\"opid\":\"{id}\"");
-        let size = self.published().map(|p| p.head.checkpoint.size).unwrap_or(0);
+        let size = self.shown().map_or(0, |p| p.head.checkpoint.size);
         for index in (size.saturating_sub(limits::OPERATION_SCAN_ENTRIES_MAX)..size).rev() {
             let Some(line) = log_table::line(tx.reader, index)? else { continue };
             let line = Zeroizing::new(line);
@@ -598,7 +627,7 @@ impl Vault {
             std::thread::park_timeout(STEP);
             self.flush_refusals(self.0.clock.mono_ms());
             since += STEP;
-            let size = self.published().map_or(anchored, |p| p.head.checkpoint.size);
+            let size = self.shown().map_or(anchored, |p| p.head.checkpoint.size);
             if since >= limits::ANCHOR_INTERVAL && size != anchored {
                 self.write_anchor();
                 (anchored, since) = (size, Duration::ZERO);
@@ -613,7 +642,7 @@ impl Vault {
     }
 
     fn write_anchor(&self) {
-        let (Some(path), Ok(published)) = (&self.0.anchor, self.published()) else { return };
+        let (Some(path), Some(published)) = (&self.0.anchor, self.shown()) else { return };
         if let Err(error) = anchor::write(path, &self.0.engine, published.head.checkpoint) {
             log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
         }
@@ -635,8 +664,8 @@ fn status_of(reason: Reason) -> u16 {
     }
 }
 
-/// The channel on which the indexer is asked.
-pub type IndexRequests = Receiver<Scope>;
+/// The channel on which the indexer is asked; `None` wakes it to stop.
+pub type IndexRequests = Receiver<Option<Scope>>;
 
 impl Vault {
     pub(in crate::store) fn is_stopping(&self) -> bool {
@@ -645,7 +674,7 @@ impl Vault {
 
     /// Whether requests can be answered.
     pub fn is_up(&self) -> bool {
-        self.0.published.read().expect("no code panics while it holds this lock").is_some()
+        self.shown().is_some()
     }
 
     /// The raw reader of what is published, for whole-file checks.

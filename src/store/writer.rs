@@ -13,10 +13,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex};
-
-use zeroize::Zeroizing;
 
 use crate::audit::{Actor, Detail, Entry, Outcome, Reason};
 use crate::authn::CredentialRef;
@@ -101,6 +100,8 @@ pub(in crate::store) struct Request {
     pub changes: bool,
     pub asker: Option<Asker>,
     pub ticket: Option<Arc<Ticket>>,
+    /// How many requests were refused without data if this one is not taken: itself, or those it counts.
+    pub stands_for: u64,
 }
 
 /// A message to the writer.
@@ -119,7 +120,7 @@ pub(in crate::store) struct Ticket {
 }
 
 impl Ticket {
-    /// Waits for the end.
+    /// Waits for the end. It always comes: a request that is dropped unanswered tells.
     pub fn wait(&self) -> Result<Ended, Unavailable> {
         let mut end = self.end.lock().expect("no code panics while it holds this lock");
         loop {
@@ -131,7 +132,7 @@ impl Ticket {
     }
 
     fn set(&self, to: Result<Ended, Unavailable>) {
-        *self.end.lock().expect("no code panics while it holds this lock") = Some(to);
+        self.end.lock().expect("no code panics while it holds this lock").get_or_insert(to);
         self.ready.notify_one();
     }
 }
@@ -209,28 +210,35 @@ impl Writer {
                     next = self.queue.try_recv().ok();
                 }
             }
-            if !requests.is_empty() {
-                self.commit(requests);
+            // A panic here is a fault of ours with an unknown outcome: the process ends, and the next start reads the medium.
+            if !requests.is_empty() && catch_unwind(AssertUnwindSafe(|| self.commit(requests))).is_err() {
+                self.vault.unpublish();
+                return self.vault.fatal();
             }
         }
-        // Whoever still waits in the queue is told as the queue is dropped.
+        // Whoever still waits in the queue is told as it is dropped.
     }
 
     fn commit(&mut self, mut requests: Vec<Request>) {
-        let (vault, now, mono_ms) = (self.vault.clone(), self.vault.clock().now(), self.vault.clock().mono_ms());
+        let vault = self.vault.clone();
+        let clocks @ (now, _) = (vault.clock().now(), vault.clock().mono_ms());
         let mut index = Vec::new();
         match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut index)) {
             Ok(batched) => {
-                self.clocks = (now.ms(), mono_ms);
-                let ends = self.accept(batched, now, index);
+                let (ends, shown) = self.accept(batched, clocks, index);
                 for (request, end) in requests.iter_mut().zip(ends) {
                     request.answer(end);
+                }
+                if let Err(error) = shown {
+                    log::line(log::Level::Error, "a batch was committed and cannot be read", &[("error", &log::Operator::text(&error))]);
+                    self.recover(&[], Vec::new());
                 }
             }
             Err(CommitError::Refused(error)) => {
                 log::line(log::Level::Error, "a batch was not committed", &[("error", &log::Operator::text(&error))]);
                 self.recents.get_mut().forget();
                 let why = if matches!(error, EngineError::Full) { Unavailable::NoSpace } else { Unavailable::Latched };
+                vault.count_refused(requests.iter().map(|request| request.stands_for).sum());
                 requests.iter_mut().for_each(|request| request.answer(Err(why)));
                 if vault.engine().is_latched() {
                     self.recover(&[], Vec::new());
@@ -240,6 +248,7 @@ impl Writer {
                 log::line(log::Level::Error, "the outcome of a batch is unknown", &[("error", &log::Operator::text(&error))]);
                 let askers: Vec<Asker> = requests.iter().filter(|r| r.changes).filter_map(|r| r.asker.clone()).collect();
                 vault.remember_unknown(&askers);
+                vault.count_refused(requests.iter().filter(|r| !r.changes).map(|r| r.stands_for).sum());
                 vault.unpublish();
                 for request in &mut requests {
                     request.answer(Err(match &request.asker {
@@ -339,30 +348,31 @@ impl Writer {
         Ok(Some(*id))
     }
 
-    /// Takes up what a commit made true and shows it to readers. Gives the ends of the batch's requests.
-    fn accept(&mut self, batched: Batched, now: Timestamp, index: Vec<(Scope, Change)>) -> Vec<Result<Ended, Unavailable>> {
+    /// Takes up what a commit made true and shows it to readers. Gives the ends of the batch's requests, and whether it can be read.
+    fn accept(
+        &mut self,
+        batched: Batched,
+        (now, mono_ms): (Timestamp, u64),
+        index: Vec<(Scope, Change)>,
+    ) -> (Vec<Result<Ended, Unavailable>>, Result<(), EngineError>) {
         self.tail = batched.tail;
         self.generation = batched.generation;
         self.seq += 1;
+        self.clocks = (now.ms(), mono_ms);
         if self.touched.len() > limits::UNKNOWN_OPERATIONS_MAX {
             self.touched.clear();
         }
         self.touched.extend(batched.touched.into_iter().map(|id| (id, now)));
-        self.show(batched.head);
+        let shown = self.show(batched.head);
         self.apply_index(index);
-        batched.ends
+        (batched.ends, shown)
     }
 
     /// Publishes a snapshot of what is committed.
-    fn show(&self, head: Head) {
-        match self.vault.engine().snapshot() {
-            Ok(snapshot) => self.vault.publish(Published { snapshot, seq: self.seq, generation: self.generation, head }),
-            // Latched: readers are refused, and the next commit fails and recovers.
-            Err(error) => {
-                log::line(log::Level::Error, "no snapshot", &[("error", &log::Operator::text(&error))]);
-                self.vault.unpublish();
-            }
-        }
+    fn show(&self, head: Head) -> Result<(), EngineError> {
+        let snapshot = self.vault.engine().snapshot()?;
+        self.vault.publish(Published { snapshot, seq: self.seq, generation: self.generation, head });
+        Ok(())
     }
 
     fn apply_index(&self, index: Vec<(Scope, Change)>) {
@@ -381,9 +391,10 @@ impl Writer {
     /// After a failure: reads from the medium what became of the last batch, records that, and goes on; or ends the process.
     fn recover(&mut self, unknown: &[Asker], mut index: Vec<(Scope, Change)>) {
         self.vault.unpublish();
+        let mut found = None;
         for attempt in 0..limits::RECOVER_ATTEMPTS_MAX {
             std::thread::sleep(limits::RECOVER_PAUSE * attempt);
-            match self.try_recover(unknown, &mut index) {
+            match self.try_recover(unknown, &mut found, &mut index) {
                 Ok(()) => {
                     log::line(log::Level::Warn, "the store has recovered", &[("entries", &self.tail.size())]);
                     return;
@@ -394,43 +405,54 @@ impl Writer {
         self.vault.fatal();
     }
 
-    fn try_recover(&mut self, unknown: &[Asker], index: &mut Vec<(Scope, Change)>) -> Result<(), LogError> {
+    /// One attempt. `found` keeps what the first look at the medium saw: later looks may see this recovery's own entry.
+    fn try_recover(
+        &mut self,
+        unknown: &[Asker],
+        found: &mut Option<Found>,
+        index: &mut Vec<(Scope, Change)>,
+    ) -> Result<(), LogError> {
         let (vault, before) = (self.vault.clone(), self.tail.size());
         vault.engine().recover()?;
         let snapshot = vault.engine().snapshot()?;
-        let (mut tail, _) = Tail::load(&snapshot, vault.log(), vault.boot(), vault.keys().signing().public())?;
-        // By operation, not by the log's length: an earlier try may have added the entry of the recovery itself.
-        let mut ends: HashMap<OperationId, Settled> = HashMap::new();
-        for at in before..tail.size() {
-            let entry = line(&snapshot, at)?.and_then(|line| Entry::parse(&Zeroizing::new(line)).ok());
-            ends.extend(entry.and_then(|entry| Some((entry.opid?, Settled::of(&entry)))));
-        }
-        let landed = unknown.iter().any(|asker| ends.contains_key(&asker.operation));
-        let mut entry = Entry::new("system.recover", Actor::SYSTEM);
-        entry.reason = Some(Reason::Recovered);
-        entry.n = u64::try_from(unknown.len()).expect("a batch is small");
-        entry.det.set(Detail::First(before));
-        entry.det.set(Detail::End(tail.size()));
-        entry.det.set(Detail::Lost(if landed { 0 } else { entry.n }));
-        entry.det.set(Detail::Refused(vault.take_refused_while_shut()));
-        let now = vault.clock().now();
-        let entered = vault.engine().commit(|batch| {
-            tail.append(batch, entry, vault.clock(), now)?;
-            tail.seal(batch, vault.keys().signing(), now)
-        });
-        let (checkpoint, note) = match entered {
-            Ok(sealed) => sealed,
-            Err(CommitError::Refused(error) | CommitError::Unknown(error)) => return Err(error.into()),
+        let (mut tail, note) = Tail::load(&snapshot, vault.log(), vault.boot(), vault.keys().signing().public())?;
+        let found = match found {
+            Some(found) => found,
+            None => found.insert(Found::look(&snapshot, before, tail.size())?),
         };
-        self.tail = tail;
-        self.recents.get_mut().forget();
+        let head = if tail.size() > found.end {
+            Head { checkpoint: tail.checkpoint(), note }
+        } else {
+            found.refused = vault.refused_while_shut();
+            let mut entry = Entry::new("system.recover", Actor::SYSTEM);
+            entry.reason = Some(Reason::Recovered);
+            entry.n = count(unknown.len());
+            entry.det.set(Detail::First(before));
+            entry.det.set(Detail::End(found.end));
+            entry.det.set(Detail::Lost(count(unknown.iter().filter(|asker| !found.ends.contains_key(&asker.operation)).count())));
+            entry.det.set(Detail::Refused(found.refused));
+            let now = vault.clock().now();
+            let entered = vault.engine().commit(|batch| {
+                tail.append(batch, entry, vault.clock(), now)?;
+                tail.seal(batch, vault.keys().signing(), now)
+            });
+            match entered {
+                Ok((checkpoint, note)) => Head { checkpoint, note },
+                Err(CommitError::Refused(error) | CommitError::Unknown(error)) => return Err(error.into()),
+            }
+        };
         self.seq += 1;
         self.generation += 1;
-        vault.settle_unknown(unknown, &ends);
-        if landed {
+        self.show(head)?;
+        vault.entered_refused(found.refused);
+        self.tail = tail;
+        self.recents.get_mut().forget();
+        for asker in unknown {
+            vault.settle_unknown(asker, found.ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted));
+        }
+        if found.end > before {
             self.apply_index(std::mem::take(index));
         }
-        self.show(Head { checkpoint, note });
         Ok(())
     }
 
@@ -449,6 +471,32 @@ impl Writer {
     }
 }
 
+/// What became of a batch of unknown outcome, as read from the medium.
+struct Found {
+    /// Entries in the log.
+    end: u64,
+    /// How the batch's operations ended, as their entries say.
+    ends: HashMap<OperationId, Settled>,
+    /// What the recovery entry says of requests refused meanwhile.
+    refused: u64,
+}
+
+impl Found {
+    fn look(reader: &dyn Read, before: u64, end: u64) -> Result<Self, LogError> {
+        let mut ends = HashMap::new();
+        for index in before..end {
+            let text = line(reader, index)?.ok_or(LogError::Damaged)?;
+            let entry = Entry::parse(&text).map_err(|_| LogError::Damaged)?;
+            ends.extend(entry.opid.map(|operation| (operation, Settled::of(&entry))));
+        }
+        Ok(Self { end, ends, refused: 0 })
+    }
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).expect("a batch is small")
+}
+
 impl Request {
     fn answer(&mut self, end: Result<Ended, Unavailable>) {
         if let Some(ticket) = self.ticket.take() {
@@ -457,13 +505,34 @@ impl Request {
     }
 }
 
+/// Nobody waits for ever: what is dropped with the queue, or by a writer that ends unexpectedly, is told so.
 impl Drop for Request {
-    /// Nobody waits for ever: a request that is dropped unanswered (the writer ended or fell) is answered as what is known of it.
     fn drop(&mut self) {
-        let end = match (&self.work, &self.asker) {
+        self.answer(Err(match (&self.work, &self.asker) {
             (Work::Done, Some(asker)) if self.changes => Unavailable::Unknown(asker.operation),
             _ => Unavailable::Stopping,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_request_that_is_dropped_is_told_what_is_known() {
+        let operation = OperationId::draw();
+        let dropped = |work, changes| {
+            let ticket = Arc::<Ticket>::default();
+            let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
+            let asker = Asker { operation, tenant, user, credential: CredentialRef::None };
+            drop(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 });
+            ticket.wait().unwrap_err()
         };
-        self.answer(Err(end));
+        let entry = || Box::new(Entry::new("system.start", Actor::SYSTEM));
+        assert_eq!(dropped(Work::Entry(entry(), 0), false), Unavailable::Stopping);
+        assert_eq!(dropped(Work::Job(Box::new(move |_| unreachable!())), true), Unavailable::Stopping);
+        assert_eq!(dropped(Work::Done, true), Unavailable::Unknown(operation));
+        assert_eq!(dropped(Work::Done, false), Unavailable::Stopping);
     }
 }

@@ -3,6 +3,7 @@
 //! Both sides read the bytes as one connection. For every request that we accept (method, target, header fields, body bytes, and where the
 //! next one begins) hyper must have seen exactly that one at that place. The other direction is free: we refuse much that hyper takes.
 //! Allowed differences: method tokens that no route has are one method to us (`OTHER`); nothing else.
+//! A request whose body the input does not carry whole is not compared: no handler would see it.
 //!
 //! Also checked: the answer does not depend on how the bytes are cut; a head cut short is never read as a head; decoders of targets and
 //! forms never panic on what a head let through.

@@ -75,9 +75,9 @@ impl Medium for Memory {
     }
 }
 
-/// Applies `script` to `bytes`: eight bytes an edit. `donors` are other authentic files that parts may be taken from.
+/// Applies `script` to `bytes`: eight bytes an edit, at most 64 of them. `donors` are other authentic files that parts may be taken from.
 fn edit(bytes: &mut Vec<u8>, donors: &[Vec<u8>], grain: usize, script: &[u8]) {
-    for step in script.chunks_exact(8) {
+    for step in script.chunks_exact(8).take(64) {
         let number = |at: usize| usize::from(step[at]) | usize::from(step[at + 1]) << 8 | usize::from(step[at + 2]) << 16;
         let (at, other) = (number(1) % (bytes.len() + 1), number(4));
         let end = (at + 1 + usize::from(step[7])).min(bytes.len());

@@ -81,6 +81,8 @@ struct State {
     calls: u64,
     fault: Option<Fault>,
     chance: Option<Chance>,
+    /// What `reserve` answers, if not that there is room for anything.
+    space: Option<u64>,
 }
 
 /// The system refuses: from call `at` on, `times` calls.
@@ -121,6 +123,22 @@ impl Tape {
 
     pub fn calls(&self) -> u64 {
         self.lock().calls
+    }
+
+    /// Refuses as `fault` says, counted from the calls so far.
+    pub fn refuse(&self, fault: Fault) {
+        let mut state = self.lock();
+        state.fault = Some(Fault { at: state.calls + fault.at, ..fault });
+    }
+
+    /// Lets this much room be left.
+    pub fn leave(&self, bytes: Option<u64>) {
+        self.lock().space = bytes;
+    }
+
+    /// What was not written when the system lost it is not read either.
+    pub fn forget_unwritten(&self) {
+        self.forget().expect("a tape forgets");
     }
 
     /// The system works again.
@@ -210,5 +228,9 @@ impl Medium for Tape {
             state.view = image;
         }
         Ok(())
+    }
+
+    fn reserve(&self) -> u64 {
+        self.lock().space.unwrap_or(u64::MAX)
     }
 }

@@ -21,12 +21,12 @@ use crate::engine::{Batch, CommitError, Engine, EngineError, Options, Read, Tabl
 use std::sync::Arc;
 
 /// Whether the full form was asked for.
-fn long() -> bool {
+pub fn long() -> bool {
     std::env::var_os("ROSEMARY_LONG").is_some_and(|value| value == "1")
 }
 
 /// How many points to run: few in a build without optimisation (where sealing is forty times slower), `short`, or `full`.
-fn amount(few: usize, short: usize, full: usize) -> usize {
+pub fn amount(few: usize, short: usize, full: usize) -> usize {
     static FEW: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
         let (key, mut out) = (Key::random(), [0; 4096 + 40]);
         let mut seal = || {
@@ -45,10 +45,10 @@ fn amount(few: usize, short: usize, full: usize) -> usize {
 
 /// A small seeded generator (splitmix64), so that a failing point can be run again.
 #[derive(Debug)]
-pub(super) struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -56,11 +56,11 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }
@@ -126,6 +126,15 @@ fn contents(engine: &Engine) -> Result<Model, EngineError> {
 /// An empty disk in memory.
 pub fn memory() -> Arc<dyn Medium> {
     Arc::new(disk::Tape::recording(Vec::new()))
+}
+
+/// An engine with these tables on a disk in memory: made there, or opened.
+pub fn engine_on(tape: &Arc<disk::Tape>, tables: &'static [&'static str], new: bool) -> Result<Engine, EngineError> {
+    let (medium, options) = (Arc::clone(tape) as Arc<dyn Medium>, Options { tables, ..options() });
+    match new {
+        true => Ok(create(medium, &kek(), &options)),
+        false => Engine::open_on(medium, &options, &kek()),
+    }
 }
 
 fn create(medium: Arc<dyn Medium>, kek: &Kek, options: &Options) -> Engine {

@@ -124,6 +124,11 @@ impl Tail {
         self.appender.size()
     }
 
+    /// The statement of this log.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { log: self.log, size: self.size(), root: self.appender.root() }
+    }
+
     /// Puts an entry into the batch, in as many lines as it needs. Gives the index of its first line.
     pub fn append(&mut self, batch: &mut Batch<'_>, entry: Entry, clock: &Clock, now: Timestamp) -> Result<u64, EngineError> {
         let first = self.size();
@@ -141,7 +146,7 @@ impl Tail {
         for tile in self.full.drain(..) {
             batch.put(AUDIT_TILES, &key(&[&[tile.level], &tile.index.to_be_bytes()]), &tile.bytes)?;
         }
-        let checkpoint = Checkpoint { log: self.log, size: self.size(), root: self.appender.root() };
+        let checkpoint = self.checkpoint();
         let note = checkpoint.note(signing);
         batch.put(META, CHECKPOINT, note.as_bytes())?;
         if now.ms().saturating_sub(self.kept_at.ms()) >= KEPT_EVERY_MS {

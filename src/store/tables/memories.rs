@@ -1104,44 +1104,66 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     Ok(Some((parent, children)))
 }
 
-/// Removes the granted memory, its versions and its replies for good, live or trashed.
-pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
+/// Removes the granted memory, its versions and its replies for good, live or trashed: at most `rows` rows, oldest versions first. `false` if
+/// more are left; the memory itself goes last.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, mut rows: usize) -> Result<bool, StoreError> {
     let (tenant, id, old) = granted(a)?;
     let tx = a.tx_mut();
     for child in children_of(tx, tenant, id)? {
-        if let Some(found) = MemoryRow::read(tx, tenant, child)? {
-            purge_row(tx, tenant, child, &found)?;
+        if let Some(found) = MemoryRow::read(tx, tenant, child)?
+            && !purge_row(tx, tenant, child, &found, &mut rows)?
+        {
+            tx.note(id.bytes());
+            return Ok(false);
         }
     }
-    purge_row(tx, tenant, id, &old)
+    purge_row(tx, tenant, id, &old, &mut rows)
 }
 
-fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -> Result<(), StoreError> {
-    let versions = tx.prefix(VERSIONS, &memory_key(tenant, id))?.map(|item| item.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
-    for version in versions {
+/// `false` if `rows` ran out and the memory is still there.
+fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    for version in tx.prefix(VERSIONS, &memory_key(tenant, id))? {
+        if *rows == 0 {
+            return Ok(false);
+        }
+        *rows -= 1;
+        let (version, _) = version?;
         tx.delete(VERSIONS, version);
     }
+    if *rows == 0 {
+        return Ok(false);
+    }
+    *rows -= 1;
     if let Some(parent) = old.parent {
         tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
     }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
-    tx.note(id.bytes());
-    tx.note_subject(old.subject);
     tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
-    Ok(())
+    Ok(true)
 }
 
-/// Removes up to `most` memories in the scope's trash for good; gives how many. A live reply of one of them stays, without its parent.
-pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<usize, StoreError> {
+/// Removes up to `most` memories in the scope's trash for good, and at most `rows` rows, versions included; gives how many memories, and
+/// whether none is left. A live reply of one of them stays, without its parent.
+pub fn purge_trash<A: Writes + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    most: usize,
+    mut rows: usize,
+) -> Result<(usize, bool), StoreError> {
     let scope = a.target();
     let tx = a.tx_mut();
-    let rows: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
+    let trashed: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
         .map(|item| item.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
-    for order in &rows {
+    let whole = trashed.len() < most;
+    for (removed, order) in trashed.iter().enumerate() {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        if !purge_row(tx, scope.tenant, id, &old, &mut rows)? {
+            return Ok((removed, false));
+        }
         for child in children_of(tx, scope.tenant, id)? {
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
@@ -1153,9 +1175,8 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mo
                 tx.staged.index.push((scope, Change::Put(prepared(&memory))));
             }
         }
-        purge_row(tx, scope.tenant, id, &old)?;
     }
-    Ok(rows.len())
+    Ok((trashed.len(), whole))
 }
 
 /// Where a memory stands in its scope's order.
@@ -1203,4 +1224,57 @@ pub(in crate::store) fn recent(
     }
     found.reverse();
     Ok(found)
+}
+
+/// What every memory says, whosever it is.
+#[cfg(test)]
+pub(in crate::store) fn contents(tx: &Tx<'_>) -> Result<std::collections::BTreeMap<MemoryId, String>, StoreError> {
+    let mut all = std::collections::BTreeMap::new();
+    for item in tx.reader.range(MEMORIES, Bound::Unbounded, Bound::Unbounded)? {
+        let (key, bytes) = item?;
+        let (tenant, id) = key.split_first_chunk::<16>().ok_or(damaged("memories"))?;
+        let (tenant, id) = (TenantId::from_bytes(*tenant), MemoryId::from_bytes(id.try_into().map_err(|_| damaged("memories"))?));
+        let memory = opened(tx, tenant, id, &row("memories", &bytes)?, Part::Full)?;
+        all.insert(id, memory.text.content.inner().to_owned());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_of_an_answer_is_counted_as_json() {
+        let now = Timestamp::from_ms(1);
+        let memory = |content: String| Memory {
+            id: MemoryId::draw(now),
+            text: Text {
+                title: Phi::new("\"\\\n\u{1}é".into()),
+                content: Phi::new(content),
+                tags: vec![Phi::new("tag".into())],
+                metadata: None,
+                speaker: None,
+                run_id: None,
+                subject: None,
+            },
+            origin: "test".into(),
+            allowed_vendors: Vec::new(),
+            kind: MemoryType::Semantic,
+            parent: None,
+            subject: None,
+            occurred_at: None,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+            version: 1,
+        };
+        let fixed = 2 + 2 + 2 + 6 + 2 + 3;
+        assert_eq!(serde_json::to_string(memory(String::new()).text.title.inner()).unwrap().len(), fixed - 3 + 2);
+        let mut room = Room::WHOLE;
+        assert!(room.take(&memory("x".repeat(limits::LIST_BYTES_MAX - fixed))).is_ok());
+        assert!(matches!(room.take(&memory(String::new())), Err(Unanswered::TooLong)));
+        let mut room = Room::WHOLE;
+        assert!(matches!(room.take(&memory("\u{1}".repeat(limits::LIST_BYTES_MAX / 6))), Err(Unanswered::TooLong)));
+    }
 }

@@ -1,0 +1,361 @@
+//! What a hijacked agent, or a person with a valid key, tries through the routes; and what the log must say of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::api::run::{Api, Settings};
+use crate::authn::Vendor;
+use crate::base::time::Clock;
+use crate::base::{hex, limits, rng};
+use crate::crypto::secret::Secret;
+use crate::crypto::unlock::{KdfCost, Kek};
+use crate::engine::{Engine, Options};
+use crate::http::{Handler, Headers, Method, Request};
+use crate::store::gate::{Admission, Call};
+use crate::store::Store;
+use crate::store::tables::TABLES;
+use crate::store::vault;
+
+const OWNER: &str = "owner-key-for-tests";
+const CURSOR: &str = "cursor-key-for-tests";
+const CLAUDE: &str = "claude-key-for-tests";
+
+/// A service in a folder of its own, without sockets.
+struct Service {
+    api: Arc<Api>,
+    store: Option<Store>,
+    folder: PathBuf,
+}
+
+impl Service {
+    fn new() -> Self {
+        Self::limited(0)
+    }
+
+    fn limited(admin_per_minute: u32) -> Self {
+        let folder = std::env::temp_dir().join(format!("rosemary-attack-{}", hex::encode(&rng::array::<8>())));
+        std::fs::create_dir(&folder).unwrap();
+        let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
+        let engine = Engine::create(&folder.join("memory.db"), &options, &Kek::for_test(&[7; 32])).unwrap();
+        vault::initialise(&engine, "label", "owner@example.org", &Clock::system()).unwrap();
+        let key = |name: &str, vendor, key: &str| (name.to_owned(), vendor, Secret::new(key.to_owned()));
+        let settings = vault::Settings {
+            label: "label".into(),
+            owner_email: "owner@example.org".into(),
+            static_keys: vec![
+                key("RM_API_KEY", None, OWNER),
+                key("RM_AGENT_KEY_CURSOR", Vendor::parse("cursor"), CURSOR),
+                key("RM_AGENT_KEY_CLAUDE", Vendor::parse("claude"), CLAUDE),
+            ],
+            index_bytes: 64 << 20,
+            anchor: None,
+            clock: Clock::system(),
+            fatal: Box::new(|| {}),
+        };
+        let store = Store::open(engine, settings).unwrap();
+        let settings =
+            Settings { address_per_minute: 0, credential_per_minute: 0, admin_per_minute, public_url: "https://localhost:8443".into() };
+        Self { api: Arc::new(Api::new(store.vault().clone(), &settings)), store: Some(store), folder }
+    }
+
+    /// Status and body of one request.
+    fn ask(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let bearer = format!("Bearer {key}");
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.to_owned())));
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let reply = self.api.handle(Request {
+            method,
+            path: path.to_owned(),
+            query,
+            headers: match &body {
+                Some(_) => Headers::of(&[("authorization", &bearer), ("content-type", "application/json")]),
+                None => Headers::of(&[("authorization", &bearer)]),
+            },
+            body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
+            peer: (address, 1).into(),
+            client: address,
+            client_certificate: false,
+        });
+        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+    }
+
+    fn get(&self, key: &str, path: &str) -> (u16, Value) {
+        self.ask(key, Method::Get, path, None)
+    }
+
+    fn post(&self, key: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask(key, Method::Post, path, Some(body))
+    }
+
+    fn delete(&self, key: &str, path: &str) -> (u16, Value) {
+        self.ask(key, Method::Delete, path, None)
+    }
+
+    /// Writes as the owner, open to `vendors`; gives the id.
+    fn written(&self, title: &str, content: &str, tags: &[&str], vendors: &[&str]) -> String {
+        let (status, memory) =
+            self.post(OWNER, "/memories", json!({ "title": title, "content": content, "tags": tags, "allowed_vendors": vendors }));
+        assert_eq!(status, 201, "{memory}");
+        memory["id"].as_str().unwrap().to_owned()
+    }
+
+    fn total(&self, key: &str, filter: Value) -> Value {
+        let (status, page) = self.post(key, "/agent/memories/browse", json!({ "filter": filter }));
+        assert_eq!(status, 200, "{page}");
+        page["total"].clone()
+    }
+
+    /// Tables, indexes, counts and log agree with one another.
+    fn sound(&self) {
+        let report = self.store.as_ref().unwrap().vault().check(&mut |_, _| {}).unwrap();
+        assert_eq!(report.count, 0, "{:?}", report.listed);
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.store.take().unwrap().stop();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn ids(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap()).collect()
+}
+
+/// Versions were checked against the memory as it is now: opening a memory to a vendor opened its whole past.
+#[test]
+fn a_version_that_was_not_open_to_a_vendor_stays_closed_to_it() {
+    let service = Service::new();
+    let id = service.written("t", "HIDDEN past", &[], &["claude"]);
+    let open = json!({ "title": "t", "content": "open", "tags": [], "allowed_vendors": ["*"] });
+    assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(open.clone())).0, 200);
+    assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(open)).0, 200);
+    let (_, seen) = service.get(CURSOR, &format!("/agent/memories/{id}/versions"));
+    let numbers = |answer: &Value| answer["versions"].as_array().unwrap().iter().map(|v| v["version_number"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!((numbers(&seen), &seen["current_version"]), (vec![2], &json!(3)));
+    assert!(!seen.to_string().contains("HIDDEN"));
+    for key in [OWNER, CLAUDE] {
+        let (_, all) = service.get(key, &format!("/agent/memories/{id}/versions"));
+        assert_eq!((numbers(&all), &all["current_version"]), (vec![2, 1], &json!(3)));
+    }
+}
+
+/// An agent may write for another vendor and then not see what it wrote. Repeating the text united the two and gave the memory back, with
+/// whatever tags its owner had added.
+#[test]
+fn repeating_a_text_gives_back_nothing_that_the_agent_may_not_see() {
+    let service = Service::new();
+    let note = json!({ "title": "t", "content": "c", "tags": ["mine"], "allowed_vendors": ["claude"] });
+    let (_, first) = service.post(CURSOR, "/agent/memories", note.clone());
+    let id = first["id"].as_str().unwrap();
+    assert_eq!(service.get(CURSOR, &format!("/agent/memories/{id}")).0, 404);
+    let owners = json!({ "title": "t", "content": "c", "tags": ["SECRET"], "allowed_vendors": ["claude"] });
+    assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(owners)).0, 200);
+    let (status, again) = service.post(CURSOR, "/agent/memories", note.clone());
+    assert_eq!(status, 201);
+    assert!(again["id"] != first["id"] && !again.to_string().contains("SECRET"), "{again}");
+    // One that it may see is united, also after a change that made it a repeat.
+    let open = |content: &str| json!({ "title": "u", "content": content, "tags": ["one"], "allowed_vendors": ["*"] });
+    let (_, a) = service.post(CURSOR, "/agent/memories", open("before"));
+    let path = format!("/agent/memories/{}", a["id"].as_str().unwrap());
+    assert_eq!(service.ask(CURSOR, Method::Put, &path, Some(open("after"))).0, 200);
+    let (_, b) = service.post(CURSOR, "/agent/memories", open(" after\n"));
+    assert_eq!(a["id"], b["id"]);
+    assert_ne!(service.post(CLAUDE, "/agent/memories", open("after")).1["id"], a["id"], "another origin");
+    service.sound();
+}
+
+#[test]
+fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
+    let service = Service::new();
+    let hidden = service.written("HIDDEN zebra", "zebra", &["x"], &["claude"]);
+    let gone = service.written("HIDDEN trashed", "zebra", &["x"], &["*"]);
+    let seen = service.written("seen", "zebra", &["x"], &["cursor", "claude"]);
+    assert_eq!(service.delete(OWNER, &format!("/memories/{gone}")).0, 200);
+    let filters = [
+        json!({ "by": "all" }),
+        json!({ "by": "tags", "tags": ["x"] }),
+        json!({ "by": "ids", "ids": [hidden, gone, seen] }),
+        json!({ "by": "search", "term": "zebra" }),
+        json!({ "by": "search", "term": "ze" }),
+        json!({ "by": "search", "term": "z" }),
+        json!({ "by": "origin", "origin": "api" }),
+    ];
+    for filter in filters {
+        let (status, page) = service.post(CURSOR, "/agent/memories/browse", json!({ "filter": filter }));
+        assert_eq!((status, ids(&page["memories"]), &page["total"]), (200, vec![seen.as_str()], &json!(1)), "{filter}");
+        assert_eq!(service.total(OWNER, filter.clone()), 2, "{filter}");
+    }
+    assert_eq!(service.total(CURSOR, json!({ "by": "trashed" })), 0);
+    let posts = [
+        ("/agent/memories/by-tag", json!({ "tags": ["x"] }), "memories"),
+        ("/agent/memories/search", json!({ "term": "zebra" }), "memories"),
+        ("/agent/memories/search", json!({ "term": "z" }), "memories"),
+        ("/agent/memories/list", json!({}), "memories"),
+        ("/api/v1/memories/search", json!({ "query": "zebra hidden trashed", "explain": true }), "results"),
+    ];
+    for (path, body, list) in posts {
+        let (status, answer) = service.post(CURSOR, path, body);
+        assert_eq!((status, ids(&answer[list])), (200, vec![seen.as_str()]), "{path} {answer}");
+        assert!(!answer.to_string().contains("HIDDEN"));
+    }
+    for latest in ["/agent/memories/latest", "/agent/memories/latest?tag=x", "/agent/memories/latest?origin=api"] {
+        assert_eq!(service.get(CURSOR, latest).1["id"], seen.as_str(), "{latest}");
+    }
+    let absent = service.get(CURSOR, "/agent/memories/018f0000-0000-7000-8000-000000000000");
+    let text = json!({ "title": "t", "content": "c", "tags": [], "allowed_vendors": ["*"] });
+    for id in [&hidden, &gone] {
+        for tail in ["", "/versions", "/thread"] {
+            assert_eq!(service.get(CURSOR, &format!("/agent/memories/{id}{tail}")), absent, "{tail}");
+        }
+        assert_eq!(service.delete(CURSOR, &format!("/agent/memories/{id}")).0, 404);
+        assert_eq!(service.ask(CURSOR, Method::Put, &format!("/agent/memories/{id}"), Some(text.clone())).0, 404);
+        assert_eq!(service.post(CURSOR, &format!("/agent/memories/{id}/children"), text.clone()).0, 404);
+    }
+    service.sound();
+}
+
+#[test]
+fn a_thread_shows_an_agent_neither_hidden_parents_nor_hidden_or_trashed_replies() {
+    let service = Service::new();
+    let parent = service.written("parent", "p", &[], &["*"]);
+    let reply = |vendors: &[&str], content: &str| {
+        let body = json!({ "title": "r", "content": content, "tags": [], "allowed_vendors": vendors });
+        let (status, reply) = service.post(OWNER, &format!("/memories/{parent}/children"), body);
+        assert_eq!(status, 201);
+        reply["id"].as_str().unwrap().to_owned()
+    };
+    let (open, _, trashed) = (reply(&["*"], "open"), reply(&["claude"], "HIDDEN"), reply(&["*"], "trashed"));
+    assert_eq!(service.delete(OWNER, &format!("/memories/{trashed}")).0, 200);
+    let (_, thread) = service.get(CURSOR, &format!("/agent/memories/{open}/thread"));
+    assert_eq!((thread["parent"]["id"].as_str(), ids(&thread["children"])), (Some(parent.as_str()), vec![open.as_str()]));
+    let closed = json!({ "title": "parent", "content": "p", "tags": [], "allowed_vendors": ["claude"] });
+    assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{parent}"), Some(closed)).0, 200);
+    assert_eq!(service.get(CURSOR, &format!("/agent/memories/{open}/thread")).0, 404);
+    service.sound();
+}
+
+#[test]
+fn counts_and_order_survive_every_way_into_and_out_of_the_trash() {
+    let service = Service::new();
+    let text = |content: &str, vendors: &[&str]| json!({ "title": "t", "content": content, "tags": ["x"], "allowed_vendors": vendors });
+    let parent = service.written("t", "parent", &["x"], &["*"]);
+    let replies: Vec<String> = (0..4)
+        .map(|n| {
+            let (_, reply) = service.post(OWNER, &format!("/memories/{parent}/children"), text(&format!("reply {n}"), &["cursor"]));
+            reply["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(service.total(CURSOR, json!({ "by": "all" })), 5);
+    // One reply is trashed before its parent, another is purged; the cascade then meets both.
+    assert_eq!(service.delete(OWNER, &format!("/memories/{}", replies[0])).0, 200);
+    assert_eq!(service.delete(OWNER, &format!("/memories/{}/permanent", replies[1])).0, 204);
+    assert_eq!(service.delete(OWNER, &format!("/memories/{parent}")).0, 200);
+    service.sound();
+    assert_eq!(service.total(CURSOR, json!({ "by": "all" })), 0);
+    // A live reply of a trashed parent outlives the emptied trash, alone, and is found.
+    assert_eq!(service.post(OWNER, &format!("/memories/{}/restore", replies[2]), json!({})).0, 200);
+    assert_eq!(service.total(CURSOR, json!({ "by": "tags", "tags": ["x"] })), 1);
+    assert_eq!(service.delete(OWNER, "/memories/trash"), (200, json!({ "deleted": 3 })));
+    service.sound();
+    let (_, alone) = service.get(OWNER, &format!("/memories/{}", replies[2]));
+    assert_eq!(alone["parent_memory_id"], Value::Null);
+    assert_eq!(service.total(CURSOR, json!({ "by": "tags", "tags": ["x"] })), 1);
+    // Vendors change, twice to the same.
+    for vendors in [&["claude"][..], &["claude", "claude"], &["*", "cursor"], &["cursor"]] {
+        assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{}", replies[2]), Some(text("now", vendors))).0, 200);
+        service.sound();
+    }
+    assert_eq!((service.total(CURSOR, json!({ "by": "all" })), service.total(CLAUDE, json!({ "by": "all" }))), (json!(1), json!(0)));
+    assert_eq!(service.post(OWNER, &format!("/memories/{}/restore", replies[2]), json!({})).0, 404);
+    assert_eq!(service.delete(OWNER, "/memories/trash"), (200, json!({ "deleted": 0 })));
+}
+
+/// Lists opened every match before they counted, and threads and versions had no bound at all: a few hundred large memories were gigabytes.
+#[test]
+fn no_answer_opens_more_than_it_may_hold() {
+    // Minutes without optimisation; the short form is `the_room_of_an_answer_is_counted_as_json` beside the table.
+    if std::env::var_os("ROSEMARY_LONG").is_none() {
+        return;
+    }
+    let service = Service::new();
+    let large = "x".repeat(limits::CONTENT_CHARS_MAX);
+    let fits = limits::LIST_BYTES_MAX / limits::CONTENT_CHARS_MAX;
+    let parent = service.written("parent", &large, &["x"], &["*"]);
+    for n in 0..=fits {
+        let body = json!({ "title": format!("{n}"), "content": large, "tags": ["x"], "allowed_vendors": ["*"] });
+        assert_eq!(service.post(OWNER, &format!("/memories/{parent}/children"), body.clone()).0, 201);
+        assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{parent}"), Some(body)).0, 200);
+    }
+    let all = json!({ "by": "all" });
+    assert_eq!(service.post(OWNER, "/memories/list", json!({ "filter": all })).0, 400);
+    assert_eq!(service.post(OWNER, "/memories/list", json!({ "filter": all, "limit": 500 })).0, 400);
+    let (status, page) = service.post(OWNER, "/memories/list", json!({ "filter": all, "limit": 300 }));
+    assert_eq!((status, ids(&page["memories"]).len()), (200, 300));
+    for route in ["thread", "versions"] {
+        let (status, refusal) = service.get(OWNER, &format!("/memories/{parent}/{route}"));
+        assert_eq!((status, refusal["error"].as_str()), (400, Some("The answer would exceed 32 MiB")), "{route}");
+    }
+    // A summary holds no content, a count opens nothing that it keeps.
+    assert_eq!(service.post(CURSOR, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "xxxx" }, "limit": 1 })).1["total"], fits + 2);
+}
+
+/// One commit took every version of a memory, however many there were, while every other write waited.
+#[test]
+fn a_long_history_is_removed_in_several_commits_and_wholly() {
+    let service = Service::new();
+    let text = |n: usize| json!({ "title": "t", "content": format!("{n}"), "tags": ["x"], "allowed_vendors": ["*"] });
+    let id = service.written("t", "first", &["x"], &["*"]);
+    let (_, reply) = service.post(OWNER, &format!("/memories/{id}/children"), text(0));
+    let reply = format!("/memories/{}", reply["id"].as_str().unwrap());
+    for n in 0..limits::PURGE_CHUNK {
+        assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(text(n))).0, 200);
+        assert_eq!(service.ask(OWNER, Method::Put, &reply, Some(text(n))).0, 200);
+    }
+    assert_eq!(service.delete(OWNER, &format!("/memories/{id}/permanent")).0, 204);
+    for gone in [&reply, &format!("/memories/{id}")] {
+        assert_eq!(service.get(OWNER, gone).0, 404);
+    }
+    service.sound();
+    let other = service.written("t", "other", &["x"], &["*"]);
+    for n in 0..limits::PURGE_CHUNK {
+        assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{other}"), Some(text(n))).0, 200);
+    }
+    assert_eq!(service.delete(OWNER, &format!("/memories/{other}")).0, 200);
+    assert_eq!(service.delete(OWNER, "/memories/trash"), (200, json!({ "deleted": 1 })));
+    service.sound();
+    assert_eq!(service.total(OWNER, json!({ "by": "trashed" })), 0);
+}
+
+/// Each new key has buckets of its own: were keys made at a rate for each key, ten keys would make a hundred.
+#[test]
+fn the_administrative_limit_is_a_persons_not_a_keys() {
+    let service = Service::limited(3);
+    let made = |key: &str| service.post(key, "/api/keys", json!({}));
+    let (status, first) = made(OWNER);
+    assert_eq!(status, 200);
+    assert_eq!(made(first["key"].as_str().unwrap()).0, 200);
+    assert_eq!(made(OWNER).0, 200);
+    assert_eq!(made(first["key"].as_str().unwrap()).0, 429);
+}
+
+#[test]
+fn an_operation_is_told_to_the_key_that_asked_for_it_and_to_no_other() {
+    let service = Service::new();
+    let absent = service.get(OWNER, "/api/v1/operations/018f0000-0000-4000-8000-000000000000");
+    assert_eq!(absent.0, 404);
+    assert_eq!(service.get(OWNER, "/api/v1/operations/x").0, 404);
+    let vault = service.store.as_ref().unwrap().vault();
+    let call = Call::internal();
+    let Ok(Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
+    let refused = crate::audit::Reason::Schema;
+    let index = vault.record(&who, &call, "memory.create", refused, 400).unwrap().index();
+    let path = format!("/api/v1/operations/{}", call.operation);
+    let (status, told) = service.get(OWNER, &path);
+    assert_eq!((status, told["outcome"].as_str(), told["audit_index"].as_u64()), (200, Some("refused"), Some(index)));
+    assert_eq!(service.get(CURSOR, &path).0, 404);
+}

@@ -1,0 +1,378 @@
+//! What each way through the gate leaves: rows, entries, answers.
+
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::audit::{Credential, Decision, Detail, Outcome};
+use crate::authn::CredentialRef;
+use crate::authn::credential::{display_prefix, draw_user_key};
+use crate::base::id::CredentialId;
+use crate::base::limits;
+use crate::policy::Relation;
+use crate::policy::action::{CreateKey, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
+use crate::store::accounts;
+use crate::store::gate::Access;
+use crate::store::tables::memories::{Memory, Part, State};
+use crate::store::writer::Unavailable;
+
+fn read(house: &House, who: &Principal, id: MemoryId) -> Result<Recorded<Memory>, Refused<Wrong>> {
+    house.vault().read::<ReadMemory, _, Wrong>(who, id, &Call::internal(), |access| Ok(memories::get(access, Part::Full)?))
+}
+
+fn total(house: &House) -> u64 {
+    let who = house.owner();
+    let count = |access: &mut Access<'_, ListMemories>| Ok(memories::total(access, State::Live)?);
+    house.vault().read::<ListMemories, _, Wrong>(&who, house.scope(), &Call::internal(), count).unwrap().into_parts().0
+}
+
+/// Makes a key of the owner, as the console does.
+fn make_key(house: &House) -> (String, CredentialId) {
+    make_key_of(house, house.vault().owner())
+}
+
+/// A new key of this person.
+pub fn key_of(house: &House, person: UserId) -> String {
+    make_key_of(house, person).0
+}
+
+fn make_key_of(house: &House, person: UserId) -> (String, CredentialId) {
+    let vault = house.vault();
+    let key = draw_user_key();
+    let (verifier, prefix) = (vault.verifier(key.expose()), display_prefix(key.expose()).to_owned());
+    let console = Principal::system(vault.tenant(), person, "console");
+    let made = vault.write::<CreateKey, _, Wrong>(&console, Person(person), &Call::internal(), move |access| {
+        Ok(accounts::insert_key(access, &verifier, &prefix, &Phi::new("a key".to_owned()))?)
+    });
+    (key.expose().to_owned(), made.unwrap().into_parts().0)
+}
+
+fn revoke(house: &House, id: CredentialId) -> Receipt {
+    let vault = house.vault();
+    let console = Principal::system(vault.tenant(), vault.owner(), "console");
+    let done = vault.write::<RevokeKey, _, Wrong>(&console, id, &Call::internal(), |access| Ok(accounts::revoke_key(access)?));
+    done.unwrap().into_parts().1
+}
+
+/// Holds the writer inside a piece of work until the sender is dropped: what is asked meanwhile falls into one batch.
+fn busy(house: &House) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+    let (let_go, wait) = channel::<()>();
+    let (entered, inside) = channel();
+    let (vault, who, scope) = (house.vault().clone(), house.owner(), house.scope());
+    let held = std::thread::spawn(move || {
+        let done = vault.write::<CreateMemory, _, Wrong>(&who, scope, &Call::internal(), move |_| {
+            entered.send(()).unwrap();
+            let _ = wait.recv();
+            Ok(())
+        });
+        done.unwrap();
+    });
+    inside.recv().unwrap();
+    (let_go, held)
+}
+
+/// Has the works done in one batch, in their order. Gives their answers.
+pub fn in_one_batch<T: Send, W: FnOnce(&House) -> T + Send>(house: &House, works: Vec<W>) -> Vec<T> {
+    let (let_go, held) = busy(house);
+    let answers = std::thread::scope(|threads| {
+        let mut asked = Vec::new();
+        for work in works {
+            let before = house.vault().queued();
+            asked.push(threads.spawn(move || work(house)));
+            while house.vault().queued() == before {
+                std::thread::yield_now();
+            }
+        }
+        drop(let_go);
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    held.join().unwrap();
+    answers
+}
+
+#[test]
+fn row_and_entry_land_together_and_survive() {
+    let mut house = House::new();
+    let call = Call::internal();
+    let (id, receipt) = create(house.vault(), &house.owner(), &call, "seen twice").unwrap();
+    let entry = &house.entries()[usize::try_from(receipt.index()).unwrap()];
+    assert_eq!((entry.op.text(), entry.opid, entry.outcome, entry.n), ("memory.create", Some(call.operation), Outcome::Ok, 1));
+    assert_eq!(entry.res.as_ref().unwrap().ids, [crate::audit::Id::from(id)]);
+    house.reopen();
+    let (memory, receipt) = read(&house, &house.owner(), id).unwrap().into_parts();
+    assert_eq!(memory.text.content.expose(&receipt), "seen twice");
+    assert_eq!(house.entries()[usize::try_from(receipt.index()).unwrap()].op.text(), "memory.read");
+}
+
+#[test]
+fn work_that_refuses_leaves_its_entry_and_no_row() {
+    let house = House::new();
+    let done = house.vault().write::<CreateMemory, (), Wrong>(&house.owner(), house.scope(), &Call::internal(), |access| {
+        memories::insert(access, saying("never kept"))?;
+        Err(Wrong::OnPurpose)
+    });
+    assert!(matches!(done, Err(Refused::Work(Wrong::OnPurpose, _))));
+    assert_eq!(total(&house), 0);
+    let entry = house.entry("memory.create");
+    assert_eq!((entry.decision, entry.outcome, entry.reason, entry.status), (Decision::Allow, Outcome::Refused, Some(Reason::Conflict), 409));
+}
+
+#[test]
+fn a_panic_in_work_leaves_an_entry_that_says_error_and_the_next_request_works() {
+    let house = House::new();
+    let (owner, scope) = (house.owner(), house.scope());
+    let done = house.vault().write::<CreateMemory, (), Wrong>(&owner, scope, &Call::internal(), |access| {
+        memories::insert(access, saying("never kept"))?;
+        panic!("on purpose")
+    });
+    assert!(matches!(done, Err(Refused::Fault(_))));
+    let entry = house.entry("memory.create");
+    assert_eq!((entry.outcome, entry.reason, entry.status, entry.n), (Outcome::Error, Some(Reason::Panic), 500, 1));
+    let done = house.vault().read::<ListMemories, (), Wrong>(&owner, scope, &Call::internal(), |_| panic!("on purpose"));
+    assert!(matches!(done, Err(Refused::Fault(_))));
+    assert_eq!(total(&house), 0);
+    create(house.vault(), &owner, &Call::internal(), "kept").unwrap();
+    assert_eq!(total(&house), 1);
+}
+
+#[test]
+fn a_denial_is_recorded_and_the_work_never_runs() {
+    let house = House::new();
+    let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "the owner's").unwrap();
+    let ran = Arc::new(Mutex::new(false));
+    let seen = Arc::clone(&ran);
+    let done = house.vault().write::<UpdateMemory, (), Wrong>(&house.agent("cursor"), id, &Call::internal(), move |_| {
+        *seen.lock().unwrap() = true;
+        Ok(())
+    });
+    let Err(Refused::Denied(denied, receipt)) = done else { panic!("an agent changes what it did not write") };
+    assert_eq!((denied.relation, denied.visible, *ran.lock().unwrap()), (Relation::Visible, true, false));
+    let entry = &house.entries()[usize::try_from(receipt.index()).unwrap()];
+    assert_eq!((entry.decision, entry.status, entry.reason), (Decision::Deny, 403, Some(Reason::VendorMismatch)));
+    assert_eq!(entry.res.as_ref().unwrap().ids, [crate::audit::Id::from(id)]);
+    let absent = MemoryId::draw(Timestamp::from_ms(1));
+    assert!(matches!(read(&house, &house.owner(), absent), Err(Refused::Denied(denied, _)) if !denied.visible));
+    let entry = house.entry("memory.read");
+    assert_eq!((entry.status, entry.res), (404, None));
+}
+
+#[test]
+fn a_grant_for_one_verb_reaches_nobody_else() {
+    let house = House::new();
+    let mut new = saying("for claude alone");
+    new.allowed_vendors = vec!["claude".to_owned()];
+    let (owner, scope) = (house.owner(), house.scope());
+    let made = house.vault().write::<CreateMemory, _, Wrong>(&owner, scope, &Call::internal(), |a| Ok(memories::insert(a, new)?.id));
+    let id = made.unwrap().into_parts().0;
+    assert!(read(&house, &house.agent("claude"), id).is_ok());
+    assert!(matches!(read(&house, &house.agent("cursor"), id), Err(Refused::Denied(d, _)) if d.relation == Relation::Hidden && !d.visible));
+    let trashed = house.vault().write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a)?.is_some()));
+    assert!(trashed.unwrap().into_parts().0);
+    assert!(matches!(read(&house, &house.agent("claude"), id), Err(Refused::Denied(d, _)) if d.relation == Relation::Trashed));
+    let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.agent("claude"), id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?));
+    assert!(matches!(purged, Err(Refused::Denied(..))));
+    assert!(read(&house, &owner, id).is_ok());
+}
+
+#[test]
+fn a_revoked_key_is_refused_in_the_very_batch_that_revokes_it() {
+    let house = House::new();
+    let (key, id) = make_key(&house);
+    let who = admitted(house.vault(), &key);
+    assert_eq!(*who.credential(), CredentialRef::Stored(id));
+    create(house.vault(), &who, &Call::internal(), "before").unwrap();
+    let after = who.clone();
+    in_one_batch(
+        &house,
+        vec![
+            Box::new(move |house: &House| assert!(revoke(house, id).index() > 0)) as Box<dyn FnOnce(&House) + Send>,
+            Box::new(move |house| {
+                let done = create(house.vault(), &after, &Call::internal(), "after");
+                assert!(matches!(done, Err(Refused::Revoked(_))), "{done:?}");
+            }),
+        ],
+    );
+    assert_eq!(total(&house), 1);
+    let entry = house.entry("memory.create");
+    assert_eq!((entry.status, entry.reason, entry.cred), (401, Some(Reason::RevokedCredential), Some(Credential::Stored(id))));
+    assert!(matches!(house.vault().admit(&key).unwrap(), Admission::Revoked(revoked) if revoked == id));
+    assert!(matches!(house.vault().admit("no key of ours").unwrap(), Admission::Unknown));
+    assert!(matches!(read(&house, &who, MemoryId::draw(Timestamp::from_ms(1))), Err(Refused::Revoked(_))));
+}
+
+#[test]
+fn a_read_decided_before_a_revocation_is_decided_anew() {
+    let house = House::new();
+    let (key, id) = make_key(&house);
+    let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "the owner's").unwrap();
+    let who = admitted(house.vault(), &key);
+    let runs = Mutex::new(0);
+    let done = house.vault().read::<ReadMemory, _, Wrong>(&who, memory, &Call::internal(), |access| {
+        *runs.lock().unwrap() += 1;
+        // Revoked after the decision, before the entry.
+        revoke(&house, id);
+        Ok(memories::get(access, Part::Full)?)
+    });
+    assert!(matches!(done, Err(Refused::Revoked(_))));
+    assert_eq!(*runs.lock().unwrap(), 1, "the second decision refuses before work");
+    let entry = house.entry("memory.read");
+    assert_eq!((entry.decision, entry.status, entry.n), (Decision::Deny, 401, 0));
+}
+
+#[test]
+fn a_read_gives_up_when_credentials_never_stop_changing() {
+    let house = House::new();
+    let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "the owner's").unwrap();
+    let before = house.entries().len();
+    let done = house.vault().read::<ReadMemory, _, Wrong>(&house.owner(), memory, &Call::internal(), |access| {
+        let (_, id) = make_key(&house);
+        revoke(&house, id);
+        Ok(memories::get(access, Part::Full)?)
+    });
+    assert!(matches!(done, Err(Refused::Unavailable(Unavailable::Busy))));
+    assert_eq!(house.entries().len(), before + 2 * limits::READ_ATTEMPTS_MAX, "no entry of a read that was never answered");
+}
+
+#[test]
+fn a_read_waits_for_its_entry() {
+    let house = House::new();
+    let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "waits").unwrap();
+    let (let_go, held) = busy(&house);
+    let before = house.vault().queued();
+    std::thread::scope(|threads| {
+        let reading = threads.spawn(|| read(&house, &house.owner(), id).unwrap().into_parts().1.index());
+        while house.vault().queued() == before {
+            std::thread::yield_now();
+        }
+        assert!(!reading.is_finished(), "its entry is in the queue, and not durable");
+        drop(let_go);
+        let index = usize::try_from(reading.join().unwrap()).unwrap();
+        assert_eq!(house.entries()[index].op.text(), "memory.read");
+    });
+    held.join().unwrap();
+}
+
+#[test]
+fn members_of_a_batch_see_the_rows_of_earlier_ones_and_a_failed_one_takes_none_with_it() {
+    let house = House::new();
+    let count = |house: &House| {
+        let done = house.vault().write::<CreateMemory, _, Wrong>(&house.owner(), house.scope(), &Call::internal(), |access| {
+            Ok(memories::total(access, State::Live)?)
+        });
+        done.unwrap().into_parts().0
+    };
+    let before = house.entries().len();
+    in_one_batch(
+        &house,
+        vec![
+            Box::new(|house: &House| assert!(create(house.vault(), &house.owner(), &Call::internal(), "first").is_ok()))
+                as Box<dyn FnOnce(&House) + Send>,
+            Box::new(|house| {
+                let done = house.vault().write::<CreateMemory, (), Wrong>(&house.owner(), house.scope(), &Call::internal(), |access| {
+                    memories::insert(access, saying("second"))?;
+                    panic!("on purpose")
+                });
+                assert!(matches!(done, Err(Refused::Fault(_))));
+            }),
+            Box::new(move |house| assert_eq!(count(house), 1)),
+        ],
+    );
+    let entries = house.entries();
+    let outcomes: Vec<Outcome> = entries[before..].iter().map(|entry| entry.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Error, Outcome::Ok]);
+    assert!(entries[before + 1..].iter().all(|entry| entry.t == entries[before + 1].t), "one batch, one time");
+}
+
+#[test]
+fn an_answer_with_many_ids_is_recorded_in_parts_that_follow_one_another() {
+    let house = House::new();
+    let (owner, scope) = (house.owner(), house.scope());
+    let wanted = limits::AUDIT_IDS_PER_LINE_MAX * 2 + 1;
+    for chunk in 0..wanted.div_ceil(50) {
+        let made = house.vault().write::<CreateMemory, _, Wrong>(&owner, scope, &Call::internal(), move |access| {
+            (0..50).try_for_each(|i| memories::insert(access, saying(&format!("{chunk} {i}"))).map(drop))?;
+            Ok(())
+        });
+        made.unwrap();
+    }
+    let call = Call::internal();
+    let done = house.vault().read::<ListMemories, _, Wrong>(&owner, scope, &call, |access| {
+        let mut found = Vec::new();
+        for id in memories::page(access, State::Live, 0, wanted)? {
+            found.extend(memories::one(access, id, Part::Summary, State::Live)?);
+        }
+        memories::answer(access, &found);
+        Ok(found.len())
+    });
+    let (len, receipt) = done.unwrap().into_parts();
+    assert_eq!(len, wanted);
+    let entries = house.entries();
+    let first = usize::try_from(receipt.index()).unwrap();
+    let parts: Vec<(u32, u32, usize, u64)> = (entries[first..first + 3].iter())
+        .map(|entry| (entry.part.as_ref().unwrap().no, entry.part.as_ref().unwrap().of, entry.res.as_ref().unwrap().ids.len(), entry.n))
+        .collect();
+    let n = u64::try_from(wanted).unwrap();
+    assert_eq!(parts, [(1, 3, 200, n), (2, 3, 200, n), (3, 3, 1, n)]);
+    assert!(entries[first..first + 3].iter().all(|entry| entry.opid == Some(call.operation)));
+}
+
+#[test]
+fn a_refusal_before_any_verb_is_an_entry_and_counted_ones_are_one_a_minute() {
+    let house = House::new();
+    let ip = "192.0.2.7".parse().unwrap();
+    let receipt = house.vault().record(&house.owner(), &Call::internal(), "memory.create", Reason::Schema, 400).unwrap();
+    assert_eq!(house.entries()[usize::try_from(receipt.index()).unwrap()].decision, Decision::Deny);
+    (0..5).for_each(|_| house.vault().refuse_address(ip, Reason::Unauthenticated, 401));
+    let mut house = house;
+    house.reopen();
+    let counted: Vec<Option<u64>> =
+        house.entries().iter().filter(|entry| entry.op.text() == "request.refused").map(|entry| entry.count).collect();
+    assert_eq!(counted, [None, Some(4)], "the first, and the rest when the store stopped");
+}
+
+#[test]
+fn a_step_of_the_wall_clock_is_an_entry_and_a_slow_commit_is_none() {
+    let house = House::new();
+    let now = house.vault().clock().now();
+    house.clock.set(now.plus(std::time::Duration::from_secs(3600)));
+    let receipt = create(house.vault(), &house.owner(), &Call::internal(), "later").unwrap().1;
+    let entries = house.entries();
+    let step = &entries[usize::try_from(receipt.index()).unwrap() - 1];
+    assert_eq!((step.op.text(), step.reason), ("system.clock", Some(Reason::ClockStep)));
+    assert!(matches!(step.det.all(), [Detail::Ahead(ms)] if (3_590_000..3_610_000).contains(ms)));
+    house.clock.set(now);
+    create(house.vault(), &house.owner(), &Call::internal(), "and back").unwrap();
+    assert!(matches!(house.entry("system.clock").det.all(), [Detail::Back(_)]));
+}
+
+#[test]
+fn with_little_room_writes_are_refused_then_reads_and_both_come_back() {
+    let house = House::new();
+    let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "kept").unwrap();
+    let written = |house: &House| create(house.vault(), &house.owner(), &Call::internal(), "more");
+    house.tape.leave(Some(limits::RESERVE_WRITE_BYTES - 1));
+    assert!(matches!(written(&house), Err(Refused::Unavailable(Unavailable::NoSpace))));
+    assert!(read(&house, &house.owner(), id).is_ok());
+    house.tape.leave(Some(limits::RESERVE_READ_BYTES - 1));
+    assert!(matches!(read(&house, &house.owner(), id), Err(Refused::Unavailable(Unavailable::NoSpace))));
+    assert!(house.vault().record(&house.owner(), &Call::internal(), "memory.create", Reason::NoSpace, 507).is_ok());
+    // What frees room is let through to the end.
+    let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.owner(), id, &Call::internal(), |a| Ok(memories::purge(a, 10)?));
+    assert!(purged.unwrap().into_parts().0);
+    assert!(matches!(written(&house), Err(Refused::Unavailable(Unavailable::NoSpace))));
+    house.tape.leave(None);
+    let (id, _) = written(&house).unwrap();
+    assert!(read(&house, &house.owner(), id).is_ok());
+}
+
+#[test]
+fn what_waits_when_the_store_stops_is_told_so() {
+    let mut house = House::new();
+    let vault = house.vault().clone();
+    let owner = house.owner();
+    house.stop();
+    assert!(matches!(create(&vault, &owner, &Call::internal(), "too late"), Err(Refused::Unavailable(Unavailable::Stopping))));
+    let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
+    let done = vault.read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |_| Ok(()));
+    assert!(matches!(done, Err(Refused::Unavailable(_))));
+}
