@@ -376,3 +376,22 @@ fn what_waits_when_the_store_stops_is_told_so() {
     let done = vault.read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |_| Ok(()));
     assert!(matches!(done, Err(Refused::Unavailable(_))));
 }
+
+#[test]
+fn an_answer_is_bounded_and_few_are_large_at_once() {
+    let house = House::new();
+    let owner = house.owner();
+    let scope = Scope { tenant: owner.tenant(), owner: owner.user() };
+    let ask = |bytes| {
+        let asked = house.vault().read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
+        let mut recorded = asked.unwrap();
+        (recorded.hold(), recorded.into_parts().0)
+    };
+    let mut large: Vec<_> = (0..limits::LARGE_ANSWERS_MAX).map(|_| ask(limits::LARGE_ANSWER_BYTES + 1)).collect();
+    assert!(large.iter().all(|(held, fits)| held.is_some() && *fits));
+    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES + 1), (None, false)));
+    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES), (None, true)));
+    large.pop();
+    assert!(matches!(ask(limits::LIST_BYTES_MAX), (Some(_), true)));
+    assert!(matches!(ask(limits::LIST_BYTES_MAX + 1), (_, false)));
+}

@@ -28,7 +28,7 @@ use crate::store::check;
 use crate::store::tables::log;
 use crate::store::tables::memories::{self, MemoryType, NewMemory, Text};
 use crate::store::tables::{TABLES, meta, users};
-use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::{OpenError, Settings, Store, Vault, initialise};
 
 pub const LABEL: &str = "ward";
@@ -204,7 +204,7 @@ pub fn create(vault: &Vault, who: &Principal, call: &Call, content: &str) -> Res
 
 /// Adds a person below the gate, before the store opens.
 pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     engine.commit(|batch| {
         let mut tx = Tx::new(&*batch, engine.keys(), &common, Timestamp::from_ms(1), false);
         let tenant = meta::instance(&tx).unwrap().unwrap().tenant;
@@ -228,7 +228,7 @@ pub fn held(tape: &Arc<Tape>, what: &str) -> Held {
     let snapshot = engine.snapshot().unwrap();
     let found = check::check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |_, _| {}).unwrap();
     assert_eq!(found.count, 0, "{what}: {:?}", found.listed);
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
     let size = found.checkpoint.unwrap().size;
     let entries = (0..size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();
