@@ -24,7 +24,7 @@ use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
 use crate::audit::Details;
 use crate::store::index::indexes::Change;
-use crate::store::recent::Recents;
+use crate::store::recent::{Recent, Recents};
 use crate::store::tables::memories::MemoryRow;
 
 /// The stored data could not be read or understood: nothing the client did.
@@ -136,8 +136,8 @@ pub struct Staged {
     pub counts: Vec<(Vec<u8>, i64)>,
     /// What the search index must learn after the commit.
     pub index: Vec<(Scope, Change)>,
-    /// Look-alike digests to remember.
-    pub recent: Vec<(Scope, [u8; 16], MemoryId, Timestamp)>,
+    /// What look-alikes are found by.
+    pub recent: Vec<(Scope, Recent)>,
     /// Whether credentials changed, so that reads under way must be decided anew.
     pub credentials_changed: bool,
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Detail, Entry, Reason};
 use crate::authn::{Principal, Vendor};
 use crate::base::id::{MemoryId, UserId};
@@ -219,6 +220,7 @@ pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
 /// What a closed store holds: its log, and what its memories say.
 pub struct Held {
     pub entries: Vec<Entry>,
+    pub checkpoint: Checkpoint,
     pub contents: BTreeMap<MemoryId, String>,
 }
 
@@ -230,9 +232,9 @@ pub fn held(tape: &Arc<Tape>, what: &str) -> Held {
     assert_eq!(found.count, 0, "{what}: {:?}", found.listed);
     let common = Common::new(engine.instance());
     let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
-    let size = found.checkpoint.unwrap().size;
-    let entries = (0..size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();
-    Held { entries, contents: memories::contents(&tx).unwrap() }
+    let checkpoint = found.checkpoint.unwrap();
+    let entries = (0..checkpoint.size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();
+    Held { entries, checkpoint, contents: memories::contents(&tx).unwrap() }
 }
 
 /// The number under a detail's key.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
 use crate::base::codec::CodecError;
@@ -30,6 +30,7 @@ use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
 use crate::store::index::prepared::{Doc, Prepared, Visibility};
 use crate::store::phi::Phi;
+use crate::store::recent::{Digest, Recent};
 use crate::store::tables::{Bytes, CHILDREN, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
 use crate::store::tx::{FieldKey, StoreError, Tx, Unanswered, row, value};
 
@@ -272,6 +273,16 @@ impl MemoryRow {
         Scope { tenant, owner: self.owner }
     }
 
+    /// By what an exact repeat of it is found: replies are not united with anything.
+    fn alike(&self) -> Option<[u8; 16]> {
+        self.parent.is_none().then_some(self.digest)
+    }
+
+    /// The same as the value of its row in ORDER.
+    fn alike_value(&self) -> Vec<u8> {
+        self.alike().map_or(Vec::new(), Vec::from)
+    }
+
     /// Stages the row, its order and its counts; `old` is what it replaces.
     fn stage(&self, tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: Option<&MemoryRow>) {
         if let Some(old) = old {
@@ -280,7 +291,10 @@ impl MemoryRow {
         let scope = self.scope(tenant);
         let (state, at) = self.state();
         tx.put(MEMORIES, memory_key(tenant, id), value(self));
-        tx.put(ORDER, order_key(scope, state, at, id), self.digest.to_vec());
+        tx.put(ORDER, order_key(scope, state, at, id), self.alike_value());
+        if let (State::Live, Some(digest)) = (state, self.alike()) {
+            tx.staged.recent.push((scope, Recent::Put((digest, (at, id)))));
+        }
         if let (Some(parent), None) = (self.parent, old) {
             tx.put(CHILDREN, child_key(tenant, parent, self.created_at, id), Vec::new());
         }
@@ -294,6 +308,9 @@ impl MemoryRow {
         let (state, at) = self.state();
         if !keep_row {
             tx.delete(ORDER, order_key(scope, state, at, id));
+        }
+        if let (State::Live, Some(digest)) = (state, self.alike()) {
+            tx.staged.recent.push((scope, Recent::Remove((digest, (at, id)))));
         }
         for name in self.counted() {
             tx.staged.counts.push((count_key(scope, &name), -1));
@@ -468,7 +485,11 @@ impl NewMemory {
 
 /// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.
 fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMemory) -> [u8; 16] {
-    let normal = |text: &Phi| Zeroizing::new(text.inner().trim().nfc().collect::<String>());
+    let normal = |text: &Phi| match text.inner().trim() {
+        // This runs in the one writer; most text is normal already, which is seen at once.
+        text if is_nfc(text) => Zeroizing::new(text.to_owned()),
+        text => Zeroizing::new(text.nfc().collect()),
+    };
     let optional = |text: &Option<Phi>| Zeroizing::new(text.as_ref().map_or(String::new(), |t| format!("={}", t.inner())));
     let vendors: BTreeSet<&String> = new.allowed_vendors.iter().collect();
     let vendors: Vec<&str> = vendors.into_iter().map(String::as_str).collect();
@@ -708,9 +729,6 @@ fn add_new(
 ) -> Result<Memory, StoreError> {
     let created_at = new.created_at.unwrap_or(tx.now);
     let place = Place { id: MemoryId::draw(created_at), parent, created_at, updated_at: created_at, deleted_at: None };
-    if parent.is_none() {
-        tx.staged.recent.push((scope, digest, place.id, created_at));
-    }
     add_row(tx, scope, subject, digest, author, place, new)
 }
 
@@ -934,9 +952,6 @@ fn replace_row(
     };
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
-    if found.digest != old.digest && found.parent.is_none() {
-        tx.staged.recent.push((scope, found.digest, id, found.created_at));
-    }
     found.stage(tx, tenant, id, Some(old));
     let memory = Memory {
         id,
@@ -1147,8 +1162,8 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
             tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
-            let alone = MemoryRow { parent: None, ..found };
-            tx.put(MEMORIES, memory_key(scope.tenant, child), value(&alone));
+            let alone = MemoryRow { parent: None, ..found.clone() };
+            alone.stage(tx, scope.tenant, child, Some(&found));
             if alone.deleted_at.is_none() {
                 let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
                 tx.staged.index.push((scope, Change::Put(prepared(&memory))));
@@ -1191,7 +1206,7 @@ pub(in crate::store) fn recent(
     scope: Scope,
     since: Timestamp,
     most: usize,
-) -> Result<Vec<([u8; 16], MemoryId, Timestamp)>, StoreError> {
+) -> Result<Vec<Digest>, StoreError> {
     let prefix = order_prefix(scope, State::Live);
     let start = key(&[&prefix, &since.ms().to_be_bytes()]);
     let end = super::after(&prefix);
@@ -1199,7 +1214,9 @@ pub(in crate::store) fn recent(
     for item in reader.range(ORDER, Bound::Included(&start), Bound::Excluded(&end))?.rev().take(most) {
         let (order, digest) = item?;
         let (at, id) = order_parts(&order).ok_or(damaged("memory_order"))?;
-        found.push((digest.try_into().map_err(|_| damaged("memory_order"))?, id, at));
+        if !digest.is_empty() {
+            found.push((digest.try_into().map_err(|_| damaged("memory_order"))?, (at, id)));
+        }
     }
     found.reverse();
     Ok(found)
