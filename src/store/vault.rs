@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -281,14 +280,7 @@ impl Store {
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
-        let fallen = vault.clone();
-        store.spawn("writer", move || {
-            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
-                // After a commit and outside the engine: what readers see cannot be trusted to be what is stored.
-                fallen.unpublish();
-                fallen.fatal();
-            }
-        })?;
+        store.spawn("writer", move || writer.run())?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
