@@ -71,15 +71,15 @@ fn busy(house: &House) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<
     (let_go, held)
 }
 
-/// Has the works done in one batch, in their order. Gives their answers.
+/// Has these writes done in one batch, in their order. Gives their answers.
 pub fn in_one_batch<T: Send, W: FnOnce(&House) -> T + Send>(house: &House, works: Vec<W>) -> Vec<T> {
     let (let_go, held) = busy(house);
     let answers = std::thread::scope(|threads| {
         let mut asked = Vec::new();
         for work in works {
-            let before = house.vault().queued();
+            let before = house.vault().queued(true);
             asked.push(threads.spawn(move || work(house)));
-            while house.vault().queued() == before {
+            while house.vault().queued(true) == before {
                 std::thread::yield_now();
             }
         }
@@ -238,10 +238,10 @@ fn a_read_waits_for_its_entry() {
     let house = House::new();
     let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "waits").unwrap();
     let (let_go, held) = busy(&house);
-    let before = house.vault().queued();
+    let before = house.vault().queued(false);
     std::thread::scope(|threads| {
         let reading = threads.spawn(|| read(&house, &house.owner(), id).unwrap().into_parts().1.index());
-        while house.vault().queued() == before {
+        while house.vault().queued(false) == before {
             std::thread::yield_now();
         }
         assert!(!reading.is_finished(), "its entry is in the queue, and not durable");

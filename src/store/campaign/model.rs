@@ -28,8 +28,8 @@ struct Kept {
     updated: Timestamp,
     deleted: Option<Timestamp>,
     version: u32,
-    /// Earlier versions, oldest first: number, content.
-    earlier: Vec<(u32, String)>,
+    /// Earlier versions, oldest first: number, content, and who could see it.
+    earlier: Vec<(u32, String, Vec<String>)>,
 }
 
 /// One change that somebody asks for.
@@ -131,7 +131,7 @@ impl Kept {
     }
 
     fn next_version(&mut self, now: Timestamp) {
-        self.earlier.push((self.version, self.content.clone()));
+        self.earlier.push((self.version, self.content.clone(), self.vendors.clone()));
         (self.version, self.updated) = (self.version + 1, now.max(self.updated));
     }
 }
@@ -314,7 +314,10 @@ fn compare_one(house: &House, model: &Model, who: &Principal, asker: Asker, kept
     let mut earlier: Vec<(u32, String)> =
         versions.0.iter().map(|v| (v.memory.version, v.memory.text.content.expose(&receipt).to_owned())).collect();
     earlier.reverse();
-    assert_eq!((earlier, versions.1), (kept.earlier.clone(), kept.version));
+    // A version that was not open to an agent's vendor stays hidden from it.
+    let open = |vendors: &[String]| asker.vendor.is_none_or(|vendor| vendors.iter().any(|v| v == "*" || v == vendor));
+    let expected = kept.earlier.iter().filter(|(.., vendors)| open(vendors)).map(|(number, content, _)| (*number, content.clone())).collect();
+    assert_eq!((earlier, versions.1), (expected, kept.version), "{asker:?}");
     let thread = vault.read::<ReadThread, _, Refusal>(who, kept.id, &call, rules::thread);
     let head = kept.parent.map_or(kept, |parent| model.memories.iter().find(|kept| kept.id == parent).unwrap());
     assert_eq!(thread.is_ok(), head.seen_by(asker), "{asker:?} {kept:?} under {head:?}");
