@@ -19,8 +19,10 @@ use rosemary::policy::action::{CreateMemory, Scope};
 use rosemary::store::index::measure::{Seeded, Vocabulary};
 use rosemary::store::memories::{MemoryType, NewMemory, Text};
 use rosemary::store::tables::TABLES;
+use rosemary::store::phi::Phi;
 use rosemary::store::vault::Settings;
-use rosemary::store::{Admission, Call, Phi, Store};
+use rosemary::store::Store;
+use rosemary::store::gate::{Admission, Call};
 use rustls::ClientConfig;
 
 /// The label and owner of every instance made here.
@@ -117,7 +119,7 @@ impl Instance {
         const CHUNK: usize = 100;
         let store = self.open();
         let vault = store.vault();
-        let Ok(Admission::Principal(owner)) = vault.admit(&self.key()) else { panic!("the owner's key is not accepted") };
+        let Ok(Admission::Principal(owner, ..)) = vault.admit(&self.key()) else { panic!("the owner's key is not accepted") };
         let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
         let (next, vocabulary) = (AtomicUsize::new(0), Vocabulary::new(30_000));
         let ids = std::thread::scope(|threads| {

@@ -14,6 +14,7 @@ use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
 use crate::http::{Handler, Headers, Method, Request};
+use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
 use crate::store::vault;
@@ -277,7 +278,7 @@ fn counts_and_order_survive_every_way_into_and_out_of_the_trash() {
 /// Lists opened every match before they counted, and threads and versions had no bound at all: a few hundred large memories were gigabytes.
 #[test]
 fn no_answer_opens_more_than_it_may_hold() {
-    // Minutes without optimisation; the short form is `the_room_of_an_answer_is_counted_as_json` beside the table.
+    // Minutes without optimisation; the short form is `an_answer_is_bounded_and_few_are_large_at_once` of the gate's tests.
     if std::env::var_os("ROSEMARY_LONG").is_none() {
         return;
     }
@@ -303,6 +304,33 @@ fn no_answer_opens_more_than_it_may_hold() {
     assert_eq!(service.post(CURSOR, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "xxxx" }, "limit": 1 })).1["total"], fits + 2);
 }
 
+/// One commit took every version of a memory, however many there were, while every other write waited.
+#[test]
+fn a_long_history_is_removed_in_several_commits_and_wholly() {
+    let service = Service::new();
+    let text = |n: usize| json!({ "title": "t", "content": format!("{n}"), "tags": ["x"], "allowed_vendors": ["*"] });
+    let id = service.written("t", "first", &["x"], &["*"]);
+    let (_, reply) = service.post(OWNER, &format!("/memories/{id}/children"), text(0));
+    let reply = format!("/memories/{}", reply["id"].as_str().unwrap());
+    for n in 0..limits::PURGE_CHUNK {
+        assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(text(n))).0, 200);
+        assert_eq!(service.ask(OWNER, Method::Put, &reply, Some(text(n))).0, 200);
+    }
+    assert_eq!(service.delete(OWNER, &format!("/memories/{id}/permanent")).0, 204);
+    for gone in [&reply, &format!("/memories/{id}")] {
+        assert_eq!(service.get(OWNER, gone).0, 404);
+    }
+    service.sound();
+    let other = service.written("t", "other", &["x"], &["*"]);
+    for n in 0..limits::PURGE_CHUNK {
+        assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{other}"), Some(text(n))).0, 200);
+    }
+    assert_eq!(service.delete(OWNER, &format!("/memories/{other}")).0, 200);
+    assert_eq!(service.delete(OWNER, "/memories/trash"), (200, json!({ "deleted": 1 })));
+    service.sound();
+    assert_eq!(service.total(OWNER, json!({ "by": "trashed" })), 0);
+}
+
 /// Each new key has buckets of its own: were keys made at a rate for each key, ten keys would make a hundred.
 #[test]
 fn the_administrative_limit_is_a_persons_not_a_keys() {
@@ -322,8 +350,8 @@ fn an_operation_is_told_to_the_key_that_asked_for_it_and_to_no_other() {
     assert_eq!(absent.0, 404);
     assert_eq!(service.get(OWNER, "/api/v1/operations/x").0, 404);
     let vault = service.store.as_ref().unwrap().vault();
-    let call = crate::store::gate::Call::internal();
-    let Ok(crate::store::gate::Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
+    let call = Call::internal();
+    let Ok(Admission::Principal(who, _)) = vault.admit(OWNER) else { panic!("the owner's key is known") };
     let refused = crate::audit::Reason::Schema;
     let index = vault.record(&who, &call, "memory.create", refused, 400).unwrap().index();
     let path = format!("/api/v1/operations/{}", call.operation);

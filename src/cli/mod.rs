@@ -6,6 +6,7 @@
 mod anchor;
 mod args;
 mod audit;
+mod bench;
 mod demo;
 mod doctor;
 pub mod exit;
@@ -67,16 +68,11 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Export(export) => transfer::export(&export, settings()?),
         Command::Audit(audit) => audit::run(&audit, settings()?),
         Command::Anchor(anchor) => anchor::run(&anchor, settings()?),
-        Command::Bench(bench) => unwired(&bench),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Completions { shell } => text::completions(shell),
         Command::Man => text::man(),
         Command::Version => text::version(),
     }
-}
-
-/// Stands where the integrator calls the command's function.
-fn unwired<T>(_: &T) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Internal, "this command is not wired yet"))
 }
 
 /// The settings from the environment; warnings are printed. Sets the level of the log.

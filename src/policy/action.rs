@@ -98,6 +98,11 @@ macro_rules! actions {
     };
 }
 
+/// Whether a verb may use the last of the disk: it frees room, or shuts somebody out.
+pub fn is_urgent(verb: &str) -> bool {
+    matches!(verb, "memory.purge" | "memory.empty_trash" | "key.revoke")
+}
+
 /// The noun of a verb: `memory` of `memory.read`.
 const fn before_dot(verb: &'static str) -> &'static str {
     let mut at = 0;

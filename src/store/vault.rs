@@ -41,7 +41,7 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{log as log_table, users};
-use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::writer::{Asker, Ended, Job, Message, Request, Settled, Ticket, Unavailable, Work, Writer};
 
 /// What the store needs from the configuration.
@@ -163,7 +163,7 @@ pub struct Store {
 
 /// Makes a new store's first rows and its first audit entry.
 pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<Checkpoint, OpenError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     let (tenant, log, now) = (TenantId::draw(), LogId::draw(), clock.now());
     let mut failure = None;
     let made = engine.commit(|batch| {
@@ -210,7 +210,7 @@ struct Examined {
 
 /// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
 pub fn examine(engine: &Engine, settings: &Settings) -> Result<(), OpenError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     examined(engine, &common, settings, BootId::draw()).map(|_| ())
 }
 
@@ -239,7 +239,7 @@ impl Store {
     ///
     /// Errors: see [`OpenError`]; nothing was changed then.
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
-        let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+        let common = Common::new(engine.instance());
         let boot = BootId::draw();
         let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
         let (clock, tenant) = (settings.clock, instance.tenant);

@@ -514,3 +514,25 @@ impl Drop for Request {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_request_that_is_dropped_is_told_what_is_known() {
+        let operation = OperationId::draw();
+        let dropped = |work, changes| {
+            let ticket = Arc::<Ticket>::default();
+            let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
+            let asker = Asker { operation, tenant, user, credential: CredentialRef::None };
+            drop(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 });
+            ticket.wait().unwrap_err()
+        };
+        let entry = || Box::new(Entry::new("system.start", Actor::SYSTEM));
+        assert_eq!(dropped(Work::Entry(entry(), 0), false), Unavailable::Stopping);
+        assert_eq!(dropped(Work::Job(Box::new(move |_| unreachable!())), true), Unavailable::Stopping);
+        assert_eq!(dropped(Work::Done, true), Unavailable::Unknown(operation));
+        assert_eq!(dropped(Work::Done, false), Unavailable::Stopping);
+    }
+}

@@ -223,6 +223,27 @@ fn a_lost_anchor_is_accepted_by_an_override_that_the_log_tells_of() {
 }
 
 #[test]
+fn verify_and_doctor_change_nothing() {
+    let instance = Instance::new("untouched");
+    assert_eq!(instance.import(RECORDS).0, Some(0));
+    let all = || ["memory.db", "kek", "cert.pem", "key.pem", "other/anchor"].map(|name| fs::read(instance.path(name)).expect("it is there"));
+    let before = all();
+    instance.expect(0, &["verify"]);
+    instance.run(&["doctor"]);
+    assert!(all() == before, "a file was changed");
+    // One damaged byte in each copy of the superblock in turn: the file opens by the other copy, and the report says so.
+    let whole = before[0].clone();
+    for at in [300, 4096 + 300] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(instance.path("memory.db"), &damaged).expect("our file");
+        let (report, _) = instance.expect(1, &["verify"]);
+        assert!(report.contains("superblock: copy"), "{report}");
+        assert!(fs::read(instance.path("memory.db")).expect("it is there") == damaged, "verify mends nothing");
+    }
+}
+
+#[test]
 fn doctor_names_what_is_weak_and_exits_1() {
     let instance = Instance::new("doctor");
     let out = instance.command(&["doctor", "--json"]).env("RM_RATE_LIMIT_PER_MINUTE", "0").output().expect("the program starts");

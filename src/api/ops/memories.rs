@@ -9,7 +9,6 @@ use crate::api::run::Cx;
 use crate::api::schema::{Fields, wipe};
 use crate::audit::Reason;
 use crate::base::id::MemoryId;
-use crate::base::limits;
 use crate::http::Reply;
 use crate::memories::{self, Filter};
 use crate::policy::action::{
@@ -165,32 +164,45 @@ pub fn restore(cx: &mut Cx<'_>) -> Reply {
     }
 }
 
-/// `DELETE /memories/:id/permanent`
+/// What a removal in several commits answers when one of them did not come about: never that nothing was done.
+fn unfinished(cx: &Cx<'_>, refused: &Refused<memories::Refusal>) -> Reply {
+    match refused {
+        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => {
+            cx.shape.error(503, "Only a part was deleted; ask again for the rest").header("retry-after", "1")
+        }
+        refused => reply::refused(cx.shape, refused, &Words::MEMORY),
+    }
+}
+
+/// `DELETE /memories/:id/permanent`: a long history in chunks, each a commit with its own entry.
 pub fn purge(cx: &mut Cx<'_>) -> Reply {
-    match target(cx, &Words::MEMORY) {
-        Ok(id) => cx.write::<PurgeMemory, _, _>(id, &Words::MEMORY, memories::purge, |(), _| None),
-        Err(missing) => missing,
+    let id = match target(cx, &Words::MEMORY) {
+        Ok(id) => id,
+        Err(missing) => return missing,
+    };
+    let mut begun = false;
+    loop {
+        match cx.try_write::<PurgeMemory, _, _>(id, memories::purge) {
+            Ok((true, receipt)) => return reply::recorded(204, None, &receipt),
+            Ok((false, _)) => begun = true,
+            Err(refused) if begun => return unfinished(cx, &refused),
+            Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
+        }
     }
 }
 
 /// `DELETE /memories/trash`: in chunks, each a commit with its own entry.
 pub fn empty_trash(cx: &mut Cx<'_>) -> Reply {
-    let mut deleted = 0;
+    let (mut deleted, mut begun) = (0, false);
     loop {
-        let done = cx.try_write::<EmptyTrash, _, memories::Refusal>(cx.own(), |access| {
-            Ok(crate::store::memories::purge_trash(access, limits::PURGE_CHUNK)?)
-        });
-        match done {
-            Ok((removed, receipt)) => {
-                deleted += removed;
-                if removed < limits::PURGE_CHUNK {
+        match cx.try_write::<EmptyTrash, _, _>(cx.own(), memories::empty_trash) {
+            Ok(((removed, whole), receipt)) => {
+                (deleted, begun) = (deleted + removed, true);
+                if whole {
                     return reply::recorded(200, Some(reply::json(&json!({ "deleted": deleted }))), &receipt);
                 }
             }
-            // Some chunks are done: no answer may say that nothing was.
-            Err(Refused::Unavailable(why)) if deleted > 0 && !matches!(why, Unavailable::Unknown(_)) => {
-                return cx.shape.error(503, "Only a part of the trash was deleted; ask again for the rest").header("retry-after", "1");
-            }
+            Err(refused) if begun => return unfinished(cx, &refused),
             Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
         }
     }

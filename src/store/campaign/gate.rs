@@ -169,7 +169,7 @@ fn a_grant_for_one_verb_reaches_nobody_else() {
     let trashed = house.vault().write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a)?.is_some()));
     assert!(trashed.unwrap().into_parts().0);
     assert!(matches!(read(&house, &house.agent("claude"), id), Err(Refused::Denied(d, _)) if d.relation == Relation::Trashed));
-    let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.agent("claude"), id, &Call::internal(), |a| Ok(memories::purge(a)?));
+    let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.agent("claude"), id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?));
     assert!(matches!(purged, Err(Refused::Denied(..))));
     assert!(read(&house, &owner, id).is_ok());
 }
@@ -356,8 +356,13 @@ fn with_little_room_writes_are_refused_then_reads_and_both_come_back() {
     house.tape.leave(Some(limits::RESERVE_READ_BYTES - 1));
     assert!(matches!(read(&house, &house.owner(), id), Err(Refused::Unavailable(Unavailable::NoSpace))));
     assert!(house.vault().record(&house.owner(), &Call::internal(), "memory.create", Reason::NoSpace, 507).is_ok());
+    // What frees room is let through to the end.
+    let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.owner(), id, &Call::internal(), |a| Ok(memories::purge(a, 10)?));
+    assert!(purged.unwrap().into_parts().0);
+    assert!(matches!(written(&house), Err(Refused::Unavailable(Unavailable::NoSpace))));
     house.tape.leave(None);
-    assert!(written(&house).is_ok() && read(&house, &house.owner(), id).is_ok());
+    let (id, _) = written(&house).unwrap();
+    assert!(read(&house, &house.owner(), id).is_ok());
 }
 
 #[test]
@@ -370,4 +375,23 @@ fn what_waits_when_the_store_stops_is_told_so() {
     let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
     let done = vault.read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |_| Ok(()));
     assert!(matches!(done, Err(Refused::Unavailable(_))));
+}
+
+#[test]
+fn an_answer_is_bounded_and_few_are_large_at_once() {
+    let house = House::new();
+    let owner = house.owner();
+    let scope = Scope { tenant: owner.tenant(), owner: owner.user() };
+    let ask = |bytes| {
+        let asked = house.vault().read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
+        let mut recorded = asked.unwrap();
+        (recorded.hold(), recorded.into_parts().0)
+    };
+    let mut large: Vec<_> = (0..limits::LARGE_ANSWERS_MAX).map(|_| ask(limits::LARGE_ANSWER_BYTES + 1)).collect();
+    assert!(large.iter().all(|(held, fits)| held.is_some() && *fits));
+    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES + 1), (None, false)));
+    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES), (None, true)));
+    large.pop();
+    assert!(matches!(ask(limits::LIST_BYTES_MAX), (Some(_), true)));
+    assert!(matches!(ask(limits::LIST_BYTES_MAX + 1), (_, false)));
 }

@@ -29,7 +29,7 @@ use crate::store::check;
 use crate::store::tables::log;
 use crate::store::tables::memories::{self, MemoryType, NewMemory, Text};
 use crate::store::tables::{TABLES, meta, users};
-use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::{OpenError, Settings, Store, Vault, initialise};
 
 pub const LABEL: &str = "ward";
@@ -205,7 +205,7 @@ pub fn create(vault: &Vault, who: &Principal, call: &Call, content: &str) -> Res
 
 /// Adds a person below the gate, before the store opens.
 pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     engine.commit(|batch| {
         let mut tx = Tx::new(&*batch, engine.keys(), &common, Timestamp::from_ms(1), false);
         let tenant = meta::instance(&tx).unwrap().unwrap().tenant;
@@ -230,7 +230,7 @@ pub fn held(tape: &Arc<Tape>, what: &str) -> Held {
     let snapshot = engine.snapshot().unwrap();
     let found = check::check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |_, _| {}).unwrap();
     assert_eq!(found.count, 0, "{what}: {:?}", found.listed);
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
     let checkpoint = found.checkpoint.unwrap();
     let entries = (0..checkpoint.size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();

@@ -241,9 +241,9 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
         Ask::Update(id, draft) => vault.write::<UpdateMemory, _, Refusal>(who, id, &call, move |a| rules::update(a, draft.replacement()).map(given)),
         Ask::Trash(id) => vault.write::<TrashMemory, _, Refusal>(who, id, &call, |a| rules::trash(a).map(given)),
         Ask::Restore(id) => vault.write::<RestoreMemory, _, Refusal>(who, id, &call, |a| rules::restore(a).map(given)),
-        Ask::Purge(id) => vault.write::<PurgeMemory, _, Refusal>(who, id, &call, move |a| rules::purge(a).map(|()| id)),
+        Ask::Purge(id) => vault.write::<PurgeMemory, _, Refusal>(who, id, &call, move |a| rules::purge(a).map(|_| id)),
         Ask::Empty(most) => vault.write::<EmptyTrash, _, Refusal>(who, scope, &call, move |a| {
-            Ok(memories::purge_trash(a, most).map(|_| MemoryId::from_bytes([0; 16]))?)
+            Ok(memories::purge_trash(a, most, usize::MAX).map(|_| MemoryId::from_bytes([0; 16]))?)
         }),
     };
     match answer {

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
 use crate::base::codec::CodecError;
@@ -32,7 +32,7 @@ use crate::store::index::prepared::{Doc, Prepared, Visibility};
 use crate::store::phi::Phi;
 use crate::store::recent::{Digest, Recent};
 use crate::store::tables::{Bytes, CHILDREN, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
-use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
+use crate::store::tx::{FieldKey, StoreError, Tx, Unanswered, row, value};
 
 /// The contract's `memory_type`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -168,6 +168,15 @@ pub struct Memory {
     pub deleted_at: Option<Timestamp>,
     /// 1 for a memory never updated.
     pub version: u32,
+}
+
+impl Memory {
+    /// Bytes of its text as JSON.
+    pub fn json_bytes(&self) -> usize {
+        let text = &self.text;
+        let texts = [&text.title, &text.content].into_iter().chain(&text.tags).chain(&text.metadata).chain(&text.speaker);
+        texts.map(Phi::json_bytes).sum()
+    }
 }
 
 /// A memory as it was before a change.
@@ -476,7 +485,11 @@ impl NewMemory {
 
 /// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.
 fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMemory) -> [u8; 16] {
-    let normal = |text: &Phi| Zeroizing::new(text.inner().trim().nfc().collect::<String>());
+    let normal = |text: &Phi| match text.inner().trim() {
+        // This runs in the one writer; most text is normal already, which is seen at once.
+        text if is_nfc(text) => Zeroizing::new(text.to_owned()),
+        text => Zeroizing::new(text.nfc().collect()),
+    };
     let optional = |text: &Option<Phi>| Zeroizing::new(text.as_ref().map_or(String::new(), |t| format!("={}", t.inner())));
     let vendors: BTreeSet<&String> = new.allowed_vendors.iter().collect();
     let vendors: Vec<&str> = vendors.into_iter().map(String::as_str).collect();
@@ -538,32 +551,6 @@ pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> R
     opened(tx, tenant, id, &found, part)
 }
 
-/// Why an answer could not be put together.
-#[derive(Debug, thiserror::Error)]
-pub enum Unanswered {
-    /// Its text would exceed [`limits::LIST_BYTES_MAX`].
-    #[error("the answer would be too long")]
-    TooLong,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What one answer may still hold, in bytes of JSON: memories are opened one by one, so no answer takes more memory than this.
-struct Room(usize);
-
-impl Room {
-    const WHOLE: Self = Self(limits::LIST_BYTES_MAX);
-
-    fn take(&mut self, memory: &Memory) -> Result<(), Unanswered> {
-        let text = &memory.text;
-        let texts = [&text.title, &text.content].into_iter().chain(&text.tags).chain(&text.metadata).chain(&text.speaker);
-        let bytes = texts.map(Phi::json_bytes).sum();
-        self.0 = self.0.checked_sub(bytes).ok_or(Unanswered::TooLong)?;
-        Ok(())
-    }
-}
-
 /// Earlier versions of the granted memory that the asker may see, newest first, and the number of the current one. A version that was not
 /// open to an agent's vendor stays closed to it when a later one is opened.
 pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Unanswered> {
@@ -572,13 +559,13 @@ pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> 
     let tx = a.tx_mut();
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    let (mut all, mut room) = (Vec::new(), Room::WHOLE);
+    let mut all = Vec::new();
     for item in tx.prefix(VERSIONS, &memory_key(tenant, id))?.rev() {
         let (_, bytes) = item.map_err(StoreError::from)?;
         let version: VersionRow = row("memory_versions", &bytes)?;
         if version.memory.visible_to(vendor.as_deref()) {
             let memory = opened(tx, tenant, id, &version.memory, Part::Full)?;
-            room.take(&memory)?;
+            tx.make_room(memory.json_bytes())?;
             all.push(Version { memory, changed_at: version.changed_at });
         }
     }
@@ -673,15 +660,15 @@ fn row_seen<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId, state: S
 
 /// Those of `ids` that are there, in this state and in the asker's sight, in the order given. Not noted: see [`answer`].
 pub fn several<A: Action<Target = Scope>>(
-    a: &Access<'_, A>,
+    a: &mut Access<'_, A>,
     ids: impl IntoIterator<Item = MemoryId>,
     part: Part,
     state: State,
 ) -> Result<Vec<Memory>, Unanswered> {
-    let (mut found, mut room) = (Vec::new(), Room::WHOLE);
+    let mut found = Vec::new();
     for id in ids {
         if let Some(memory) = one(a, id, part, state)? {
-            room.take(&memory)?;
+            a.tx_mut().make_room(memory.json_bytes())?;
             found.push(memory);
         }
     }
@@ -1094,12 +1081,12 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     if !seen(&parent) || (vendor.is_some() && parent.deleted_at.is_some()) {
         return Ok(None);
     }
-    let (mut children, mut room) = (Vec::new(), Room::WHOLE);
+    let mut children = Vec::new();
     for child in children_of(tx, tenant, parent_id)? {
         let Some(row) = MemoryRow::read(tx, tenant, child)? else { continue };
         if seen(&row) && row.deleted_at.is_none() {
             let reply = opened(tx, tenant, child, &row, Part::Full)?;
-            room.take(&reply)?;
+            tx.make_room(reply.json_bytes())?;
             children.push(reply);
         }
     }
@@ -1111,44 +1098,66 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     Ok(Some((parent, children)))
 }
 
-/// Removes the granted memory, its versions and its replies for good, live or trashed.
-pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), StoreError> {
+/// Removes the granted memory, its versions and its replies for good, live or trashed: at most `rows` rows, oldest versions first. `false` if
+/// more are left; the memory itself goes last.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, mut rows: usize) -> Result<bool, StoreError> {
     let (tenant, id, old) = granted(a)?;
     let tx = a.tx_mut();
     for child in children_of(tx, tenant, id)? {
-        if let Some(found) = MemoryRow::read(tx, tenant, child)? {
-            purge_row(tx, tenant, child, &found)?;
+        if let Some(found) = MemoryRow::read(tx, tenant, child)?
+            && !purge_row(tx, tenant, child, &found, &mut rows)?
+        {
+            tx.note(id.bytes());
+            return Ok(false);
         }
     }
-    purge_row(tx, tenant, id, &old)
+    purge_row(tx, tenant, id, &old, &mut rows)
 }
 
-fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow) -> Result<(), StoreError> {
-    let versions = tx.prefix(VERSIONS, &memory_key(tenant, id))?.map(|item| item.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
-    for version in versions {
+/// `false` if `rows` ran out and the memory is still there.
+fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    for version in tx.prefix(VERSIONS, &memory_key(tenant, id))? {
+        if *rows == 0 {
+            return Ok(false);
+        }
+        *rows -= 1;
+        let (version, _) = version?;
         tx.delete(VERSIONS, version);
     }
+    if *rows == 0 {
+        return Ok(false);
+    }
+    *rows -= 1;
     if let Some(parent) = old.parent {
         tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
     }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
-    tx.note(id.bytes());
-    tx.note_subject(old.subject);
     tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
-    Ok(())
+    Ok(true)
 }
 
-/// Removes up to `most` memories in the scope's trash for good; gives how many. A live reply of one of them stays, without its parent.
-pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<usize, StoreError> {
+/// Removes up to `most` memories in the scope's trash for good, and at most `rows` rows, versions included; gives how many memories, and
+/// whether none is left. A live reply of one of them stays, without its parent.
+pub fn purge_trash<A: Writes + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    most: usize,
+    mut rows: usize,
+) -> Result<(usize, bool), StoreError> {
     let scope = a.target();
     let tx = a.tx_mut();
-    let rows: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
+    let trashed: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
         .map(|item| item.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
-    for order in &rows {
+    let whole = trashed.len() < most;
+    for (removed, order) in trashed.iter().enumerate() {
         let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
         let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        if !purge_row(tx, scope.tenant, id, &old, &mut rows)? {
+            return Ok((removed, false));
+        }
         for child in children_of(tx, scope.tenant, id)? {
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
@@ -1160,9 +1169,8 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, mo
                 tx.staged.index.push((scope, Change::Put(prepared(&memory))));
             }
         }
-        purge_row(tx, scope.tenant, id, &old)?;
     }
-    Ok(rows.len())
+    Ok((trashed.len(), whole))
 }
 
 /// Where a memory stands in its scope's order.
@@ -1233,7 +1241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_of_an_answer_is_counted_as_json() {
+    fn the_text_of_an_answer_is_counted_as_json() {
         let now = Timestamp::from_ms(1);
         let memory = |content: String| Memory {
             id: MemoryId::draw(now),
@@ -1259,9 +1267,6 @@ mod tests {
         };
         let fixed = 2 + 2 + 2 + 6 + 2 + 3;
         assert_eq!(serde_json::to_string(memory(String::new()).text.title.inner()).unwrap().len(), fixed - 3 + 2);
-        let mut room = Room::WHOLE;
-        assert!(room.take(&memory("x".repeat(limits::LIST_BYTES_MAX - fixed))).is_ok());
-        assert!(matches!(room.take(&memory(String::new())), Err(Unanswered::TooLong)));
-        assert!(matches!(Room::WHOLE.take(&memory("\u{1}".repeat(limits::LIST_BYTES_MAX / 6))), Err(Unanswered::TooLong)));
+        assert_eq!(memory("x\u{1f}".into()).json_bytes(), fixed + 7);
     }
 }
