@@ -26,6 +26,12 @@ fn total(house: &House) -> u64 {
     house.vault().read::<ListMemories, _, Wrong>(&who, house.scope(), &Call::internal(), count).unwrap().into_parts().0
 }
 
+/// A call of whoever was admitted just now: while no credential changes, the key is not looked up again.
+fn call_of(house: &House, key: &str) -> Call {
+    let Admission::Principal(_, generation) = house.vault().admit(key).unwrap() else { panic!("a good key is not admitted") };
+    Call { admitted: Some(generation), ..Call::internal() }
+}
+
 /// Makes a key of the owner, as the console does.
 fn make_key(house: &House) -> (String, CredentialId) {
     make_key_of(house, house.vault().owner())
@@ -181,13 +187,13 @@ fn a_revoked_key_is_refused_in_the_very_batch_that_revokes_it() {
     let who = admitted(house.vault(), &key);
     assert_eq!(*who.credential(), CredentialRef::Stored(id));
     create(house.vault(), &who, &Call::internal(), "before").unwrap();
-    let after = who.clone();
+    let (after, call) = (who.clone(), call_of(&house, &key));
     in_one_batch(
         &house,
         vec![
             Box::new(move |house: &House| assert!(revoke(house, id).index() > 0)) as Box<dyn FnOnce(&House) + Send>,
             Box::new(move |house| {
-                let done = create(house.vault(), &after, &Call::internal(), "after");
+                let done = create(house.vault(), &after, &call, "after");
                 assert!(matches!(done, Err(Refused::Revoked(_))), "{done:?}");
             }),
         ],
@@ -206,8 +212,8 @@ fn a_read_decided_before_a_revocation_is_decided_anew() {
     let (key, id) = make_key(&house);
     let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "the owner's").unwrap();
     let who = admitted(house.vault(), &key);
-    let runs = Mutex::new(0);
-    let done = house.vault().read::<ReadMemory, _, Wrong>(&who, memory, &Call::internal(), |access| {
+    let (runs, call) = (Mutex::new(0), call_of(&house, &key));
+    let done = house.vault().read::<ReadMemory, _, Wrong>(&who, memory, &call, |access| {
         *runs.lock().unwrap() += 1;
         // Revoked after the decision, before the entry.
         revoke(&house, id);
