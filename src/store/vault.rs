@@ -145,9 +145,9 @@ struct Inner {
     stopping: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
-    /// Requests that entered the queue.
+    /// Entries of reads, and writes, that entered the queue.
     #[cfg(test)]
-    sent: AtomicU64,
+    sent: [AtomicU64; 2],
 }
 
 /// An open store; see the module text.
@@ -276,7 +276,7 @@ impl Store {
             anchor: settings.anchor,
             fatal: settings.fatal,
             #[cfg(test)]
-            sent: AtomicU64::new(0),
+            sent: Default::default(),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
@@ -498,6 +498,8 @@ impl Vault {
         if self.0.stopping.load(Ordering::Relaxed) {
             return Err(Unavailable::Stopping);
         }
+        #[cfg(test)]
+        let changes = request.changes;
         self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
             TrySendError::Full(Message::Request(request)) => {
                 self.count_refused(request.stands_for);
@@ -506,14 +508,14 @@ impl Vault {
             _ => Unavailable::Stopping,
         })?;
         #[cfg(test)]
-        self.0.sent.fetch_add(1, Ordering::SeqCst);
+        self.0.sent[usize::from(changes)].fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
-    /// Requests that entered the queue since the start.
+    /// Entries of reads, or writes, that entered the queue since the start.
     #[cfg(test)]
-    pub(in crate::store) fn queued(&self) -> u64 {
-        self.0.sent.load(Ordering::SeqCst)
+    pub(in crate::store) fn queued(&self, writes: bool) -> u64 {
+        self.0.sent[usize::from(writes)].load(Ordering::SeqCst)
     }
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {

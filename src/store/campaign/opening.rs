@@ -94,7 +94,7 @@ fn a_log_that_does_not_agree_with_its_checkpoint_does_not_open() {
     let image = closed();
     let last = u64::try_from(held(&disk(&image), "closed").entries.len()).unwrap() - 1;
     let line = |batch: &crate::engine::Batch<'_>, i: u64| crate::engine::Read::get(batch, AUDIT, &i.to_be_bytes()).unwrap().unwrap();
-    let cut = forged(&image, |batch| drop(batch.delete(AUDIT, &last.to_be_bytes()).unwrap()));
+    let cut = forged(&image, |batch| assert!(batch.delete(AUDIT, &last.to_be_bytes()).unwrap()));
     let longer = forged(&image, |batch| {
         let text = line(batch, last);
         batch.put(AUDIT, &(last + 1).to_be_bytes(), &text).unwrap();
@@ -103,7 +103,7 @@ fn a_log_that_does_not_agree_with_its_checkpoint_does_not_open() {
         let other = line(batch, 0);
         batch.put(AUDIT, &1_u64.to_be_bytes(), &other).unwrap();
     });
-    let none = forged(&image, |batch| drop(batch.delete(META, log::CHECKPOINT).unwrap()));
+    let none = forged(&image, |batch| assert!(batch.delete(META, log::CHECKPOINT).unwrap()));
     for (image, what) in [(cut, "cut"), (longer, "longer"), (changed, "changed"), (none, "no checkpoint")] {
         let (_, opened) = open(&image, |_| {});
         assert!(matches!(opened, Err(OpenError::Log(_))), "{what}");
@@ -143,7 +143,7 @@ fn a_missing_foreign_or_unreadable_anchor_refuses_and_so_does_a_file_that_was_ro
     let (other, store) = open(&image, |_| {});
     let store = store.unwrap();
     let owner = admitted(store.vault(), OWNER_KEY);
-    (0..20).for_each(|i| drop(create(store.vault(), &owner, &Call::internal(), &format!("{i}")).unwrap()));
+    (0..20).for_each(|i| assert!(create(store.vault(), &owner, &Call::internal(), &format!("{i}")).is_ok()));
     store.stop();
     assert!(matches!(
         anchored(&other.image(), &anchor.0).1,
