@@ -222,56 +222,9 @@ impl Line {
 }
 
 /// Words that notes are made of; the lower a word's place, the more often it comes.
-const WORDS: [&str; 48] = [
-    "patient",
-    "daily",
-    "pain",
-    "reports",
-    "given",
-    "blood",
-    "pressure",
-    "normal",
-    "stable",
-    "dose",
-    "history",
-    "review",
-    "chest",
-    "left",
-    "right",
-    "acute",
-    "chronic",
-    "denies",
-    "fever",
-    "cough",
-    "glucose",
-    "creatinine",
-    "metformin",
-    "insulin",
-    "aspirin",
-    "lisinopril",
-    "oxygen",
-    "allergy",
-    "penicillin",
-    "surgery",
-    "wound",
-    "infection",
-    "nausea",
-    "headache",
-    "family",
-    "weight",
-    "asthma",
-    "renal",
-    "heart",
-    "discharge",
-    "admission",
-    "follow-up",
-    "started",
-    "continue",
-    "increased",
-    "smoker",
-    "diabetes",
-    "hypertension",
-];
+const WORDS: &str = "patient daily pain reports given blood pressure normal stable dose history review chest left right acute chronic denies fever \
+    cough glucose creatinine metformin insulin aspirin lisinopril oxygen allergy penicillin surgery wound infection nausea headache \
+    family weight asthma renal heart discharge admission follow-up started continue increased smoker diabetes hypertension";
 
 /// `count` words, always the same for one `n`.
 fn words(n: usize, count: usize) -> String {
@@ -282,7 +235,8 @@ fn words(n: usize, count: usize) -> String {
         state ^= state << 17;
         usize::try_from(state >> 33).unwrap_or(0) % bound
     };
-    let words: Vec<&str> = (0..count).map(|_| WORDS[below(WORDS.len()).min(below(WORDS.len()))]).collect();
+    let all: Vec<&str> = WORDS.split(' ').collect();
+    let words: Vec<&str> = (0..count).map(|_| all[below(all.len()).min(below(all.len()))]).collect();
     words.join(" ")
 }
 
