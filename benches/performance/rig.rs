@@ -16,13 +16,13 @@ use rosemary::engine::{Engine, Options, Read as _, Table};
 use rosemary::http::client::{LoadClient, trust};
 use rosemary::memories;
 use rosemary::policy::action::{CreateMemory, Scope};
-use rosemary::store::index::measure::{Seeded, Vocabulary};
-use rosemary::store::memories::{MemoryType, NewMemory, Text};
-use rosemary::store::tables::TABLES;
-use rosemary::store::phi::Phi;
-use rosemary::store::vault::Settings;
 use rosemary::store::Store;
 use rosemary::store::gate::{Admission, Call};
+use rosemary::store::index::measure::{Seeded, Vocabulary};
+use rosemary::store::memories::{MemoryType, NewMemory, Text};
+use rosemary::store::phi::Phi;
+use rosemary::store::tables::TABLES;
+use rosemary::store::vault::Settings;
 use rustls::ClientConfig;
 
 /// The label and owner of every instance made here.

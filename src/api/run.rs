@@ -303,13 +303,14 @@ impl Handler for Arc<Api> {
         self.answer(request)
     }
 
-    /// For benches: also tells the microseconds of work, without waiting for the commit.
+    /// For benches: also tells the microseconds of work, without waiting for the commit, and those of processor time among them.
     #[cfg(feature = "bench-internals")]
     fn handle(&self, request: Request) -> Reply {
-        let since = std::time::Instant::now();
+        use crate::store::stopwatch;
+        let (since, cpu) = (std::time::Instant::now(), stopwatch::cpu());
         let reply = self.answer(request);
-        let work = since.elapsed().saturating_sub(crate::store::stopwatch::take());
-        reply.header("x-bench-work-us", work.as_micros().to_string())
+        let (work, cpu) = (since.elapsed().saturating_sub(stopwatch::take()), stopwatch::cpu().saturating_sub(cpu));
+        reply.header("x-bench-work-us", work.as_micros().to_string()).header("x-bench-cpu-us", cpu.as_micros().to_string())
     }
 
     fn tls_failed(&self, client: std::net::IpAddr) {

@@ -120,29 +120,15 @@ fn syncs(path: &Path, time: Duration) -> Result<Line, Failure> {
 }
 
 /// Fills the store, then writes, reads and searches at each number of connections.
-fn measure(
-    command: &args::Bench,
-    time: Duration,
-    base: f64,
-    vault: &Vault,
-    key: &str,
-    lines: &mut Vec<Line>,
-) -> Result<(), Failure> {
+fn measure(command: &args::Bench, time: Duration, base: f64, vault: &Vault, key: &str, lines: &mut Vec<Line>) -> Result<(), Failure> {
     let Ok(Admission::Principal(who, ..)) = vault.admit(key) else {
         return Err(Failure::new(Exit::Internal, "the new owner's key is not accepted"));
     };
     let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
     let ids = fill(vault, &who, scope, usize::try_from(command.memories).unwrap_or(usize::MAX))?;
     let search = |n: usize| {
-        let question = Question {
-            query: words(n, 1 + n % 8),
-            limit: 10,
-            tags: Vec::new(),
-            subject: None,
-            since: None,
-            until: None,
-            explain: false,
-        };
+        let question =
+            Question { query: words(n, 1 + n % 8), limit: 10, tags: Vec::new(), subject: None, since: None, until: None, explain: false };
         vault.read::<SearchMemories, _, Refusal>(&who, scope, &Call::internal(), |access| memories::rank(access, &question))
     };
     warm(search)?;
@@ -236,12 +222,9 @@ impl Line {
 }
 
 /// Words that notes are made of; the lower a word's place, the more often it comes.
-const WORDS: [&str; 48] = [
-    "patient", "daily", "pain", "reports", "given", "blood", "pressure", "normal", "stable", "dose", "history", "review", "chest", "left",
-    "right", "acute", "chronic", "denies", "fever", "cough", "glucose", "creatinine", "metformin", "insulin", "aspirin", "lisinopril",
-    "oxygen", "allergy", "penicillin", "surgery", "wound", "infection", "nausea", "headache", "family", "weight", "asthma", "renal",
-    "heart", "discharge", "admission", "follow-up", "started", "continue", "increased", "smoker", "diabetes", "hypertension",
-];
+const WORDS: &str = "patient daily pain reports given blood pressure normal stable dose history review chest left right acute chronic denies fever \
+    cough glucose creatinine metformin insulin aspirin lisinopril oxygen allergy penicillin surgery wound infection nausea headache \
+    family weight asthma renal heart discharge admission follow-up started continue increased smoker diabetes hypertension";
 
 /// `count` words, always the same for one `n`.
 fn words(n: usize, count: usize) -> String {
@@ -252,7 +235,8 @@ fn words(n: usize, count: usize) -> String {
         state ^= state << 17;
         usize::try_from(state >> 33).unwrap_or(0) % bound
     };
-    let words: Vec<&str> = (0..count).map(|_| WORDS[below(WORDS.len()).min(below(WORDS.len()))]).collect();
+    let all: Vec<&str> = WORDS.split(' ').collect();
+    let words: Vec<&str> = (0..count).map(|_| all[below(all.len()).min(below(all.len()))]).collect();
     words.join(" ")
 }
 
