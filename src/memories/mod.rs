@@ -335,3 +335,6 @@ pub fn rank<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, question: 
     let paired = memories.into_iter().filter_map(|memory| hits.find(|hit| hit.id == memory.id).map(|hit| (memory, hit)));
     Ok(paired.collect())
 }
+
+#[cfg(test)]
+mod model;

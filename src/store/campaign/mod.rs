@@ -1,12 +1,11 @@
 //! Campaigns: attacks on a whole store over a disk in memory. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
 //!
 //! `gate`: what each way through the gate leaves. `fault`: the system refuses a call. `crash`: power cuts. `opening`: what a store that is
-//! opened is compared with. `model`: what memories mean.
+//! opened is compared with. The model of what memories mean is `memories::model`.
 
 mod crash;
 mod fault;
-mod gate;
-mod model;
+pub mod gate;
 mod opening;
 
 use std::collections::BTreeMap;
