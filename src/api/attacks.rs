@@ -278,7 +278,7 @@ fn counts_and_order_survive_every_way_into_and_out_of_the_trash() {
 /// Lists opened every match before they counted, and threads and versions had no bound at all: a few hundred large memories were gigabytes.
 #[test]
 fn no_answer_opens_more_than_it_may_hold() {
-    // Minutes without optimisation; the short form is `the_room_of_an_answer_is_counted_as_json` beside the table.
+    // Minutes without optimisation; the short form is `an_answer_is_bounded_and_few_are_large_at_once` of the gate's tests.
     if std::env::var_os("ROSEMARY_LONG").is_none() {
         return;
     }

@@ -327,7 +327,7 @@ fn components() -> Value {
         ),
         "Keys": answer([("keys", list_of("Key"))], []),
         "Revoked": answer([("revoked", json!({ "const": true }))], []),
-        "Operation": answer([("id", id()), ("outcome", text())], [("audit_index", number())]),
+        "Operation": answer([("operation_id", id()), ("outcome", text())], [("audit_index", number())]),
         "Document": { "type": "object", "additionalProperties": true },
         "Error": answer([("error", text())], [("outcome", json!({ "const": "unknown" })), ("operation_id", id())]),
         "Problem": answer(

@@ -93,7 +93,11 @@ pub fn refused<E: Fault + std::error::Error>(shape: Shape, refused: &Refused<E>,
         }
         Refused::Work(error, receipt) => {
             let (_, status) = error.audit();
-            let reply = if status == 500 { shape.error(500, INTERNAL) } else { shape.error(status, &error.to_string()) };
+            let reply = match error.code() {
+                _ if status == 500 => shape.error(500, INTERNAL),
+                Some(code) => Reply::json(status, &json!({ "error": error.to_string(), "code": code })),
+                None => shape.error(status, &error.to_string()),
+            };
             let reply = if status == 503 { reply.header("retry-after", "1") } else { reply };
             with_index(reply, receipt)
         }

@@ -329,9 +329,10 @@ impl<'a> Cx<'a> {
     ) -> Reply {
         debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
         match self.api.vault.read::<A, T, E>(self.who, target, &self.call, work) {
-            Ok(done) => {
+            Ok(mut done) => {
+                let held = done.hold();
                 let (value, receipt) = done.into_parts();
-                reply::recorded(self.call.ok_status, Some(answer(&value, &receipt)), &receipt)
+                reply::recorded(self.call.ok_status, Some(answer(&value, &receipt)), &receipt).holding(held)
             }
             Err(refused) => reply::refused(self.shape, &refused, words),
         }

@@ -7,6 +7,7 @@
 //!
 //! Format: `version u8 | postcard 1.x`. Source: the postcard wire format specification.
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,7 +29,53 @@ pub enum CodecError {
 
 /// `version`, then `value` in postcard.
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![version]).expect("a row's fields are all of types postcard can write")
+    let mut out = Vec::with_capacity(ROW_BYTES_USUAL);
+    out.push(version);
+    postcard::serialize_with_flavor(value, Written(out)).expect("a row's fields are all of types postcard can write")
+}
+
+/// What most rows fit in, so that writing one does not move it about.
+const ROW_BYTES_USUAL: usize = 512;
+
+/// Writes to memory.
+struct Written(Vec<u8>);
+
+impl Flavor for Written {
+    type Output = Vec<u8>;
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+/// Writes nowhere: fails at the first byte that differs from what is there.
+struct Compared<'a>(&'a [u8]);
+
+impl Flavor for Compared<'_> {
+    type Output = bool;
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0 = self.0.strip_prefix(data).ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.try_extend(&[data])
+    }
+
+    fn finalize(self) -> postcard::Result<bool> {
+        Ok(self.0.is_empty())
+    }
 }
 
 /// Reads what [`encode`] wrote.
@@ -39,11 +86,11 @@ pub fn decode<T: Serialize + DeserializeOwned>(version: u8, bytes: &[u8]) -> Res
     if found != version {
         return Err(CodecError::Version { found, known: version });
     }
-    let (value, rest) = postcard::take_from_bytes::<T>(body).map_err(|_| CodecError::Malformed)?;
-    if !rest.is_empty() || encode(version, &value) != bytes {
-        return Err(CodecError::Malformed);
+    let value = postcard::from_bytes::<T>(body).map_err(|_| CodecError::Malformed)?;
+    match postcard::serialize_with_flavor(&value, Compared(body)) {
+        Ok(true) => Ok(value),
+        Ok(false) | Err(_) => Err(CodecError::Malformed),
     }
-    Ok(value)
 }
 
 #[cfg(test)]

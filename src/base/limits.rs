@@ -117,6 +117,10 @@ pub const NAME_CHARS_MAX: usize = 200;
 pub const LIST_RECORDS_MAX: usize = 10_000;
 /// Bytes of record text in one list.
 pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// An answer of more text than this counts as large.
+pub const LARGE_ANSWER_BYTES: usize = 1024 * 1024;
+/// Large answers put together or being sent at once; one more is 503. Each holds its text and its JSON: at most about 1.5 GiB together.
+pub const LARGE_ANSWERS_MAX: usize = 16;
 /// Look-alikes are merged only when the older one was made within this time.
 pub const MERGE_WINDOW: Duration = Duration::from_secs(48 * 3600);
 

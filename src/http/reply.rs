@@ -4,7 +4,9 @@
 //! - Every answer carries the security headers of the contract and forbids caching, unless the reply names its own `Cache-Control`.
 //! - `Content-Length` is always the length of the body that GET would carry; no header value can add a line.
 
+use std::any::Any;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use zeroize::Zeroize;
 
@@ -16,6 +18,18 @@ const FIXED: &[u8] = b"Strict-Transport-Security: max-age=63072000; includeSubDo
     X-Frame-Options: DENY\r\n\
     Referrer-Policy: strict-origin-when-cross-origin\r\n\
     Vary: Origin\r\n";
+
+/// What a reply keeps until it was sent: two replies are the same whatever they hold.
+#[derive(Clone, Default)]
+pub struct Hold(Option<Arc<dyn Any + Send + Sync>>);
+
+impl PartialEq for Hold {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Hold {}
 
 /// An answer to one request; its body is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +44,8 @@ pub struct Reply {
     pub content_type: &'static str,
     /// Close the connection after this answer.
     pub close: bool,
+    /// See [`Reply::holding`].
+    pub hold: Hold,
 }
 
 impl Reply {
@@ -40,7 +56,7 @@ impl Reply {
 
     /// An answer with `body` of `content_type`.
     pub fn bytes(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, headers: Vec::new(), body, content_type, close: false }
+        Self { status, headers: Vec::new(), body, content_type, close: false, hold: Hold::default() }
     }
 
     /// An answer with `value` as JSON.
@@ -52,6 +68,13 @@ impl Reply {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Keeps `held` until the reply was sent or its connection ended.
+    #[must_use]
+    pub fn holding(mut self, held: Option<impl Send + Sync + 'static>) -> Self {
+        self.hold = Hold(held.map(|held| Arc::new(held) as Arc<dyn Any + Send + Sync>));
         self
     }
 

@@ -12,10 +12,10 @@ use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::{Access, Fault};
-use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Unanswered, Version};
+use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Version};
 use crate::store::phi::Phi;
 use crate::store::search::{self, Hit, Query, SearchError, Viewer};
-use crate::store::tx::StoreError;
+use crate::store::tx::{StoreError, Unanswered};
 
 /// Why an operation on memories was not done.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,9 @@ pub enum Refusal {
     /// An answer that cannot be asked for in parts and is too long.
     #[error("The answer would exceed {} MiB", limits::LIST_BYTES_MAX / 1024 / 1024)]
     TooLong,
+    /// As many large answers as may be are under way.
+    #[error("Many large answers are under way; try again shortly")]
+    Busy,
     /// The search index is being built.
     #[error("The search index is being built; try again shortly")]
     NotReady,
@@ -68,6 +71,7 @@ impl From<Unanswered> for Refusal {
     fn from(error: Unanswered) -> Self {
         match error {
             Unanswered::TooLong => Self::TooLong,
+            Unanswered::Busy => Self::Busy,
             Unanswered::Store(error) => Self::Store(error),
         }
     }
@@ -92,8 +96,16 @@ impl Fault for Refusal {
             Self::ParentIsChild => (Reason::Conflict, 400),
             Self::ThreadFull => (Reason::Quota, 400),
             Self::ListTooLong | Self::TooLong => (Reason::TooLarge, 400),
-            Self::NotReady | Self::IndexTooLarge => (Reason::NotReady, 503),
+            Self::NotReady | Self::IndexTooLarge | Self::Busy => (Reason::NotReady, 503),
             Self::Store(_) => (Reason::WorkFailed, 500),
+        }
+    }
+
+    fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::ParentDeleted => Some("parent_deleted"),
+            Self::ParentIsChild => Some("parent_is_child"),
+            _ => None,
         }
     }
 }
@@ -252,7 +264,7 @@ pub fn list<A: Reads + Action<Target = Scope>>(
     }
     let memories = table::several(a, ids, part, state).map_err(|error| match error {
         Unanswered::TooLong => Refusal::ListTooLong,
-        Unanswered::Store(error) => Refusal::Store(error),
+        other => other.into(),
     })?;
     table::answer(a, &memories);
     a.detail(Detail::Hits(total));
@@ -317,12 +329,9 @@ pub fn rank<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, question: 
         explain: question.explain,
     };
     let hits = search::ask(a, |index| index.search(&query))?;
-    let mut found = Vec::with_capacity(hits.len());
-    for hit in hits {
-        if let Some(memory) = table::one(a, hit.id, Part::Full, State::Live)? {
-            found.push((memory, hit));
-        }
-    }
-    table::answer(a, found.iter().map(|(memory, _)| memory));
-    Ok(found)
+    let memories = table::several(a, hits.iter().map(|hit| hit.id), Part::Full, State::Live)?;
+    table::answer(a, &memories);
+    let mut hits = hits.into_iter();
+    let paired = memories.into_iter().filter_map(|memory| hits.find(|hit| hit.id == memory.id).map(|hit| (memory, hit)));
+    Ok(paired.collect())
 }

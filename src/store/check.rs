@@ -25,7 +25,7 @@ use crate::store::tables::{
     AUDIT, AUDIT_TILES, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, MEMORIES, META, ORDER, SUBJECT_LOOKUP,
     SUBJECTS, TABLES, USER_LOOKUP, USERS, VERSIONS, credentials, key, log, memories, subjects, users,
 };
-use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::Vault;
 
 /// What is wrong with one row.
@@ -93,7 +93,7 @@ pub fn check(
     now: Timestamp,
     progress: &mut dyn FnMut(&'static str, u64),
 ) -> Result<Findings, EngineError> {
-    let common = Common { instance, field_keys: FieldKeys::default() };
+    let common = Common::new(instance);
     let tx = Tx::new(reader, keys, &common, now, true);
     let mut walk = Walk { tx: &tx, found: Findings::default(), progress };
     match meta::instance(&tx) {
@@ -107,7 +107,7 @@ pub fn check(
 
 /// The public key of the file's log: what an auditor needs beside an export.
 pub fn log_key(engine: &Engine) -> Result<Vkey, StoreError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     let snapshot = engine.snapshot()?;
     let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
     let instance = meta::instance(&tx)?.ok_or(StoreError::Missing("meta"))?;

@@ -26,7 +26,7 @@ use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
 use crate::store::phi::{Witness, sealed};
 use crate::store::tables::{credentials, memories};
-use crate::store::tx::{Staged, StoreError, Tx};
+use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
 use crate::store::writer::{Ended, JobEnd, Unavailable};
 
@@ -75,12 +75,18 @@ impl Witness for Receipt {}
 pub struct Recorded<T> {
     value: T,
     receipt: Receipt,
+    held: Option<Held>,
 }
 
 impl<T> Recorded<T> {
     /// The value and the proof.
     pub fn into_parts(self) -> (T, Receipt) {
         (self.value, self.receipt)
+    }
+
+    /// The answer's place among the large ones, to be kept until it is sent.
+    pub fn hold(&mut self) -> Option<Held> {
+        self.held.take()
     }
 }
 
@@ -103,6 +109,11 @@ pub enum Refused<E> {
 pub trait Fault: From<StoreError> {
     /// Reason for the log and HTTP status.
     fn audit(&self) -> (Reason, u16);
+
+    /// The contract's `code` beside the error, where it has one.
+    fn code(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Reason for the log and HTTP status of a denial.
@@ -240,7 +251,7 @@ impl Vault {
             let generation = published.generation;
             drop(published);
             match self.append(who, call, done.entry, generation) {
-                Ok(Ended::Durable(index)) => return settle(done.found, Receipt { index }),
+                Ok(Ended::Durable(index)) => return settle(done.found, Receipt { index }).map(|recorded| Recorded { held: done.held, ..recorded }),
                 Ok(Ended::Stale) => {}
                 Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
             }
@@ -301,6 +312,7 @@ struct Done<T, E> {
     found: Found<T, E>,
     entry: Entry,
     staged: Staged,
+    held: Option<Held>,
 }
 
 /// The audit entry of a request, opened before anything is decided.
@@ -348,7 +360,7 @@ fn perform<A: Action, T, E: Fault>(
     work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
 ) -> Done<T, E> {
     let mut entry = opened(who, call, A::NAME, A::PHI);
-    let mut staged = Staged::default();
+    let (mut staged, mut held) = (Staged::default(), None);
     let mut tx = tx;
     let found = match decided::<A>(&mut tx, who, target, call.admitted) {
         Err(error) => Found::Work(E::from(error)),
@@ -369,7 +381,7 @@ fn perform<A: Action, T, E: Fault>(
             entry.reason = tx.overridden.then_some(Reason::Override);
             match worked {
                 Ok(Ok(value)) => {
-                    staged = tx.staged;
+                    (staged, held) = (tx.staged, tx.held);
                     Found::Value(value)
                 }
                 Ok(Err(error)) => Found::Work(error),
@@ -391,7 +403,7 @@ fn perform<A: Action, T, E: Fault>(
         Found::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
         Found::Revoked => entry.refuse(Reason::RevokedCredential, 401),
     }
-    Done { found, entry, staged }
+    Done { found, entry, staged, held }
 }
 
 /// The decision in this view; `None` if the credential does not stand any more.
@@ -433,7 +445,7 @@ fn touched(entry: &mut Entry, kind: &'static str, ids: Vec<[u8; 16]>, subjects: 
 
 fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Refused<E>> {
     match found {
-        Found::Value(value) => Ok(Recorded { value, receipt }),
+        Found::Value(value) => Ok(Recorded { value, receipt, held: None }),
         Found::Denied(denied) => Err(Refused::Denied(denied, receipt)),
         Found::Work(error) => Err(Refused::Work(error, receipt)),
         Found::Fault => Err(Refused::Fault(receipt)),

@@ -1,6 +1,6 @@
-//! Digests of recent writes, in the writer's memory: how an exact repeat is recognised (DESIGN 10, merging).
+//! Digests of recent memories, in the writer's memory: how an exact repeat is recognised (DESIGN 10, merging).
 //!
-//! Look-alikes are looked for among a scope's newest [`limits::MERGE_SCAN_MAX`] memories of the last 48 hours. A scope is read from its
+//! Look-alikes are looked for among a scope's newest [`limits::MERGE_SCAN_MAX`] live memories of the last 48 hours, replies apart. A scope is read from its
 //! ORDER rows when it is first asked for, and kept in step by the writer after that.
 //!
 //! Invariants
@@ -8,7 +8,7 @@
 //! - After a batch that did not commit, everything is forgotten ([`Recents::forget`]) and read again.
 //! - A hit is a candidate: the caller checks the row.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::base::id::MemoryId;
 use crate::base::limits;
@@ -18,10 +18,21 @@ use crate::policy::action::Scope;
 use crate::store::tables::memories;
 use crate::store::tx::StoreError;
 
+/// A look-alike digest, and the memory that has it: when it was written, and its id.
+pub type Digest = ([u8; 16], (Timestamp, MemoryId));
+
+/// What a change means for the live memories of a scope.
+pub enum Recent {
+    /// This one is live.
+    Put(Digest),
+    /// This one is not, or not with this digest.
+    Remove(Digest),
+}
+
 #[derive(Default)]
 struct One {
-    newest: HashMap<[u8; 16], MemoryId>,
-    order: VecDeque<([u8; 16], MemoryId, Timestamp)>,
+    alike: HashMap<[u8; 16], BTreeSet<(Timestamp, MemoryId)>>,
+    order: BTreeMap<(Timestamp, MemoryId), [u8; 16]>,
 }
 
 /// All scopes written to of late.
@@ -40,22 +51,22 @@ impl Recents {
                 self.scopes.clear();
             }
             let mut one = One::default();
-            for (digest, id, at) in memories::recent(reader, scope, since, limits::MERGE_SCAN_MAX)? {
-                one.push(digest, id, at);
-            }
+            memories::recent(reader, scope, since, limits::MERGE_SCAN_MAX)?.into_iter().for_each(|digest| one.put(digest));
             self.scopes.insert(scope, one);
         }
         let one = self.scopes.get_mut(&scope).expect("it was put in above");
-        while one.order.front().is_some_and(|(.., at)| *at < since) {
-            one.pop();
+        while one.order.first_key_value().is_some_and(|((at, _), _)| *at < since) {
+            one.drop_oldest();
         }
-        Ok(one.newest.get(digest).copied())
+        Ok(one.alike.get(digest).and_then(|alike| alike.last()).map(|(_, id)| *id))
     }
 
-    /// Remembers a write of the open batch.
-    pub fn push(&mut self, scope: Scope, digest: [u8; 16], id: MemoryId, at: Timestamp) {
-        if let Some(one) = self.scopes.get_mut(&scope) {
-            one.push(digest, id, at);
+    /// Learns of a change in the open batch.
+    pub fn learn(&mut self, scope: Scope, change: &Recent) {
+        let Some(one) = self.scopes.get_mut(&scope) else { return };
+        match change {
+            Recent::Put(digest) => one.put(*digest),
+            Recent::Remove((digest, place)) => one.remove(digest, place),
         }
     }
 
@@ -66,19 +77,27 @@ impl Recents {
 }
 
 impl One {
-    fn push(&mut self, digest: [u8; 16], id: MemoryId, at: Timestamp) {
-        if self.order.len() >= limits::MERGE_SCAN_MAX {
-            self.pop();
+    fn put(&mut self, (digest, place): Digest) {
+        self.order.insert(place, digest);
+        self.alike.entry(digest).or_default().insert(place);
+        if self.order.len() > limits::MERGE_SCAN_MAX {
+            self.drop_oldest();
         }
-        self.newest.insert(digest, id);
-        self.order.push_back((digest, id, at));
     }
 
-    fn pop(&mut self) {
-        if let Some((digest, id, _)) = self.order.pop_front()
-            && self.newest.get(&digest) == Some(&id)
-        {
-            self.newest.remove(&digest);
+    fn remove(&mut self, digest: &[u8; 16], place: &(Timestamp, MemoryId)) {
+        self.order.remove(place);
+        if let Some(alike) = self.alike.get_mut(digest) {
+            alike.remove(place);
+            if alike.is_empty() {
+                self.alike.remove(digest);
+            }
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((place, digest)) = self.order.pop_first() {
+            self.remove(&digest, &place);
         }
     }
 }

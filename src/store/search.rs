@@ -14,7 +14,7 @@ use crate::store::index::literal::{contains, is_exact};
 use crate::store::index::scope::ScopeIndex;
 use crate::store::index::snippet::{Snippet, snippet};
 use crate::store::tables::memories::{self, Memory, Part, State};
-use crate::store::tx::StoreError;
+use crate::store::tx::{StoreError, Unanswered};
 
 pub use crate::store::index::rank::{Hit, Query};
 pub use crate::store::index::scope::Viewer;
@@ -63,17 +63,20 @@ pub fn holds(memory: &Memory, term: &str) -> bool {
 
 /// Opens `candidates` in order and gives those that contain `term`, at most `most`.
 pub fn confirm<A: Reads + Action<Target = Scope>>(
-    a: &Access<'_, A>,
+    a: &mut Access<'_, A>,
     candidates: impl IntoIterator<Item = MemoryId>,
     term: &str,
     most: usize,
-) -> Result<Vec<Memory>, StoreError> {
+) -> Result<Vec<Memory>, Unanswered> {
     let mut found = Vec::new();
     for id in candidates {
         if found.len() == most {
             break;
         }
-        found.extend(memories::one(a, id, Part::Full, State::Live)?.filter(|memory| holds(memory, term)));
+        if let Some(memory) = memories::one(a, id, Part::Full, State::Live)?.filter(|memory| holds(memory, term)) {
+            a.tx_mut().make_room(memory.json_bytes())?;
+            found.push(memory);
+        }
     }
     Ok(found)
 }

@@ -10,10 +10,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::base::codec::{self, CodecError};
 use crate::base::id::{InstanceId, MemoryId, SubjectId, TenantId, UserId};
+use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::crypto::aead::OpenError;
 use crate::crypto::ladder::Keys;
@@ -22,7 +24,7 @@ use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
 use crate::audit::Details;
 use crate::store::index::indexes::Change;
-use crate::store::recent::Recents;
+use crate::store::recent::{Recent, Recents};
 use crate::store::tables::memories::MemoryRow;
 
 /// The stored data could not be read or understood: nothing the client did.
@@ -79,8 +81,46 @@ impl FieldKeys {
     }
 }
 
+/// Large answers are few at once, whatever their askers do: see [`limits::LARGE_ANSWERS_MAX`].
+#[derive(Default)]
+pub struct Large(Arc<AtomicUsize>);
+
+/// One of the large answers, until it is dropped.
+#[derive(Debug)]
+pub struct Held(Arc<AtomicUsize>);
+
+impl Large {
+    fn hold(&self) -> Option<Held> {
+        let others = self.0.fetch_add(1, Ordering::Relaxed);
+        let held = Held(Arc::clone(&self.0));
+        (others < limits::LARGE_ANSWERS_MAX).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why an answer could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// Its text would exceed [`limits::LIST_BYTES_MAX`].
+    #[error("the answer would be too long")]
+    TooLong,
+    /// As many large answers as may be are under way; try again.
+    #[error("too many large answers are under way")]
+    Busy,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// What all work shares.
 pub struct Common {
+    /// Large answers under way.
+    pub large: Large,
     /// The data's identity, in every AAD.
     pub instance: InstanceId,
     /// Derived field keys.
@@ -96,10 +136,17 @@ pub struct Staged {
     pub counts: Vec<(Vec<u8>, i64)>,
     /// What the search index must learn after the commit.
     pub index: Vec<(Scope, Change)>,
-    /// Look-alike digests to remember.
-    pub recent: Vec<(Scope, [u8; 16], MemoryId, Timestamp)>,
+    /// What look-alikes are found by.
+    pub recent: Vec<(Scope, Recent)>,
     /// Whether credentials changed, so that reads under way must be decided anew.
     pub credentials_changed: bool,
+}
+
+impl Common {
+    /// With nothing held.
+    pub fn new(instance: InstanceId) -> Self {
+        Self { large: Large::default(), instance, field_keys: FieldKeys::default() }
+    }
 }
 
 /// One piece of work's view; see the module text.
@@ -130,6 +177,10 @@ pub struct Tx<'t> {
     pub(in crate::store) decided_on: Option<(MemoryId, MemoryRow)>,
     /// Of which generation the credentials in this view are, if that is known.
     pub generation: Option<u64>,
+    /// Bytes of text that the answer holds so far, as JSON.
+    pub answered: usize,
+    /// The answer's place among the large ones.
+    pub held: Option<Held>,
     /// Digests of recent writes; the writer has them, a reader does not.
     pub recents: Option<&'t RefCell<Recents>>,
 }
@@ -137,7 +188,7 @@ pub struct Tx<'t> {
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, decided_on: None, generation: None, recents: None }
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, decided_on: None, generation: None, answered: 0, held: None, recents: None }
     }
 
     /// The value of `key`, own staged changes included.
@@ -160,6 +211,18 @@ impl<'t> Tx<'t> {
             Some(recents) => recents.borrow_mut().find(self.reader, scope, digest, self.now),
             None => Ok(None),
         }
+    }
+
+    /// Makes room in the answer for so many bytes of text more. Memories are opened one by one, so no answer takes more memory than this lets it.
+    pub fn make_room(&mut self, bytes: usize) -> Result<(), Unanswered> {
+        self.answered = self.answered.saturating_add(bytes);
+        if self.answered > limits::LIST_BYTES_MAX {
+            return Err(Unanswered::TooLong);
+        }
+        if self.answered > limits::LARGE_ANSWER_BYTES && self.held.is_none() {
+            self.held = Some(self.common.large.hold().ok_or(Unanswered::Busy)?);
+        }
+        Ok(())
     }
 
     /// Stages a row.

@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -41,7 +40,7 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{log as log_table, users};
-use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::writer::{Asker, Ended, Job, Message, Request, Settled, Ticket, Unavailable, Work, Writer};
 
 /// What the store needs from the configuration.
@@ -146,9 +145,9 @@ struct Inner {
     stopping: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
-    /// Requests that entered the queue.
+    /// Entries of reads, and writes, that entered the queue.
     #[cfg(test)]
-    sent: AtomicU64,
+    sent: [AtomicU64; 2],
 }
 
 /// An open store; see the module text.
@@ -163,7 +162,7 @@ pub struct Store {
 
 /// Makes a new store's first rows and its first audit entry.
 pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock) -> Result<Checkpoint, OpenError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     let (tenant, log, now) = (TenantId::draw(), LogId::draw(), clock.now());
     let mut failure = None;
     let made = engine.commit(|batch| {
@@ -210,7 +209,7 @@ struct Examined {
 
 /// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
 pub fn examine(engine: &Engine, settings: &Settings) -> Result<(), OpenError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     examined(engine, &common, settings, BootId::draw()).map(|_| ())
 }
 
@@ -239,7 +238,7 @@ impl Store {
     ///
     /// Errors: see [`OpenError`]; nothing was changed then.
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
-        let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+        let common = Common::new(engine.instance());
         let boot = BootId::draw();
         let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
         let (clock, tenant) = (settings.clock, instance.tenant);
@@ -277,18 +276,11 @@ impl Store {
             anchor: settings.anchor,
             fatal: settings.fatal,
             #[cfg(test)]
-            sent: AtomicU64::new(0),
+            sent: Default::default(),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
         let writer = Writer::new(vault.clone(), requests, tail);
-        let fallen = vault.clone();
-        store.spawn("writer", move || {
-            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
-                // After a commit and outside the engine: what readers see cannot be trusted to be what is stored.
-                fallen.unpublish();
-                fallen.fatal();
-            }
-        })?;
+        store.spawn("writer", move || writer.run())?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
@@ -506,6 +498,8 @@ impl Vault {
         if self.0.stopping.load(Ordering::Relaxed) {
             return Err(Unavailable::Stopping);
         }
+        #[cfg(test)]
+        let changes = request.changes;
         self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
             TrySendError::Full(Message::Request(request)) => {
                 self.count_refused(request.stands_for);
@@ -514,14 +508,14 @@ impl Vault {
             _ => Unavailable::Stopping,
         })?;
         #[cfg(test)]
-        self.0.sent.fetch_add(1, Ordering::SeqCst);
+        self.0.sent[usize::from(changes)].fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
-    /// Requests that entered the queue since the start.
+    /// Entries of reads, or writes, that entered the queue since the start.
     #[cfg(test)]
-    pub(in crate::store) fn queued(&self) -> u64 {
-        self.0.sent.load(Ordering::SeqCst)
+    pub(in crate::store) fn queued(&self, writes: bool) -> u64 {
+        self.0.sent[usize::from(writes)].load(Ordering::SeqCst)
     }
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {

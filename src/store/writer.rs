@@ -317,8 +317,8 @@ impl Writer {
             batch.put(COUNTS, &key, &new.to_le_bytes())?;
         }
         let mut recents = self.recents.borrow_mut();
-        for (scope, digest, id, at) in staged.recent {
-            recents.push(scope, digest, id, at);
+        for (scope, change) in staged.recent {
+            recents.learn(scope, &change);
         }
         index.extend(staged.index);
         Ok(())

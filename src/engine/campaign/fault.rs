@@ -103,7 +103,7 @@ fn no_refused_call_loses_an_acknowledgement_or_claims_a_false_outcome() {
     let base = (tape.image(), model);
     let mut counts = Counts::default();
     let calls = run(&base, None, 0, &mut counts);
-    let step = usize::try_from(calls).unwrap().div_ceil(amount(2, 60, 100_000)).max(1);
+    let step = usize::try_from(calls).unwrap().div_ceil(amount(8, 24, 100_000)).max(1);
     for at in (0..calls).step_by(step) {
         for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
             for times in [1, u64::MAX / 2] {

@@ -148,8 +148,10 @@ fn run(base: &[u8], fault: Option<Refusal>, seed: u64, counts: &mut Counts) -> u
     let after = last.unwrap_or_else(|error| panic!("{what}: the store does not go on: {error:?}"));
     let owner = house.owner();
     let seen = seen.into_inner().unwrap();
+    // A store that gave up would have ended its process: then nobody is told how it ended, and only the file is looked at.
+    let gave_up = house.fatal() > 0;
     let outcomes: HashMap<OperationId, Settled> = (seen.writes.iter())
-        .filter(|(_, (_, told))| matches!(told, Told::Unknown))
+        .filter(|(_, (_, told))| !gave_up && matches!(told, Told::Unknown))
         .map(|(id, _)| (*id, settled(house.vault(), &owner, *id)))
         .collect();
     counts.fatal += house.fatal();
@@ -169,7 +171,7 @@ fn run(base: &[u8], fault: Option<Refusal>, seed: u64, counts: &mut Counts) -> u
                 counts.kept += 1;
             }
             Told::Unknown => {
-                let committed = matches!(outcomes[operation], Settled::Committed(_));
+                let committed = outcomes.get(operation).map_or(there, |settled| matches!(settled, Settled::Committed(_)));
                 assert_eq!((there, entry.is_some_and(|entry| entry.outcome == Outcome::Ok)), (committed, committed), "{what}: a false outcome");
                 counts.committed += u64::from(committed);
                 counts.not_committed += u64::from(!committed);
@@ -189,7 +191,7 @@ fn run(base: &[u8], fault: Option<Refusal>, seed: u64, counts: &mut Counts) -> u
     counts.recoveries += recoveries(&held.entries, &what);
     let lost: u64 = held.entries.iter().filter_map(|entry| detail(entry, "lost")).sum();
     let not_committed = outcomes.values().filter(|settled| **settled == Settled::NotCommitted).count() as u64;
-    assert_eq!(lost, not_committed, "{what}: recovery entries say how many were lost");
+    assert!(gave_up || lost == not_committed, "{what}: recovery entries say how many were lost");
     calls
 }
 

@@ -26,6 +26,12 @@ fn total(house: &House) -> u64 {
     house.vault().read::<ListMemories, _, Wrong>(&who, house.scope(), &Call::internal(), count).unwrap().into_parts().0
 }
 
+/// A call of whoever was admitted just now: while no credential changes, the key is not looked up again.
+fn call_of(house: &House, key: &str) -> Call {
+    let Admission::Principal(_, generation) = house.vault().admit(key).unwrap() else { panic!("a good key is not admitted") };
+    Call { admitted: Some(generation), ..Call::internal() }
+}
+
 /// Makes a key of the owner, as the console does.
 fn make_key(house: &House) -> (String, CredentialId) {
     make_key_of(house, house.vault().owner())
@@ -71,15 +77,15 @@ fn busy(house: &House) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<
     (let_go, held)
 }
 
-/// Has the works done in one batch, in their order. Gives their answers.
+/// Has these writes done in one batch, in their order. Gives their answers.
 pub fn in_one_batch<T: Send, W: FnOnce(&House) -> T + Send>(house: &House, works: Vec<W>) -> Vec<T> {
     let (let_go, held) = busy(house);
     let answers = std::thread::scope(|threads| {
         let mut asked = Vec::new();
         for work in works {
-            let before = house.vault().queued();
+            let before = house.vault().queued(true);
             asked.push(threads.spawn(move || work(house)));
-            while house.vault().queued() == before {
+            while house.vault().queued(true) == before {
                 std::thread::yield_now();
             }
         }
@@ -181,13 +187,13 @@ fn a_revoked_key_is_refused_in_the_very_batch_that_revokes_it() {
     let who = admitted(house.vault(), &key);
     assert_eq!(*who.credential(), CredentialRef::Stored(id));
     create(house.vault(), &who, &Call::internal(), "before").unwrap();
-    let after = who.clone();
+    let (after, call) = (who.clone(), call_of(&house, &key));
     in_one_batch(
         &house,
         vec![
             Box::new(move |house: &House| assert!(revoke(house, id).index() > 0)) as Box<dyn FnOnce(&House) + Send>,
             Box::new(move |house| {
-                let done = create(house.vault(), &after, &Call::internal(), "after");
+                let done = create(house.vault(), &after, &call, "after");
                 assert!(matches!(done, Err(Refused::Revoked(_))), "{done:?}");
             }),
         ],
@@ -206,8 +212,8 @@ fn a_read_decided_before_a_revocation_is_decided_anew() {
     let (key, id) = make_key(&house);
     let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "the owner's").unwrap();
     let who = admitted(house.vault(), &key);
-    let runs = Mutex::new(0);
-    let done = house.vault().read::<ReadMemory, _, Wrong>(&who, memory, &Call::internal(), |access| {
+    let (runs, call) = (Mutex::new(0), call_of(&house, &key));
+    let done = house.vault().read::<ReadMemory, _, Wrong>(&who, memory, &call, |access| {
         *runs.lock().unwrap() += 1;
         // Revoked after the decision, before the entry.
         revoke(&house, id);
@@ -238,10 +244,10 @@ fn a_read_waits_for_its_entry() {
     let house = House::new();
     let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "waits").unwrap();
     let (let_go, held) = busy(&house);
-    let before = house.vault().queued();
+    let before = house.vault().queued(false);
     std::thread::scope(|threads| {
         let reading = threads.spawn(|| read(&house, &house.owner(), id).unwrap().into_parts().1.index());
-        while house.vault().queued() == before {
+        while house.vault().queued(false) == before {
             std::thread::yield_now();
         }
         assert!(!reading.is_finished(), "its entry is in the queue, and not durable");
@@ -375,4 +381,23 @@ fn what_waits_when_the_store_stops_is_told_so() {
     let scope = Scope { tenant: vault.tenant(), owner: vault.owner() };
     let done = vault.read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |_| Ok(()));
     assert!(matches!(done, Err(Refused::Unavailable(_))));
+}
+
+#[test]
+fn an_answer_is_bounded_and_few_are_large_at_once() {
+    let house = House::new();
+    let owner = house.owner();
+    let scope = Scope { tenant: owner.tenant(), owner: owner.user() };
+    let ask = |bytes| {
+        let asked = house.vault().read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
+        let mut recorded = asked.unwrap();
+        (recorded.hold(), recorded.into_parts().0)
+    };
+    let mut large: Vec<_> = (0..limits::LARGE_ANSWERS_MAX).map(|_| ask(limits::LARGE_ANSWER_BYTES + 1)).collect();
+    assert!(large.iter().all(|(held, fits)| held.is_some() && *fits));
+    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES + 1), (None, false)));
+    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES), (None, true)));
+    large.pop();
+    assert!(matches!(ask(limits::LIST_BYTES_MAX), (Some(_), true)));
+    assert!(matches!(ask(limits::LIST_BYTES_MAX + 1), (_, false)));
 }

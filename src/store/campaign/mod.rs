@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Detail, Entry, Reason};
 use crate::authn::{Principal, Vendor};
 use crate::base::id::{MemoryId, UserId};
@@ -28,7 +29,7 @@ use crate::store::check;
 use crate::store::tables::log;
 use crate::store::tables::memories::{self, MemoryType, NewMemory, Text};
 use crate::store::tables::{TABLES, meta, users};
-use crate::store::tx::{Common, FieldKeys, StoreError, Tx};
+use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::{OpenError, Settings, Store, Vault, initialise};
 
 pub const LABEL: &str = "ward";
@@ -204,7 +205,7 @@ pub fn create(vault: &Vault, who: &Principal, call: &Call, content: &str) -> Res
 
 /// Adds a person below the gate, before the store opens.
 pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     engine.commit(|batch| {
         let mut tx = Tx::new(&*batch, engine.keys(), &common, Timestamp::from_ms(1), false);
         let tenant = meta::instance(&tx).unwrap().unwrap().tenant;
@@ -219,6 +220,7 @@ pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
 /// What a closed store holds: its log, and what its memories say.
 pub struct Held {
     pub entries: Vec<Entry>,
+    pub checkpoint: Checkpoint,
     pub contents: BTreeMap<MemoryId, String>,
 }
 
@@ -228,11 +230,11 @@ pub fn held(tape: &Arc<Tape>, what: &str) -> Held {
     let snapshot = engine.snapshot().unwrap();
     let found = check::check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |_, _| {}).unwrap();
     assert_eq!(found.count, 0, "{what}: {:?}", found.listed);
-    let common = Common { instance: engine.instance(), field_keys: FieldKeys::default() };
+    let common = Common::new(engine.instance());
     let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
-    let size = found.checkpoint.unwrap().size;
-    let entries = (0..size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();
-    Held { entries, contents: memories::contents(&tx).unwrap() }
+    let checkpoint = found.checkpoint.unwrap();
+    let entries = (0..checkpoint.size).map(|i| Entry::parse(&log::line(&snapshot, i).unwrap().unwrap()).unwrap()).collect();
+    Held { entries, checkpoint, contents: memories::contents(&tx).unwrap() }
 }
 
 /// The number under a detail's key.

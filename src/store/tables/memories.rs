@@ -30,8 +30,9 @@ use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
 use crate::store::index::prepared::{Doc, Prepared, Visibility};
 use crate::store::phi::Phi;
+use crate::store::recent::{Digest, Recent};
 use crate::store::tables::{Bytes, CHILDREN, COUNTS, MEMORIES, ORDER, VERSIONS, holders, key, subjects};
-use crate::store::tx::{FieldKey, StoreError, Tx, row, value};
+use crate::store::tx::{FieldKey, StoreError, Tx, Unanswered, row, value};
 
 /// The contract's `memory_type`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -169,6 +170,15 @@ pub struct Memory {
     pub version: u32,
 }
 
+impl Memory {
+    /// Bytes of its text as JSON.
+    pub fn json_bytes(&self) -> usize {
+        let text = &self.text;
+        let texts = [&text.title, &text.content].into_iter().chain(&text.tags).chain(&text.metadata).chain(&text.speaker);
+        texts.map(Phi::json_bytes).sum()
+    }
+}
+
 /// A memory as it was before a change.
 #[derive(Debug)]
 pub struct Version {
@@ -263,6 +273,16 @@ impl MemoryRow {
         Scope { tenant, owner: self.owner }
     }
 
+    /// By what an exact repeat of it is found: replies are not united with anything.
+    fn alike(&self) -> Option<[u8; 16]> {
+        self.parent.is_none().then_some(self.digest)
+    }
+
+    /// The same as the value of its row in ORDER.
+    fn alike_value(&self) -> Vec<u8> {
+        self.alike().map_or(Vec::new(), Vec::from)
+    }
+
     /// Stages the row, its order and its counts; `old` is what it replaces.
     fn stage(&self, tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: Option<&MemoryRow>) {
         if let Some(old) = old {
@@ -271,7 +291,10 @@ impl MemoryRow {
         let scope = self.scope(tenant);
         let (state, at) = self.state();
         tx.put(MEMORIES, memory_key(tenant, id), value(self));
-        tx.put(ORDER, order_key(scope, state, at, id), self.digest.to_vec());
+        tx.put(ORDER, order_key(scope, state, at, id), self.alike_value());
+        if let (State::Live, Some(digest)) = (state, self.alike()) {
+            tx.staged.recent.push((scope, Recent::Put((digest, (at, id)))));
+        }
         if let (Some(parent), None) = (self.parent, old) {
             tx.put(CHILDREN, child_key(tenant, parent, self.created_at, id), Vec::new());
         }
@@ -285,6 +308,9 @@ impl MemoryRow {
         let (state, at) = self.state();
         if !keep_row {
             tx.delete(ORDER, order_key(scope, state, at, id));
+        }
+        if let (State::Live, Some(digest)) = (state, self.alike()) {
+            tx.staged.recent.push((scope, Recent::Remove((digest, (at, id)))));
         }
         for name in self.counted() {
             tx.staged.counts.push((count_key(scope, &name), -1));
@@ -525,32 +551,6 @@ pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> R
     opened(tx, tenant, id, &found, part)
 }
 
-/// Why an answer could not be put together.
-#[derive(Debug, thiserror::Error)]
-pub enum Unanswered {
-    /// Its text would exceed [`limits::LIST_BYTES_MAX`].
-    #[error("the answer would be too long")]
-    TooLong,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What one answer may still hold, in bytes of JSON: memories are opened one by one, so no answer takes more memory than this.
-struct Room(usize);
-
-impl Room {
-    const WHOLE: Self = Self(limits::LIST_BYTES_MAX);
-
-    fn take(&mut self, memory: &Memory) -> Result<(), Unanswered> {
-        let text = &memory.text;
-        let texts = [&text.title, &text.content].into_iter().chain(&text.tags).chain(&text.metadata).chain(&text.speaker);
-        let bytes = texts.map(Phi::json_bytes).sum();
-        self.0 = self.0.checked_sub(bytes).ok_or(Unanswered::TooLong)?;
-        Ok(())
-    }
-}
-
 /// Earlier versions of the granted memory that the asker may see, newest first, and the number of the current one. A version that was not
 /// open to an agent's vendor stays closed to it when a later one is opened.
 pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Unanswered> {
@@ -559,13 +559,13 @@ pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> 
     let tx = a.tx_mut();
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    let (mut all, mut room) = (Vec::new(), Room::WHOLE);
+    let mut all = Vec::new();
     for item in tx.prefix(VERSIONS, &memory_key(tenant, id))?.rev() {
         let (_, bytes) = item.map_err(StoreError::from)?;
         let version: VersionRow = row("memory_versions", &bytes)?;
         if version.memory.visible_to(vendor.as_deref()) {
             let memory = opened(tx, tenant, id, &version.memory, Part::Full)?;
-            room.take(&memory)?;
+            tx.make_room(memory.json_bytes())?;
             all.push(Version { memory, changed_at: version.changed_at });
         }
     }
@@ -660,15 +660,15 @@ fn row_seen<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId, state: S
 
 /// Those of `ids` that are there, in this state and in the asker's sight, in the order given. Not noted: see [`answer`].
 pub fn several<A: Action<Target = Scope>>(
-    a: &Access<'_, A>,
+    a: &mut Access<'_, A>,
     ids: impl IntoIterator<Item = MemoryId>,
     part: Part,
     state: State,
 ) -> Result<Vec<Memory>, Unanswered> {
-    let (mut found, mut room) = (Vec::new(), Room::WHOLE);
+    let mut found = Vec::new();
     for id in ids {
         if let Some(memory) = one(a, id, part, state)? {
-            room.take(&memory)?;
+            a.tx_mut().make_room(memory.json_bytes())?;
             found.push(memory);
         }
     }
@@ -729,9 +729,6 @@ fn add_new(
 ) -> Result<Memory, StoreError> {
     let created_at = new.created_at.unwrap_or(tx.now);
     let place = Place { id: MemoryId::draw(created_at), parent, created_at, updated_at: created_at, deleted_at: None };
-    if parent.is_none() {
-        tx.staged.recent.push((scope, digest, place.id, created_at));
-    }
     add_row(tx, scope, subject, digest, author, place, new)
 }
 
@@ -955,9 +952,6 @@ fn replace_row(
     };
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
-    if found.digest != old.digest && found.parent.is_none() {
-        tx.staged.recent.push((scope, found.digest, id, found.created_at));
-    }
     found.stage(tx, tenant, id, Some(old));
     let memory = Memory {
         id,
@@ -1087,12 +1081,12 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     if !seen(&parent) || (vendor.is_some() && parent.deleted_at.is_some()) {
         return Ok(None);
     }
-    let (mut children, mut room) = (Vec::new(), Room::WHOLE);
+    let mut children = Vec::new();
     for child in children_of(tx, tenant, parent_id)? {
         let Some(row) = MemoryRow::read(tx, tenant, child)? else { continue };
         if seen(&row) && row.deleted_at.is_none() {
             let reply = opened(tx, tenant, child, &row, Part::Full)?;
-            room.take(&reply)?;
+            tx.make_room(reply.json_bytes())?;
             children.push(reply);
         }
     }
@@ -1168,8 +1162,8 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
             tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
-            let alone = MemoryRow { parent: None, ..found };
-            tx.put(MEMORIES, memory_key(scope.tenant, child), value(&alone));
+            let alone = MemoryRow { parent: None, ..found.clone() };
+            alone.stage(tx, scope.tenant, child, Some(&found));
             if alone.deleted_at.is_none() {
                 let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
                 tx.staged.index.push((scope, Change::Put(prepared(&memory))));
@@ -1212,7 +1206,7 @@ pub(in crate::store) fn recent(
     scope: Scope,
     since: Timestamp,
     most: usize,
-) -> Result<Vec<([u8; 16], MemoryId, Timestamp)>, StoreError> {
+) -> Result<Vec<Digest>, StoreError> {
     let prefix = order_prefix(scope, State::Live);
     let start = key(&[&prefix, &since.ms().to_be_bytes()]);
     let end = super::after(&prefix);
@@ -1220,7 +1214,9 @@ pub(in crate::store) fn recent(
     for item in reader.range(ORDER, Bound::Included(&start), Bound::Excluded(&end))?.rev().take(most) {
         let (order, digest) = item?;
         let (at, id) = order_parts(&order).ok_or(damaged("memory_order"))?;
-        found.push((digest.try_into().map_err(|_| damaged("memory_order"))?, id, at));
+        if !digest.is_empty() {
+            found.push((digest.try_into().map_err(|_| damaged("memory_order"))?, (at, id)));
+        }
     }
     found.reverse();
     Ok(found)
@@ -1245,7 +1241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_of_an_answer_is_counted_as_json() {
+    fn the_text_of_an_answer_is_counted_as_json() {
         let now = Timestamp::from_ms(1);
         let memory = |content: String| Memory {
             id: MemoryId::draw(now),
@@ -1271,10 +1267,6 @@ mod tests {
         };
         let fixed = 2 + 2 + 2 + 6 + 2 + 3;
         assert_eq!(serde_json::to_string(memory(String::new()).text.title.inner()).unwrap().len(), fixed - 3 + 2);
-        let mut room = Room::WHOLE;
-        assert!(room.take(&memory("x".repeat(limits::LIST_BYTES_MAX - fixed))).is_ok());
-        assert!(matches!(room.take(&memory(String::new())), Err(Unanswered::TooLong)));
-        let mut room = Room::WHOLE;
-        assert!(matches!(room.take(&memory("\u{1}".repeat(limits::LIST_BYTES_MAX / 6))), Err(Unanswered::TooLong)));
+        assert_eq!(memory("x\u{1f}".into()).json_bytes(), fixed + 7);
     }
 }

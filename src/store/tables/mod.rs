@@ -45,7 +45,7 @@ tables! {
     SUBJECT_LOOKUP = 7 "subject_lookup";
     /// tenant | memory → memory.
     MEMORIES = 8 "memories";
-    /// tenant | owner | state | time | memory → look-alike digest.
+    /// tenant | owner | state | time | memory → look-alike digest; nothing for a reply.
     ORDER = 9 "memory_order";
     /// tenant | owner | what → count.
     COUNTS = 10 "memory_counts";
