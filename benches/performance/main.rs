@@ -87,10 +87,11 @@ fn echo(folder: &str, bytes: &str, port: &str) {
     }
 }
 
-/// The middle one.
+/// The middle one, or the mean of the two in the middle.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
+    (at(values.len() / 2) + at(values.len().saturating_sub(1) / 2)) / 2.0
 }
 
 /// Runs of one kind, in order of rounds.
