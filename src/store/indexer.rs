@@ -40,9 +40,18 @@ pub fn run(vault: &Vault, requests: &IndexRequests) {
 
 fn build(vault: &Vault, scope: Scope) -> Result<(), Unavailable> {
     let Some(mut build) = vault.indexes().begin((scope.tenant, scope.owner)) else { return Ok(()) };
-    // From here on every commit in the scope is queued; what is read below is at least as new as this commit.
-    let seq = vault.published()?.seq;
     let system = Principal::system(scope.tenant, scope.owner, "indexer");
+    // From here on every write in the scope is queued, but for those of the batch under way, which may not have known. This entry comes after
+    // them: once it is durable, what is read is at least as new as they are.
+    let begun = vault.read::<IndexMemories, _, Failed>(&system, scope, &Call::internal(), |access| {
+        access.count(0);
+        Ok(())
+    });
+    begun.map_err(|refused| match refused {
+        Refused::Unavailable(why) => why,
+        _ => Unavailable::Latched,
+    })?;
+    let seq = vault.published()?.seq;
     let mut after = None;
     loop {
         if vault.is_stopping() {

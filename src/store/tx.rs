@@ -23,7 +23,8 @@ use crate::crypto::secret::Key;
 use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
 use crate::audit::Details;
-use crate::store::index::indexes::Change;
+use crate::store::index::indexes::{Change, Indexes};
+use crate::store::index::prepared::Prepared;
 use crate::store::recent::{Recent, Recents};
 use crate::store::tables::memories::MemoryRow;
 
@@ -181,6 +182,8 @@ pub struct Tx<'t> {
     pub answered: usize,
     /// The answer's place among the large ones.
     pub held: Option<Held>,
+    /// The search indexes; the writer has them, to know which of them wants to be told.
+    pub indexes: Option<&'t Indexes>,
     /// Digests of recent writes; the writer has them, a reader does not.
     pub recents: Option<&'t RefCell<Recents>>,
 }
@@ -188,7 +191,7 @@ pub struct Tx<'t> {
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, decided_on: None, generation: None, answered: 0, held: None, recents: None }
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, decided_on: None, generation: None, answered: 0, held: None, indexes: None, recents: None }
     }
 
     /// The value of `key`, own staged changes included.
@@ -223,6 +226,14 @@ impl<'t> Tx<'t> {
             self.held = Some(self.common.large.hold().ok_or(Unanswered::Busy)?);
         }
         Ok(())
+    }
+
+    /// Stages a memory for the search index of `scope`, if there is one or it is being built. A build that begins after this was asked sees
+    /// the memory in its snapshot: it waits for the batches under way (`indexer`).
+    pub fn put_index(&mut self, scope: Scope, prepare: impl FnOnce() -> Box<Prepared>) {
+        if self.indexes.is_some_and(|indexes| indexes.wants((scope.tenant, scope.owner))) {
+            self.staged.index.push((scope, Change::Put(prepare())));
+        }
     }
 
     /// Stages a row.

@@ -419,6 +419,11 @@ impl Vault {
         names
     }
 
+    /// Whether `scope` has a search index, or one is being built: then it is worth to prepare a new memory for it before the writer.
+    pub fn has_index(&self, scope: Scope) -> bool {
+        self.indexes().wants((scope.tenant, scope.owner))
+    }
+
     /// The verifier under which a key is stored.
     pub fn verifier(&self, key: &str) -> Verifier {
         Verifier::of(self.keys().pepper(), key)

@@ -280,6 +280,7 @@ impl Writer {
                 Work::Job(job) => {
                     let mut tx = Tx::new(&*batch, vault.keys(), vault.common(), now, false);
                     tx.recents = Some(&self.recents);
+                    tx.indexes = Some(vault.indexes());
                     tx.generation = Some(generation);
                     let JobEnd::Entry(entry, staged) = job(tx);
                     (entry, staged)

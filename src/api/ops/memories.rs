@@ -46,7 +46,9 @@ pub(super) fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, R
         created_at: None,
         prepared: None,
     };
-    new.prepare();
+    if cx.api.vault.has_index(cx.own()) {
+        new.prepare();
+    }
     Ok(new)
 }
 

@@ -45,6 +45,22 @@ pub struct Token<'a> {
 
 /// Calls `each` for every term of `text`, in reading order; a compound follows its parts.
 pub fn tokens(text: &str, mut each: impl FnMut(Token<'_>)) {
+    words(text, |range, word| stemmed(word, |term| each(Token { range, word, term })));
+}
+
+/// The term of a folded word: its stem if it is plain English letters, else itself.
+pub fn stemmed<T>(word: &str, take: impl FnOnce(&str) -> T) -> T {
+    if word.len() > 2 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'\'') {
+        let stem = STEMMER.stem(word);
+        if !stem.is_empty() {
+            return take(&stem);
+        }
+    }
+    take(word)
+}
+
+/// Calls `each` for every folded word of `text` with the bytes that gave it, as [`tokens`] does before stemming.
+pub fn words(text: &str, mut each: impl FnMut(Range<usize>, &str)) {
     // The compound under way (`B-12`), how many words it has, and where it began.
     let mut compound = Zeroizing::new(String::with_capacity(2 * limits::TERM_BYTES_MAX));
     let (mut parts, mut begun, mut ended) = (0, 0, 0);
@@ -60,7 +76,7 @@ pub fn tokens(text: &str, mut each: impl FnMut(Token<'_>)) {
             parts += 1;
         } else {
             if parts > 1 {
-                simple(begun..ended, &compound, &mut each);
+                each(begun..ended, &compound);
             }
             compound.clear();
             (parts, begun) = (1, at);
@@ -70,7 +86,7 @@ pub fn tokens(text: &str, mut each: impl FnMut(Token<'_>)) {
         single(at..ended, &word, &mut each);
     }
     if parts > 1 {
-        simple(begun..ended, &compound, &mut each);
+        each(begun..ended, &compound);
     }
 }
 
@@ -103,8 +119,8 @@ fn joint(between: &str, left: &str, right: &str) -> Option<&'static str> {
 }
 
 /// One UAX 29 word: itself, and its parts if it is a code, a quantity or an `identifier_name`.
-fn single(range: Range<usize>, word: &str, each: &mut impl FnMut(Token<'_>)) {
-    simple(range.clone(), word, each);
+fn single(range: Range<usize>, word: &str, each: &mut impl FnMut(Range<usize>, &str)) {
+    each(range.clone(), word);
     let (digits, letters) = (word.contains(|c: char| c.is_numeric()), word.contains(char::is_alphabetic));
     if !letters || !(digits || word.contains('_')) {
         return;
@@ -118,25 +134,14 @@ fn single(range: Range<usize>, word: &str, each: &mut impl FnMut(Token<'_>)) {
             end = rest[end + 1..].find(|c| kind(c) != 1).map_or(rest.len(), |more| end + 1 + more);
         }
         if kind(first) != 0 {
-            simple(range.clone(), &rest[..end], each);
+            each(range.clone(), &rest[..end]);
         }
         rest = &rest[end..];
     }
     // The category of a code: `e11` of `e11.9`.
     if let Some((category, _)) = word.split_once('.').filter(|(head, _)| digits && kind(head.chars().next().unwrap_or('.')) == 2) {
-        simple(range, category, each);
+        each(range, category);
     }
-}
-
-/// One term: stemmed if it is plain English letters.
-fn simple(range: Range<usize>, word: &str, each: &mut impl FnMut(Token<'_>)) {
-    if word.len() > 2 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'\'') {
-        let stem = STEMMER.stem(word);
-        if !stem.is_empty() {
-            return each(Token { range, word, term: &stem });
-        }
-    }
-    each(Token { range, word, term: word });
 }
 
 /// `raw` with compatibility forms, case and diacritics folded, cut to the length of a term.

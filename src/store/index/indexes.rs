@@ -144,6 +144,11 @@ impl Indexes {
         }
     }
 
+    /// Whether a memory that is put into `scope` must be told: an index of it is there or being built.
+    pub fn wants(&self, scope: ScopeKey) -> bool {
+        matches!(self.state(scope), State::Building { .. } | State::Ready)
+    }
+
     /// Asks the index of `scope`; `None` unless it is ready. Changes to this scope wait until `ask` is done, so it computes and nothing else; it
     /// must not ask again.
     pub fn with_ready<T>(&self, scope: ScopeKey, ask: impl FnOnce(&ScopeIndex) -> T) -> Option<T> {

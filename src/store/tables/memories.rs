@@ -800,11 +800,10 @@ fn add_row(
     tx.note(id.bytes());
     tx.note_subject(subject);
     if deleted_at.is_none() {
-        let words = match new.prepared {
+        tx.put_index(scope, || match new.prepared {
             Some(words) => Box::new(words.placed(id, parent, subject, created_at, found.occurred_at)),
             None => prepared(&memory),
-        };
-        tx.staged.index.push((scope, Change::Put(words)));
+        });
     }
     Ok(memory)
 }
@@ -969,7 +968,7 @@ fn replace_row(
     };
     tx.note(id.bytes());
     tx.note_subject(found.subject);
-    tx.staged.index.push((scope, Change::Put(prepared(&memory))));
+    tx.put_index(scope, || prepared(&memory));
     Ok(memory)
 }
 
@@ -1051,8 +1050,10 @@ fn shift_row(
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
-    let change = if deleted_at.is_some() { Change::Remove(id) } else { Change::Put(prepared(&memory)) };
-    tx.staged.index.push((old.scope(tenant), change));
+    match deleted_at {
+        Some(_) => tx.staged.index.push((old.scope(tenant), Change::Remove(id))),
+        None => tx.put_index(old.scope(tenant), || prepared(&memory)),
+    }
     Ok(memory)
 }
 
@@ -1166,7 +1167,7 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(
             alone.stage(tx, scope.tenant, child, Some(&found));
             if alone.deleted_at.is_none() {
                 let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
-                tx.staged.index.push((scope, Change::Put(prepared(&memory))));
+                tx.put_index(scope, || prepared(&memory));
             }
         }
     }
