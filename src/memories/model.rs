@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use crate::store::campaign::gate::{in_one_batch, key_of};
-use crate::store::campaign::{House, add_person, admitted, held, saying};
 use crate::authn::Principal;
 use crate::base::id::MemoryId;
 use crate::base::limits;
@@ -12,10 +10,12 @@ use crate::base::time::Timestamp;
 use crate::engine::campaign::{Chance, amount, engine_on};
 use crate::memories::{self as rules, Filter, Refusal};
 use crate::policy::action::*;
+use crate::store::campaign::gate::{in_one_batch, key_of};
+use crate::store::campaign::{House, add_person, admitted, held, saying};
 use crate::store::gate::{Access, Call, Refused};
+use crate::store::memories::{self, Imported, Memory, NewMemory, Part, Replacement, Text};
 use crate::store::phi::Phi;
 use crate::store::tables::TABLES;
-use crate::store::memories::{self, Imported, Memory, NewMemory, Part, Replacement, Text};
 
 /// A memory as the model keeps it.
 #[derive(Clone, PartialEq, Debug)]
