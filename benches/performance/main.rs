@@ -67,6 +67,7 @@ fn main() {
         }
     }
     std::fs::create_dir_all(&args.dir).expect("the bench folder can be made");
+    args.dir = args.dir.canonicalize().expect("the bench folder is there");
     for (name, section) in [("load", loads as fn(&Args)), ("search", searches), ("unlock", unlocks), ("empty", empty)] {
         if args.sections.is_empty() || args.sections.iter().any(|asked| asked == name) {
             section(&args);
