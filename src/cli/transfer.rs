@@ -176,7 +176,7 @@ impl Importer<'_> {
         {
             return Err("its id is that of an earlier line".to_owned());
         }
-        let mut new = NewMemory {
+        let new = NewMemory {
             text: Text {
                 title: Phi::new(fields.text("title").unwrap_or_default()),
                 content: Phi::new(fields.text("content").unwrap_or_default()),
@@ -193,9 +193,6 @@ impl Importer<'_> {
             created_at,
             prepared: None,
         };
-        if deleted_at.is_none() {
-            new.prepare();
-        }
         self.chunk.push(Imported { id, parent, new, updated_at, deleted_at });
         self.chunk_bytes += line.len();
         Ok(())
