@@ -2,6 +2,11 @@
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// The two digits of one byte.
+pub fn pair(byte: u8) -> [u8; 2] {
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
+
 /// Lower-case hex of `bytes`, two characters a byte.
 pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);

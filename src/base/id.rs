@@ -15,8 +15,19 @@ use crate::base::{hex, rng};
 
 /// Prints 16 bytes in the form 8-4-4-4-12.
 pub fn format_uuid(bytes: &[u8; 16]) -> String {
-    let hex = hex::encode(bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    uuid_text(bytes, |text| text.to_owned())
+}
+
+/// Gives the form 8-4-4-4-12 of 16 bytes to `take`, without a piece of memory of its own.
+fn uuid_text<T>(bytes: &[u8; 16], take: impl FnOnce(&str) -> T) -> T {
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (i, byte) in bytes.iter().enumerate() {
+        at += usize::from(matches!(i, 4 | 6 | 8 | 10));
+        text[at..at + 2].copy_from_slice(&hex::pair(*byte));
+        at += 2;
+    }
+    take(std::str::from_utf8(&text).expect("hex digits and hyphens are ASCII"))
 }
 
 /// Reads the canonical lower-case form 8-4-4-4-12.
@@ -110,7 +121,7 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&format_uuid(&self.0))
+                uuid_text(&self.0, |text| f.write_str(text))
             }
         }
 

@@ -54,8 +54,26 @@ impl fmt::Display for Timestamp {
         let day = doy - (153 * mp + 2) / 5 + 1;
         let month = if mp < 10 { mp + 3 } else { mp - 9 };
         let year = yoe + era * 400 + u64::from(month <= 2);
-        let (hour, minute, second, milli) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+        let parts = [
+            (year, 4, b'-'),
+            (month, 2, b'-'),
+            (day, 2, b'T'),
+            (ms / 3_600_000, 2, b':'),
+            (ms / 60_000 % 60, 2, b':'),
+            (ms / 1000 % 60, 2, b'.'),
+            (ms % 1000, 3, b'Z'),
+        ];
+        let (mut text, mut at) = ([0; 24], 0);
+        for (mut number, digits, end) in parts {
+            for place in text[at..at + digits].iter_mut().rev() {
+                *place = b'0' + u8::try_from(number % 10).expect("a digit");
+                number /= 10;
+            }
+            at += digits;
+            text[at] = end;
+            at += 1;
+        }
+        f.write_str(std::str::from_utf8(&text).expect("digits and marks are ASCII"))
     }
 }
 

@@ -33,7 +33,8 @@ pub struct Aad(Vec<u8>);
 impl Aad {
     /// Starts with the name of the kind of thing sealed, for example `mem1`.
     pub fn new(kind: &str) -> Self {
-        Self::default().field(kind.as_bytes())
+        // Room for all that any kind of ours holds.
+        Self(Vec::with_capacity(256)).field(kind.as_bytes())
     }
 
     /// Adds one field.
