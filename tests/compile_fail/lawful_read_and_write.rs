@@ -2,12 +2,13 @@
 //! The control: work under a grant, each through its own door, and text read before a witness.
 use crate::authn::Principal;
 use crate::base::id::MemoryId;
-use crate::policy::action::{ReadVersions, TrashMemory};
+use crate::policy::action::{ReadThread, TrashMemory};
 use crate::store::gate::{Call, Fault, Receipt, Recorded, Refused};
-use crate::store::{Phi, Vault, memories};
+use crate::store::phi::Phi;
+use crate::store::{Vault, memories, tx::StoreError};
 
-fn read<E: Fault>(vault: &Vault, who: &Principal, target: MemoryId, call: &Call) -> Result<Recorded<usize>, Refused<E>> {
-    vault.read::<ReadVersions, usize, E>(who, target, call, |access| Ok(memories::versions(access)?.len()))
+fn read<E: Fault + From<StoreError>>(vault: &Vault, who: &Principal, target: MemoryId, call: &Call) -> Result<Recorded<usize>, Refused<E>> {
+    vault.read::<ReadThread, usize, E>(who, target, call, |access| Ok(memories::count_replies(access)?))
 }
 
 fn write<E: Fault + Send + 'static>(vault: &Vault, who: &Principal, target: MemoryId, call: &Call) -> Result<Recorded<bool>, Refused<E>> {

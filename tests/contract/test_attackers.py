@@ -174,7 +174,8 @@ class Attackers(unittest.TestCase):
         # Coalesced: the flood may add a few entries a minute, not one for each request.
         self.assertLess(growth, 16 * 1024 * 1024 + requests * 16 * 1024, f"{sent.value} refused requests")
         self.assertEqual(odd.value, 0, "a flood is answered with 401 or 429")
-        self.assertGreater(sent.value, requests, "too weak a flood to prove anything")
+        # Each refusal over the limit is waited for, so a flood is as fast as the addresses it comes from allow: far above the limit still.
+        self.assertGreater(sent.value, 100 * FLOOD, "too weak a flood to prove anything")
 
     def test_one_address_cannot_take_every_connection(self):
         attack = Attack(self.server)
