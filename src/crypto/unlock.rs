@@ -289,10 +289,33 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    fn file(bytes: &[u8], mode: u32) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("rosemary-kek-{}", hex::encode(&crate::base::rng::array::<8>())));
-        fs::write(&path, bytes).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    /// A path of its own; what stands there is removed with this value.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn draw() -> Self {
+            Self(std::env::temp_dir().join(format!("rosemary-kek-{}", hex::encode(&crate::base::rng::array::<8>()))))
+        }
+    }
+
+    impl std::ops::Deref for Temporary {
+        type Target = Path;
+
+        fn deref(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    fn file(bytes: &[u8], mode: u32) -> Temporary {
+        let path = Temporary::draw();
+        fs::write(&*path, bytes).unwrap();
+        fs::set_permissions(&*path, fs::Permissions::from_mode(mode)).unwrap();
         path
     }
 
@@ -311,27 +334,28 @@ mod tests {
     #[test]
     fn a_message_names_the_file_and_never_its_bytes() {
         let path = file(b"correct horse battery", 0o600);
-        let text = Kek::read(&KekSource::KeyFile(path.clone())).unwrap_err().to_string();
+        let text = Kek::read(&KekSource::KeyFile(path.to_path_buf())).unwrap_err().to_string();
         assert!(text.contains(path.to_str().unwrap()) && !text.contains("horse"));
     }
 
     #[test]
     fn our_own_key_file_names_its_instance_and_a_damaged_one_is_refused() {
-        let path = std::env::temp_dir().join(format!("rosemary-kek-{}", hex::encode(&crate::base::rng::array::<8>())));
+        let path = Temporary::draw();
         let instance = InstanceId::draw();
         let made = Kek::write_key_file(&path, instance).unwrap();
-        let read = Kek::read(&KekSource::KeyFile(path.clone())).unwrap();
+        let read = Kek::read(&KekSource::KeyFile(path.to_path_buf())).unwrap();
         assert_eq!(read.instance(), Some(instance));
         assert_eq!(made.secret.expose(), read.secret.expose());
         assert!(Kek::write_key_file(&path, instance).is_err(), "an existing key file is never replaced");
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = fs::read(&*path).unwrap();
         bytes.truncate(bytes.len() - 2);
-        assert!(matches!(Kek::read(&KekSource::KeyFile(file(&bytes, 0o600))), Err(UnlockError::Malformed { .. })));
+        let damaged = file(&bytes, 0o600);
+        assert!(matches!(Kek::read(&KekSource::KeyFile(damaged.to_path_buf())), Err(UnlockError::Malformed { .. })));
     }
 
     #[test]
     fn a_passphrase_loses_one_newline_and_no_more() {
-        let read = |bytes: &[u8]| Kek::read(&KekSource::PassphraseFile(file(bytes, 0o600)));
+        let read = |bytes: &[u8]| Kek::read(&KekSource::PassphraseFile(file(bytes, 0o600).to_path_buf()));
         assert_eq!(read(b"open sesame\n").unwrap().secret.expose(), b"open sesame");
         assert_eq!(read(b"open sesame\n\n").unwrap().secret.expose(), b"open sesame\n");
         assert!(matches!(read(b"\n"), Err(UnlockError::TooShort { .. })));
