@@ -226,7 +226,8 @@ fn a_lost_anchor_is_accepted_by_an_override_that_the_log_tells_of() {
 fn verify_and_doctor_change_nothing() {
     let instance = Instance::new("untouched");
     assert_eq!(instance.import(RECORDS).0, Some(0));
-    let all = || ["memory.db", "kek", "cert.pem", "key.pem", "other/anchor"].map(|name| fs::read(instance.path(name)).expect("it is there"));
+    let all =
+        || ["memory.db", "kek", "cert.pem", "key.pem", "other/anchor"].map(|name| fs::read(instance.path(name)).expect("it is there"));
     let before = all();
     instance.expect(0, &["verify"]);
     instance.run(&["doctor"]);
