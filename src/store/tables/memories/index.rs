@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use zeroize::Zeroizing;
 
-use super::memory::{Memory, NewMemory, Part, State};
+use super::memory::{Memory, NewMemory, Part, State, Text};
 use super::row::{MemoryRow, OrderPlace, damaged, order_key, order_parts, order_prefix};
 use super::seal::opened;
 use crate::base::id::MemoryId;
@@ -21,54 +21,35 @@ use crate::store::tx::StoreError;
 
 /// What the search index keeps of a memory.
 pub(in crate::store) fn prepared(memory: &Memory) -> Box<Prepared> {
-    let text = &memory.text;
-    let tags: Zeroizing<Vec<String>> = Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
-    Box::new(Prepared::of(&Doc {
-        id: memory.id,
-        created_at: memory.created_at,
-        title: text.title.inner(),
-        content: text.content.inner(),
-        tags: &tags,
-        speaker: text.speaker.as_ref().map(Phi::inner),
-        run: text.run_id.as_ref().map(Phi::inner),
-        origin: &memory.origin,
-        vendors: if memory.allowed_vendors.iter().any(|v| v == "*") {
-            Visibility::All
-        } else {
-            Visibility::Only(&memory.allowed_vendors)
-        },
-        parent: memory.parent,
-        subject: memory.subject,
-        occurred_at: memory.occurred_at,
-        live: true,
-    }))
+    let words = words(&memory.text, &memory.origin, &memory.allowed_vendors);
+    Box::new(words.placed(memory.id, memory.parent, memory.subject, memory.created_at, memory.occurred_at))
 }
 
 impl NewMemory {
     /// Does what costs time and needs no transaction: the words for the search index. To be called before the work is handed over.
     pub fn prepare(&mut self) {
-        let nobody = MemoryId::from_bytes([0; 16]);
-        let tags: Zeroizing<Vec<String>> = Zeroizing::new(self.text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
-        self.prepared = Some(Box::new(Prepared::of(&Doc {
-            id: nobody,
-            created_at: Timestamp::default(),
-            title: self.text.title.inner(),
-            content: self.text.content.inner(),
-            tags: &tags,
-            speaker: self.text.speaker.as_ref().map(Phi::inner),
-            run: self.text.run_id.as_ref().map(Phi::inner),
-            origin: &self.origin,
-            vendors: if self.allowed_vendors.iter().any(|v| v == "*") {
-                Visibility::All
-            } else {
-                Visibility::Only(&self.allowed_vendors)
-            },
-            parent: None,
-            subject: None,
-            occurred_at: self.occurred_at,
-            live: true,
-        })));
+        self.prepared = Some(Box::new(words(&self.text, &self.origin, &self.allowed_vendors)));
     }
+}
+
+/// What the index keeps of a text that has no id, place or time yet: see [`Prepared::placed`].
+fn words(text: &Text, origin: &str, allowed_vendors: &[String]) -> Prepared {
+    let tags: Zeroizing<Vec<String>> = Zeroizing::new(text.tags.iter().map(|tag| tag.inner().to_owned()).collect());
+    Prepared::of(&Doc {
+        id: MemoryId::from_bytes([0; 16]),
+        created_at: Timestamp::default(),
+        title: text.title.inner(),
+        content: text.content.inner(),
+        tags: &tags,
+        speaker: text.speaker.as_ref().map(Phi::inner),
+        run: text.run_id.as_ref().map(Phi::inner),
+        origin,
+        vendors: if allowed_vendors.iter().any(|v| v == "*") { Visibility::All } else { Visibility::Only(allowed_vendors) },
+        parent: None,
+        subject: None,
+        occurred_at: None,
+        live: true,
+    })
 }
 
 /// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::{MemoryType, State};
+use super::memory::{Memory, MemoryType, State, Text};
 use crate::base::codec::CodecError;
 use crate::base::id::{MemoryId, SubjectId, TenantId, UserId};
 use crate::base::time::Timestamp;
@@ -110,6 +110,24 @@ impl MemoryRow {
 
     pub(super) fn scope(&self, tenant: TenantId) -> Scope {
         Scope { tenant, owner: self.owner }
+    }
+
+    /// The memory of this row, whose text is `text`.
+    pub(super) fn memory(&self, id: MemoryId, text: Text) -> Memory {
+        Memory {
+            id,
+            text,
+            origin: self.origin.clone(),
+            allowed_vendors: self.allowed_vendors.clone(),
+            kind: self.kind,
+            parent: self.parent,
+            subject: self.subject,
+            occurred_at: self.occurred_at,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            deleted_at: self.deleted_at,
+            version: self.version,
+        }
     }
 
     /// By what an exact repeat of it is found: replies are not united with anything.

@@ -80,31 +80,19 @@ pub(super) fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &Memory
         _ => Ok(None),
     };
     let tags: Vec<String> = row("memories", &Zeroizing::new(sealer.open("tags", &found.tags)?))?;
-    Ok(Memory {
-        id,
-        text: Text {
-            title: sealer.open_text("title", &found.title)?,
-            content: if part == Part::Full { sealer.open_text("content", &found.content)? } else { Phi::new(String::new()) },
-            tags: tags.into_iter().map(Phi::new).collect(),
-            metadata: optional("metadata", &found.metadata)?,
-            speaker: optional("speaker", &found.speaker)?,
-            run_id: optional("run_id", &found.run_id)?,
-            subject: match (part, found.subject) {
-                (Part::Full, Some(subject)) => Some(Phi::new(subjects::name(tx, tenant, subject)?)),
-                _ => None,
-            },
+    let text = Text {
+        title: sealer.open_text("title", &found.title)?,
+        content: if part == Part::Full { sealer.open_text("content", &found.content)? } else { Phi::new(String::new()) },
+        tags: tags.into_iter().map(Phi::new).collect(),
+        metadata: optional("metadata", &found.metadata)?,
+        speaker: optional("speaker", &found.speaker)?,
+        run_id: optional("run_id", &found.run_id)?,
+        subject: match (part, found.subject) {
+            (Part::Full, Some(subject)) => Some(Phi::new(subjects::name(tx, tenant, subject)?)),
+            _ => None,
         },
-        origin: found.origin.clone(),
-        allowed_vendors: found.allowed_vendors.clone(),
-        kind: found.kind,
-        parent: found.parent,
-        subject: found.subject,
-        occurred_at: found.occurred_at,
-        created_at: found.created_at,
-        updated_at: found.updated_at,
-        deleted_at: found.deleted_at,
-        version: found.version,
-    })
+    };
+    Ok(found.memory(id, text))
 }
 
 /// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.

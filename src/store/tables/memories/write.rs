@@ -145,20 +145,7 @@ pub(super) fn add_row(
         run_id: new.text.run_id.as_ref().map(|r| seal("run_id", r)),
     };
     found.stage(tx, scope.tenant, id, None);
-    let memory = Memory {
-        id,
-        text: new.text,
-        origin: found.origin,
-        allowed_vendors: found.allowed_vendors,
-        kind: found.kind,
-        parent,
-        subject,
-        occurred_at: found.occurred_at,
-        created_at,
-        updated_at,
-        deleted_at,
-        version: 1,
-    };
+    let memory = found.memory(id, new.text);
     tx.note(id.bytes());
     tx.note_subject(subject);
     if deleted_at.is_none() {
@@ -228,20 +215,7 @@ fn replace_row(
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
     found.stage(tx, tenant, id, Some(old));
-    let memory = Memory {
-        id,
-        text,
-        origin: found.origin,
-        allowed_vendors: found.allowed_vendors,
-        kind: found.kind,
-        parent: found.parent,
-        subject: found.subject,
-        occurred_at: found.occurred_at,
-        created_at: found.created_at,
-        updated_at: found.updated_at,
-        deleted_at: None,
-        version,
-    };
+    let memory = found.memory(id, text);
     tx.note(id.bytes());
     tx.note_subject(found.subject);
     tx.put_index(scope, || prepared(&memory));
