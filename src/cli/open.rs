@@ -10,7 +10,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, KekChoice, TlsVersion};
 use crate::crypto::ladder::LadderError;
 use crate::crypto::secret::Secret;
-use crate::crypto::unlock::{KdfCost, Kek, KekSource, UnlockError};
+use crate::crypto::unlock::{KdfCost, Kek, KekSource};
 use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
@@ -36,12 +36,6 @@ pub fn kek_source(config: &Config) -> KekSource {
 /// Reads the KEK.
 pub fn kek(config: &Config) -> Result<Kek, Failure> {
     Kek::read(&kek_source(config)).map_err(|error| Failure::new(Exit::KekMissing, format_args!("{}: {error}", config.kek.source())))
-}
-
-/// Opens the data file; its lock is held from here on.
-pub fn engine(config: &Config) -> Result<Engine, Failure> {
-    let kek = kek(config)?;
-    Engine::open(&config.db_path, &options(config), &kek).map_err(|error| engine_failure(&config.db_path, error))
 }
 
 /// A failure of the data file at `path`.
@@ -127,11 +121,6 @@ pub fn tls(config: &Config) -> Result<Arc<TlsIdentity>, Failure> {
 /// A failure of certificate or key.
 pub fn tls_failure(error: TlsError) -> Failure {
     Failure::new(Exit::CertificateUnusable, error)
-}
-
-/// A failure to make the key file.
-pub fn unlock_failure(source: &str, error: UnlockError) -> Failure {
-    Failure::new(Exit::KekMissing, format_args!("{source}: {error}"))
 }
 
 /// Why the store did not do what a command asked of it; `doing` says what that was.

@@ -19,6 +19,7 @@ use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, R
 use crate::base::time::Clock;
 
 /// Bytes by position. Every call may come from any thread.
+#[allow(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait Medium: Debug + Send + Sync + 'static {
     /// Bytes there are.
     fn len(&self) -> io::Result<u64>;

@@ -21,7 +21,7 @@ const FIXED: &[u8] = b"Strict-Transport-Security: max-age=63072000; includeSubDo
 
 /// What a reply keeps until it was sent: two replies are the same whatever they hold.
 #[derive(Clone, Default)]
-pub struct Hold(Option<Arc<dyn Any + Send + Sync>>);
+pub struct Hold(#[allow(dead_code, reason = "kept for its drop alone")] Option<Arc<dyn Any + Send + Sync>>);
 
 impl PartialEq for Hold {
     fn eq(&self, _: &Self) -> bool {

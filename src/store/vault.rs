@@ -28,7 +28,7 @@ use crate::base::time::Clock;
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
-use crate::engine::{CommitError, Engine, EngineError, Read, Snapshot, Space};
+use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
 use crate::store::gate::{Call, audit_credential};
@@ -676,8 +676,9 @@ impl Vault {
         self.shown().is_some()
     }
 
-    /// The raw reader of what is published, for whole-file checks.
-    pub(in crate::store) fn with_reader<T>(&self, look: impl FnOnce(&dyn Read, &Head) -> T) -> Result<T, Unavailable> {
+    /// The raw reader of what is published.
+    #[cfg(test)]
+    pub(in crate::store) fn with_reader<T>(&self, look: impl FnOnce(&dyn crate::engine::Read, &Head) -> T) -> Result<T, Unavailable> {
         let published = self.published()?;
         Ok(look(&published.snapshot, &published.head))
     }

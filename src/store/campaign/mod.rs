@@ -43,6 +43,7 @@ pub fn agent_key(vendor: &str) -> String {
 /// Work of a test that does not come to its end.
 #[derive(Debug)]
 pub enum Wrong {
+    #[allow(dead_code, reason = "shown when a test fails")]
     Store(StoreError),
     OnPurpose,
 }

@@ -131,7 +131,7 @@ impl Prepared {
         created_at: Timestamp,
         occurred_at: Option<Timestamp>,
     ) -> Self {
-        (self.id, self.parent, self.subject) = (id, parent, subject);
+        (self.id, self.parent, self.subject) = (id, parent.filter(|&parent| parent != id), subject);
         (self.created, self.when) = (created_at.ms(), occurred_at.unwrap_or(created_at).ms());
         self
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{
-    MemoryRow, NewMemory, Part, VersionRow, child_key, count_key, entity, key_of_version, look_alike, memory_key, opened, order_key,
-};
+use super::memory::{NewMemory, Part};
+use super::row::{MemoryRow, VersionRow, child_key, count_key, key_of_version, memory_key, order_key, order_parts};
+use super::seal::{entity, look_alike, opened};
 use crate::base::id::{MemoryId, TenantId};
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::{CHILDREN, ORDER, VERSIONS, subjects, users};
@@ -62,7 +62,7 @@ pub fn memory(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8], counts: &
 /// A row of ORDER: its memory has it.
 pub fn order(tx: &Tx<'_>, key: &[u8], _: &[u8]) -> Result<(), Fault> {
     let (tenant, _) = named(key)?;
-    let (_, id) = super::order_parts(key).ok_or(Fault::Wrong("not a key of this table"))?;
+    let (_, id) = order_parts(key).ok_or(Fault::Wrong("not a key of this table"))?;
     let found = MemoryRow::read(tx, tenant, id)?.ok_or(StoreError::Missing("memories"))?;
     let (state, at) = found.state();
     ensure(key == order_key(found.scope(tenant), state, at, id), "its memory stands elsewhere in the order")
@@ -71,7 +71,7 @@ pub fn order(tx: &Tx<'_>, key: &[u8], _: &[u8]) -> Result<(), Fault> {
 /// A row of CHILDREN: its memory is that reply.
 pub fn child(tx: &Tx<'_>, key: &[u8]) -> Result<(), Fault> {
     let (tenant, parent) = named(key)?;
-    let (_, id) = super::order_parts(key).ok_or(Fault::Wrong("not a key of this table"))?;
+    let (_, id) = order_parts(key).ok_or(Fault::Wrong("not a key of this table"))?;
     let found = MemoryRow::read(tx, tenant, id)?.ok_or(StoreError::Missing("memories"))?;
     ensure(found.parent == Some(parent) && key == child_key(tenant, parent, found.created_at, id), "its memory is not that reply")
 }

@@ -1,0 +1,33 @@
+//! Memories: record v1 (DESIGN 10), its order, counts and versions.
+//!
+//! Sealed: title, content, tags, metadata, speaker, run id. Under the block key: ids, times, enums, vendors, look-alike digest.
+//! `memory` is what the layers above see, `row` what lies in the file, `seal` the way between them; `read`, `write`, `trash` and `transfer`
+//! are the functions that ask for an `Access`; `index` feeds search, `check` the whole-file check.
+//!
+//! Invariants
+//! - A live memory has one row in ORDER under its creation time, a trashed one under its deletion time; COUNTS agree with ORDER.
+//! - A version is the row as it was, envelopes untouched: they are bound to the record version that wrote them.
+//! - What an agent's vendor may not see is not returned by any function here.
+
+pub(in crate::store) mod check;
+mod index;
+mod memory;
+mod read;
+mod row;
+mod seal;
+mod transfer;
+mod trash;
+mod write;
+
+pub use index::chunk;
+pub(in crate::store) use index::{prepared, recent};
+pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
+pub use read::{answer, count_replies, get, length, one, page, seen, several, subject_named, thread, total, versions, walk};
+#[cfg(any(fuzzing, feature = "bench-internals"))]
+pub(in crate::store) use row::VersionRow;
+pub(in crate::store) use row::{MemoryRow, facts};
+#[cfg(test)]
+pub(in crate::store) use seal::contents;
+pub use transfer::{ExportPlace, Imported, export, import};
+pub use trash::{purge, purge_trash, restore, trash};
+pub use write::{insert, reply, update};

@@ -1,0 +1,142 @@
+//! The trash: into it, out of it, and for good.
+//!
+//! Invariants
+//! - Replies move with their parent, and back; emptying the trash leaves a live reply behind as a memory of its own.
+//! - A purge removes at most as many memories and versions as it was told, versions first, so that one cut short can go on.
+
+use super::index::prepared;
+use super::memory::{Memory, Part, State};
+use super::row::{MemoryRow, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix};
+use super::seal::opened;
+use crate::base::id::{MemoryId, TenantId};
+use crate::base::time::Timestamp;
+use crate::policy::action::{Action, Scope, Writes};
+use crate::store::gate::Access;
+use crate::store::index::indexes::Change;
+use crate::store::tables::{CHILDREN, MEMORIES, ORDER, VERSIONS};
+use crate::store::tx::{StoreError, Tx};
+
+/// Moves the granted memory to the trash, and its live replies with it. `None` if it is there already.
+pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
+    let now = a.tx().now;
+    shift(a, State::Live, Some(now))
+}
+
+/// Takes the granted memory out of the trash, and its replies with it. `None` if it is not there.
+pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
+    shift(a, State::Trash, None)
+}
+
+/// Removes the granted memory, its versions and its replies for good, live or trashed: at most `rows` rows, oldest versions first. `false` if
+/// more are left; the memory itself goes last.
+pub fn purge<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, mut rows: usize) -> Result<bool, StoreError> {
+    let (tenant, id, old) = granted(a)?;
+    let tx = a.tx_mut();
+    for child in children_of(tx, tenant, id)? {
+        if let Some(found) = MemoryRow::read(tx, tenant, child)?
+            && !purge_row(tx, tenant, child, &found, &mut rows)?
+        {
+            tx.note(id.bytes());
+            return Ok(false);
+        }
+    }
+    purge_row(tx, tenant, id, &old, &mut rows)
+}
+
+/// Removes up to `most` memories in the scope's trash for good, and at most `rows` rows, versions included; gives how many memories, and
+/// whether none is left. A live reply of one of them stays, without its parent.
+pub fn purge_trash<A: Writes + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    most: usize,
+    mut rows: usize,
+) -> Result<(usize, bool), StoreError> {
+    let scope = a.target();
+    let tx = a.tx_mut();
+    let trashed: Vec<Vec<u8>> = (tx.prefix(ORDER, &order_prefix(scope, State::Trash))?.take(most))
+        .map(|item| item.map(|(key, _)| key))
+        .collect::<Result<_, _>>()?;
+    let whole = trashed.len() < most;
+    for (removed, order) in trashed.iter().enumerate() {
+        let (_, id) = order_parts(order).ok_or(damaged("memory_order"))?;
+        let old = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        if !purge_row(tx, scope.tenant, id, &old, &mut rows)? {
+            return Ok((removed, false));
+        }
+        for child in children_of(tx, scope.tenant, id)? {
+            // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
+            let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
+            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
+            let alone = MemoryRow { parent: None, ..found.clone() };
+            alone.stage(tx, scope.tenant, child, Some(&found));
+            if alone.deleted_at.is_none() {
+                let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
+                tx.put_index(scope, || prepared(&memory));
+            }
+        }
+    }
+    Ok((trashed.len(), whole))
+}
+
+fn shift<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    from: State,
+    deleted_at: Option<Timestamp>,
+) -> Result<Option<Memory>, StoreError> {
+    let (tenant, id, old) = granted(a)?;
+    if old.state().0 != from {
+        return Ok(None);
+    }
+    let tx = a.tx_mut();
+    let memory = shift_row(tx, tenant, id, &old, deleted_at)?;
+    for child in children_of(tx, tenant, id)? {
+        let Some(found) = MemoryRow::read(tx, tenant, child)? else { continue };
+        if found.owner == old.owner && found.state().0 == from {
+            shift_row(tx, tenant, child, &found, deleted_at)?;
+        }
+    }
+    Ok(Some(memory))
+}
+
+fn shift_row(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    id: MemoryId,
+    old: &MemoryRow,
+    deleted_at: Option<Timestamp>,
+) -> Result<Memory, StoreError> {
+    let found = MemoryRow { deleted_at, ..old.clone() };
+    found.stage(tx, tenant, id, Some(old));
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    let memory = opened(tx, tenant, id, &found, Part::Full)?;
+    match deleted_at {
+        Some(_) => tx.staged.index.push((old.scope(tenant), Change::Remove(id))),
+        None => tx.put_index(old.scope(tenant), || prepared(&memory)),
+    }
+    Ok(memory)
+}
+
+/// `false` if `rows` ran out and the memory is still there.
+fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
+    tx.note(id.bytes());
+    tx.note_subject(old.subject);
+    for version in tx.prefix(VERSIONS, &memory_key(tenant, id))? {
+        if *rows == 0 {
+            return Ok(false);
+        }
+        *rows -= 1;
+        let (version, _) = version?;
+        tx.delete(VERSIONS, version);
+    }
+    if *rows == 0 {
+        return Ok(false);
+    }
+    *rows -= 1;
+    if let Some(parent) = old.parent {
+        tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
+    }
+    old.unstage_order(tx, tenant, id, false);
+    tx.delete(MEMORIES, memory_key(tenant, id));
+    tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
+    Ok(true)
+}
