@@ -75,7 +75,6 @@ impl Service {
                 None => Headers::of(&[("authorization", &bearer)]),
             },
             body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
-            peer: (address, 1).into(),
             client: address,
             client_certificate: false,
         });

@@ -159,7 +159,6 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::OneOf([word]) => json!({ "const": word }),
         Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
         Kind::List { items, min, max } => json!({ "type": "array", "items": kind_schema(items), "minItems": min, "maxItems": max }),
-        Kind::Object(schema) => object_schema(schema),
         Kind::Tagged { variants, .. } => json!({ "oneOf": variants.iter().map(|(_, schema)| object_schema(schema)).collect::<Vec<_>>() }),
         Kind::Free { .. } => json!({ "type": "object", "additionalProperties": true }),
         Kind::Time => json!({ "type": "string", "format": "date-time" }),

@@ -54,8 +54,6 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// `min..=max` items of one kind.
     List { items: &'static Kind, min: usize, max: usize },
-    /// An object of known keys.
-    Object(&'static Schema),
     /// An object whose `tag` key chooses which other keys it holds.
     Tagged { tag: &'static str, variants: &'static [(&'static str, Schema)] },
     /// An object of the caller's own keys: bytes as compact JSON, depth with `{}` being 1. Nothing in it is coerced.
@@ -227,7 +225,6 @@ impl Kind {
                 within(values.len(), *min, *max, "items")?;
                 values.iter_mut().enumerate().try_for_each(|(i, item)| under(i, items.check(item, coerce)))
             }
-            Self::Object(schema) => schema.check_map(object(value)?, coerce),
             Self::Tagged { tag, variants } => {
                 let map = object(value)?;
                 let word = map.get(*tag).and_then(Value::as_str);

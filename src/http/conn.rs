@@ -87,7 +87,7 @@ impl Connection<'_> {
                     (answer.unwrap_or_else(|_| problem::error(500, "Internal server error")), head_only, keep_alive)
                 }
                 Err(End::Refused { reason, client, head_only }) => {
-                    let refusal = Refusal { reason, peer: self.peer, client };
+                    let refusal = Refusal { reason, client };
                     let answer = catch_unwind(AssertUnwindSafe(|| self.shared.handler.refuse(&refusal)));
                     (answer.unwrap_or_else(|_| refusal.reply()), head_only, false)
                 }
@@ -134,7 +134,7 @@ impl Connection<'_> {
         };
         let Head { method, path, query, headers, keep_alive, .. } = head;
         let client_certificate = self.wire.has_client_certificate();
-        Ok((Request { method, path, query, headers, body, peer: self.peer, client, client_certificate }, keep_alive))
+        Ok((Request { method, path, query, headers, body, client, client_certificate }, keep_alive))
     }
 
     /// Waits for a request to begin, then for its head to end.

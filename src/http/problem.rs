@@ -2,7 +2,7 @@
 //!
 //! Invariant: the text of an error is the program's own; nothing that the client sent is echoed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::http::reply::Reply;
 
@@ -74,9 +74,7 @@ reasons! {
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
-    /// The socket's other end.
-    pub peer: SocketAddr,
-    /// Who is behind it, as far as a trusted proxy's head could be read; else the peer.
+    /// Who asked, as far as a trusted proxy's head could be read; else the socket's other end.
     pub client: IpAddr,
 }
 

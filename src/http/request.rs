@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use zeroize::Zeroize;
 
@@ -116,9 +116,7 @@ pub struct Request {
     pub headers: Headers,
     /// The body, exactly `Content-Length` bytes.
     pub body: Vec<u8>,
-    /// The socket's other end.
-    pub peer: SocketAddr,
-    /// Who asks: the peer, or behind trusted proxies the last hop that is not one.
+    /// Who asks: the socket's other end, or behind trusted proxies the last hop that is not one.
     pub client: IpAddr,
     /// Whether the peer proved a client certificate that our client CA signed.
     pub client_certificate: bool,

@@ -159,6 +159,4 @@ actions! {
     AcceptAnchor(Instance) Writes false "anchor.accept";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
-    /// Look after the instance: start, stop, recovery, the owner's record.
-    Operate(Instance) Writes false "system.operate";
 }

@@ -107,7 +107,6 @@ pub const RULES: &[Rule] = &[
             "audit.export",
             "anchor.accept",
             "person.create",
-            "system.operate",
         ],
         relations: &[Own],
     },

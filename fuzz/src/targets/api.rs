@@ -156,7 +156,6 @@ fn ask(live: &Live, who: u8, kind: u8, line: &str, body: &[u8]) -> Option<(Reply
         query: head.query,
         headers: head.headers,
         body: body.to_vec(),
-        peer: (client, 1).into(),
         client,
         client_certificate: false,
     };

@@ -221,17 +221,6 @@ impl Indexes {
         drop(dropped);
     }
 
-    /// Rewrites `scope` without what is left of removed memories; for erasure.
-    pub fn compact(&self, scope: ScopeKey) {
-        let index = match self.lock().get(&scope) {
-            Some(Slot::Ready { index, .. }) => Arc::clone(index),
-            _ => return,
-        };
-        if index.write().map(|mut index| index.compact()).is_err() {
-            self.drop_scope(scope);
-        }
-    }
-
     /// Bytes of all indexes, those being built among them.
     pub fn bytes(&self) -> usize {
         self.lock().values().map(Slot::bytes).sum()

@@ -167,11 +167,6 @@ impl ScopeIndex {
         self.numbers.is_empty()
     }
 
-    /// Whether this memory is live here.
-    pub fn contains(&self, id: MemoryId) -> bool {
-        self.numbers.contains_key(&id)
-    }
-
     /// Makes this the only version of its memory; one that is not live is removed. About 25 us for a page of text.
     pub fn insert(&mut self, memory: &Prepared) {
         self.remove(memory.id);

@@ -31,8 +31,6 @@ pub struct User {
     pub first_name: Option<Phi>,
     /// Family name.
     pub last_name: Option<Phi>,
-    /// Since when.
-    pub created_at: Timestamp,
 }
 
 fn lookup_key(tx: &Tx<'_>, tenant: TenantId, email: &str) -> Vec<u8> {
@@ -83,7 +81,6 @@ pub fn get(tx: &Tx<'_>, tenant: TenantId, id: UserId) -> Result<Option<User>, St
         email: open("email", &found.email)?,
         first_name: found.first_name.as_ref().map(|s| open("first_name", s)).transpose()?,
         last_name: found.last_name.as_ref().map(|s| open("last_name", s)).transpose()?,
-        created_at: found.created_at,
     }))
 }
 
