@@ -64,7 +64,7 @@ fn revoke(house: &House, id: CredentialId) -> Receipt {
 fn busy(house: &House) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>) {
     let (let_go, wait) = channel::<()>();
     let (entered, inside) = channel();
-    let (vault, who, scope) = (house.vault().clone(), house.owner(), house.scope());
+    let (vault, who, scope, before) = (house.vault().clone(), house.owner(), house.scope(), house.vault().queued(true));
     let held = std::thread::spawn(move || {
         let done = vault.write::<CreateMemory, _, Wrong>(&who, scope, &Call::internal(), move |_| {
             entered.send(()).unwrap();
@@ -74,6 +74,10 @@ fn busy(house: &House) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<
         done.unwrap();
     });
     inside.recv().unwrap();
+    // The writer may be inside before the sender has counted; whoever watches the count next must not take it for their own.
+    while house.vault().queued(true) == before {
+        std::thread::yield_now();
+    }
     (let_go, held)
 }
 
