@@ -81,7 +81,6 @@ fn names(fields: &[rosemary::api::schema::Field], into: &mut BTreeSet<&'static s
     fn of(kind: &Kind, into: &mut BTreeSet<&'static str>) {
         match kind {
             Kind::List { items, .. } => of(items, into),
-            Kind::Object(schema) => names(schema.fields, into),
             Kind::Tagged { variants, .. } => variants.iter().for_each(|(_, schema)| names(schema.fields, into)),
             _ => {}
         }
