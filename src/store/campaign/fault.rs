@@ -48,11 +48,11 @@ struct Seen {
 }
 
 /// One thread's writes and reads; each is told the truth or nothing.
-fn work(house: &House, thread: usize, rounds: usize, seen: &Mutex<Seen>) {
-    let (vault, owner) = (house.vault(), admitted_later(house.vault()));
+fn work(house: &House, owner: &Principal, thread: usize, rounds: usize, seen: &Mutex<Seen>) {
+    let vault = house.vault();
     for round in 0..rounds {
         let (call, content) = (Call::internal(), format!("memory {round} of thread {thread}"));
-        let told = match create(vault, &owner, &call, &content) {
+        let told = match create(vault, owner, &call, &content) {
             Ok((id, receipt)) => Told::Kept(id, receipt.index()),
             Err(Refused::Unavailable(Unavailable::Unknown(operation))) => {
                 assert_eq!(operation, call.operation);
@@ -71,7 +71,7 @@ fn work(house: &House, thread: usize, rounds: usize, seen: &Mutex<Seen>) {
             memories::answer(access, &found);
             Ok(found.len())
         };
-        match vault.read::<ListMemories, _, Wrong>(&owner, Scope { tenant: owner.tenant(), owner: owner.user() }, &call, list) {
+        match vault.read::<ListMemories, _, Wrong>(owner, Scope { tenant: owner.tenant(), owner: owner.user() }, &call, list) {
             Ok(recorded) => drop(seen.lock().unwrap().reads.insert(call.operation, recorded.into_parts().1.index())),
             Err(Refused::Unavailable(_) | Refused::Work(..)) => seen.lock().unwrap().unanswered += 1,
             Err(other) => panic!("{other:?}"),
@@ -93,7 +93,7 @@ fn admitted_later(vault: &Vault) -> Principal {
 
 /// How an operation ended, for its own caller.
 fn settled(vault: &Vault, who: &Principal, id: OperationId) -> Settled {
-    for _ in 0..10_000 {
+    for _ in 0..100_000 {
         let asked = vault.read::<ReadOperation, _, Wrong>(who, id, &Call::internal(), |access| Ok(accounts::operation(access)?));
         match asked {
             Ok(recorded) => match recorded.into_parts().0.expect("its own operation") {
@@ -114,14 +114,16 @@ fn run(base: &[u8], fault: Option<Refusal>, seed: u64, counts: &mut Counts) -> u
     let tape = Arc::new(Tape::faulty(base.to_vec(), None, seed));
     let mut house = House::on(Arc::clone(&tape), &Clock::system()).unwrap();
     let before = tape.calls();
+    // Admitted before anything is refused: a store that ended meanwhile would not let its threads in any more.
+    let owner = admitted_later(house.vault());
     if let Some(fault) = fault {
         tape.refuse(fault);
     }
     let seen = Mutex::new(Seen::default());
     thread::scope(|threads| {
         for name in 0..3 {
-            let (house, seen) = (&house, &seen);
-            threads.spawn(move || work(house, name, 3, seen));
+            let (house, owner, seen) = (&house, &owner, &seen);
+            threads.spawn(move || work(house, owner, name, 3, seen));
             if fault.is_some_and(|fault| fault.times > 1) {
                 // The system works again, but only after the first thread is through.
                 if name == 0 {
