@@ -3,13 +3,13 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::memories::{filter, new_memory, reply_as, target, trashed};
+use super::memories::{filter, create_as, reply_as, target, trashed};
 use super::required;
 use crate::api::reply::{self, View, Words};
 use crate::api::run::Cx;
 use crate::http::Reply;
 use crate::memories::{self, Filter, Page, Refusal};
-use crate::policy::action::{CreateMemory, ListMemories, ReadMemory, ReadVersions, SearchMemories};
+use crate::policy::action::{ListMemories, ReadMemory, ReadVersions, SearchMemories};
 use crate::store::Receipt;
 use crate::store::memories::{Memory, Part};
 
@@ -25,16 +25,7 @@ fn origin(cx: &mut Cx<'_>) -> String {
 /// `POST /agent/memories`
 pub fn create(cx: &mut Cx<'_>) -> Reply {
     let origin = origin(cx);
-    let new = match new_memory(cx, origin) {
-        Ok(new) => new,
-        Err(refusal) => return refusal,
-    };
-    cx.write::<CreateMemory, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        move |access| memories::create(access, new),
-        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
-    )
+    create_as(cx, origin)
 }
 
 /// `GET /agent/memories/latest`

@@ -27,7 +27,7 @@ struct Listed<'a> {
 }
 
 /// The new memory of a checked body, written by `origin`; `Err` names an unknown vendor's refusal.
-pub(super) fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Reply> {
+fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Reply> {
     let allowed_vendors = vendors(cx)?;
     let mut new = NewMemory {
         text: Text {
@@ -95,9 +95,9 @@ pub(super) fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Reply> {
     MemoryId::parse(cx.id).ok_or_else(|| cx.missing(words))
 }
 
-/// `POST /memories`
-pub fn create(cx: &mut Cx<'_>) -> Reply {
-    let new = match new_memory(cx, "api".to_owned()) {
+/// Writes the memory of a checked body as `origin`.
+pub(super) fn create_as(cx: &mut Cx<'_>, origin: String) -> Reply {
+    let new = match new_memory(cx, origin) {
         Ok(new) => new,
         Err(refusal) => return refusal,
     };
@@ -107,6 +107,11 @@ pub fn create(cx: &mut Cx<'_>) -> Reply {
         move |access| memories::create(access, new),
         |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
     )
+}
+
+/// `POST /memories`
+pub fn create(cx: &mut Cx<'_>) -> Reply {
+    create_as(cx, "api".to_owned())
 }
 
 /// `GET /memories/:id`
