@@ -288,15 +288,13 @@ fn errors_of(route: &RouteDoc) -> &'static str {
 
 /// A refusal with the body of the route's own kind, that of a request that never became one, or either.
 fn refusal(status: u16, description: &str, own: Option<&'static str>, framed: bool, shared: &mut Shared<'_>) -> Value {
-    let mut names = if own.is_some() { RATE.to_vec() } else { Vec::new() };
+    // What HTTP alone refuses is refused before anybody is known.
+    let mut names = if matches!(status, 408 | 411 | 413 | 414 | 417 | 421 | 431 | 505) { Vec::new() } else { RATE.into_iter().chain([AUDIT]).collect() };
     names.extend(match status {
         401 => Some(("www-authenticate", "Authenticate")),
         429 | 503 => Some(("retry-after", "RetryAfter")),
         _ => None,
     });
-    if own.is_some() && !matches!(status, 401 | 413) {
-        names.push(AUDIT);
-    }
     let mut response = json!({ "description": description, "headers": header_references(&names), "content": {} });
     for component in own.into_iter().chain(framed.then_some("Error")) {
         let media_type = if component == "Problem" { "application/problem+json" } else { "application/json" };
