@@ -4,15 +4,16 @@
 //! - An answer with data or a claimed effect is made from a `Receipt`; its audit index is in the header `x-audit-index`.
 //! - An error's text is the program's own. Contract routes answer `{"error": …}`; our own answer RFC 9457 problem details that also carry it.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::base::id::MemoryId;
+use crate::base::id::{MemoryId, OperationId};
 use crate::base::time::Timestamp;
-use crate::http::{Reply, problem};
-use crate::store::gate::{Fault, Receipt, Refused, denial};
+use crate::http::Reply;
+use crate::store::gate::{Fault, Receipt, Recorded, Refused, denial};
 use crate::store::memories::{Memory, Version};
 use crate::store::phi::Phi;
 use crate::store::writer::Unavailable;
@@ -33,11 +34,8 @@ impl Shape {
     }
 
     /// An error's answer.
-    pub fn error(self, status: u16, text: &str) -> Reply {
-        match self {
-            Self::Contract => crate::http::error(status, text),
-            Self::Problem => problem(status, slug(status), title(status), text),
-        }
+    pub fn error(self, status: u16, text: impl Into<Cow<'static, str>>) -> Reply {
+        Failure::new(status, text).reply(self)
     }
 }
 
@@ -83,32 +81,99 @@ pub fn recorded(status: u16, body: Option<Vec<u8>>, receipt: &Receipt) -> Reply 
     reply.header("x-audit-index", receipt.index().to_string())
 }
 
-/// The answer to a refusal. `words` gives the text of a denial: what the asker is told is missing or not allowed.
-pub fn refused<E: Fault + std::error::Error>(shape: Shape, refused: &Refused<E>, words: &Words) -> Reply {
-    match refused {
-        Refused::Denied(denied, receipt) => {
-            let (_, status) = denial(denied);
-            let text = if status == 403 { words.forbidden } else { words.missing };
-            with_index(words.coded(shape.error(status, text), status), receipt)
-        }
-        Refused::Work(error, receipt) => {
-            let (_, status) = error.audit();
-            let reply = match error.code() {
-                _ if status == 500 => shape.error(500, INTERNAL),
-                Some(code) => Reply::json(status, &json!({ "error": error.to_string(), "code": code })),
-                None => shape.error(status, &error.to_string()),
-            };
-            let reply = if status == 503 { reply.header("retry-after", "1") } else { reply };
-            with_index(reply, receipt)
-        }
-        Refused::Fault(receipt) => with_index(shape.error(500, INTERNAL), receipt),
-        Refused::Revoked(receipt) => with_index(shape.error(401, "Invalid API key"), receipt),
-        Refused::Unavailable(why) => unavailable(shape, *why),
-    }
+/// What an operation came to: its value with the receipt, or why there is none.
+pub type Done<T> = Result<Recorded<T>, Failure>;
+
+/// A [`Done`] whose value is written out.
+pub type Answered = Result<Reply, Failure>;
+
+/// Why there is no answer, whichever way the operation was asked for; each skin puts it into its own shape.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// HTTP status, 400 or above.
+    pub status: u16,
+    /// For the client; the program's own words.
+    pub text: Cow<'static, str>,
+    /// The contract's `code`, where it has one.
+    pub code: Option<&'static str>,
+    /// The operation, if it is not known whether it took effect.
+    pub unknown: Option<OperationId>,
+    /// Index of the entry that records the refusal; none where refusals are counted.
+    pub index: Option<u64>,
 }
 
-fn with_index(reply: Reply, receipt: &Receipt) -> Reply {
-    reply.header("x-audit-index", receipt.index().to_string())
+impl Failure {
+    /// A failure without code and entry.
+    pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, text: text.into(), code: None, unknown: None, index: None }
+    }
+
+    /// The same, recorded by the entry of `receipt`.
+    #[must_use]
+    pub fn recorded(self, receipt: &Receipt) -> Self {
+        Self { index: Some(receipt.index()), ..self }
+    }
+
+    /// What the gate refused. `words` gives the text of a denial: what the asker is told is missing or not allowed.
+    pub fn refused<E: Fault + std::error::Error>(refused: &Refused<E>, words: &Words) -> Self {
+        match refused {
+            Refused::Denied(denied, receipt) => words.failure(denial(denied).1).recorded(receipt),
+            Refused::Work(error, receipt) => {
+                let (_, status) = error.audit();
+                let text = if status == 500 { INTERNAL.into() } else { error.to_string().into() };
+                let code = error.code().filter(|_| status != 500);
+                Self { status, text, code, unknown: None, index: Some(receipt.index()) }
+            }
+            Refused::Fault(receipt) => Self::new(500, INTERNAL).recorded(receipt),
+            Refused::Revoked(receipt) => Self::new(401, "Invalid API key").recorded(receipt),
+            Refused::Unavailable(why) => Self::unavailable(*why),
+        }
+    }
+
+    /// The store cannot answer: whether nothing happened, or it is not known what did.
+    pub fn unavailable(why: Unavailable) -> Self {
+        match why {
+            Unavailable::NoSpace => Self::new(507, "The disk is nearly full; nothing was done"),
+            Unavailable::Unknown(operation) => {
+                let text = "It is not known yet whether the request took effect; ask for the operation";
+                Self { unknown: Some(operation), ..Self::new(503, text) }
+            }
+            Unavailable::QueueFull | Unavailable::Latched | Unavailable::Busy | Unavailable::Stopping => {
+                Self::new(503, "The service cannot answer now; nothing was done")
+            }
+        }
+    }
+
+    /// The failure as an HTTP answer.
+    pub fn reply(&self, shape: Shape) -> Reply {
+        let mut body = json!({ "error": self.text });
+        if let Some(code) = self.code {
+            body["code"] = json!(code);
+        }
+        if let Some(operation) = self.unknown {
+            body["outcome"] = json!("unknown");
+            body["operation_id"] = json!(operation.to_string());
+        }
+        let content_type = match shape {
+            Shape::Contract => "application/json; charset=utf-8",
+            Shape::Problem => {
+                let (slug, title) = if self.unknown.is_some() { ("unknown-outcome", "Outcome unknown") } else { (slug(self.status), title(self.status)) };
+                body["type"] = json!(format!("urn:rosemary:problem:{slug}"));
+                body["title"] = json!(title);
+                body["status"] = json!(self.status);
+                body["detail"] = json!(self.text);
+                "application/problem+json"
+            }
+        };
+        let mut reply = Reply::bytes(self.status, content_type, body.to_string().into_bytes());
+        if self.status == 503 {
+            reply = reply.header("retry-after", "1");
+        }
+        match self.index {
+            Some(index) => reply.header("x-audit-index", index.to_string()),
+            None => reply,
+        }
+    }
 }
 
 /// What a denial says on a route.
@@ -137,31 +202,11 @@ impl Words {
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 
-    fn coded(&self, reply: Reply, status: u16) -> Reply {
-        match self.code {
-            Some(code) if status == 404 => Reply::json(status, &json!({ "error": self.missing, "code": code })),
-            _ => reply,
-        }
-    }
-}
-
-/// The answer while the store cannot answer.
-pub fn unavailable(shape: Shape, why: Unavailable) -> Reply {
-    match why {
-        Unavailable::NoSpace => shape.error(507, "The disk is nearly full; nothing was done"),
-        Unavailable::Unknown(operation) => {
-            let text = "It is not known yet whether the request took effect; ask for the operation";
-            let mut body = json!({ "error": text, "outcome": "unknown", "operation_id": operation.to_string() });
-            if shape == Shape::Problem {
-                body["type"] = json!("urn:rosemary:problem:unknown-outcome");
-                body["title"] = json!("Outcome unknown");
-                body["status"] = json!(503);
-                body["detail"] = json!(text);
-            }
-            Reply::json(503, &body).header("retry-after", "1")
-        }
-        Unavailable::QueueFull | Unavailable::Latched | Unavailable::Busy | Unavailable::Stopping => {
-            shape.error(503, "The service cannot answer now; nothing was done").header("retry-after", "1")
+    /// The failure that a denial with this status is.
+    pub fn failure(&self, status: u16) -> Failure {
+        match status {
+            403 => Failure::new(403, self.forbidden),
+            _ => Failure { code: self.code, ..Failure::new(status, self.missing) },
         }
     }
 }

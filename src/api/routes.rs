@@ -7,9 +7,10 @@
 use crate::api::inputs;
 use crate::api::openapi::{Auth, RouteDoc};
 use crate::api::ops::{agent, identity, keys, memories, operations, search};
+use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
-use crate::http::{Method, Reply};
+use crate::http::Method;
 
 /// One route.
 pub struct Route {
@@ -18,7 +19,7 @@ pub struct Route {
     /// The policy verb that its operation asks for: its name in the audit log. Empty on public routes.
     pub verb: &'static str,
     /// The operation.
-    pub run: fn(&mut Cx<'_>) -> Reply,
+    pub run: fn(&mut Cx<'_>) -> Answered,
 }
 
 const fn row(
@@ -45,7 +46,7 @@ impl Route {
     }
 
     /// The same route with its operation.
-    const fn run(self, verb: &'static str, run: fn(&mut Cx<'_>) -> Reply) -> Self {
+    const fn run(self, verb: &'static str, run: fn(&mut Cx<'_>) -> Answered) -> Self {
         Self { verb, run, ..self }
     }
 
@@ -69,8 +70,8 @@ const fn created(component: &'static str) -> (u16, Option<&'static str>) {
 }
 
 /// Public routes are answered before routing; a row with this operation is one of them.
-fn public(cx: &mut Cx<'_>) -> Reply {
-    crate::api::run::internal(cx.shape)
+fn public(_: &mut Cx<'_>) -> Answered {
+    Err(Failure::new(500, reply::INTERNAL))
 }
 
 /// Every route.

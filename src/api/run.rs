@@ -5,11 +5,12 @@
 //! - Agents reach the routes that name them, and nothing else.
 //! - Every admitted request has exactly one audit entry; refusals that carry no data and could be repeated for free are counted instead.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::api::reply::{self, INTERNAL, Shape, Words};
+use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
 use crate::api::throttle::{Key, Taken, Throttle};
@@ -21,7 +22,7 @@ use crate::base::id::OperationId;
 use crate::base::limits;
 use crate::http::{self, Handler, Method, Refusal, Reply, Request};
 use crate::policy::action::{Reads, Writes};
-use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Refused};
+use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
 use crate::store::vault::Vault;
 
 /// What the API needs from the configuration.
@@ -55,13 +56,12 @@ pub struct Cx<'a> {
     pub who: &'a Principal,
     /// What the audit log will tell.
     pub call: Call,
-    /// The shape of errors.
-    pub shape: Shape,
     /// The path's `:id`.
     pub id: &'a str,
     /// The checked body or query string.
     pub fields: Fields,
-    route: &'static Route,
+    /// The verb that the operation asks for.
+    pub verb: &'static str,
 }
 
 /// Somebody without a valid credential.
@@ -108,7 +108,7 @@ impl Api {
             }),
             Ok(Admission::Unknown) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
             Err(why) => {
-                let answer = reply::unavailable(Shape::of(&request.path), why);
+                let answer = Failure::unavailable(why).reply(Shape::of(&request.path));
                 Err(Stranger { credential: None, reason: Reason::Latched, why: Err(answer) })
             }
         }
@@ -153,7 +153,7 @@ impl Api {
             Some(credential) => self.vault.refuse_credential(&credential, stranger.reason, 401),
             None => self.vault.refuse_address(request.client, stranger.reason, 401),
         }
-        shape.error(401, &why.to_string()).header("www-authenticate", "Bearer")
+        shape.error(401, why.to_string()).header("www-authenticate", "Bearer")
     }
 
     /// The routes that need no credential and touch no data.
@@ -208,8 +208,9 @@ impl Api {
             ok_status: route.doc.answer.0,
             admitted: Some(admitted),
         };
+        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
-            return self.refusal(who, &call, route, shape, Reason::AgentRoute, 403, "Agent keys cannot access this endpoint");
+            return cx.refuse(Reason::AgentRoute, 403, "Agent keys cannot access this endpoint").reply(shape);
         }
         if route.administrative()
             && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())
@@ -218,18 +219,10 @@ impl Api {
             return too_many(shape, taken);
         }
         match input(route, &request, shape) {
-            Ok(fields) => (route.run)(&mut Cx { api: self, who, call, shape, id, fields, route }),
-            Err(text) => self.refusal(who, &call, route, shape, Reason::Schema, 400, &text),
+            Ok(fields) => cx.fields = fields,
+            Err(text) => return cx.refuse(Reason::Schema, 400, text).reply(shape),
         }
-    }
-
-    /// A refusal before any verb was tried: recorded, then answered.
-    #[allow(clippy::too_many_arguments)]
-    fn refusal(&self, who: &Principal, call: &Call, route: &Route, shape: Shape, reason: Reason, status: u16, text: &str) -> Reply {
-        match self.vault.record(who, call, route.verb, reason, status) {
-            Ok(receipt) => shape.error(status, text).header("x-audit-index", receipt.index().to_string()),
-            Err(why) => reply::unavailable(shape, why),
-        }
+        (route.run)(&mut cx).unwrap_or_else(|failure| failure.reply(shape))
     }
 }
 
@@ -260,7 +253,7 @@ fn refused(taken: Option<&Taken>) -> Option<&Taken> {
 }
 
 fn too_many(shape: Shape, taken: &Taken) -> Reply {
-    taken.headers().into_iter().fold(shape.error(429, &taken.error()), |reply, (name, value)| reply.header(name, value))
+    taken.headers().into_iter().fold(shape.error(429, taken.error()), |reply, (name, value)| reply.header(name, value))
 }
 
 /// The bucket of a credential.
@@ -321,74 +314,81 @@ impl Handler for Arc<Api> {
     }
 }
 
-impl<'a> Cx<'a> {
-    /// Runs a read, and makes the answer from its recorded value.
+impl Cx<'_> {
+    /// Runs a read; `words` gives the text of a denial.
+    pub fn look<A: Reads, T, E: Fault + std::error::Error>(
+        &self,
+        target: A::Target,
+        words: &Words,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+    ) -> Done<T> {
+        debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
+        self.api.vault.read::<A, T, E>(self.who, target, &self.call, work).map_err(|refused| Failure::refused(&refused, words))
+    }
+
+    /// Runs a write; `words` gives the text of a denial.
+    pub fn change<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
+        &self,
+        target: A::Target,
+        words: &Words,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+    ) -> Done<T> {
+        self.try_write::<A, T, E>(target, work).map_err(|refused| Failure::refused(&refused, words))
+    }
+
+    /// Writes the answer from a value that is recorded.
+    pub fn answer<T>(&self, mut done: Recorded<T>, answer: impl FnOnce(&T, &Receipt) -> Vec<u8>) -> Reply {
+        let held = done.hold();
+        let (value, receipt) = done.into_parts();
+        reply::recorded(self.call.ok_status, Some(answer(&value, &receipt)), &receipt).holding(held)
+    }
+
+    /// [`Cx::look`] and [`Cx::answer`].
     pub fn read<A: Reads, T, E: Fault + std::error::Error>(
         &self,
         target: A::Target,
         words: &Words,
         work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
         answer: impl FnOnce(&T, &Receipt) -> Vec<u8>,
-    ) -> Reply {
-        debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
-        match self.api.vault.read::<A, T, E>(self.who, target, &self.call, work) {
-            Ok(mut done) => {
-                let held = done.hold();
-                let (value, receipt) = done.into_parts();
-                reply::recorded(self.call.ok_status, Some(answer(&value, &receipt)), &receipt).holding(held)
-            }
-            Err(refused) => reply::refused(self.shape, &refused, words),
-        }
+    ) -> Answered {
+        Ok(self.answer(self.look(target, words, work)?, answer))
     }
 
-    /// Runs a write, and makes the answer from its recorded value; `None` is an answer without body.
+    /// [`Cx::change`] and [`Cx::answer`].
     pub fn write<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
         &self,
         target: A::Target,
         words: &Words,
         work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
-        answer: impl FnOnce(&T, &Receipt) -> Option<Vec<u8>>,
-    ) -> Reply {
-        debug_assert_eq!(self.route.verb, A::NAME, "a row names the verb that its operation asks for");
-        match self.api.vault.write::<A, T, E>(self.who, target, &self.call, work) {
-            Ok(done) => {
-                let (value, receipt) = done.into_parts();
-                reply::recorded(self.call.ok_status, answer(&value, &receipt), &receipt)
-            }
-            Err(refused) => reply::refused(self.shape, &refused, words),
-        }
+        answer: impl FnOnce(&T, &Receipt) -> Vec<u8>,
+    ) -> Answered {
+        Ok(self.answer(self.change(target, words, work)?, answer))
     }
 
-    /// As [`Cx::write`], for several commits of one request.
+    /// As [`Cx::change`], for several commits of one request.
     pub fn try_write<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
         &self,
         target: A::Target,
         work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
-    ) -> Result<(T, Receipt), Refused<E>> {
-        self.api.vault.write::<A, T, E>(self.who, target, &self.call, work).map(|done| done.into_parts())
+    ) -> Result<Recorded<T>, Refused<E>> {
+        debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
+        self.api.vault.write::<A, T, E>(self.who, target, &self.call, work)
     }
 
-    /// Records a refusal that the schema cannot express.
-    pub fn refuse(&self, reason: Reason, status: u16, text: &str) -> Reply {
-        self.api.refusal(self.who, &self.call, self.route, self.shape, reason, status, text)
+    /// Records a refusal before any verb was tried: one that the schema cannot express, or of the road itself.
+    pub fn refuse(&self, reason: Reason, status: u16, text: impl Into<Cow<'static, str>>) -> Failure {
+        self.record(reason, Failure::new(status, text))
     }
 
-    /// A path id that is not an id: recorded and answered like one that does not exist.
-    pub fn missing(&self, words: &Words) -> Reply {
-        match self.api.vault.record(self.who, &self.call, self.route.verb, Reason::NotFound, 404) {
-            Ok(receipt) => {
-                let reply = match words.code {
-                    Some(code) => Reply::json(404, &json!({ "error": words.missing, "code": code })),
-                    None => self.shape.error(404, words.missing),
-                };
-                reply.header("x-audit-index", receipt.index().to_string())
-            }
-            Err(why) => reply::unavailable(self.shape, why),
+    /// An id that is not an id: recorded and answered like one that does not exist.
+    pub fn missing(&self, words: &Words) -> Failure {
+        self.record(Reason::NotFound, words.failure(404))
+    }
+
+    fn record(&self, reason: Reason, failure: Failure) -> Failure {
+        match self.api.vault.record(self.who, &self.call, self.verb, reason, failure.status) {
+            Ok(receipt) => failure.recorded(&receipt),
+            Err(why) => Failure::unavailable(why),
         }
     }
-}
-
-/// The answer of last resort.
-pub fn internal(shape: Shape) -> Reply {
-    shape.error(500, INTERNAL)
 }

@@ -35,7 +35,7 @@ pub use authority::Authority;
 #[allow(unused_imports)]
 pub use listen::{Deadlines, Server, Settings, bind};
 #[allow(unused_imports)]
-pub use problem::{Reason, Refusal, error, problem};
+pub use problem::{Reason, Refusal, error};
 #[allow(unused_imports)]
 pub use reply::Reply;
 #[allow(unused_imports)]

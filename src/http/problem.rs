@@ -1,4 +1,4 @@
-//! Refusals before a request exists, and the two shapes of an error body.
+//! Refusals before a request exists, and the contract's shape of an error body.
 //!
 //! Invariant: the text of an error is the program's own; nothing that the client sent is echoed.
 
@@ -88,14 +88,6 @@ impl Refusal {
 /// `{"error": text}`: errors before routing and on the contract's routes.
 pub fn error(status: u16, text: &str) -> Reply {
     Reply::json(status, &serde_json::json!({ "error": text }))
-}
-
-/// RFC 9457 problem details that also carry `error`: errors on our own routes. `slug` names the kind, for example `not-found`.
-pub fn problem(status: u16, slug: &str, title: &str, detail: &str) -> Reply {
-    let body = serde_json::json!({
-        "type": format!("urn:rosemary:problem:{slug}"), "title": title, "status": status, "detail": detail, "error": detail,
-    });
-    Reply::bytes(status, "application/problem+json", body.to_string().into_bytes())
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::memories::{filter, create_as, reply_as, target, trashed};
+use super::memories::{create_as, filter, record, reply_as, target, trashed};
 use super::required;
-use crate::api::reply::{self, View, Words};
+use crate::api::reply::{self, Answered, View, Words};
 use crate::api::run::Cx;
-use crate::http::Reply;
 use crate::memories::{self, Filter, Page, Refusal};
 use crate::policy::action::{ListMemories, ReadMemory, ReadVersions, SearchMemories};
 use crate::store::Receipt;
+use crate::store::gate::Access;
 use crate::store::memories::{Memory, Part};
 
 /// Who writes: an agent's vendor, whatever the body says; else the body's `origin`, else `user`.
@@ -23,62 +23,50 @@ fn origin(cx: &mut Cx<'_>) -> String {
 }
 
 /// `POST /agent/memories`
-pub fn create(cx: &mut Cx<'_>) -> Reply {
+pub fn create(cx: &mut Cx<'_>) -> Answered {
     let origin = origin(cx);
-    create_as(cx, origin)
+    let done = create_as(cx, origin);
+    record(cx, done)
 }
 
 /// `GET /agent/memories/latest`
-pub fn latest(cx: &mut Cx<'_>) -> Reply {
+pub fn latest(cx: &mut Cx<'_>) -> Answered {
     let some = |text: Option<String>| text.filter(|text| !text.is_empty());
     let (tag, origin) = (some(cx.fields.text("tag")), some(cx.fields.text("origin")));
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::latest(access, tag.as_deref(), origin.as_deref()),
-        |memory, receipt| reply::json(&reply::record(memory, receipt)),
-    )
+    record(cx, cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::latest(access, tag.as_deref(), origin.as_deref())))
 }
 
 /// `GET /agent/memories/:id`: what is in the trash is not there.
-pub fn read(cx: &mut Cx<'_>) -> Reply {
-    let id = match target(cx, &Words::MEMORY) {
-        Ok(id) => id,
-        Err(missing) => return missing,
+pub fn read(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    let live = |access: &mut Access<'_, ReadMemory>| {
+        let memory = memories::read(access)?;
+        if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
     };
-    cx.read::<ReadMemory, _, _>(
-        id,
-        &Words::MEMORY,
-        |access| {
-            let memory = memories::read(access)?;
-            if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
-        },
-        |memory, receipt| reply::json(&reply::record(memory, receipt)),
-    )
+    record(cx, cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, live))
 }
 
 /// `DELETE /agent/memories/:id`
-pub fn delete(cx: &mut Cx<'_>) -> Reply {
-    trashed(cx, |memory, receipt| reply::json(&json!({ "deleted": true, "id": memory.id.to_string(), "title": memory.text.title.expose(receipt) })))
+pub fn delete(cx: &mut Cx<'_>) -> Answered {
+    let done = trashed(cx)?;
+    Ok(cx.answer(done, |memory, receipt| {
+        reply::json(&json!({ "deleted": true, "id": memory.id.to_string(), "title": memory.text.title.expose(receipt) }))
+    }))
 }
 
 /// `GET /agent/memories/:id/versions`
-pub fn versions(cx: &mut Cx<'_>) -> Reply {
-    match target(cx, &Words::MEMORY) {
-        Ok(id) => cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, current), receipt| {
-            reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version), "current_version": current }))
-        }),
-        Err(missing) => missing,
-    }
+pub fn versions(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, current), receipt| {
+        reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version), "current_version": current }))
+    })
 }
 
 /// `POST /agent/memories/:id/children`
-pub fn reply(cx: &mut Cx<'_>) -> Reply {
-    let origin = match cx.who.vendor() {
-        Some(vendor) => vendor.name().to_owned(),
-        None => "user".to_owned(),
-    };
-    reply_as(cx, origin)
+pub fn reply(cx: &mut Cx<'_>) -> Answered {
+    let origin = origin(cx);
+    let done = reply_as(cx, origin);
+    record(cx, done)
 }
 
 /// How a list shows a memory.
@@ -106,7 +94,7 @@ fn page_of(page: &Page, receipt: &Receipt, limit: usize, offset: usize, each: Ea
 }
 
 /// A page of what `filter` chooses. The trash shows an agent route its size at most, never its memories.
-fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Reply {
+fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Answered {
     let limit = cx.fields.count("limit").expect("the schema has a default");
     let offset = cx.fields.count("offset").unwrap_or(0);
     let trashed = matches!(filter, Filter::Trashed);
@@ -124,13 +112,13 @@ fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Reply {
 }
 
 /// `POST /agent/memories/browse`
-pub fn browse(cx: &mut Cx<'_>) -> Reply {
+pub fn browse(cx: &mut Cx<'_>) -> Answered {
     let filter = filter(&mut cx.fields);
     page(cx, &filter, Part::Summary, reply::summary)
 }
 
 /// `POST /agent/memories/by-tag`
-pub fn by_tag(cx: &mut Cx<'_>) -> Reply {
+pub fn by_tag(cx: &mut Cx<'_>) -> Answered {
     let filter = Filter::Tags(cx.fields.texts("tags").expect("the schema requires it"));
     page(cx, &filter, Part::Full, reply::whole)
 }
@@ -147,7 +135,7 @@ fn counted(memories: &[Memory], receipt: &Receipt) -> Vec<u8> {
 }
 
 /// `POST /agent/memories/search`: the contract's literal search, most relevant first.
-pub fn search(cx: &mut Cx<'_>) -> Reply {
+pub fn search(cx: &mut Cx<'_>) -> Answered {
     let term = required(cx, "term");
     let limit = cx.fields.count("limit").expect("the schema has a default");
     cx.read::<SearchMemories, _, _>(
@@ -159,7 +147,7 @@ pub fn search(cx: &mut Cx<'_>) -> Reply {
 }
 
 /// `POST /agent/memories/list`
-pub fn list(cx: &mut Cx<'_>) -> Reply {
+pub fn list(cx: &mut Cx<'_>) -> Answered {
     let limit = cx.fields.count("limit").expect("the schema has a default");
     cx.read::<ListMemories, _, Refusal>(
         cx.own(),

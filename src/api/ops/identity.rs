@@ -2,14 +2,13 @@
 
 use serde_json::json;
 
-use crate::api::reply::{self, Words};
+use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
-use crate::http::Reply;
 use crate::identity;
 use crate::policy::action::ReadSelf;
 
 /// `GET /whoami`
-pub fn whoami(cx: &mut Cx<'_>) -> Reply {
+pub fn whoami(cx: &mut Cx<'_>) -> Answered {
     let who = cx.who;
     cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()), |(), _| {
         reply::json(&json!({
@@ -23,7 +22,7 @@ pub fn whoami(cx: &mut Cx<'_>) -> Reply {
 }
 
 /// `GET /users/me`
-pub fn me(cx: &mut Cx<'_>) -> Reply {
+pub fn me(cx: &mut Cx<'_>) -> Answered {
     cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, |user, receipt| {
         reply::json(&json!({
             "id": user.id.to_string(),

@@ -3,17 +3,16 @@
 use serde_json::json;
 
 use super::required;
-use crate::api::reply::{self, Words};
+use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
 use crate::authn::credential::display_prefix;
 use crate::base::id::CredentialId;
-use crate::http::Reply;
 use crate::identity;
 use crate::policy::action::{CreateKey, ListKeys, RevokeKey};
 use crate::store::phi::Phi;
 
 /// `POST /api/keys`
-pub fn create(cx: &mut Cx<'_>) -> Reply {
+pub fn create(cx: &mut Cx<'_>) -> Answered {
     let label = Phi::new(required(cx, "label"));
     let drawn = identity::draw_key(&cx.api.vault);
     cx.write::<CreateKey, _, _>(
@@ -21,19 +20,19 @@ pub fn create(cx: &mut Cx<'_>) -> Reply {
         &Words::KEY,
         move |access| identity::create_key(access, drawn, label),
         |made, receipt| {
-            Some(reply::json(&json!({
+            reply::json(&json!({
                 "key": made.key.expose(),
                 "id": made.id.to_string(),
                 "key_prefix": display_prefix(made.key.expose()),
                 "label": made.label.expose(receipt),
                 "created_at": made.created_at.to_string(),
-            })))
+            }))
         },
     )
 }
 
 /// `GET /api/keys`
-pub fn list(cx: &mut Cx<'_>) -> Reply {
+pub fn list(cx: &mut Cx<'_>) -> Answered {
     cx.read::<ListKeys, _, _>(cx.person(), &Words::KEY, identity::list_keys, |keys, receipt| {
         let keys: Vec<_> = keys
             .iter()
@@ -54,7 +53,7 @@ pub fn list(cx: &mut Cx<'_>) -> Reply {
 }
 
 /// `DELETE /api/keys/:id`
-pub fn revoke(cx: &mut Cx<'_>) -> Reply {
-    let Some(id) = CredentialId::parse(cx.id) else { return cx.missing(&Words::KEY) };
-    cx.write::<RevokeKey, _, _>(id, &Words::KEY, identity::revoke_key, |(), _| Some(reply::json(&json!({ "revoked": true }))))
+pub fn revoke(cx: &mut Cx<'_>) -> Answered {
+    let Some(id) = CredentialId::parse(cx.id) else { return Err(cx.missing(&Words::KEY)) };
+    cx.write::<RevokeKey, _, _>(id, &Words::KEY, identity::revoke_key, |(), _| reply::json(&json!({ "revoked": true })))
 }

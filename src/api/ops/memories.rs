@@ -4,19 +4,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::required;
-use crate::api::reply::{self, Words};
+use crate::api::reply::{self, Answered, Done, Failure, Words};
 use crate::api::run::Cx;
 use crate::api::schema::{Fields, wipe};
 use crate::audit::Reason;
 use crate::base::id::MemoryId;
-use crate::http::Reply;
 use crate::memories::{self, Filter};
 use crate::policy::action::{
     CreateMemory, EmptyTrash, ListMemories, PurgeMemory, ReadMemory, ReadThread, ReadVersions, ReplyToMemory, RestoreMemory, TrashMemory,
     UpdateMemory,
 };
 use crate::store::memories::{Memory, MemoryType, NewMemory, Part, Replacement, Text};
-use crate::store::gate::Refused;
+use crate::store::gate::{Recorded, Refused};
 use crate::store::phi::Phi;
 use crate::store::writer::Unavailable;
 
@@ -27,7 +26,7 @@ struct Listed<'a> {
 }
 
 /// The new memory of a checked body, written by `origin`; `Err` names an unknown vendor's refusal.
-fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Reply> {
+fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Failure> {
     let allowed_vendors = vendors(cx)?;
     let mut new = NewMemory {
         text: Text {
@@ -66,13 +65,13 @@ fn metadata(fields: &mut Fields) -> Option<Phi> {
 }
 
 /// Each entry is `*` or a vendor with a configured key. What was sent is not repeated in the error.
-fn vendors(cx: &mut Cx<'_>) -> Result<Vec<String>, Reply> {
+fn vendors(cx: &mut Cx<'_>) -> Result<Vec<String>, Failure> {
     let asked = cx.fields.texts("allowed_vendors").unwrap_or_else(|| vec!["*".to_owned()]);
     if asked.iter().all(|vendor| vendor == "*" || cx.api.vendors.contains(vendor)) {
         return Ok(asked);
     }
     let known: Vec<String> = std::iter::once("*").chain(cx.api.vendors.iter().map(String::as_str)).map(|v| format!("\"{v}\"")).collect();
-    Err(cx.refuse(Reason::InvalidVendor, 400, &format!("Invalid vendor in allowed_vendors. Valid: {}", known.join(", "))))
+    Err(cx.refuse(Reason::InvalidVendor, 400, format!("Invalid vendor in allowed_vendors. Valid: {}", known.join(", "))))
 }
 
 /// The filter of a checked body.
@@ -90,133 +89,109 @@ pub(super) fn filter(fields: &mut Fields) -> Filter {
     }
 }
 
-/// The path's memory, or the answer that there is none.
-pub(super) fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Reply> {
+/// The memory that the request names, or the failure that there is none.
+pub(super) fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Failure> {
     MemoryId::parse(cx.id).ok_or_else(|| cx.missing(words))
 }
 
+/// The contract's record.
+pub(super) fn record(cx: &Cx<'_>, done: Done<Memory>) -> Answered {
+    Ok(cx.answer(done?, |memory, receipt| reply::json(&reply::record(memory, receipt))))
+}
+
 /// Writes the memory of a checked body as `origin`.
-pub(super) fn create_as(cx: &mut Cx<'_>, origin: String) -> Reply {
-    let new = match new_memory(cx, origin) {
-        Ok(new) => new,
-        Err(refusal) => return refusal,
-    };
-    cx.write::<CreateMemory, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        move |access| memories::create(access, new),
-        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
-    )
+pub fn create_as(cx: &mut Cx<'_>, origin: String) -> Done<Memory> {
+    let new = new_memory(cx, origin)?;
+    cx.change::<CreateMemory, _, _>(cx.own(), &Words::MEMORY, move |access| memories::create(access, new))
 }
 
 /// `POST /memories`
-pub fn create(cx: &mut Cx<'_>) -> Reply {
-    create_as(cx, "api".to_owned())
+pub fn create(cx: &mut Cx<'_>) -> Answered {
+    let done = create_as(cx, "api".to_owned());
+    record(cx, done)
 }
 
 /// `GET /memories/:id`
-pub fn read(cx: &mut Cx<'_>) -> Reply {
-    match target(cx, &Words::MEMORY) {
-        Ok(id) => cx.read::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read, |memory, receipt| reply::json(&reply::record(memory, receipt))),
-        Err(missing) => missing,
-    }
+pub fn read(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    record(cx, cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read))
 }
 
 /// `PUT /memories/:id` and `PUT /agent/memories/:id`
-pub fn update(cx: &mut Cx<'_>) -> Reply {
-    let id = match target(cx, &Words::UPDATE) {
-        Ok(id) => id,
-        Err(missing) => return missing,
-    };
-    let allowed_vendors = match vendors(cx) {
-        Ok(vendors) => vendors,
-        Err(refusal) => return refusal,
-    };
+pub fn update(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::UPDATE)?;
     let new = Replacement {
+        allowed_vendors: vendors(cx)?,
         title: Phi::new(required(cx, "title")),
         content: Phi::new(required(cx, "content")),
         tags: tags(&mut cx.fields),
-        allowed_vendors,
         metadata: metadata(&mut cx.fields),
         speaker: cx.fields.text("speaker").map(Phi::new),
         run_id: cx.fields.text("run_id").map(Phi::new),
         occurred_at: cx.fields.time("occurred_at"),
     };
-    cx.write::<UpdateMemory, _, _>(
-        id,
-        &Words::UPDATE,
-        move |access| memories::update(access, new),
-        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
-    )
+    record(cx, cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::update(access, new)))
 }
 
-/// Moves the path's memory to the trash; `answer` words it.
-pub(super) fn trashed(cx: &mut Cx<'_>, answer: fn(&Memory, &crate::store::Receipt) -> Vec<u8>) -> Reply {
-    match target(cx, &Words::DELETE) {
-        Ok(id) => cx.write::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash, |memory, receipt| Some(answer(memory, receipt))),
-        Err(missing) => missing,
-    }
+/// Moves the named memory to the trash.
+pub fn trashed(cx: &mut Cx<'_>) -> Done<Memory> {
+    let id = target(cx, &Words::DELETE)?;
+    cx.change::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash)
 }
 
 /// `DELETE /memories/:id`
-pub fn trash(cx: &mut Cx<'_>) -> Reply {
-    trashed(cx, |memory, receipt| reply::json(&reply::record(memory, receipt)))
+pub fn trash(cx: &mut Cx<'_>) -> Answered {
+    let done = trashed(cx);
+    record(cx, done)
 }
 
 /// `POST /memories/:id/restore`
-pub fn restore(cx: &mut Cx<'_>) -> Reply {
-    match target(cx, &Words::RESTORE) {
-        Ok(id) => cx.write::<RestoreMemory, _, _>(id, &Words::RESTORE, memories::restore, |memory, receipt| Some(reply::json(&reply::record(memory, receipt)))),
-        Err(missing) => missing,
-    }
+pub fn restore(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::RESTORE)?;
+    record(cx, cx.change::<RestoreMemory, _, _>(id, &Words::RESTORE, memories::restore))
 }
 
 /// What a removal in several commits answers when one of them did not come about: never that nothing was done.
-fn unfinished(cx: &Cx<'_>, refused: &Refused<memories::Refusal>) -> Reply {
+fn unfinished(refused: &Refused<memories::Refusal>) -> Failure {
     match refused {
-        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => {
-            cx.shape.error(503, "Only a part was deleted; ask again for the rest").header("retry-after", "1")
-        }
-        refused => reply::refused(cx.shape, refused, &Words::MEMORY),
+        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => Failure::new(503, "Only a part was deleted; ask again for the rest"),
+        refused => Failure::refused(refused, &Words::MEMORY),
     }
 }
 
 /// `DELETE /memories/:id/permanent`: a long history in chunks, each a commit with its own entry.
-pub fn purge(cx: &mut Cx<'_>) -> Reply {
-    let id = match target(cx, &Words::MEMORY) {
-        Ok(id) => id,
-        Err(missing) => return missing,
-    };
+pub fn purge(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
     let mut begun = false;
     loop {
-        match cx.try_write::<PurgeMemory, _, _>(id, memories::purge) {
-            Ok((true, receipt)) => return reply::recorded(204, None, &receipt),
+        match cx.try_write::<PurgeMemory, _, _>(id, memories::purge).map(Recorded::into_parts) {
+            Ok((true, receipt)) => return Ok(reply::recorded(204, None, &receipt)),
             Ok((false, _)) => begun = true,
-            Err(refused) if begun => return unfinished(cx, &refused),
-            Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
+            Err(refused) if begun => return Err(unfinished(&refused)),
+            Err(refused) => return Err(Failure::refused(&refused, &Words::MEMORY)),
         }
     }
 }
 
 /// `DELETE /memories/trash`: in chunks, each a commit with its own entry.
-pub fn empty_trash(cx: &mut Cx<'_>) -> Reply {
+pub fn empty_trash(cx: &mut Cx<'_>) -> Answered {
     let (mut deleted, mut begun) = (0, false);
     loop {
-        match cx.try_write::<EmptyTrash, _, _>(cx.own(), memories::empty_trash) {
+        match cx.try_write::<EmptyTrash, _, _>(cx.own(), memories::empty_trash).map(Recorded::into_parts) {
             Ok(((removed, whole), receipt)) => {
                 (deleted, begun) = (deleted + removed, true);
                 if whole {
-                    return reply::recorded(200, Some(reply::json(&json!({ "deleted": deleted }))), &receipt);
+                    return Ok(reply::recorded(200, Some(reply::json(&json!({ "deleted": deleted }))), &receipt));
                 }
             }
-            Err(refused) if begun => return unfinished(cx, &refused),
-            Err(refused) => return reply::refused(cx.shape, &refused, &Words::MEMORY),
+            Err(refused) if begun => return Err(unfinished(&refused)),
+            Err(refused) => return Err(Failure::refused(&refused, &Words::MEMORY)),
         }
     }
 }
 
 /// `POST /memories/list`
-pub fn list(cx: &mut Cx<'_>) -> Reply {
+pub fn list(cx: &mut Cx<'_>) -> Answered {
     let filter = filter(&mut cx.fields);
     let (limit, offset) = (cx.fields.count("limit"), cx.fields.count("offset").unwrap_or(0));
     cx.read::<ListMemories, _, _>(
@@ -231,44 +206,30 @@ pub fn list(cx: &mut Cx<'_>) -> Reply {
 }
 
 /// `GET /memories/:id/versions`
-pub fn versions(cx: &mut Cx<'_>) -> Reply {
-    match target(cx, &Words::MEMORY) {
-        Ok(id) => cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, _), receipt| {
-            reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version) }))
-        }),
-        Err(missing) => missing,
-    }
+pub fn versions(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, _), receipt| {
+        reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version) }))
+    })
 }
 
-/// Replies to the path's memory as `origin`.
-pub(super) fn reply_as(cx: &mut Cx<'_>, origin: String) -> Reply {
-    let id = match target(cx, &Words::PARENT) {
-        Ok(id) => id,
-        Err(missing) => return missing,
-    };
-    let new = match new_memory(cx, origin) {
-        Ok(new) => new,
-        Err(refusal) => return refusal,
-    };
-    cx.write::<ReplyToMemory, _, _>(
-        id,
-        &Words::PARENT,
-        move |access| memories::reply(access, new),
-        |memory, receipt| Some(reply::json(&reply::record(memory, receipt))),
-    )
+/// Replies to the named memory as `origin`.
+pub fn reply_as(cx: &mut Cx<'_>, origin: String) -> Done<Memory> {
+    let id = target(cx, &Words::PARENT)?;
+    let new = new_memory(cx, origin)?;
+    cx.change::<ReplyToMemory, _, _>(id, &Words::PARENT, move |access| memories::reply(access, new))
 }
 
 /// `POST /memories/:id/children`
-pub fn reply(cx: &mut Cx<'_>) -> Reply {
-    reply_as(cx, "api".to_owned())
+pub fn reply(cx: &mut Cx<'_>) -> Answered {
+    let done = reply_as(cx, "api".to_owned());
+    record(cx, done)
 }
 
 /// `GET /memories/:id/thread` and `GET /agent/memories/:id/thread`
-pub fn thread(cx: &mut Cx<'_>) -> Reply {
-    match target(cx, &Words::MEMORY) {
-        Ok(id) => cx.read::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread, |(parent, children), receipt| {
-            reply::json(&json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) }))
-        }),
-        Err(missing) => missing,
-    }
+pub fn thread(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    cx.read::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread, |(parent, children), receipt| {
+        reply::json(&json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) }))
+    })
 }

@@ -1,4 +1,6 @@
-//! Operations: one function a row of `routes`. Each names a verb, a target and a piece of work, and words the answer.
+//! Operations: one function a row of `routes`, and of the other skins' tables. Each names a verb, a target and a piece of work, and writes
+//! the answer out; why there is none is a `Failure`, which the skin that asked puts into its own shape. Where skins show the same thing
+//! differently, the part before the writing is a function of its own (`-> Done<…>`).
 
 pub mod agent;
 pub mod identity;

@@ -2,17 +2,16 @@
 
 use serde_json::json;
 
-use crate::api::reply::{self, Words};
+use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
 use crate::base::id::OperationId;
-use crate::http::Reply;
 use crate::identity;
 use crate::policy::action::ReadOperation;
 use crate::store::writer::Settled;
 
 /// `GET /api/v1/operations/:id`
-pub fn read(cx: &mut Cx<'_>) -> Reply {
-    let Some(id) = OperationId::parse(cx.id) else { return cx.missing(&Words::OPERATION) };
+pub fn read(cx: &mut Cx<'_>) -> Answered {
+    let Some(id) = OperationId::parse(cx.id) else { return Err(cx.missing(&Words::OPERATION)) };
     cx.read::<ReadOperation, _, _>(id, &Words::OPERATION, identity::read_operation, |settled, _| {
         reply::json(&json!({
             "operation_id": id.to_string(),

@@ -3,16 +3,15 @@
 use serde_json::{Value, json};
 
 use super::required;
-use crate::api::reply::{self, Words};
+use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
-use crate::http::Reply;
 use crate::memories::{self, Question};
 use crate::policy::action::SearchMemories;
 use crate::store::phi::Phi;
 use crate::store::search::{Hit, passage};
 
 /// `POST /api/v1/memories/search`
-pub fn rank(cx: &mut Cx<'_>) -> Reply {
+pub fn rank(cx: &mut Cx<'_>) -> Answered {
     let question = Question {
         query: required(cx, "query"),
         limit: cx.fields.count("limit").expect("the schema has a default"),
