@@ -114,7 +114,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     // Before any other thread: what is started from here on is inside.
     lock(config)?;
     let store = open::store(config)?;
-    let started = (|| {
+    let started = {
         let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
         let rate = |limit: Option<std::num::NonZeroU32>| limit.map_or(0, std::num::NonZeroU32::get);
         let settings = Settings {
@@ -133,7 +133,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
         let api = Arc::new(Api::new(store.vault().clone(), &settings));
         Server::start(listeners, http, Arc::clone(&tls), Arc::new(api))
             .map_err(|error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}")))
-    })();
+    };
     match started {
         Ok(server) => Ok(Running { server, store, tls, told, notify: outside.notify }),
         Err(failure) => {
