@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Bottom to top: a layer may use itself and those before it.
-const LAYERS: [&str; 13] =
-    ["base", "config", "crypto", "authn", "policy", "audit", "engine", "store", "memories", "identity", "http", "api", "cli"];
+const LAYERS: [&str; 14] =
+    ["base", "config", "sandbox", "crypto", "authn", "policy", "audit", "engine", "store", "memories", "identity", "http", "api", "cli"];
 
 /// Layers that may use less than their place allows: leaves that must stay separable.
 const ONLY: [(&str, &[&str]); 2] = [("http", &["base", "config"]), ("audit", &["base", "crypto"])];

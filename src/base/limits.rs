@@ -180,6 +180,8 @@ pub const STATIC_KEY_CHARS: (usize, usize) = (16, 512);
 pub const STATIC_KEY_CHARS_ADVISED: usize = 32;
 /// A file that holds a secret: key, passphrase or static key.
 pub const SECRET_FILE_BYTES_MAX: usize = 4096;
+/// Bytes of a file of settings that are looked at.
+pub const SETTINGS_FILE_BYTES_MAX: usize = 64 * 1024;
 /// `RM_TENANT_ID` (DESIGN 10).
 pub const TENANT_LABEL_CHARS_MAX: usize = 64;
 /// An e-mail address, and the part of it before `@` (RFC 5321 section 4.5.3.1).

@@ -19,6 +19,7 @@ use crate::cli::{args, init, key, open, serve, text, transfer};
 use crate::config::{Config, files};
 use crate::memories::{self, Refusal};
 use crate::policy::action::{ExportMemories, Scope};
+use crate::sandbox;
 use crate::store::gate::Call;
 use crate::store::vault::Vault;
 
@@ -41,7 +42,11 @@ pub fn run(demo: &args::Demo) -> Result<Exit, Failure> {
         folder.keep("owner-key", made.key.expose())?;
         config = folder.settings(demo.port)?;
     }
-    let running = serve::start(&mut config)?;
+    config.egress_lock = sandbox::is_enforceable();
+    if !config.egress_lock {
+        super::say("warning: this kernel cannot lock the program in (Landlock, Linux 5.13 or later); without that, a real service would not start");
+    }
+    let running = serve::start(&mut config, serve::Outside::default())?;
     let filled = fill(running.vault()).and_then(|added| {
         let new_owner_key = folder.owner_key(running.vault())?;
         text::print(folder.welcome(running.port(), first || new_owner_key, added)?.as_bytes())

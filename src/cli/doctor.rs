@@ -19,6 +19,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::{args, open, serve, text};
 use crate::config::{Config, KekChoice, TlsVersion, settings};
 use crate::engine::{Engine, EngineError};
+use crate::sandbox;
 use crate::store::check;
 
 /// Less validity than this is weak.
@@ -122,6 +123,8 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     static_keys(&mut posture, &config);
     machine(&mut posture, &config);
     absent(&mut posture);
+    // Last: the lock closes the files too.
+    way_out(&mut posture, &config);
     text::print(if command.json { posture.json() } else { posture.text() }.as_bytes())?;
     Ok(if posture.weak_count() == 0 { Exit::Ok } else { Exit::Found })
 }
@@ -335,14 +338,34 @@ fn machine(posture: &mut Posture, config: &Config) {
     }
 }
 
+/// The lock that the service would have: engaged in this process, and every way out tried from inside.
+fn way_out(posture: &mut Posture, config: &Config) {
+    let name = settings::EGRESS_LOCK.row.name;
+    if !config.egress_lock {
+        let what = format!("{name}=off: the program opens no outbound socket, but the kernel would let it");
+        return posture.weak("egress lock", what, format_args!("remove {name}"));
+    }
+    let attempts = match sandbox::attempts() {
+        Ok(attempts) => attempts,
+        Err(error) => return posture.weak("egress lock", format_args!("{error}; the service will not start"), "run a kernel that enforces it"),
+    };
+    let refused = attempts.iter().filter(|attempt| attempt.refused.is_some()).count();
+    if refused == attempts.len() {
+        posture.on("egress lock", format_args!("{refused} ways out tried, {refused} refused by the kernel"));
+    } else {
+        let open: Vec<&str> = attempts.iter().filter(|attempt| attempt.refused.is_none()).map(|attempt| attempt.what.as_str()).collect();
+        let what = format!("the kernel let the program try: {}", open.join(", "));
+        posture.weak("egress lock", what, "report it, with the kernel's version, and deny the service's user outbound traffic in the firewall");
+    }
+    for attempt in attempts {
+        let answer = attempt.refused.unwrap_or_else(|| "let through".to_owned());
+        posture.tell("egress attempt", if answer == "let through" { State::Weak } else { State::On }, format_args!("{}: {answer}", attempt.what), "");
+    }
+}
+
 /// What this version has not, so that nobody relies on it.
 fn absent(posture: &mut Posture) {
     for (name, what, remedy) in [
-        (
-            "egress lock",
-            "the program opens no outbound socket, but in this version the kernel does not enforce that",
-            "deny the service's user outbound traffic in the firewall",
-        ),
         ("backup", "no backup command in this version", "stop the service, copy the data file, and keep the key elsewhere"),
         ("key rotation", "no command to enrol or retire a key in this version", "guard the key; a copy of it opens the file for good"),
         ("retention", "nothing is deleted by age in this version", "delete by hand where the law asks for it"),

@@ -58,6 +58,7 @@ exits! {
     TenantDiffers = 89 "RM_TENANT_ID is not the label sealed in the data file";
     CertificateUnusable = 90 "a certificate or its key cannot be read or used";
     FolderUnwritable = 91 "a folder cannot be written to";
+    LockUnenforced = 92 "the kernel cannot enforce the egress lock, and RM_EGRESS_LOCK is on";
 }
 
 impl From<Exit> for ExitCode {

@@ -17,12 +17,14 @@ mod raw;
 pub mod settings;
 
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use crate::base::limits;
 use crate::base::log::Level;
 use crate::crypto::secret::Secret;
 pub use raw::{Problems, Warning};
@@ -69,6 +71,10 @@ pub struct Config {
     pub log: Level,
     /// Where the anchor is kept.
     pub anchor_file: Option<PathBuf>,
+    /// Must the kernel lock the running service in?
+    pub egress_lock: bool,
+    /// Where SIGHUP reads the level of the log anew.
+    pub settings_file: Option<PathBuf>,
 }
 
 /// `https://host[:port]`.
@@ -188,6 +194,8 @@ impl Config {
         let max_connections_per_address = raw.take(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let cache_mib = raw.take(&settings::CACHE_MIB);
         let index_mib = raw.take(&settings::INDEX_MIB);
+        let egress_lock = raw.take(&settings::EGRESS_LOCK);
+        let settings_file = raw.take(&settings::SETTINGS_FILE);
         let log = raw.take(&settings::LOG);
         raw.take(&settings::DEPLOYMENT_MODE);
         raw.take(&settings::DISABLE_TELEMETRY);
@@ -225,8 +233,24 @@ impl Config {
             index_mib: index_mib?,
             log: log?,
             anchor_file,
+            egress_lock: egress_lock?,
+            settings_file,
         })
     }
+}
+
+/// The level of the log in a file of settings, one `NAME=value` a line; the default if it names none.
+///
+/// Errors: the file cannot be read, or its value is none; the text is for the operator.
+pub fn level_in(path: &Path) -> Result<Level, String> {
+    let row = &settings::LOG.row;
+    let shown = path.display();
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(limits::SETTINGS_FILE_BYTES_MAX));
+    let most = u64::try_from(limits::SETTINGS_FILE_BYTES_MAX).expect("a small constant");
+    files::open_private(path)?.take(most).read_to_string(&mut text).map_err(|error| format!("{shown}: {error}; check the file"))?;
+    let value = text.lines().rev().find_map(|line| line.trim().strip_prefix(row.name)?.trim_start().strip_prefix('='));
+    let value = value.map(|value| value.trim().trim_matches(['"', '\''])).filter(|value| !value.is_empty());
+    (settings::LOG.parse)(row, value.unwrap_or("info")).map_err(|error| format!("{shown}: {}: {error}", row.name))
 }
 
 /// Exactly one of key file, passphrase file and systemd credential.

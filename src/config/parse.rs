@@ -179,6 +179,11 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+/// On or off.
+pub fn switch(_: &Row, text: &str) -> Result<bool, String> {
+    boolean(text).map_err(|_| "give on (1, true, yes) or off (0, false, no)".into())
+}
+
 /// True, because there is nothing to switch on.
 pub fn telemetry_off(_: &Row, text: &str) -> Result<(), String> {
     if boolean(text)? { Ok(()) } else { Err("there is no telemetry to enable; give true or remove the setting".into()) }

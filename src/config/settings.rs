@@ -207,6 +207,14 @@ settings! {
             Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
     }
     "Operation" {
+        /// The kernel's lock on the running service: no thread of it can make or connect a socket, run a program, or open a file outside
+        /// the folders of these settings. On a kernel that cannot enforce it (Linux before 5.13, or without Landlock) the service does
+        /// not start unless this is off; then `doctor` says so.
+        EGRESS_LOCK: bool = "RM_EGRESS_LOCK", "0.1.0",
+            Takes::Text("on (1, true, yes) or off (0, false, no)"), Fallback::Value("on"), parse::switch;
+        /// The file that these settings come from, so that SIGHUP can read `RM_LOG` in it anew. The packaged unit sets it.
+        SETTINGS_FILE: PathBuf = "RM_SETTINGS_FILE", "0.1.0",
+            Takes::Path, Fallback::Absent("none: SIGHUP reads the certificate alone", "/etc/rosemary/rosemary.env"), parse::path;
         /// How much is written to the log on standard error. No level holds record text, queries or keys.
         LOG: Level = "RM_LOG", "0.1.0",
             Takes::Word(&["error", "warn", "info", "debug"]), Fallback::Value("info"), parse::level;
@@ -229,7 +237,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_KEK_PASSPHRASE", "the passphrase is never taken from the environment; put it in a file and name that in RM_KEK_PASSPHRASE_FILE"),
     // later versions
     ("RM_LOCK_MEMORY", "memory is not locked yet; keep it out of swap with the unit's MemorySwapMax=0"),
-    ("RM_EGRESS_LOCK", "the kernel's egress lock is not there yet; the unit's IPAddressDeny= and your firewall can stand in"),
     ("RM_EGRESS_ALLOW", "nothing here opens an outbound connection, so there is nothing to allow"),
     ("RM_AUDIT_RETENTION_YEARS", "retention is not enforced yet: audit entries are kept without end"),
     ("RM_DATA_RETENTION_YEARS", "retention is not enforced yet: memories are kept until they are deleted"),

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::settings::{ABSENT, Fallback, GROUPS, Takes, rows};
 use super::*;
-use crate::base::limits;
+
 
 const MINIMUM: &[(&str, &str)] =
     &[("RM_DB_PATH", "/data/r.db"), ("RM_TENANT_ID", "007"), ("RM_OWNER_EMAIL", "Owner@Example.org"), ("RM_KEK_FILE", "/keys/kek")];

@@ -254,7 +254,7 @@ fn doctor_names_what_is_weak_and_exits_1() {
     let state = |name: &str| checks.iter().find(|check| check["name"] == name).map(|check| check["state"].clone());
     assert_eq!(state("rate: addresses"), Some(json!("weak")));
     assert_eq!(state("rate: credentials"), Some(json!("on")));
-    assert_eq!(state("egress lock"), Some(json!("absent")));
+    assert_eq!(state("egress lock"), Some(json!("on")));
     assert_eq!(state("data file"), Some(json!("on")));
     assert!(
         checks.iter().all(|check| check["state"] != "weak" || check["remedy"] != "" || check["name"] == "setting"),

@@ -1,0 +1,106 @@
+//! seccomp: system calls that no thread may make once the process serves.
+//!
+//! Invariants
+//! - Refused calls answer EPERM; a program for another architecture is ended by the kernel.
+//! - The list names what opens a way out or a way in: sockets, their addresses, passing of descriptors, other programs, other processes'
+//!   memory, and kernel interfaces that have no business in a service. Accepting on listeners that are open already stays possible.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use super::LockError;
+
+/// Refused whatever the arguments.
+const REFUSED: &[libc::c_long] = &[
+    // ways out, and new ways in
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    // messages may carry addresses and descriptors behind pointers, where a filter cannot look; nothing here needs them
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
+    // calls made by the kernel in the process's name, past any filter
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // other programs
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_memfd_create,
+    // other processes
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // the kernel and its namespaces
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_personality,
+];
+
+/// `sendto` writes to a connected socket when its address (fifth argument, counted from 0: 4) is null; with one it is a way out.
+const ADDRESS_OF_SENDTO: u8 = 4;
+
+/// On x86-64 the same calls exist a second time, with this bit set (the x32 ABI).
+#[cfg(target_arch = "x86_64")]
+const TWINS: &[i64] = &[0, 0x4000_0000];
+#[cfg(not(target_arch = "x86_64"))]
+const TWINS: &[i64] = &[0];
+
+/// Locks every thread of this process (`SECCOMP_FILTER_FLAG_TSYNC`); sets `no_new_privs`.
+pub fn engage() -> Result<(), LockError> {
+    let program = program().map_err(|error| LockError::Seccomp(error.to_string()))?;
+    apply_filter_all_threads(&program).map_err(|error| LockError::Seccomp(error.to_string()))
+}
+
+fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for twin in TWINS {
+        rules.extend(REFUSED.iter().map(|call| (call | twin, Vec::new())));
+        let addressed = SeccompCondition::new(ADDRESS_OF_SENDTO, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+        rules.insert(libc::SYS_sendto | twin, vec![SeccompRule::new(vec![addressed])?]);
+    }
+    let refusal = u32::try_from(libc::EPERM).expect("EPERM is 1");
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(refusal), TargetArch::try_from(ARCH)?)?.try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_made_for_this_machine_and_fits_the_kernels_limit() {
+        let program = program().unwrap();
+        assert!(program.len() < 4096, "{} instructions", program.len());
+    }
+
+    #[test]
+    fn no_call_is_named_twice() {
+        let names: std::collections::BTreeSet<_> = REFUSED.iter().collect();
+        assert_eq!(names.len(), REFUSED.len());
+    }
+}
