@@ -7,42 +7,42 @@
 use serde_json::{Map, Value, json};
 
 /// A reference to a component.
-pub(super) fn reference(name: &str) -> Value {
+pub(in crate::api) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
 /// An object whose `always` keys are in every answer and whose `sometimes` keys are left out when they do not apply.
-fn answer<const A: usize, const S: usize>(always: [(&str, Value); A], sometimes: [(&str, Value); S]) -> Value {
+pub(in crate::api) fn answer<const A: usize, const S: usize>(always: [(&str, Value); A], sometimes: [(&str, Value); S]) -> Value {
     let required: Vec<_> = always.iter().map(|(name, _)| *name).collect();
     let properties: Map<String, Value> = always.iter().chain(&sometimes).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     json!({ "type": "object", "required": required, "properties": properties })
 }
 
 /// A text, and one such.
-fn text(example: &str) -> Value {
+pub(in crate::api) fn text(example: &str) -> Value {
     json!({ "type": "string", "examples": [example] })
 }
 
 /// A text or null.
-fn maybe_text(example: &str) -> Value {
+pub(in crate::api) fn maybe_text(example: &str) -> Value {
     json!({ "type": ["string", "null"], "examples": [example] })
 }
 
 /// Always null in this version.
-fn never() -> Value {
+pub(in crate::api) fn never() -> Value {
     json!({ "type": "null" })
 }
 
 /// One of these words.
-fn word(words: &[&str]) -> Value {
+pub(in crate::api) fn word(words: &[&str]) -> Value {
     json!({ "type": "string", "enum": words })
 }
 
-fn texts(example: &str) -> Value {
+pub(in crate::api) fn texts(example: &str) -> Value {
     json!({ "type": "array", "items": text(example) })
 }
 
-fn id() -> Value {
+pub(in crate::api) fn id() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
@@ -50,27 +50,27 @@ fn maybe_id() -> Value {
     json!({ "type": ["string", "null"], "format": "uuid" })
 }
 
-fn time() -> Value {
+pub(in crate::api) fn time() -> Value {
     json!({ "type": "string", "format": "date-time" })
 }
 
-fn maybe_time() -> Value {
+pub(in crate::api) fn maybe_time() -> Value {
     json!({ "type": ["string", "null"], "format": "date-time" })
 }
 
-fn number() -> Value {
+pub(in crate::api) fn number() -> Value {
     json!({ "type": "integer", "minimum": 0 })
 }
 
-fn flag() -> Value {
+pub(in crate::api) fn flag() -> Value {
     json!({ "type": "boolean" })
 }
 
-fn object() -> Value {
+pub(in crate::api) fn object() -> Value {
     json!({ "type": "object", "additionalProperties": true })
 }
 
-fn list_of(name: &str) -> Value {
+pub(in crate::api) fn list_of(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name) })
 }
 

@@ -9,6 +9,7 @@ mod attacks;
 mod answers;
 pub mod body;
 pub mod inputs;
+pub mod mem0;
 pub mod openapi;
 pub mod ops;
 pub mod reply;

@@ -388,6 +388,10 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Tagged { variants, .. } => json!({ "oneOf": variants.iter().map(|(_, schema)| object_schema(schema)).collect::<Vec<_>>() }),
         Kind::Free { .. } => json!({ "type": "object", "additionalProperties": true }),
         Kind::Time => json!({ "type": "string", "format": "date-time" }),
+        Kind::Number { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
+        Kind::Object(schema) => object_schema(schema),
+        Kind::Any(kinds) => json!({ "anyOf": kinds.iter().map(kind_schema).collect::<Vec<_>>() }),
+        Kind::Null => json!({ "type": "null" }),
     }
 }
 

@@ -10,6 +10,7 @@ use std::fmt::Display;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use crate::api::mem0;
 use crate::base::id::{MemoryId, OperationId};
 use crate::base::time::Timestamp;
 use crate::http::Reply;
@@ -25,12 +26,18 @@ pub enum Shape {
     Contract,
     /// RFC 9457.
     Problem,
+    /// `{"error": …, "detail": …}`: Mem0's clients show `detail`.
+    Mem0,
 }
 
 impl Shape {
     /// The shape of the route at `path`.
     pub fn of(path: &str) -> Self {
-        if path.starts_with("/api/v1/") { Self::Problem } else { Self::Contract }
+        match path {
+            path if path.starts_with("/api/v1/") => Self::Problem,
+            path if mem0::is_path(path) => Self::Mem0,
+            _ => Self::Contract,
+        }
     }
 
     /// An error's answer.
@@ -156,6 +163,10 @@ impl Failure {
         }
         let content_type = match shape {
             Shape::Contract => "application/json; charset=utf-8",
+            Shape::Mem0 => {
+                body["detail"] = json!(self.text);
+                "application/json; charset=utf-8"
+            }
             Shape::Problem => {
                 let (slug, title) = if self.unknown.is_some() { ("unknown-outcome", "Outcome unknown") } else { (slug(self.status), title(self.status)) };
                 body["type"] = json!(format!("urn:rosemary:problem:{slug}"));
@@ -376,7 +387,7 @@ pub fn version<'a>(version: &'a Version, receipt: &Receipt) -> VersionView<'a> {
 }
 
 /// A UUIDv8 (RFC 9562 section 5.8): the first 16 bytes of SHA-256 over the memory's id and the number.
-fn version_id(memory: MemoryId, number: u32) -> String {
+pub(in crate::api) fn version_id(memory: MemoryId, number: u32) -> String {
     let hash = crate::crypto::hash::sha256(&[b"rosemary/version", memory.bytes(), &number.to_be_bytes()]);
     let mut id = *hash.first_chunk::<16>().expect("32 bytes hold 16");
     id[6] = id[6] & 0x0f | 0x80;

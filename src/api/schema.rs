@@ -62,6 +62,14 @@ pub enum Kind {
     Free { bytes_max: usize, depth_max: usize },
     /// An RFC 3339 date and time from 1970 on.
     Time,
+    /// A number; whole or not.
+    Number { min: f64, max: f64 },
+    /// An object of these keys.
+    Object(&'static Schema),
+    /// A value of any of these kinds; nothing in it is coerced.
+    Any(&'static [Kind]),
+    /// `null`.
+    Null,
 }
 
 /// A set of strings: the regular expression that documents it and the function that decides.
@@ -84,6 +92,8 @@ pub enum Literal {
     Texts(&'static [&'static str]),
     /// An object, as pairs of texts.
     Pairs(&'static [(&'static str, &'static str)]),
+    /// Anything, as JSON text.
+    Json(&'static str),
 }
 
 /// Which part of a request is checked; the first word of its errors.
@@ -154,6 +164,7 @@ impl Literal {
             Self::Integer(n) => Value::from(*n),
             Self::Texts(texts) => Value::from(*texts),
             Self::Pairs(pairs) => pairs.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect::<Map<_, _>>().into(),
+            Self::Json(text) => serde_json::from_str(text).expect("an example is JSON: the tests of `openapi` read every one"),
         }
     }
 }
@@ -251,6 +262,45 @@ impl Kind {
                 let fits = serde_json::to_writer(Counter { left: *bytes_max }, value);
                 fits.or_else(|_| fault(format!("must NOT have more than {bytes_max} bytes")))
             }
+            Self::Number { min, max } => match value.as_f64() {
+                None => fault("must be number"),
+                Some(n) if n < *min => fault(format!("must be >= {min}")),
+                Some(n) if n > *max => fault(format!("must be <= {max}")),
+                Some(_) => Ok(()),
+            },
+            Self::Object(schema) => schema.check_map(object(value)?, coerce),
+            Self::Any(kinds) => Self::check_any(kinds, value),
+            Self::Null if value.is_null() => Ok(()),
+            Self::Null => fault("must be null"),
+        }
+    }
+
+    /// The fault is that of the kind whose JSON type the value has, so that it names the place; else that there is none.
+    fn check_any(kinds: &[Self], value: &mut Value) -> Checked {
+        let mut nearest = None;
+        for kind in kinds {
+            match kind.check(value, false) {
+                Ok(()) => return Ok(()),
+                Err(fault) if kind.is_typed(value) => nearest = nearest.or(Some(fault)),
+                Err(_) => {}
+            }
+        }
+        match nearest {
+            Some(fault) => Err(fault),
+            None => fault("must match a schema in anyOf"),
+        }
+    }
+
+    /// Whether `value` has the JSON type of this kind.
+    fn is_typed(&self, value: &Value) -> bool {
+        match self {
+            Self::Text { .. } | Self::OneOf(_) | Self::Time => value.is_string(),
+            Self::Integer { .. } | Self::Number { .. } => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::List { .. } => value.is_array(),
+            Self::Tagged { .. } | Self::Free { .. } | Self::Object(_) => value.is_object(),
+            Self::Null => value.is_null(),
+            Self::Any(kinds) => kinds.iter().any(|kind| kind.is_typed(value)),
         }
     }
 
@@ -381,6 +431,42 @@ impl Fields {
             ),
             _ => None,
         }
+    }
+
+    /// Takes a value of any kind out; whoever takes it wipes it ([`wipe`]).
+    pub fn value(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    /// Takes a list of objects of known keys out.
+    pub fn each(&mut self, name: &str) -> Option<Vec<Fields>> {
+        match self.0.remove(name)? {
+            Value::Array(items) => Some(
+                items
+                    .into_iter()
+                    .filter_map(|item| match item {
+                        Value::Object(map) => Some(Fields(map)),
+                        _ => None,
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// Adds the fields of another part of the same request; where both name one, the other's is kept.
+    pub fn join(&mut self, mut other: Fields) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Whether there is such a field.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// A number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.0.get(name)?.as_f64()
     }
 
     /// A whole number that the schema bounds from below by 0 or more.

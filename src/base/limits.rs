@@ -235,6 +235,35 @@ pub const INDEX_CHUNK: usize = 500;
 pub const INDEX_REQUESTS_MAX: usize = 256;
 
 const _: () = assert!(ANCHOR_INTERVAL.as_secs() * 2 <= ANCHOR_LAG_MAX.as_secs());
+/// Memories that one selection may open to decide on them by their text.
+pub const SELECT_OPENED_MAX: usize = 20_000;
+/// Memories that one commit of a trashing by selection looks at.
+pub const TRASH_SURVEY_MAX: usize = 2000;
+
+// --- Mem0 clients ---
+/// Messages of one addition: one memory each, all in one commit and one audit line.
+pub const MESSAGES_MAX: usize = AUDIT_IDS_PER_LINE_MAX;
+/// Memories named by one batch.
+pub const BATCH_MEMORIES_MAX: usize = 1000;
+/// Conditions of one filter.
+pub const FILTER_CONDITIONS_MAX: usize = 100;
+/// Values in all lists of one filter.
+pub const FILTER_VALUES_MAX: usize = 1000;
+/// A filter as JSON.
+pub const FILTER_BYTES_MAX: usize = 64 * 1024;
+/// Nesting of a filter as JSON.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Memories on one page.
+pub const PAGE_MEMORIES_MAX: usize = 1000;
+/// Characters of the title that is made of a message.
+pub const DERIVED_TITLE_CHARS_MAX: usize = 80;
+
+/// A search query, code points: no byte of the longest one is left unread.
+pub const QUESTION_CHARS_MAX: usize = 4096;
+
+const _: () = assert!(QUESTION_CHARS_MAX * 4 <= QUERY_BYTES_MAX);
+const _: () = assert!(FILTER_DEPTH_MAX < JSON_DEPTH_MAX && FILTER_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(DERIVED_TITLE_CHARS_MAX <= TITLE_CHARS_MAX);
 /// Replies of one memory.
 pub const REPLIES_MAX: usize = 1000;
 /// Memories and versions removed for good by one commit.

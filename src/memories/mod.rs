@@ -4,7 +4,11 @@
 //! - Every function works under an `Access`, so policy has decided and an audit entry is open.
 //! - A refusal changes nothing, and says nothing of the text it refused.
 
+mod select;
+
 use std::collections::BTreeSet;
+
+pub use select::{Moment, Named, Order, Scalar, Select, Test, Trashed, Who, list_selected, named, rank_selected, trash_selected};
 
 use crate::audit::{Detail, Reason};
 use crate::base::id::MemoryId;
@@ -47,6 +51,14 @@ pub enum Refusal {
     /// An answer that cannot be asked for in parts and is too long.
     #[error("The answer would exceed {} MiB", limits::LIST_BYTES_MAX / 1024 / 1024)]
     TooLong,
+    /// A selection that would open or give too many memories.
+    #[error(
+        "The filter is too wide: it reads the text of more than {} memories, or gives more than {} of them or {} MiB; narrow it by name, time or id, or page it",
+        limits::SELECT_OPENED_MAX,
+        limits::LIST_RECORDS_MAX,
+        limits::LIST_BYTES_MAX / 1024 / 1024
+    )]
+    TooWide,
     /// As many large answers as may be are under way.
     #[error("Many large answers are under way; try again shortly")]
     Busy,
@@ -95,7 +107,7 @@ impl Fault for Refusal {
             Self::ParentDeleted => (Reason::Trashed, 400),
             Self::ParentIsChild => (Reason::Conflict, 400),
             Self::ThreadFull => (Reason::Quota, 400),
-            Self::ListTooLong | Self::TooLong => (Reason::TooLarge, 400),
+            Self::ListTooLong | Self::TooLong | Self::TooWide => (Reason::TooLarge, 400),
             Self::NotReady | Self::IndexTooLarge | Self::Busy => (Reason::NotReady, 503),
             Self::Store(_) => (Reason::WorkFailed, 500),
         }
@@ -132,6 +144,11 @@ pub struct Page {
     pub memories: Vec<Memory>,
     /// How many match.
     pub total: u64,
+}
+
+/// Writes memories in one commit, all or none; an exact repeat of a recent one is united with it.
+pub fn create_all<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Vec<NewMemory>) -> Result<Vec<Memory>, Refusal> {
+    new.into_iter().map(|new| create(a, new)).collect()
 }
 
 /// Writes a memory; an exact repeat of a recent one is united with it.
@@ -190,6 +207,22 @@ pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> 
 /// Replaces the granted memory's text.
 pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: Replacement) -> Result<Memory, Refusal> {
     table::update(a, new)?.ok_or(Refusal::NotFound)
+}
+
+/// Replaces the granted memory's text by what `change` makes of it.
+pub fn revise<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    change: impl FnOnce(&Access<'_, A>, &Memory) -> Replacement,
+) -> Result<Memory, Refusal> {
+    table::revise(a, change)?.ok_or(Refusal::NotFound)
+}
+
+/// Earlier versions of the granted memory, oldest first, and the memory as it is.
+pub fn history<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, Memory), Refusal> {
+    let (mut versions, _) = table::versions(a)?;
+    versions.reverse();
+    let current = table::get(a, Part::Full)?;
+    Ok((versions, current))
 }
 
 /// Moves the granted memory to the trash.

@@ -14,12 +14,12 @@ use crate::policy::action::{Person, Scope};
 
 impl Cx<'_> {
     /// The asker's own memories.
-    fn own(&self) -> Scope {
+    pub(in crate::api) fn own(&self) -> Scope {
         Scope { tenant: self.who.tenant(), owner: self.who.user() }
     }
 
     /// The asker.
-    fn person(&self) -> Person {
+    pub(in crate::api) fn person(&self) -> Person {
         Person(self.who.user())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::memory::{NewMemory, Part};
 use super::row::{MemoryRow, VersionRow, child_key, count_key, key_of_version, memory_key, order_key, order_parts};
-use super::seal::{entity, look_alike, opened};
+use super::seal::{entities, look_alike, opened};
 use crate::base::id::{MemoryId, TenantId};
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::{CHILDREN, ORDER, VERSIONS, subjects, users};
@@ -44,8 +44,7 @@ pub fn memory(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8], counts: &
         opened(tx, tenant, id, &earlier.memory, Part::Full)?;
     }
     let open = opened(tx, tenant, id, &found, Part::Full)?;
-    let entities: Vec<_> = open.text.run_id.iter().map(|run| entity(tx, tenant, "run", run)).collect();
-    ensure(found.entities == entities, "its look-ups are not those of its text")?;
+    ensure(found.entities == entities(tx, tenant, &open.text), "its look-ups are not those of its text")?;
     let (subject, digest) = (found.subject, found.digest);
     let same = NewMemory {
         text: open.text,

@@ -22,12 +22,17 @@ mod write;
 pub use index::chunk;
 pub(in crate::store) use index::{prepared, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
-pub use read::{answer, count_replies, get, length, one, page, seen, several, subject_named, thread, total, versions, walk};
+pub use read::{
+    Outline, answer, count_replies, entities_of, entity_named, get, length, one, outlined, page, seen, several, subject_named, survey, thread, total,
+    versions, walk,
+};
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;
+pub use row::OrderPlace;
 pub(in crate::store) use row::{MemoryRow, facts};
 #[cfg(test)]
 pub(in crate::store) use seal::contents;
+pub use seal::{Entity, EntityKind};
 pub use transfer::{ExportPlace, Imported, export, import};
-pub use trash::{purge, purge_trash, restore, trash};
-pub use write::{insert, reply, update};
+pub use trash::{purge, purge_trash, restore, trash, trash_several};
+pub use write::{insert, reply, revise, update};

@@ -5,16 +5,18 @@
 //!   here where it names a scope.
 //! - What is opened for an answer is noted in the audit entry: here, or by the caller through [`answer`].
 
+use std::ops::Bound;
+
 use super::memory::{Memory, Part, State, Version};
-use super::row::{MemoryRow, VersionRow, children_of, count, damaged, granted, memory_key, order_parts, order_prefix};
-use super::seal::opened;
+use super::row::{MemoryRow, OrderPlace, VersionRow, children_of, count, damaged, granted, memory_key, order_key, order_parts, order_prefix};
+use super::seal::{Entity, EntityKind, entity, named_entities, opened};
 use super::write::subject_form;
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
-use crate::store::tables::{CHILDREN, ORDER, VERSIONS, subjects};
+use crate::store::tables::{self, CHILDREN, ORDER, VERSIONS, subjects};
 use crate::store::tx::{StoreError, Unanswered, row};
 
 /// The granted memory.
@@ -176,6 +178,88 @@ pub fn several<A: Action<Target = Scope>>(
         }
     }
     Ok(found)
+}
+
+/// What is known of a memory without opening it.
+pub struct Outline<'r> {
+    /// Which.
+    pub id: MemoryId,
+    row: &'r MemoryRow,
+}
+
+impl Outline<'_> {
+    /// Whom it is about.
+    pub fn subject(&self) -> Option<SubjectId> {
+        self.row.subject
+    }
+
+    /// The entities that it names.
+    pub fn entities(&self) -> impl Iterator<Item = Entity> {
+        self.row.entities.iter().copied().map(Entity)
+    }
+
+    /// Whether it is a reply.
+    pub fn is_reply(&self) -> bool {
+        self.row.parent.is_some()
+    }
+
+    /// Whether it was written by `origin`.
+    pub fn is_of(&self, origin: &str) -> bool {
+        self.row.origin == origin
+    }
+
+    /// When it happened, if said.
+    pub fn occurred_at(&self) -> Option<Timestamp> {
+        self.row.occurred_at
+    }
+
+    /// When it was written.
+    pub fn created_at(&self) -> Timestamp {
+        self.row.created_at
+    }
+
+    /// When it was last changed.
+    pub fn updated_at(&self) -> Timestamp {
+        self.row.updated_at
+    }
+}
+
+/// Goes through the scope's live memories in the asker's sight, newest first, those before `before`; none is opened. `visit` says whether to go
+/// on. Gives the place of the last one seen, or `None` if there are no more.
+pub fn survey<A: Action<Target = Scope>, E: From<StoreError>>(
+    a: &Access<'_, A>,
+    before: Option<OrderPlace>,
+    mut visit: impl FnMut(&Access<'_, A>, &Outline<'_>) -> Result<bool, E>,
+) -> Result<Option<OrderPlace>, E> {
+    let (scope, vendor) = (a.target(), a.who().vendor().map(|v| v.name()));
+    let start = order_prefix(scope, State::Live);
+    let end = before.map_or_else(|| tables::after(&start), |(at, id)| order_key(scope, State::Live, at, id));
+    let range = a.tx().reader.range(ORDER, Bound::Included(&start), Bound::Excluded(&end)).map_err(StoreError::from)?;
+    for item in range.rev() {
+        let (key, _) = item.map_err(StoreError::from)?;
+        let (at, id) = order_parts(&key).ok_or(damaged("memory_order"))?;
+        let row = MemoryRow::read(a.tx(), scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        if row.visible_to(vendor) && !visit(a, &Outline { id, row: &row })? {
+            return Ok(Some((at, id)));
+        }
+    }
+    Ok(None)
+}
+
+/// The outline of one live memory of the scope in the asker's sight, before `look`; `None` if there is no such memory.
+pub fn outlined<A: Action<Target = Scope>, T>(a: &Access<'_, A>, id: MemoryId, look: impl FnOnce(&Outline<'_>) -> T) -> Result<Option<T>, StoreError> {
+    Ok(row_seen(a, id, State::Live)?.map(|row| look(&Outline { id, row: &row })))
+}
+
+/// The look-up of an entity by its name.
+pub fn entity_named<A: Action<Target = Scope>>(a: &Access<'_, A>, kind: EntityKind, name: &Phi) -> Entity {
+    entity(a.tx(), a.target().tenant, kind, name)
+}
+
+/// The entities that an opened memory names.
+pub fn entities_of<A: Action<Target = Scope>>(a: &Access<'_, A>, memory: &Memory) -> Vec<(EntityKind, Phi, Entity)> {
+    let named = named_entities(&memory.text).into_iter();
+    named.map(|(kind, name)| { let key = entity_named(a, kind, &name); (kind, name, key) }).collect()
 }
 
 /// Notes in the audit entry that these memories are part of the answer.

@@ -25,7 +25,7 @@ pub(in crate::store) struct MemoryRow {
     pub(super) owner: UserId,
     pub(super) subject: Option<SubjectId>,
     pub(super) parent: Option<MemoryId>,
-    /// Keyed look-ups of entities (run and up to four more).
+    /// Keyed look-ups of entities: run, agent and application, as far as the text names them.
     pub(super) entities: Vec<[u8; 16]>,
     pub(super) occurred_at: Option<Timestamp>,
     pub(super) created_at: Timestamp,

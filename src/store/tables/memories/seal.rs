@@ -9,12 +9,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
 use super::memory::{Memory, NewMemory, Part, Text};
 use super::row::{MemoryRow, damaged};
 use crate::base::id::{MemoryId, SubjectId, TenantId};
+use crate::base::limits;
 use crate::crypto::aead::{self, Aad};
 use crate::crypto::hash::hmac_sha256;
 use crate::policy::action::Scope;
@@ -127,9 +129,64 @@ pub(super) fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, 
     *mac.first_chunk().expect("32 bytes hold 16")
 }
 
-pub(super) fn entity(tx: &Tx<'_>, tenant: TenantId, kind: &str, text: &Phi) -> [u8; 16] {
-    let mac = hmac_sha256(tx.keys.lookup(), &[b"entity", tenant.bytes(), kind.as_bytes(), text.inner().as_bytes()]);
-    *mac.first_chunk().expect("32 bytes hold 16")
+/// What kind of thing an entity look-up names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum EntityKind {
+    /// A run: the memory's `run_id`.
+    Run,
+    /// An agent: `agent_id` in its metadata.
+    Agent,
+    /// An application: `app_id` in its metadata.
+    App,
+}
+
+impl EntityKind {
+    fn label(self) -> &'static [u8] {
+        match self {
+            EntityKind::Run => b"run",
+            EntityKind::Agent => b"agent",
+            EntityKind::App => b"app",
+        }
+    }
+}
+
+/// Keyed look-up of an entity: says whether two memories name the same one, and not which.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Entity(pub(super) [u8; 16]);
+
+pub(super) fn entity(tx: &Tx<'_>, tenant: TenantId, kind: EntityKind, text: &Phi) -> Entity {
+    let mac = hmac_sha256(tx.keys.lookup(), &[b"entity", tenant.bytes(), kind.label(), text.inner().as_bytes()]);
+    Entity(*mac.first_chunk().expect("32 bytes hold 16"))
+}
+
+/// The names in a metadata object that are look-ups too: texts of at most [`limits::NAME_CHARS_MAX`] characters.
+#[derive(Deserialize)]
+struct MetadataNames {
+    agent_id: Option<serde_json::Value>,
+    app_id: Option<serde_json::Value>,
+}
+
+/// Every entity that a text names, each with its name.
+pub(super) fn named_entities(text: &Text) -> Vec<(EntityKind, Phi)> {
+    let mut named: Vec<_> = text.run_id.iter().map(|run| (EntityKind::Run, Phi::new(run.inner().to_owned()))).collect();
+    // This runs in the one writer: metadata that cannot name any is not read.
+    let names = text.metadata.as_ref().map(Phi::inner).filter(|json| json.contains("\"agent_id\"") || json.contains("\"app_id\""));
+    if let Some(MetadataNames { agent_id, app_id }) = names.and_then(|json| serde_json::from_str(json).ok()) {
+        for (kind, value) in [(EntityKind::Agent, agent_id), (EntityKind::App, app_id)] {
+            if let Some(serde_json::Value::String(name)) = value {
+                let name = Phi::new(name);
+                if (1..=limits::NAME_CHARS_MAX).contains(&name.inner().chars().count()) {
+                    named.push((kind, name));
+                }
+            }
+        }
+    }
+    named
+}
+
+/// The look-ups of a text, as its row keeps them.
+pub(super) fn entities(tx: &Tx<'_>, tenant: TenantId, text: &Text) -> Vec<[u8; 16]> {
+    named_entities(text).iter().map(|(kind, name)| entity(tx, tenant, *kind, name).0).collect()
 }
 
 /// What every memory says, whosever it is.

@@ -4,6 +4,8 @@
 //! - Replies move with their parent, and back; emptying the trash leaves a live reply behind as a memory of its own.
 //! - A purge removes at most as many memories and versions as it was told, versions first, so that one cut short can go on.
 
+use std::collections::BTreeSet;
+
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
 use super::row::{MemoryRow, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix};
@@ -20,6 +22,30 @@ use crate::store::tx::{StoreError, Tx};
 pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
     let now = a.tx().now;
     shift(a, State::Live, Some(now))
+}
+
+/// Moves these memories of the scope to the trash, and their live replies with them; gives how many of `ids` were live and the owner's.
+pub fn trash_several<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, ids: &[MemoryId]) -> Result<usize, StoreError> {
+    let (scope, now) = (a.target(), a.tx().now);
+    let (mut moved, mut count) = (BTreeSet::new(), 0);
+    let tx = a.tx_mut();
+    for id in ids {
+        // A reply may have been moved with its parent by this very work.
+        if moved.contains(id) {
+            count += 1;
+            continue;
+        }
+        let Some(found) = MemoryRow::read(tx, scope.tenant, *id)?.filter(|row| row.owner == scope.owner && row.deleted_at.is_none()) else { continue };
+        (count, _) = (count + 1, moved.insert(*id));
+        shift_row(tx, scope.tenant, *id, &found, Some(now))?;
+        for child in children_of(tx, scope.tenant, *id)? {
+            let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
+            if found.owner == scope.owner && found.deleted_at.is_none() && moved.insert(child) {
+                shift_row(tx, scope.tenant, child, &found, Some(now))?;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Takes the granted memory out of the trash, and its replies with it. `None` if it is not there.

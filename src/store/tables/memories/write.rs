@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::index::prepared;
 use super::memory::{Memory, NewMemory, Part, Replacement, State, Text};
 use super::row::{MemoryRow, VersionRow, damaged, granted, key_of_version};
-use super::seal::{Sealer, entity, look_alike, opened, seal_tags};
+use super::seal::{Sealer, entities, look_alike, opened, seal_tags};
 use crate::base::id::{MemoryId, SubjectId, TenantId};
 use crate::base::limits;
 use crate::base::time::Timestamp;
@@ -43,12 +43,21 @@ pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: 
 
 /// Stages new text for the granted memory; the old text becomes a version. `None` if it is in the trash.
 pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: Replacement) -> Result<Option<Memory>, StoreError> {
+    revise(a, |_, _| new)
+}
+
+/// As [`update`], with a text that is made of the one it replaces.
+pub fn revise<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    change: impl FnOnce(&Access<'_, A>, &Memory) -> Replacement,
+) -> Result<Option<Memory>, StoreError> {
     let (tenant, id, old) = granted(a)?;
     if old.deleted_at.is_some() {
         return Ok(None);
     }
+    let before = opened(a.tx(), tenant, id, &old, Part::Full)?;
+    let new = change(a, &before);
     let tx = a.tx_mut();
-    let before = opened(tx, tenant, id, &old, Part::Full)?;
     let scope = old.scope(tenant);
     let digest_of = NewMemory {
         text: Text {
@@ -120,7 +129,7 @@ pub(super) fn add_row(
         owner: scope.owner,
         subject,
         parent,
-        entities: new.text.run_id.iter().map(|run| entity(tx, scope.tenant, "run", run)).collect(),
+        entities: entities(tx, scope.tenant, &new.text),
         occurred_at: new.occurred_at,
         created_at,
         updated_at,
@@ -203,7 +212,7 @@ fn replace_row(
     let found = MemoryRow {
         updated_at: tx.now.max(old.updated_at),
         version,
-        entities: text.run_id.iter().map(|run| entity(tx, tenant, "run", run)).collect(),
+        entities: entities(tx, tenant, &text),
         title: seal("title", &text.title),
         content: seal("content", &text.content),
         tags: sealer.seal(&key, "tags", &seal_tags(&text.tags)),

@@ -1,0 +1,443 @@
+//! Mem0: the paths and shapes of its clients, over the same operations as REST.
+//!
+//! | Mem0 | here |
+//! |---|---|
+//! | `user_id` | the subject: the person a memory is about, with a key of their own |
+//! | `run_id` | the run |
+//! | `agent_id`, `app_id` | names in the metadata, with a keyed look-up; never authority |
+//! | a message | a memory, word for word: no model infers facts, and the answer says so |
+//! | `categories` | tags |
+//! | `timestamp` | when it happened |
+//! | delete | to the trash |
+//!
+//! Invariants
+//! - Who asks comes from the credential alone; a name in a body or a query string narrows what is theirs.
+//! - A key that would be a promise which is not kept here (expiry, immutability) is refused; one that only steers a model is read without effect.
+//! - Replies are threads' business: Mem0's lists, searches and counts do not show them; what is deleted takes them along.
+//! - Nothing here destroys: `delete_all` and entity deletions move the asker's own memories to the trash.
+//!
+//! `inputs` says what is accepted, `filter` reads conditions, `answers` writes the shapes.
+
+mod answers;
+mod filter;
+pub mod inputs;
+
+pub(in crate::api) use answers::components;
+
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::api::reply::{self, Answered, Failure, Words};
+use crate::api::run::Cx;
+use crate::api::schema::{Fields, wipe};
+use crate::audit::Reason;
+use crate::base::id::MemoryId;
+use crate::base::limits;
+use crate::base::time::Timestamp;
+use crate::memories::{self, Refusal, Select};
+use crate::policy::action::{CreateMemory, ListMemories, ReadMemory, ReadSelf, ReadVersions, SearchMemories, TrashMemory, UpdateMemory};
+use crate::store::gate::Access;
+use crate::store::memories::{Memory, MemoryType, NewMemory, Replacement, Text};
+use crate::store::phi::Phi;
+
+/// Whether a path is one of Mem0's.
+pub fn is_path(path: &str) -> bool {
+    ["/v1/", "/v2/", "/v3/"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// `origin` of what a person's own key writes here; an agent's key writes as its vendor.
+const ORIGIN: &str = "mem0";
+
+/// Why a promise that a request asks for is not made.
+const NO_EXPIRY: &str = "body/expiration_date must be null: memories do not expire by themselves here; retention and deletion are the operator's and yours";
+const NO_IMMUTABLE: &str = "body/immutable must not be true: a memory can be changed here; every earlier version is kept";
+
+fn refuse<T>(cx: &Cx<'_>, text: impl Into<String>) -> Result<T, Failure> {
+    Err(cx.refuse(Reason::Schema, 400, text.into()))
+}
+
+/// `GET /v1/ping/`: no e-mail address, as clients hand it on to their maker's telemetry; no organisation and project, as there are none here.
+pub fn ping(cx: &mut Cx<'_>) -> Answered {
+    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, crate::identity::Refusal>(()), |(), _| {
+        reply::json(&json!({ "status": "ok", "org_id": null, "project_id": null, "user_email": null }))
+    })
+}
+
+type Name = Zeroizing<String>;
+
+/// Takes a name out: a text, or a whole number as it prints.
+fn name(fields: &mut Fields, key: &str) -> Option<Name> {
+    match fields.value(key)? {
+        Value::String(text) => Some(Zeroizing::new(text)),
+        Value::Number(n) => Some(Zeroizing::new(n.to_string())),
+        _ => None,
+    }
+}
+
+/// Takes an object of the caller's own keys out, null being none.
+fn map(fields: &mut Fields, key: &str) -> Option<Map<String, Value>> {
+    match fields.value(key)? {
+        Value::Object(map) => Some(map),
+        _ => None,
+    }
+}
+
+/// The moment of a `timestamp`; `None` if it is absent or null.
+fn timestamp(cx: &Cx<'_>, fields: &mut Fields) -> Result<Option<Timestamp>, Failure> {
+    match fields.value("timestamp") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match filter::moment_of(&value) {
+            Some(at) => Ok(Some(at)),
+            None => refuse(cx, "body/timestamp must be seconds since 1970 or an RFC 3339 time"),
+        },
+    }
+}
+
+/// Refuses an expiry that is not null.
+fn no_expiry(cx: &Cx<'_>, fields: &mut Fields) -> Result<(), Failure> {
+    match fields.value("expiration_date") {
+        None | Some(Value::Null) => Ok(()),
+        Some(mut date) => {
+            wipe(&mut date);
+            refuse(cx, NO_EXPIRY)
+        }
+    }
+}
+
+/// The names that metadata carries, beside those that have a place of their own.
+const IN_METADATA: [&str; 2] = ["agent_id", "app_id"];
+
+/// The title of a memory that came as a message: the beginning of its first line.
+fn derived_title(content: &str) -> String {
+    let line = content.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or(content);
+    line.chars().take(limits::DERIVED_TITLE_CHARS_MAX).collect()
+}
+
+/// What one message says, and who says it.
+struct Message {
+    content: String,
+    speaker: Option<Name>,
+}
+
+/// Takes the messages out of a checked body.
+fn messages(fields: &mut Fields) -> Vec<Message> {
+    match fields.value("messages") {
+        Some(Value::String(content)) => vec![Message { content, speaker: Some(Zeroizing::new("user".to_owned())) }],
+        Some(Value::Array(items)) => items.into_iter().map(message).collect(),
+        Some(one) => vec![message(one)],
+        None => Vec::new(),
+    }
+}
+
+fn message(mut value: Value) -> Message {
+    let mut text = |key: &str| match value.get_mut(key).map(Value::take) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let (content, name, role) = (text("content"), text("name"), text("role"));
+    let speaker = name.or(role).map(Zeroizing::new);
+    let content = content.unwrap_or_else(|| parts(&value["content"]).join("\n"));
+    wipe(&mut value);
+    Message { content, speaker }
+}
+
+/// The texts of a content that is made of parts.
+fn parts(content: &Value) -> Vec<&str> {
+    match content {
+        Value::Array(items) => items.iter().filter_map(|part| part["text"].as_str()).collect(),
+        one => one["text"].as_str().into_iter().collect(),
+    }
+}
+
+/// `POST /v3/memories/add/` and `POST /v1/memories/`
+pub fn add(cx: &mut Cx<'_>) -> Answered {
+    let mut fields = std::mem::take(&mut cx.fields);
+    no_expiry(cx, &mut fields)?;
+    if fields.flag("immutable") == Some(true) {
+        return refuse(cx, NO_IMMUTABLE);
+    }
+    let occurred_at = timestamp(cx, &mut fields)?;
+    // Newer clients send the names as filters, older ones by themselves.
+    let mut filters = fields.fields("filters").unwrap_or_default();
+    let mut named = |key: &str| match (name(&mut fields, key), name(&mut filters, key)) {
+        (Some(one), Some(other)) if one != other => refuse(cx, format!("body/filters/{key} must not differ from body/{key}")),
+        (one, other) => Ok(one.or(other)),
+    };
+    let (user, run) = (named("user_id")?, named("run_id")?);
+    let in_metadata = [named("agent_id")?, named("app_id")?];
+    let mut given = map(&mut fields, "metadata").unwrap_or_default();
+    for (key, name) in IN_METADATA.iter().zip(in_metadata) {
+        let Some(name) = name else { continue };
+        let name = Value::from(name.as_str());
+        if given.get(*key).is_some_and(|old| *old != name) {
+            wipe(&mut Value::Object(given));
+            return refuse(cx, format!("body/metadata/{key} must not differ from body/{key}"));
+        }
+        given.insert((*key).to_owned(), name);
+    }
+    let mut given = Value::Object(given);
+    let metadata = (given != json!({})).then(|| Zeroizing::new(given.to_string()));
+    wipe(&mut given);
+    if metadata.as_ref().is_some_and(|json| json.len() > limits::METADATA_BYTES_MAX) {
+        return refuse(cx, format!("body/metadata must NOT have more than {} bytes, agent_id and app_id included", limits::METADATA_BYTES_MAX));
+    }
+    let said = messages(&mut fields);
+    if let Some(i) = said.iter().position(|message| message.content.chars().count() > limits::CONTENT_CHARS_MAX) {
+        return refuse(cx, format!("body/messages/{i}/content must NOT have more than {} characters", limits::CONTENT_CHARS_MAX));
+    }
+    let phi = |text: &Option<Name>| text.as_ref().map(|text| Phi::new(text.as_str().to_owned()));
+    let origin = cx.who.vendor().map_or(ORIGIN, |vendor| vendor.name());
+    let indexed = cx.api.vault.has_index(cx.own());
+    let memory = |Message { content, speaker }: Message| {
+        let mut memory = NewMemory {
+            text: Text {
+                title: Phi::new(derived_title(&content)),
+                content: Phi::new(content),
+                tags: Vec::new(),
+                metadata: phi(&metadata),
+                speaker: phi(&speaker),
+                run_id: phi(&run),
+                subject: phi(&user),
+            },
+            origin: origin.to_owned(),
+            allowed_vendors: vec!["*".to_owned()],
+            kind: MemoryType::default(),
+            occurred_at,
+            created_at: None,
+            prepared: None,
+        };
+        if indexed {
+            memory.prepare();
+        }
+        memory
+    };
+    let new: Vec<_> = said.into_iter().map(memory).collect();
+    let operation = cx.call.operation.to_string();
+    cx.write::<CreateMemory, _, _>(cx.own(), &Words::MEMORY, move |access| memories::create_all(access, new), |memories, receipt| {
+        answers::added(memories, &operation, receipt)
+    })
+}
+
+/// The memory that the path names, or the failure that there is none.
+fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Failure> {
+    MemoryId::parse(cx.id).ok_or_else(|| cx.missing(words))
+}
+
+/// `GET /v1/memories/:id/`: what is in the trash is not there.
+pub fn get(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    let live = |access: &mut Access<'_, ReadMemory>| {
+        let memory = memories::read(access)?;
+        if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
+    };
+    cx.read::<ReadMemory, _, _>(id, &Words::MEMORY, live, answers::memory)
+}
+
+/// What an update changes.
+struct Change {
+    content: Option<String>,
+    /// As JSON text, without the names that the old metadata keeps.
+    metadata: Option<Name>,
+    occurred_at: Option<Timestamp>,
+}
+
+/// Takes a change out of checked fields; `place` is that of the fields.
+fn change(cx: &Cx<'_>, fields: &mut Fields, place: &str) -> Result<Change, Failure> {
+    let occurred_at = timestamp(cx, fields)?;
+    let metadata = map(fields, "metadata").map(|map| {
+        let mut value = Value::Object(map);
+        let text = Zeroizing::new(value.to_string());
+        wipe(&mut value);
+        text
+    });
+    let change = Change { content: fields.text("text"), metadata, occurred_at };
+    if change.content.is_none() && change.metadata.is_none() && change.occurred_at.is_none() {
+        return refuse(cx, format!("{place} must have text, metadata or timestamp"));
+    }
+    Ok(change)
+}
+
+impl Change {
+    /// The whole text that the change makes of `old`.
+    fn of(self, access: &Access<'_, UpdateMemory>, old: &Memory) -> Replacement {
+        let text = &old.text;
+        let (title, content) = (text.title.expose(access), text.content.expose(access));
+        // A title that was made of the message follows it.
+        let title = match &self.content {
+            Some(new) if title == derived_title(content) => derived_title(new),
+            _ => title.to_owned(),
+        };
+        let metadata = self.metadata.map(|new| Phi::new(with_names(&new, text.metadata.as_ref().map(|old| old.expose(access)))));
+        Replacement {
+            title: Phi::new(title),
+            content: Phi::new(self.content.unwrap_or_else(|| content.to_owned())),
+            tags: text.tags.iter().map(|tag| Phi::new(tag.expose(access).to_owned())).collect(),
+            allowed_vendors: old.allowed_vendors.clone(),
+            metadata,
+            speaker: None,
+            run_id: None,
+            occurred_at: self.occurred_at,
+        }
+    }
+}
+
+/// New metadata with the names that it leaves out and the old one has.
+fn with_names(new: &str, old: Option<&str>) -> String {
+    let read = |json: &str| match serde_json::from_str(json) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    let (mut new, mut old) = (read(new), old.map(read).unwrap_or_default());
+    for key in IN_METADATA {
+        if let Some(name) = old.remove(key)
+            && !new.contains_key(key)
+        {
+            new.insert(key.to_owned(), name);
+        }
+    }
+    let (mut new, mut old) = (Value::Object(new), Value::Object(old));
+    let text = new.to_string();
+    wipe(&mut new);
+    wipe(&mut old);
+    text
+}
+
+/// `PUT /v1/memories/:id/`
+pub fn update(cx: &mut Cx<'_>) -> Answered {
+    let mut fields = std::mem::take(&mut cx.fields);
+    no_expiry(cx, &mut fields)?;
+    let id = target(cx, &Words::UPDATE)?;
+    let change = change(cx, &mut fields, "body")?;
+    cx.write::<UpdateMemory, _, _>(
+        id,
+        &Words::UPDATE,
+        move |access| memories::revise(access, |access, old| change.of(access, old)),
+        answers::memory,
+    )
+}
+
+/// `DELETE /v1/memories/:id/`
+pub fn delete(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::DELETE)?;
+    cx.write::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash, |_, _| reply::json(&json!({ "message": "Memory deleted successfully!" })))
+}
+
+/// `GET /v1/memories/:id/history/`
+pub fn history(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::history, |(earlier, current), receipt| answers::history(earlier, current, receipt))
+}
+
+/// The conditions of a list or a search: `filters`, and what older clients say beside them.
+fn selection(cx: &Cx<'_>, fields: &mut Fields, place: &str) -> Result<Select, Failure> {
+    let mut parts = vec![Select::Root];
+    let mut read = |value: &mut Value, place: &str| {
+        let select = filter::read(value, place);
+        wipe(value);
+        match select {
+            Ok(select) => {
+                parts.push(select);
+                Ok(())
+            }
+            Err(text) => refuse(cx, text),
+        }
+    };
+    if let Some(mut filters) = fields.value("filters").filter(|filters| !filters.is_null()) {
+        read(&mut filters, &format!("{place}/filters"))?;
+    }
+    for key in ["user_id", "agent_id", "app_id", "run_id", "metadata", "categories"] {
+        let given = fields.value(key).filter(|value| !value.is_null() && *value != json!([]) && *value != json!({}));
+        if let Some(value) = given {
+            read(&mut json!({ key: value }), place)?;
+        }
+    }
+    for (key, operator) in [("start_date", "gte"), ("end_date", "lte")] {
+        if let Some(value) = fields.value(key).filter(|value| !value.is_null()) {
+            read(&mut json!({ "created_at": { operator: value } }), place)?;
+        }
+    }
+    Ok(Select::All(parts))
+}
+
+/// The keys of each memory that the caller wants.
+fn wanted(fields: &mut Fields) -> Option<Vec<String>> {
+    fields.texts("fields").filter(|wanted| !wanted.is_empty())
+}
+
+/// How many memories a page has where nothing is said.
+const PAGE_SIZE: usize = 100;
+
+/// Which generation of the clients asks: they read lists differently.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    /// Lists are arrays, unless paged or asked for as `v1.1`.
+    Arrays,
+    /// Lists are pages.
+    Pages,
+}
+
+fn list(cx: &mut Cx<'_>, generation: Generation, place: &str) -> Answered {
+    let mut fields = std::mem::take(&mut cx.fields);
+    let select = selection(cx, &mut fields, place)?;
+    let paged = generation == Generation::Pages || fields.has("page") || fields.has("page_size");
+    let page = fields.count("page").unwrap_or(1);
+    let size = if paged { fields.count("page_size").unwrap_or(PAGE_SIZE) } else { fields.count("top_k").unwrap_or(limits::LIST_RECORDS_MAX + 1) };
+    let only = wanted(&mut fields);
+    let wrapped = fields.text("output_format").as_deref() == Some("v1.1");
+    let path = match (generation, place) {
+        (Generation::Pages, _) => "/v3/memories/",
+        (_, "body") => "/v2/memories/",
+        _ => "/v1/memories/",
+    };
+    cx.read::<ListMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| memories::list_selected(access, &select, (page - 1).saturating_mul(size), size),
+        |found, receipt| match (paged, wrapped) {
+            (true, _) => answers::page(found, &answers::Place { path, page, size }, only.as_deref(), receipt),
+            (false, true) => answers::results(&found.memories, only.as_deref(), receipt),
+            (false, false) => answers::array(&found.memories, only.as_deref(), receipt),
+        },
+    )
+}
+
+/// `POST /v3/memories/`
+pub fn list_pages(cx: &mut Cx<'_>) -> Answered {
+    list(cx, Generation::Pages, "body")
+}
+
+/// `POST /v2/memories/`
+pub fn list_arrays(cx: &mut Cx<'_>) -> Answered {
+    list(cx, Generation::Arrays, "body")
+}
+
+/// `GET /v1/memories/`
+pub fn list_by_query(cx: &mut Cx<'_>) -> Answered {
+    list(cx, Generation::Arrays, "querystring")
+}
+
+fn search(cx: &mut Cx<'_>, generation: Generation) -> Answered {
+    let mut fields = std::mem::take(&mut cx.fields);
+    let select = selection(cx, &mut fields, "body")?;
+    let query = Zeroizing::new(fields.text("query").expect("the route's schema requires it"));
+    let limit = fields.count("top_k").or_else(|| fields.count("limit")).unwrap_or(10);
+    let threshold = fields.number("threshold").unwrap_or(0.0);
+    let only = wanted(&mut fields);
+    let wrapped = generation == Generation::Pages || fields.text("output_format").as_deref() == Some("v1.1");
+    cx.read::<SearchMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| memories::rank_selected(access, &query, &select, threshold, limit),
+        |found, receipt| answers::found(found, wrapped, only.as_deref(), receipt),
+    )
+}
+
+/// `POST /v3/memories/search/`
+pub fn search_wrapped(cx: &mut Cx<'_>) -> Answered {
+    search(cx, Generation::Pages)
+}
+
+/// `POST /v2/memories/search/` and `POST /v1/memories/search/`
+pub fn search_arrays(cx: &mut Cx<'_>) -> Answered {
+    search(cx, Generation::Arrays)
+}
