@@ -480,6 +480,7 @@ details! {
     "created" Created(u64): "records made";
     "cred" Credential(CredentialId): "the credential that was made, changed or revoked";
     "end" End(u64): "index after the last entry concerned";
+    "epoch" Epoch(u64): "the epoch of keys concerned";
     "file" File(FileId): "the physical copy concerned";
     "filter" Filter(Word): "by what a list was filtered";
     "first" First(u64): "index of the first entry concerned";
@@ -489,6 +490,7 @@ details! {
     "limit" Limit(u64): "the most records asked for";
     "log" Log(LogId): "another log, for example the one before a restore";
     "lost" Lost(u64): "operations of unknown outcome that were found not done";
+    "memories" Memories(u64): "memories removed";
     "merged" Merged(bool): "whether an exact repeat was united with an older record";
     "offset" Offset(u64): "records skipped before the page";
     "opid" Operation(OperationId): "another operation, for example the one whose outcome became known";
@@ -500,6 +502,7 @@ details! {
     "size" Size(u64): "entries in a log";
     "slot" Slot(u64): "the key slot concerned";
     "tags" Tags(u64): "tags asked for";
+    "tombstone" Tombstone(u64): "number of an erased holder's tombstone";
     "vendor" Vendor(Word): "the vendor concerned";
     "version" Version(u64): "the version made or read";
     "words" Words(u64): "words in a query";

@@ -259,3 +259,15 @@ pub const IMPORT_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const EXPORT_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX;
 /// Bytes of content opened by one step of an export.
 pub const EXPORT_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+
+// --- erasure and rotation of keys (DESIGN 3) ---
+/// Memories removed by one step of an erasure; one audit line names them all.
+pub const ERASE_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX / 2;
+/// Memories looked at by one step of an erasure of a subject.
+pub const ERASE_SEEN: usize = 20_000;
+/// Holders whose keys are wrapped anew by one commit.
+pub const REWRAP_CHUNK: usize = 2000;
+/// Longest ledger of erased holders that is read.
+pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Pause after a failed step of the rotator before it tries again.
+pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });

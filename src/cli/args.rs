@@ -88,6 +88,12 @@ pub enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Key(Key),
 
+    /// What unlocks the data file, and rotation of the keys inside it
+    ///
+    /// The service must be stopped. Every change is an entry of the audit log.
+    #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
+    Keys(Keys),
+
     /// Stores memories of the owner from NDJSON, one object a line, as `export` writes them
     ///
     /// A line needs `title` and `content`; times, tags, subject, replies and the rest are kept when given, ids are drawn anew.
@@ -186,6 +192,56 @@ pub enum Key {
         /// Id, as `key list` shows it
         id: String,
     },
+}
+
+/// `keys …`.
+#[derive(Subcommand, Debug)]
+pub enum Keys {
+    /// Lists the key slots in use, and which of them the present key opens
+    List,
+    /// Lets one more key unlock the data file
+    #[command(after_help = "Example:\n  rosemary keys add --key-file /media/safe/second.kek --make")]
+    Add(NewKek),
+    /// Takes a key slot away: its key does not unlock the data file any more
+    ///
+    /// Backups and copies made before are still unlocked by it. The slot of the key that is presented now is not taken.
+    Remove {
+        /// Number, as `keys list` shows it
+        slot: usize,
+    },
+    /// Puts new keys in the place of old ones
+    #[command(subcommand, arg_required_else_help = true)]
+    Rotate(Rotate),
+}
+
+/// `keys rotate …`.
+#[derive(Subcommand, Debug)]
+pub enum Rotate {
+    /// Another key unlocks the data file instead of the present one
+    ///
+    /// Changes who can open the file from now on; older backups and copies are still unlocked by the old key.
+    #[command(after_help = "Example:\n  rosemary keys rotate kek --key-file /etc/rosemary/kek.2 --make && echo 'now set RM_KEK_FILE'")]
+    Kek(NewKek),
+    /// A new epoch key wraps every holder's key, and the old one is destroyed
+    Epoch,
+}
+
+/// A key to unlock with.
+#[derive(Args, Debug)]
+#[group(required = true)]
+pub struct NewKek {
+    /// File of at least 32 random bytes, readable by its owner alone
+    #[arg(long, value_name = "FILE", group = "new_kek")]
+    pub key_file: Option<PathBuf>,
+    /// File that holds a passphrase, readable by its owner alone
+    #[arg(long, value_name = "FILE", group = "new_kek")]
+    pub passphrase_file: Option<PathBuf>,
+    /// File with the bytes that systemd will hand over as the credential rosemary.kek
+    #[arg(long, value_name = "FILE", group = "new_kek")]
+    pub credential_file: Option<PathBuf>,
+    /// Make the key file first, with a new random key
+    #[arg(long, requires = "key_file")]
+    pub make: bool,
 }
 
 /// `audit …`.

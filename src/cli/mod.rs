@@ -12,6 +12,7 @@ mod doctor;
 pub mod exit;
 mod init;
 mod key;
+mod keys;
 mod open;
 mod output;
 mod progress;
@@ -65,6 +66,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Key(key) => key::run(key, settings()?),
+        Command::Keys(keys) => keys::run(keys, settings()?),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),
         Command::Audit(audit) => audit::run(&audit, settings()?),

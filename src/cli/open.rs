@@ -69,7 +69,7 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
         OpenError::OtherTenant => Exit::TenantDiffers,
         OpenError::NewerTables { .. } => Exit::FormatNewer,
         OpenError::NotInitialised => Exit::NoInput,
-        OpenError::Anchor(_) => Exit::AnchorRefused,
+        OpenError::Anchor(_) | OpenError::OlderSuperblock { .. } => Exit::AnchorRefused,
         OpenError::Store(_) | OpenError::Log(_) => Exit::DataDamaged,
         OpenError::Thread(_) => Exit::Temporary,
     };

@@ -59,6 +59,15 @@ pub enum LadderError {
     /// All slots are taken.
     #[error("all {} key slots are in use; remove one first", limits::KEY_SLOTS)]
     SlotsFull,
+    /// Without any slot nothing would open the file again.
+    #[error("this is the only key slot; add another key first")]
+    LastSlot,
+    /// There is no key in this slot.
+    #[error("key slot {0} holds no key; see `rosemary keys list`")]
+    NoSuchSlot(usize),
+    /// An epoch is being left already.
+    #[error("keys are being re-wrapped for another epoch; this goes on by itself while the service runs, then try again")]
+    EpochBusy,
     /// The new slot's Argon2id cost is outside the bounds, or there is not enough memory to run it.
     #[error("the Argon2id cost is outside its bounds or this machine has too little free memory for it")]
     Cost,
@@ -179,6 +188,12 @@ pub fn enrol(slots: &mut KeySlots, kek: &Kek, cost: KdfCost, master: &Key, insta
     Ok(number)
 }
 
+/// The slots that `kek` opens.
+pub fn slots_of(slots: &KeySlots, kek: &Kek, instance: InstanceId) -> Vec<usize> {
+    let fitting = slots.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref().filter(|s| s.kind == kek.kind())?)));
+    fitting.filter(|(number, slot)| slot.unwrap(kek, instance, *number).is_some()).map(|(number, _)| number).collect()
+}
+
 /// A holder's DEK under an epoch key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedDek {
@@ -223,8 +238,27 @@ impl Keys {
 
     /// The same keys with a fresh block key, for another physical copy of the same data.
     pub fn for_copy(&self) -> Self {
+        Self { block: Key::random(), ..self.duplicate() }
+    }
+
+    /// The same keys with a further epoch, under which new DEKs are wrapped from now on; `None` if there are two already, or no number is left.
+    pub fn with_next_epoch(&self) -> Option<Self> {
+        let next = self.epoch().checked_add(1).filter(|_| self.epochs.len() == 1)?;
+        let mut keys = self.duplicate();
+        keys.epochs.push((next, Key::random()));
+        Some(keys)
+    }
+
+    /// The same keys without any epoch but the newest: what the others wrapped opens no more.
+    pub fn with_newest_epoch_alone(&self) -> Self {
+        let mut keys = self.duplicate();
+        keys.epochs.drain(..keys.epochs.len() - 1);
+        keys
+    }
+
+    fn duplicate(&self) -> Self {
         Self {
-            block: Key::random(),
+            block: self.block.duplicate(),
             mac: self.mac.duplicate(),
             signing: SigningKey::from_seed(&self.seed),
             seed: self.seed.duplicate(),
@@ -262,6 +296,11 @@ impl Keys {
     /// The epoch under which new DEKs are wrapped.
     pub fn epoch(&self) -> u32 {
         self.epochs.last().expect("there is always an epoch key").0
+    }
+
+    /// The epoch that is being left, while DEKs are re-wrapped from it.
+    pub fn old_epoch(&self) -> Option<u32> {
+        (self.epochs.len() == 2).then(|| self.epochs[0].0)
     }
 
     /// Wraps `dek` under the current epoch key. `aad` names its holder; the epoch is added to it here.

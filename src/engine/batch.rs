@@ -18,7 +18,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -109,14 +109,18 @@ pub(super) struct Open {
 /// One sealed file, open. Shared by reference among threads.
 pub struct Engine {
     pub(super) medium: Arc<dyn Medium>,
-    pub(super) head: Superblock,
+    pub(super) head: RwLock<Arc<Superblock>>,
+    /// One rewriting of the superblock at a time.
+    pub(super) rewriting: Mutex<()>,
+    /// Whether the copies of the superblock may differ.
+    pub(super) torn: AtomicBool,
     pub(super) options: Options,
     pub(super) open: RwLock<Option<Open>>,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Engine({})", self.head.file)
+        write!(f, "Engine({})", self.file())
     }
 }
 
@@ -166,7 +170,7 @@ impl Engine {
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
         head.write(&*medium)?;
         let open = Open::new(&medium, &head, options, Opening::New)?;
-        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
+        Ok(Self::of(medium, head, options, open))
     }
 
     /// Opens the store at `path`, locked.
@@ -186,34 +190,47 @@ impl Engine {
     }
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let (head, _) = Superblock::read(&*medium, kek)?;
+        let (head, copies) = Superblock::read(&*medium, kek)?;
+        let torn = copies != [Some(head.generation); 2];
         let open = Open::new(&medium, &head, options, Opening::Trusting)?;
-        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
+        let engine = Self::of(medium, head, options, open);
+        engine.torn.store(torn, Ordering::Release);
+        Ok(engine)
     }
 
-    /// The opened keys.
-    pub fn keys(&self) -> &Keys {
-        &self.head.keys
+    pub(super) fn of(medium: Arc<dyn Medium>, head: Superblock, options: &Options, open: Open) -> Self {
+        let (head, rewriting, torn) = (RwLock::new(Arc::new(head)), Mutex::default(), AtomicBool::new(false));
+        Self { medium, head, rewriting, torn, options: options.clone(), open: RwLock::new(Some(open)) }
+    }
+
+    /// The superblock as last made durable.
+    pub(super) fn head(&self) -> Arc<Superblock> {
+        Arc::clone(&self.head.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The opened keys. They change when the superblock is rewritten: what belongs together is opened with one handle.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.head().keys)
     }
 
     /// The data's identity, the same in every copy.
     pub fn instance(&self) -> InstanceId {
-        self.head.instance
+        self.head().instance
     }
 
     /// This physical copy.
     pub fn file(&self) -> FileId {
-        self.head.file
+        self.head().file
     }
 
     /// How many key slots hold a key.
     pub fn key_slots(&self) -> usize {
-        self.head.slots.iter().flatten().count()
+        self.head().slots.iter().flatten().count()
     }
 
     /// Generation of the superblock.
     pub fn generation(&self) -> u64 {
-        self.head.generation
+        self.head().generation
     }
 
     /// Runs `work` on the open store.
@@ -273,13 +290,13 @@ impl Engine {
     ///
     /// Errors: what kept it from opening; the store stays latched, and the caller may try again.
     pub fn recover(&self) -> Result<(), EngineError> {
-        let mut place = self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = place.take() {
             open.discard();
         }
         // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
         self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
-        *place = Some(Open::new(&self.medium, &self.head, &self.options, Opening::Trusting)?);
+        *place = Some(Open::new(&self.medium, &self.head(), &self.options, Opening::Trusting)?);
         Ok(())
     }
 
@@ -320,7 +337,7 @@ impl Engine {
     }
 
     fn take_open(&mut self) -> Option<Open> {
-        self.open.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

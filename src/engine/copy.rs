@@ -17,8 +17,8 @@ impl Engine {
     ///
     /// Errors: `Exists`; `Full`, `Io` for the new file; a failure below for this one.
     pub fn copy_to(&self, path: &Path) -> Result<FileId, EngineError> {
-        let snapshot = self.snapshot()?;
-        let copy = Self::create_with(path, &self.options, self.head.for_copy(), |copy| {
+        let (head, snapshot) = self.consistent()?;
+        let copy = Self::create_with(path, &self.options, head.for_copy(), |copy| {
             (0..self.options.tables.len()).try_for_each(|index| copy.fill(&snapshot, index))?;
             let mut open = copy.open.write().map_err(|_| EngineError::Latched)?;
             open.as_mut().ok_or(EngineError::Latched)?.check_tree()

@@ -11,11 +11,14 @@ mod copy;
 mod error;
 mod header;
 mod medium;
+mod rewrite;
 
 pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
 
 pub use check::Report;
 pub use error::{CommitError, EngineError};
+pub use header::Change;
+pub use rewrite::Slot;
 
 /// What reads stored bytes, for fuzz targets only.
 #[cfg(any(fuzzing, feature = "bench-internals"))]

@@ -100,7 +100,19 @@ macro_rules! actions {
 
 /// Whether a verb may use the last of the disk: it frees room, or shuts somebody out.
 pub fn is_urgent(verb: &str) -> bool {
-    matches!(verb, "memory.purge" | "memory.empty_trash" | "key.revoke")
+    matches!(
+        verb,
+        "memory.purge"
+            | "memory.empty_trash"
+            | "key.revoke"
+            | "erasure.ask"
+            | "memory.erase"
+            | "erasure.destroy"
+            | "erasure.end"
+            | "keys.epoch"
+            | "keys.rewrap"
+            | "keys.slots"
+    )
 }
 
 /// The noun of a verb: `memory` of `memory.read`.
@@ -159,4 +171,20 @@ actions! {
     AcceptAnchor(Instance) Writes false "anchor.accept";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// Have a person, or one whom memories are about, erased.
+    AskErasure(Instance) Writes false "erasure.ask";
+    /// Read how erasures stand, and their receipts.
+    ReadErasures(Instance) Reads false "erasure.read";
+    /// Remove the memories that an erasure is about.
+    EraseMemories(Instance) Writes true "memory.erase";
+    /// Destroy the key of a holder.
+    DestroyHolder(Instance) Writes true "erasure.destroy";
+    /// Say that no key is left that opens what an erased holder's old pages hold.
+    EndErasure(Instance) Writes false "erasure.end";
+    /// Begin or end an epoch of keys.
+    ChangeEpoch(Instance) Writes false "keys.epoch";
+    /// Wrap holders' keys under the new epoch's.
+    RewrapKeys(Instance) Writes false "keys.rewrap";
+    /// Change what unlocks the data file.
+    ChangeSlots(Instance) Writes false "keys.slots";
 }

@@ -94,6 +94,8 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // Who is erased is for administrators to say.
+    Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read"], relations: &[Own] },
     // The operator at the console acts as the program, and so do its background parts.
     Rule {
         askers: &[System],
@@ -107,6 +109,12 @@ pub const RULES: &[Rule] = &[
             "audit.export",
             "anchor.accept",
             "person.create",
+            "memory.erase",
+            "erasure.destroy",
+            "erasure.end",
+            "keys.epoch",
+            "keys.rewrap",
+            "keys.slots",
         ],
         relations: &[Own],
     },

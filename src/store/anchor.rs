@@ -71,9 +71,9 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Writes the anchor: `checkpoint` is durable in the file already.
-pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint) -> io::Result<()> {
-    let anchor =
-        Anchor { checkpoint, instance: engine.instance(), file: engine.file(), generation: engine.generation(), tombstones: 0 };
+/// Writes the anchor: `checkpoint` and so many tombstones are durable in the file already.
+pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint, tombstones: u64) -> io::Result<()> {
+    let (instance, file) = (engine.instance(), engine.file());
+    let anchor = Anchor { checkpoint, instance, file, generation: engine.generation(), tombstones };
     durable::replace(path, anchor.note(engine.keys().signing()).as_bytes(), 0o600)
 }

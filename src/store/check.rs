@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::audit::checkpoint::{Checkpoint, vkey};
 use crate::audit::note::Vkey;
@@ -22,8 +23,8 @@ use crate::engine::{Engine, EngineError, Read, Table};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{
-    AUDIT, AUDIT_TILES, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, MEMORIES, META, ORDER, SUBJECT_LOOKUP,
-    SUBJECTS, TABLES, USER_LOOKUP, USERS, VERSIONS, credentials, key, log, memories, subjects, users,
+    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, ERASURES, MEMORIES, META, ORDER, SUBJECT_LOOKUP,
+    SUBJECTS, TABLES, TOMBSTONES, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, key, log, memories, subjects, users,
 };
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -88,7 +89,7 @@ impl Vault {
 /// Errors: the engine's; a row that is wrong is a finding, not an error.
 pub fn check(
     reader: &dyn Read,
-    keys: &Keys,
+    keys: Arc<Keys>,
     instance: InstanceId,
     now: Timestamp,
     progress: &mut dyn FnMut(&'static str, u64),
@@ -128,6 +129,8 @@ impl Walk<'_, '_> {
                 holders::open(tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
                 ensure(users::get(tx, tenant, instance.owner)?.is_some(), "the owner has no row")
             }
+            meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
+            meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
             _ => ensure(key == log::CHECKPOINT, "a name that this program does not know"),
         })?;
         self.each(DEKS, |tx, key, row| holders::check(tx, tenant, key, row))?;
@@ -137,6 +140,12 @@ impl Walk<'_, '_> {
         self.each(CREDENTIAL_LOOKUP, credentials::check_lookup)?;
         self.each(SUBJECTS, |tx, key, _| subjects::check(tx, tenant, key))?;
         self.each(SUBJECT_LOOKUP, |tx, key, row| subjects::check_lookup(tx, tenant, key, row))?;
+        self.each(ERASURES, |tx, key, row| erasures::check(tx, tenant, key, row))?;
+        self.each(TOMBSTONES, erasures::check_tombstone)?;
+        self.each(BACKUPS, |_, key, row| {
+            crate::store::tx::row::<backups::BackupRow>("backups", row)?;
+            ensure(key.len() == 16, "not a key of this table")
+        })?;
         self.memories(tenant)?;
         self.log(instance)
     }

@@ -170,6 +170,11 @@ impl<'t, A: Action> Access<'t, A> {
         self.detail(Detail::Setting(Word::of(safeguard)));
     }
 
+    /// Says in the entry that it tells of what a crash kept from being told.
+    pub(in crate::store) fn recovered(&mut self) {
+        self.tx.recovered = true;
+    }
+
     /// The view, for the tables.
     pub(in crate::store) fn tx(&self) -> &Tx<'t> {
         &self.tx
@@ -378,7 +383,11 @@ fn perform<A: Action, T, E: Fault>(
             let tx = access.tx;
             touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
             entry.det = tx.details;
-            entry.reason = tx.overridden.then_some(Reason::Override);
+            entry.reason = match (tx.overridden, tx.recovered) {
+                (true, _) => Some(Reason::Override),
+                (false, true) => Some(Reason::Recovered),
+                (false, false) => None,
+            };
             match worked {
                 Ok(Ok(value)) => {
                     (staged, held) = (tx.staged, tx.held);

@@ -6,14 +6,17 @@
 pub mod accounts;
 pub mod anchor;
 pub mod check;
+pub mod erasure;
 pub mod gate;
 pub mod index;
 mod indexer;
+pub mod ledger;
 pub mod log_view;
 pub mod migrate;
 pub mod phi;
 pub mod search;
 mod recent;
+pub mod rotator;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;

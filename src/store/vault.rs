@@ -35,7 +35,9 @@ use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::migrate;
+use crate::store::rotator::{self, Rotation};
 use crate::store::stopwatch;
+use crate::store::tables::erasures;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
@@ -84,6 +86,17 @@ pub enum OpenError {
         /// Known here.
         known: u32,
     },
+    /// Somebody put an older superblock into the file.
+    #[error(
+        "the superblock has generation {found}, and the data was last written under {recorded}: an older copy of it was put back. \
+         Put the right file back, or restore a backup"
+    )]
+    OlderSuperblock {
+        /// Of the file.
+        found: u64,
+        /// Known to the data.
+        recorded: u64,
+    },
     /// The configured label is not the file's.
     #[error("RM_TENANT_ID: this data file belongs to another tenant; set the label it was made with")]
     OtherTenant,
@@ -118,6 +131,8 @@ pub struct Head {
 pub struct Published {
     /// The data.
     pub snapshot: Snapshot,
+    /// The keys that open it.
+    pub keys: Arc<Keys>,
     /// Number of the commit since start.
     pub seq: u64,
     /// Changes whenever credentials do.
@@ -145,6 +160,7 @@ struct Inner {
     stopping: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
+    rotation: Rotation,
     /// Entries of reads, and writes, that entered the queue.
     #[cfg(test)]
     sent: [AtomicU64; 2],
@@ -221,6 +237,10 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
         return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
     }
     let tenant = instance.tenant;
+    let recorded = meta::generation(&tx)?;
+    if engine.generation() < recorded {
+        return Err(OpenError::OlderSuperblock { found: engine.generation(), recorded });
+    }
     let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
     if label != settings.label.as_bytes() {
         return Err(OpenError::OtherTenant);
@@ -241,6 +261,8 @@ impl Store {
         let common = Common::new(engine.instance());
         let boot = BootId::draw();
         let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        // The superblock belongs to the data, so an older copy of it that a crash left can go.
+        engine.settle()?;
         let (clock, tenant) = (settings.clock, instance.tenant);
         migrate::run(&engine, instance.schema)?;
         let (tail, note, owner) = match owner {
@@ -255,7 +277,8 @@ impl Store {
         }
         let (queue, requests) = sync_channel(limits::QUEUE_JOBS_MAX);
         let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
-        let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
+        let (rotate, rotations) = sync_channel(1);
+        let first = Published { snapshot: engine.snapshot()?, keys: engine.keys(), seq: 0, generation: 0, head: Head { checkpoint, note } };
         let vault = Vault(Arc::new(Inner {
             engine,
             common,
@@ -275,6 +298,7 @@ impl Store {
             stopping: AtomicBool::new(false),
             anchor: settings.anchor,
             fatal: settings.fatal,
+            rotation: Rotation::new(rotate),
             #[cfg(test)]
             sent: Default::default(),
         }));
@@ -283,8 +307,10 @@ impl Store {
         store.spawn("writer", move || writer.run())?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
+        let rotator = vault.clone();
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
         store.note("system.start");
+        store.spawn("rotator", move || rotator::run(&rotator, &rotations))?;
         Ok(store)
     }
 
@@ -312,6 +338,7 @@ impl Store {
         self.note("system.stop");
         self.vault.0.stopping.store(true, Ordering::SeqCst);
         let _ = self.vault.0.queue.send(Message::Stop);
+        self.vault.rotation().wake();
         // If there is no room for it, the indexer is awake.
         let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {
@@ -365,7 +392,7 @@ impl Vault {
         &self.0.engine
     }
 
-    pub(in crate::store) fn keys(&self) -> &Keys {
+    pub(in crate::store) fn keys(&self) -> Arc<Keys> {
         self.0.engine.keys()
     }
 
@@ -375,6 +402,10 @@ impl Vault {
 
     pub(in crate::store) fn static_keys(&self) -> &StaticKeys {
         &self.0.static_keys
+    }
+
+    pub(in crate::store) fn rotation(&self) -> &Rotation {
+        &self.0.rotation
     }
 
     pub(in crate::store) fn indexes(&self) -> &Indexes {
@@ -485,7 +516,7 @@ impl Vault {
 
     /// A view of a published snapshot.
     pub(in crate::store) fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
-        let mut tx = Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true);
+        let mut tx = Tx::new(&published.snapshot, Arc::clone(&published.keys), self.common(), self.0.clock.now(), true);
         tx.generation = Some(published.generation);
         tx
     }
@@ -637,12 +668,16 @@ impl Vault {
     /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
     pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
         let published = self.published().map_err(io::Error::other)?;
-        anchor::write(path, &self.0.engine, published.head.checkpoint)
+        let tombstones = erasures::tombstones(&published.snapshot).map_err(io::Error::other)?;
+        anchor::write(path, &self.0.engine, published.head.checkpoint, tombstones)
     }
 
     fn write_anchor(&self) {
-        let (Some(path), Some(published)) = (&self.0.anchor, self.shown()) else { return };
-        if let Err(error) = anchor::write(path, &self.0.engine, published.head.checkpoint) {
+        let Some(path) = &self.0.anchor else { return };
+        if self.shown().is_none() {
+            return;
+        }
+        if let Err(error) = self.anchor_at(path) {
             log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
         }
     }
@@ -667,6 +702,11 @@ fn status_of(reason: Reason) -> u16 {
 pub type IndexRequests = Receiver<Option<Scope>>;
 
 impl Vault {
+    /// Where the anchor is.
+    pub(in crate::store) fn anchor(&self) -> Option<&Path> {
+        self.0.anchor.as_deref()
+    }
+
     pub(in crate::store) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
     }

@@ -5,7 +5,9 @@
 //! - Nothing that was typed by a person stands in a key or in a clear column: look-ups are keyed HMACs.
 //! - Functions that touch memories, people or keys ask for an `Access`; those below the gate take a `Tx` and are visible to `store` only.
 
+pub(in crate::store) mod backups;
 pub(in crate::store) mod credentials;
+pub(in crate::store) mod erasures;
 pub(in crate::store) mod holders;
 pub(in crate::store) mod log;
 pub mod memories;
@@ -59,6 +61,12 @@ tables! {
     CHECKPOINTS = 14 "checkpoints";
     /// tenant | parent | time | memory → nothing: the replies of a memory.
     CHILDREN = 15 "memory_children";
+    /// tenant | holder → how far the erasure of a holder has come.
+    ERASURES = 16 "erasures";
+    /// number → who was erased.
+    TOMBSTONES = 17 "tombstones";
+    /// file id → a copy that was made.
+    BACKUPS = 18 "backups";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -128,6 +136,9 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "subject_lookup" SubjectId;
         "memories" memories::MemoryRow;
         "memory_versions" memories::VersionRow;
+        "erasures" erasures::ErasureRow;
+        "tombstones" erasures::Tombstone;
+        "backups" backups::BackupRow;
         "tags" Vec<String>;
     }
     names

@@ -10,6 +10,7 @@
 //! - What an agent's vendor may not see is not returned by any function here.
 
 pub(in crate::store) mod check;
+pub(in crate::store) mod erase;
 mod index;
 mod memory;
 mod read;
@@ -18,6 +19,8 @@ mod seal;
 mod transfer;
 mod trash;
 mod write;
+
+use crate::store::tables::ORDER;
 
 pub use index::chunk;
 pub(in crate::store) use index::{prepared, recent};

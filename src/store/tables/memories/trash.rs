@@ -4,6 +4,7 @@
 //! - Replies move with their parent, and back; emptying the trash leaves a live reply behind as a memory of its own.
 //! - A purge removes at most as many memories and versions as it was told, versions first, so that one cut short can go on.
 
+use super::erase::stand_alone;
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
 use super::row::{MemoryRow, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix};
@@ -65,13 +66,7 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(
         for child in children_of(tx, scope.tenant, id)? {
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
-            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
-            let alone = MemoryRow { parent: None, ..found.clone() };
-            alone.stage(tx, scope.tenant, child, Some(&found));
-            if alone.deleted_at.is_none() {
-                let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
-                tx.put_index(scope, || prepared(&memory));
-            }
+            stand_alone(tx, scope.tenant, id, child, &found)?;
         }
     }
     Ok((trashed.len(), whole))
@@ -117,7 +112,7 @@ fn shift_row(
 }
 
 /// `false` if `rows` ran out and the memory is still there.
-fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
+pub(super) fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     for version in tx.prefix(VERSIONS, &memory_key(tenant, id))? {
