@@ -23,14 +23,14 @@ const TAG: Kind = text(1, limits::TAG_CHARS_MAX);
 const VENDOR: Kind = text(1, limits::VENDOR_CHARS_MAX);
 const ID: Kind = text(1, 100);
 
-const TITLE: Field = Field::required("title", text(1, limits::TITLE_CHARS_MAX), "What the memory is about.");
-const CONTENT: Field = Field::required("content", text(1, limits::CONTENT_CHARS_MAX), "The memory itself.");
-const TAGS: Field = Field::required("tags", Kind::List { items: &TAG, min: 0, max: limits::TAGS_MAX }, "Words to find it by.");
+const TITLE: Field = Field::required("title", text(1, limits::TITLE_CHARS_MAX), "What the memory is about.").like(Literal::Text("Allergy"));
+const CONTENT: Field = Field::required("content", text(1, limits::CONTENT_CHARS_MAX), "The memory itself.").like(Literal::Text("Penicillin: rash on both arms, 2019"));
+const TAGS: Field = Field::required("tags", Kind::List { items: &TAG, min: 0, max: limits::TAGS_MAX }, "Words to find it by.").like(Literal::Texts(&["allergy"]));
 const VENDORS: Field = Field::required(
     "allowed_vendors",
     Kind::List { items: &VENDOR, min: 1, max: limits::VENDORS_MAX },
     "Vendors whose agents may see it; `*` is all of them.",
-);
+).like(Literal::Texts(&["*"]));
 const ANY_VENDOR: Field = VENDORS.or(Literal::Texts(&["*"]));
 const MEMORY_TYPE: Field = Field::optional("memory_type", Kind::OneOf(&["semantic", "episodic", "procedural"]), "What kind of memory it is.");
 const NEW_TYPE: Field = MEMORY_TYPE.or(Literal::Text("semantic"));
@@ -40,20 +40,20 @@ const ORIGIN: Field = Field::optional(
     "origin",
     Kind::Text { min: 1, max: limits::VENDOR_CHARS_MAX, pattern: Some(&ORIGIN_WORD) },
     "Where it comes from, when a user key writes; an agent key's vendor overrides it.",
-);
+).like(Literal::Text("intake-form"));
 const SUBJECT: Field =
-    Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "The person the memory is about, by your own name for them. Immutable.");
+    Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "The person the memory is about, by your own name for them. Immutable.").like(Literal::Text("MRN 4711"));
 const METADATA: Field = Field::optional(
     "metadata",
     Kind::Free { bytes_max: limits::METADATA_BYTES_MAX, depth_max: limits::METADATA_DEPTH_MAX },
     "Anything of your own.",
-);
-const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX), "The session or run it was learned in.");
-const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.");
-const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.");
+).like(Literal::Pairs(&[("ward", "3")]));
+const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX), "The session or run it was learned in.").like(Literal::Text("round-2026-11-21"));
+const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.").like(Literal::Text("Dr. Adler"));
+const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
 
 const OFFSET: Field = Field::optional("offset", Kind::Integer { min: 0, max: INTEGER_MAX }, "How many to skip.").or(Literal::Integer(0));
-const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.");
+const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.").like(Literal::Text("penicillin"));
 
 const fn limit(max: i64) -> Field {
     Field::optional("limit", Kind::Integer { min: 1, max }, "How many to give at most.")
@@ -74,7 +74,7 @@ const FILTER: Field = Field::required(
                 Schema {
                     fields: &[
                         by(&["tags"]),
-                        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::FILTER_TAGS_MAX }, "Any of these."),
+                        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::FILTER_TAGS_MAX }, "Any of these.").like(Literal::Texts(&["allergy"])),
                     ],
                 },
             ),
@@ -83,7 +83,7 @@ const FILTER: Field = Field::required(
                 Schema {
                     fields: &[
                         by(&["ids"]),
-                        Field::required("ids", Kind::List { items: &ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories."),
+                        Field::required("ids", Kind::List { items: &ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories.").like(Literal::Texts(&["019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"])),
                     ],
                 },
             ),
@@ -91,7 +91,7 @@ const FILTER: Field = Field::required(
             (
                 "origin",
                 Schema {
-                    fields: &[by(&["origin"]), Field::required("origin", text(1, limits::VENDOR_CHARS_MAX), "Where they come from.")],
+                    fields: &[by(&["origin"]), Field::required("origin", text(1, limits::VENDOR_CHARS_MAX), "Where they come from.").like(Literal::Text("cursor"))],
                 },
             ),
             ("trashed", Schema { fields: &[by(&["trashed"])] }),
@@ -193,7 +193,7 @@ pub static BROWSE: Schema = Schema { fields: &[FILTER, limit(200).or(Literal::In
 /// `POST /agent/memories/by-tag`
 pub static BY_TAG: Schema = Schema {
     fields: &[
-        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Any of these."),
+        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Any of these.").like(Literal::Texts(&["allergy"])),
         limit(100).or(Literal::Integer(20)),
         OFFSET,
     ],
@@ -208,23 +208,23 @@ pub static AGENT_LIST: Schema = Schema { fields: &[limit(50).or(Literal::Integer
 /// `GET /agent/memories/latest`, query string
 pub static LATEST: Schema = Schema {
     fields: &[
-        Field::optional("tag", text(0, limits::TERM_CHARS_MAX), "With this tag; wins over `origin`."),
-        Field::optional("origin", text(0, limits::TERM_CHARS_MAX), "From this origin."),
+        Field::optional("tag", text(0, limits::TERM_CHARS_MAX), "With this tag; wins over `origin`.").like(Literal::Text("allergy")),
+        Field::optional("origin", text(0, limits::TERM_CHARS_MAX), "From this origin.").like(Literal::Text("cursor")),
     ],
 };
 
 /// `POST /api/keys`
 pub static NEW_KEY: Schema = Schema {
-    fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default"))],
+    fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],
 };
 
 /// `POST /api/v1/memories/search`
 pub static SEARCH: Schema = Schema {
     fields: &[
-        Field::required("query", text(1, limits::TERM_CHARS_MAX), "What to look for, in your own words."),
+        Field::required("query", text(1, limits::TERM_CHARS_MAX), "What to look for, in your own words.").like(Literal::Text("is she allergic to penicillin?")),
         limit(50).or(Literal::Integer(10)),
-        Field::optional("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Only with any of these."),
-        Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "Only about this person."),
+        Field::optional("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Only with any of these.").like(Literal::Texts(&["allergy"])),
+        Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "Only about this person.").like(Literal::Text("MRN 4711")),
         Field::optional("since", Kind::Time, "Only from then on."),
         Field::optional("until", Kind::Time, "Only before then."),
         Field::optional("explain", Kind::Boolean, "Say how each score came about."),

@@ -1,10 +1,12 @@
 //! API: operations, and the skins that reach them.
 //!
 //! `routes` is the one table: router, OpenAPI, audit names, refusal tests and documentation follow from it. `run` is the road every request
-//! takes. `ops` has one function a row. `reply` is the only place where protected text becomes an answer.
+//! takes. `ops` has one function a row. `reply` is the only place where protected text becomes an answer;
+//! `answers` describes what it writes.
 
 #[cfg(test)]
 mod attacks;
+mod answers;
 pub mod body;
 pub mod inputs;
 pub mod openapi;

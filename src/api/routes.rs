@@ -5,7 +5,7 @@
 //! - Whoever may call a route is in its row; there is no other list.
 
 use crate::api::inputs;
-use crate::api::openapi::{Auth, RouteDoc};
+use crate::api::openapi::{Also, Auth, RouteDoc};
 use crate::api::ops::{agent, identity, keys, memories, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
@@ -30,7 +30,21 @@ const fn row(
     auth: Auth,
     answer: (u16, Option<&'static str>),
 ) -> Route {
-    let doc = RouteDoc { method, path, operation_id, summary, auth, body: None, query: None, answer };
+    let doc = RouteDoc {
+        method,
+        path,
+        operation_id,
+        summary,
+        auth,
+        body: None,
+        media_type: "application/json",
+        takes: None,
+        query: None,
+        answer,
+        also: &[],
+        refusals: &[],
+        errors: None,
+    };
     Route { doc, verb: "", run: public }
 }
 
@@ -43,6 +57,16 @@ impl Route {
     /// The same route with a query string.
     const fn query(self, schema: &'static Schema) -> Self {
         Self { doc: RouteDoc { query: Some(schema), ..self.doc }, ..self }
+    }
+
+    /// The same route with further answers that are no refusals.
+    const fn also(self, also: &'static [Also]) -> Self {
+        Self { doc: RouteDoc { also, ..self.doc }, ..self }
+    }
+
+    /// The same route, which refuses with these statuses too.
+    const fn refuses(self, refusals: &'static [u16]) -> Self {
+        Self { doc: RouteDoc { refusals, ..self.doc }, ..self }
     }
 
     /// The same route with its operation.
@@ -69,6 +93,9 @@ const fn created(component: &'static str) -> (u16, Option<&'static str>) {
     (201, Some(component))
 }
 
+/// The health of a service that cannot answer.
+const DOWN: Also = Also { status: 503, media_type: "application/json", component: Some("Health"), when: "The store cannot answer" };
+
 /// Public routes are answered before routing; a row with this operation is one of them.
 fn public(_: &mut Cx<'_>) -> Answered {
     Err(Failure::new(500, reply::INTERNAL))
@@ -76,7 +103,7 @@ fn public(_: &mut Cx<'_>) -> Answered {
 
 /// Every route.
 pub static ROUTES: &[Route] = &[
-    row("GET", "/health", "health", "Whether the service is up, and what it may reach", Auth::Public, ok("Health")),
+    row("GET", "/health", "health", "Whether the service is up, and what it may reach", Auth::Public, ok("Health")).also(&[DOWN]),
     row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
@@ -95,7 +122,7 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
-    row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).run("memory.list", agent::latest),
+    row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
     row("GET", "/agent/memories/:id", "getMemoryById", "Read a memory", Auth::Any, ok("Memory")).run("memory.read", agent::read),
     row("PUT", "/agent/memories/:id", "updateMemory", "Replace a memory; its past becomes a version", Auth::Any, ok("Memory")).body(&inputs::UPDATE).run("memory.update", memories::update),
     row("DELETE", "/agent/memories/:id", "deleteMemory", "Move a memory to the trash", Auth::Any, ok("AgentDeleted")).run("memory.trash", agent::delete),

@@ -37,6 +37,8 @@ pub struct Field {
     pub required: bool,
     /// What an absent key means, where that is a value.
     pub default: Option<Literal>,
+    /// One such value, for the document.
+    pub example: Option<Literal>,
     /// One sentence for the document.
     pub about: &'static str,
 }
@@ -71,7 +73,7 @@ pub struct Pattern {
     pub matches: fn(&str) -> bool,
 }
 
-/// A default.
+/// A default or an example.
 #[derive(Clone, Copy, Debug)]
 pub enum Literal {
     /// A string.
@@ -80,6 +82,8 @@ pub enum Literal {
     Integer(i64),
     /// A list of strings.
     Texts(&'static [&'static str]),
+    /// An object, as pairs of texts.
+    Pairs(&'static [(&'static str, &'static str)]),
 }
 
 /// Which part of a request is checked; the first word of its errors.
@@ -123,27 +127,33 @@ fn under(step: impl fmt::Display, checked: Checked) -> Checked {
 impl Field {
     /// A key that must be present.
     pub const fn required(name: &'static str, kind: Kind, about: &'static str) -> Self {
-        Self { name, kind, required: true, default: None, about }
+        Self { name, kind, required: true, default: None, example: None, about }
     }
 
     /// A key that may be absent.
     pub const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Self {
-        Self { name, kind, required: false, default: None, about }
+        Self { name, kind, required: false, default: None, example: None, about }
     }
 
     /// The same key, no longer required; absent, it holds `default`.
     pub const fn or(self, default: Literal) -> Self {
         Self { required: false, default: Some(default), ..self }
     }
+
+    /// The same key, with an example for the document.
+    pub const fn like(self, example: Literal) -> Self {
+        Self { example: Some(example), ..self }
+    }
 }
 
 impl Literal {
-    /// The default as JSON.
+    /// The value as JSON.
     pub fn value(&self) -> Value {
         match self {
             Self::Text(text) => Value::from(*text),
             Self::Integer(n) => Value::from(*n),
             Self::Texts(texts) => Value::from(*texts),
+            Self::Pairs(pairs) => pairs.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect::<Map<_, _>>().into(),
         }
     }
 }

@@ -6,7 +6,8 @@
 
 Promises: every server has its own folder, data file, keys, certificate and port; the folder is gone afterwards; only the process
 started here is ever signalled; what it printed is kept in `server.output` (bytes), also across restarts; every answer of status 400
-and above is kept in `server.refusals`. Standard library only.
+and above is kept in `server.refusals`; an answer that the server's OpenAPI document does not describe is an AssertionError, whatever the
+test was after. Standard library only.
 """
 
 import hashlib
@@ -24,6 +25,8 @@ import tempfile
 import threading
 import time
 import unittest
+
+from document import Document
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("ROSEMARY_BIN") or ROOT / "target/debug/rosemary")
@@ -77,6 +80,8 @@ class Client:
             answer = self._once(method, path, data, sent, began)
         if answer.status >= 400:
             self.server.refusals.append(answer)
+        misfit = self.server.document and self.server.document.misfit(method, path, answer)
+        assert not misfit, misfit
         return answer
 
     def _once(self, method, path, data, headers, began):
@@ -115,6 +120,9 @@ class Client:
 class Server:
     """`vendors`: agent keys to configure. `settings`: further or changed RM_* (None removes one). `users`: other people's
     addresses; their keys are in `user_keys`."""
+
+    # One for all servers, as it differs between them by their address alone; fetched where no limit counts the request.
+    document = None
 
     def __init__(self, vendors=("cursor", "claude"), settings=None, users=()):
         self._holder = tempfile.TemporaryDirectory(prefix="rosemary-test-")
@@ -202,6 +210,9 @@ class Server:
             time.sleep(0.002)
         self.start_seconds = time.monotonic() - began
         self.port = address["port"]
+        if Server.document is None and self.settings.get("RM_RATE_LIMIT_PER_MINUTE") == "0":
+            with self.client() as nobody:
+                Server.document = Document(nobody.get("/openapi.json").expect(200).json)
         return self
 
     def tls(self):
