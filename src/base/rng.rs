@@ -22,12 +22,10 @@ thread_local! {
 /// The system call itself, getrandom(2): a library's detour over `dlsym` or `/dev/urandom` fails in a static program that the kernel has locked in.
 #[allow(clippy::disallowed_methods)] // The one place that may ask the system.
 fn ask(mut out: &mut [u8]) {
+    const WHY: &str = "the operating system has randomness; without it no key may be made";
     while !out.is_empty() {
-        match rustix::rand::getrandom(&mut *out, rustix::rand::GetRandomFlags::empty()) {
-            Ok(filled) => out = &mut out[filled..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => panic!("the operating system has randomness, without which no key may be made: {errno}"),
-        }
+        let filled = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut *out, rustix::rand::GetRandomFlags::empty())).expect(WHY);
+        out = &mut out[filled..];
     }
 }
 

@@ -234,7 +234,11 @@ pub struct Export {
 
 /// `bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    /// What else to measure
+    #[command(subcommand)]
+    pub what: Option<BenchOf>,
     /// Folder on the disk to measure
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub dir: PathBuf,
@@ -247,6 +251,31 @@ pub struct Bench {
     /// Seconds of each run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=600))]
     pub seconds: u16,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `bench` measures beside speed.
+#[derive(Subcommand, Debug)]
+pub enum BenchOf {
+    /// Measures whether searches find what answers a question: Recall@1/5/10/20, and the time inside a search
+    ///
+    /// Reads every *.json of a folder, one conversation each: turns (id, session, time, speaker, text, caption) and questions
+    /// (question, evidence, category), as the LoCoMo files have them. Each turn is stored as one memory; a question's recall is the
+    /// share of its evidence among the first results. Nothing is kept.
+    #[command(verbatim_doc_comment, after_help = "Example:\n  rosemary bench recall conversations/ --json")]
+    Recall(Recall),
+}
+
+/// `bench recall`.
+#[derive(Args, Debug)]
+pub struct Recall {
+    /// Folder with the conversations
+    pub dir: PathBuf,
+    /// Folder to store in while measuring
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub scratch: PathBuf,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -15,6 +15,7 @@ mod key;
 mod open;
 mod output;
 mod progress;
+mod recall;
 mod serve;
 mod text;
 mod transfer;
