@@ -45,6 +45,16 @@ struct Piece<'a> {
     gap: &'a str,
 }
 
+/// A time as it is named.
+struct Expression {
+    /// Pieces that it takes.
+    length: usize,
+    /// Its first month and day.
+    from: (i8, i8),
+    lasts: Span,
+    year: Option<i16>,
+}
+
 impl Spans {
     /// What `text` names; a date without a year is meant in each year of `ends`, the oldest and the newest moment there is (ms since 1970), which
     /// is asked for only then.
@@ -57,11 +67,11 @@ impl Spans {
         let pieces = pieces(analyse::prefix(text, limits::QUERY_BYTES_MAX));
         let (mut spans, mut at, mut found) = (Vec::new(), 0, 0);
         while at < pieces.len() && found < EXPRESSIONS_MAX {
-            let Some((length, from, lasts, named)) = expression(&pieces[at..], at.checked_sub(1).map(|before| pieces[before].text)) else {
+            let Some(Expression { length, from, lasts, year }) = expression(&pieces[at..], at.checked_sub(1).map(|before| pieces[before].text)) else {
                 at += 1;
                 continue;
             };
-            let meant = named.map_or_else(|| years.clone(), |year| vec![year]);
+            let meant = year.map_or_else(|| years.clone(), |year| vec![year]);
             let before = spans.len();
             spans.extend(meant.into_iter().filter_map(|year| range(year, from, lasts)));
             found += usize::from(spans.len() > before);
@@ -104,8 +114,9 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// The expression that `pieces` begin with: how many pieces it takes, its first month and day, how long it lasts, and its year if it has one.
-fn expression(pieces: &[Piece<'_>], before: Option<&str>) -> Option<(usize, (i8, i8), Span, Option<i16>)> {
+/// The expression that `pieces` begin with; `before` is the word before them.
+fn expression(pieces: &[Piece<'_>], before: Option<&str>) -> Option<Expression> {
+    let found = |length, from, lasts, year| Some(Expression { length, from, lasts, year });
     let follows = |at: usize| pieces.get(at).filter(|piece| piece.gap.len() <= 3 && piece.gap.chars().all(|c| " ,.-/".contains(c)));
     let word = |at: usize| follows(at).map(|piece| piece.text);
     let joined = |mark: &str| [1, 2].iter().all(|&at| follows(at).is_some_and(|piece| piece.gap == mark));
@@ -114,28 +125,28 @@ fn expression(pieces: &[Piece<'_>], before: Option<&str>) -> Option<(usize, (i8,
     let numbers = || Some([number(first)?, number(word(1)?)?, number(word(2)?)?]);
     if (joined("-") || joined(".")) && let Some([a, b, c]) = numbers() {
         let (year, month, day) = if joined("-") { (a_year(first)?, b, c) } else { (a_year(word(2)?)?, b, a) };
-        return Some((3, (i8::try_from(month).ok()?, i8::try_from(day).ok()?), 1.day(), Some(year)));
+        return found(3, (i8::try_from(month).ok()?, i8::try_from(day).ok()?), 1.day(), Some(year));
     }
     if let Some(day) = number(first).and_then(|day| i8::try_from(day).ok()).filter(|day| (1..=31).contains(day)) {
         let at = if named(word(1)?, &["of"]) { 2 } else { 1 };
         let month = month(word(at)?)?;
         let year = year_at(at + 1);
-        return Some((at + 1 + usize::from(year.is_some()), (month, day), 1.day(), year));
+        return found(at + 1 + usize::from(year.is_some()), (month, day), 1.day(), year);
     }
     let skip = |at: usize| at + usize::from(word(at).is_some_and(|word| named(word, &["of"])));
     if let Some(month) = month(first) {
         if let Some(day) = word(1).filter(|text| text.len() < 3).and_then(number).and_then(|day| i8::try_from(day).ok()) {
             let year = year_at(2);
-            return Some((2 + usize::from(year.is_some()), (month, day), 1.day(), year));
+            return found(2 + usize::from(year.is_some()), (month, day), 1.day(), year);
         }
         let year = year_at(skip(1));
         let plain = first.len() > 3 && !named(first, &["march", "may"]);
         let sure = year.is_some() || plain || before.is_some_and(|before| named(before, &BEFORE_MONTHS));
-        return sure.then(|| (year.map_or(1, |_| skip(1) + 1), (month, 1), 1.month(), year));
+        return found(year.map_or(1, |_| skip(1) + 1), (month, 1), 1.month(), year).filter(|_| sure);
     }
     let (_, month) = SEASONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))?;
     let year = year_at(skip(1))?;
-    Some((skip(1) + 1, (*month, 1), 3.months(), Some(year)))
+    found(skip(1) + 1, (*month, 1), 3.months(), Some(year))
 }
 
 fn range(year: i16, (month, day): (i8, i8), lasts: Span) -> Option<Range<u64>> {
