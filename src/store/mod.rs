@@ -1,10 +1,11 @@
 //! Store: the tables and the gate, their only door.
 //!
-//! `gate` is the door; `vault` the open store; `writer` the one writer; `tables` one file a noun; `phi` protected text; `index` search in
-//! memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
+//! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `tables`
+//! one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
+mod answers;
 pub mod check;
 pub mod erasure;
 pub mod gate;
@@ -15,6 +16,7 @@ pub mod log_view;
 pub mod migrate;
 pub mod phi;
 pub mod search;
+mod queue;
 mod recent;
 pub mod rotator;
 pub mod stopwatch;
