@@ -13,7 +13,7 @@ use crate::config::{Config, settings};
 use crate::crypto::unlock::{Kek, KekSource};
 use crate::engine::EngineError;
 use crate::policy::action::{Instance, ListBackups};
-use crate::store::backup::{self, BackupError, BackupRow, DrillRow, Order, RowFault, State, Where};
+use crate::store::backup::{self, BackupError, BackupRow, Backups, Order, RowFault, State, Where};
 use crate::store::gate::Call;
 use crate::base::id::FileId;
 
@@ -41,7 +41,7 @@ pub fn failure(error: &BackupError) -> Failure {
     let exit = match error {
         BackupError::File(_, EngineError::Exists(_)) => Exit::Exists,
         BackupError::File(_, EngineError::Full) | BackupError::NoRoom { .. } => Exit::DiskFull,
-        BackupError::File(_, EngineError::Uncreatable { .. }) => Exit::FolderUnwritable,
+        BackupError::File(_, EngineError::Uncreatable { .. }) | BackupError::Folder(..) => Exit::FolderUnwritable,
         BackupError::File(_, EngineError::Damaged(_) | EngineError::Block(_)) => Exit::DataDamaged,
         BackupError::File(..) => Exit::Io,
         BackupError::Unavailable(_) | BackupError::Stopping => Exit::Temporary,
@@ -89,8 +89,8 @@ fn list(as_json: bool, config: &mut Config) -> Result<Exit, Failure> {
     let listed = vault.read::<ListBackups, _, RowFault>(&console, Instance, &Call::internal(), backup::list);
     drop(vault);
     store.stop();
-    let (found, drill) = listed.map_err(|refused| open::refused("listing backups", &refused))?.into_parts().0;
-    text::print(if as_json { format!("{}\n", document(&found, drill)) } else { table(&found, drill) }.as_bytes())
+    let found = listed.map_err(|refused| open::refused("listing backups", &refused))?.into_parts().0;
+    text::print(if as_json { format!("{}\n", document(&found)) } else { table(&found) }.as_bytes())
 }
 
 fn word(state: State) -> &'static str {
@@ -102,14 +102,14 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn table(found: &[(FileId, BackupRow)], drill: Option<DrillRow>) -> String {
+fn table(found: &Backups) -> String {
     let time = |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.to_string());
     let mut out = format!("{:<36}  {:<8}  {:<24}  {:<24}  {:>12}  {:>10}  key\n", "id", "state", "begun", "kept until", "bytes", "entries");
-    for (id, row) in found {
+    for (id, row) in &found.all {
         let key = if row.own_key { "backup key" } else { "data file's" };
         out += &format!("{id}  {:<8}  {}  {:<24}  {:>12}  {:>10}  {key}\n", word(row.state), row.begun_at, time(row.expires_at), row.bytes, row.size);
     }
-    if let Some(drill) = drill {
+    if let Some(drill) = found.drill {
         out += &format!(
             "last restore drill: {}, {} in {} ms, of backup {}\n",
             drill.at,
@@ -121,7 +121,7 @@ fn table(found: &[(FileId, BackupRow)], drill: Option<DrillRow>) -> String {
     out
 }
 
-fn document(found: &[(FileId, BackupRow)], drill: Option<DrillRow>) -> Value {
+fn document(found: &Backups) -> Value {
     let row = |(id, row): &(FileId, BackupRow)| {
         json!({
             "id": id.to_string(), "state": word(row.state), "begun_at": row.begun_at.to_string(),
@@ -130,13 +130,13 @@ fn document(found: &[(FileId, BackupRow)], drill: Option<DrillRow>) -> Value {
             "own_key": row.own_key,
         })
     };
-    let drill = drill.map(|drill| {
+    let drill = found.drill.map(|drill| {
         json!({
             "at": drill.at.to_string(), "backup": drill.backup.to_string(), "passed": drill.passed, "restore_ms": drill.restore_ms,
             "memories": drill.memories, "entries": drill.entries,
         })
     });
-    json!({ "backups": found.iter().map(row).collect::<Vec<_>>(), "last_drill": drill })
+    json!({ "backups": found.all.iter().map(row).collect::<Vec<_>>(), "last_drill": drill })
 }
 
 fn check(file: &Path, json: bool, given: Option<&Path>, config: &Config) -> Result<Exit, Failure> {

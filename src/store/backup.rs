@@ -30,7 +30,7 @@ use crate::store::tables::backups;
 pub use crate::store::tables::backups::{BackupRow, State};
 pub use crate::store::tables::meta::DrillRow;
 use crate::store::tables::{META, meta};
-use crate::store::tx::{StoreError, value};
+use crate::store::tx::{StoreError, Tx, value};
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
 
@@ -40,6 +40,9 @@ pub enum BackupError {
     /// The new file, or the data file.
     #[error("{0}: {1}")]
     File(String, EngineError),
+    /// The folder.
+    #[error("{0}: {1}; the folder must exist and belong to the service's user")]
+    Folder(String, io::Error),
     /// Not enough room where it is to lie.
     #[error("{path}: {needed} bytes are needed and {free} are free; free space, or name another disk")]
     NoRoom {
@@ -81,6 +84,26 @@ pub enum Where<'o> {
     File(&'o Path),
     /// A file of its own name in this folder.
     Folder(&'o Path),
+}
+
+/// What is known of backups.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// Every one that was begun, oldest first.
+    pub all: Vec<(FileId, BackupRow)>,
+    /// How the last restore drill ended.
+    pub drill: Option<DrillRow>,
+}
+
+impl Backups {
+    fn read(tx: &Tx<'_>) -> Result<Self, StoreError> {
+        Ok(Self { all: backups::all(tx)?, drill: meta::fact(tx, meta::DRILL)? })
+    }
+
+    /// The newest that is done.
+    pub fn last(&self) -> Option<&(FileId, BackupRow)> {
+        self.all.iter().rev().find(|(_, backup)| backup.state == State::Done)
+    }
 }
 
 /// How a backup is to be made.
@@ -151,9 +174,9 @@ impl Vault {
         };
         let copied = self.copy(id, &backup, &path, key, gentle, stop, progress);
         backup.ended_at = Some(self.clock().now());
-        (backup.state, backup.bytes) = match &copied {
-            Ok(bytes) => (State::Done, *bytes),
-            Err(_) => (State::Failed, 0),
+        (backup.state, backup.bytes, backup.size) = match &copied {
+            Ok((bytes, size)) => (State::Done, *bytes, *size),
+            Err(_) => (State::Failed, 0, backup.size),
         };
         let ended = self.end_backup(id, backup.clone());
         copied?;
@@ -164,12 +187,12 @@ impl Vault {
 
     /// Whether a copy of the data fits into `folder`, beside what the data file itself may still need there.
     fn room(&self, folder: &Path) -> Result<(), BackupError> {
-        let failure = |error| BackupError::File(folder.display().to_string(), error);
-        let bytes = self.engine().bytes().map_err(failure)?;
-        let free = rustix::fs::statvfs(folder).map_err(|error| failure(EngineError::io(error.into())))?;
+        let name = || folder.display().to_string();
+        let bytes = self.engine().bytes().map_err(|error| BackupError::File(name(), error))?;
+        let free = rustix::fs::statvfs(folder).map_err(|error| BackupError::Folder(name(), error.into()))?;
         let (needed, free) = (bytes.saturating_add(limits::RESERVE_BYTES), free.f_bavail.saturating_mul(free.f_frsize));
         if free < needed {
-            return Err(BackupError::NoRoom { path: folder.display().to_string(), needed, free });
+            return Err(BackupError::NoRoom { path: name(), needed, free });
         }
         Ok(())
     }
@@ -222,7 +245,7 @@ impl Vault {
         gentle: bool,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<u64, BackupError> {
+    ) -> Result<(u64, u64), BackupError> {
         // After the row's commit, so the row is in it; the checkpoint signed in a commit is a row of that commit.
         let published = self.published()?;
         let mark = value(&meta::BackupMark { taken_at: backup.begun_at });
@@ -242,7 +265,8 @@ impl Vault {
             },
             place: Place::New,
         };
-        self.engine().copy_as(&published.snapshot, path, plan).map_err(|error| match error {
+        let copied = self.engine().copy_as(&published.snapshot, path, plan);
+        copied.map(|bytes| (bytes, published.head.checkpoint.size)).map_err(|error| match error {
             EngineError::Latched if stop.load(Ordering::Relaxed) => BackupError::Stopping,
             error => BackupError::File(path.display().to_string(), error),
         })
@@ -252,7 +276,7 @@ impl Vault {
     ///
     /// Errors: as [`Vault::backup`].
     pub fn settle_backups(&self, folder: &Path) -> Result<(), BackupError> {
-        for (id, mut backup) in self.backups()? {
+        for (id, mut backup) in self.backups()?.all {
             if backup.state != State::Begun {
                 continue;
             }
@@ -270,9 +294,9 @@ impl Vault {
     ///
     /// Errors: as [`Vault::backup`]; a file that cannot be removed ends it and is tried again next time.
     pub fn remove_expired_backups(&self, folder: &Path) -> Result<u64, BackupError> {
-        let (all, now, mut removed) = (self.backups()?, self.clock().now(), 0);
-        let newest = all.iter().rev().find(|(_, backup)| backup.state == State::Done).map(|(id, _)| *id);
-        for (id, mut backup) in all {
+        let (known, now, mut removed) = (self.backups()?, self.clock().now(), 0);
+        let newest = known.last().map(|(id, _)| *id);
+        for (id, mut backup) in known.all {
             if backup.state != State::Done || Some(id) == newest || backup.expires_at.is_none_or(|at| at > now) {
                 continue;
             }
@@ -289,22 +313,12 @@ impl Vault {
         Ok(removed)
     }
 
-    /// Every backup, oldest first: ids, times and counts, for the program's own use.
+    /// What is known of backups, for the program's own use: ids, times and counts.
     ///
     /// Errors: the store cannot be read.
-    pub fn backups(&self) -> Result<Vec<(FileId, BackupRow)>, Unavailable> {
+    pub fn backups(&self) -> Result<Backups, Unavailable> {
         let published = self.published()?;
-        backups::all(&self.reading(&published)).map_err(|_| Unavailable::Latched)
-    }
-
-    /// The last backup that is done, and the last restore drill: what `status` shows.
-    ///
-    /// Errors: the store cannot be read.
-    pub fn last_backup_and_drill(&self) -> Result<(Option<(FileId, BackupRow)>, Option<DrillRow>), Unavailable> {
-        let last = self.backups()?.into_iter().rev().find(|(_, backup)| backup.state == State::Done);
-        let published = self.published()?;
-        let drill = meta::fact(&self.reading(&published), meta::DRILL).map_err(|_| Unavailable::Latched)?;
-        Ok((last, drill))
+        Backups::read(&self.reading(&published)).map_err(|_| Unavailable::Latched)
     }
 
     /// Notes how a restore drill ended.
@@ -327,11 +341,11 @@ impl Vault {
     }
 }
 
-/// The granted list: every backup, oldest first, and the last drill.
-pub fn list(a: &mut Access<'_, ListBackups>) -> Result<(Vec<(FileId, BackupRow)>, Option<DrillRow>), RowFault> {
-    let (found, drill) = (backups::all(a.tx())?, meta::fact(a.tx(), meta::DRILL)?);
-    a.count(u64::try_from(found.len()).unwrap_or(u64::MAX));
-    Ok((found, drill))
+/// What is known of backups, granted.
+pub fn list(a: &mut Access<'_, ListBackups>) -> Result<Backups, RowFault> {
+    let found = Backups::read(a.tx())?;
+    a.count(u64::try_from(found.all.len()).unwrap_or(u64::MAX));
+    Ok(found)
 }
 
 fn note<A: crate::policy::action::Action>(a: &mut Access<'_, A>, id: FileId) {

@@ -43,6 +43,8 @@ pub struct Facts {
     pub label: String,
     /// Its log as signed.
     pub checkpoint: Checkpoint,
+    /// Bytes of the file.
+    pub bytes: u64,
     /// When it was taken, if it is a backup.
     pub taken_at: Option<Timestamp>,
     /// Where it came from, if it was restored itself.
@@ -69,6 +71,7 @@ pub fn facts(engine: &Engine, clock: &Clock) -> Result<Facts, OpenError> {
         schema: instance.schema,
         label: String::from_utf8(label).map_err(|_| OpenError::NotInitialised)?,
         checkpoint: tail.checkpoint(),
+        bytes: engine.bytes()?,
         taken_at: meta::fact::<meta::BackupMark>(&tx, meta::BACKUP)?.map(|mark| mark.taken_at),
         restored: meta::fact(&tx, meta::RESTORED)?,
     })
@@ -203,7 +206,8 @@ fn moved(row: crate::engine::Row, facts: &Facts, log: LogId, now: Timestamp) -> 
     if table == BACKUPS && key == facts.file.bytes() {
         // As the backup saw itself, it was being made.
         let backup = row_of::<BackupRow>(&bytes).map_err(damaged)?;
-        return Ok(Some((table, key, value(&BackupRow { state: State::Done, ended_at: Some(now), ..backup }))));
+        let (bytes, size) = (facts.bytes, facts.checkpoint.size);
+        return Ok(Some((table, key, value(&BackupRow { state: State::Done, ended_at: Some(now), bytes, size, ..backup }))));
     }
     Ok(Some((table, key, bytes)))
 }
