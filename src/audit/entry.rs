@@ -411,6 +411,11 @@ impl Entry {
         Ok(entry)
     }
 
+    /// Whether it needs one line only.
+    pub fn is_one_line(&self) -> bool {
+        self.res.as_ref().map_or(0, |res| res.ids.len()).max(self.subjects.len()) <= limits::AUDIT_IDS_PER_LINE_MAX
+    }
+
     /// The lines that this entry needs: itself, or several with at most [`limits::AUDIT_IDS_PER_LINE_MAX`] record ids and as many subjects
     /// each, in order. `n` stays the whole's.
     pub fn parts(mut self) -> Vec<Self> {

@@ -69,6 +69,10 @@ pub const THROTTLE_WINDOW: Duration = Duration::from_secs(60);
 pub const BATCH_JOBS_MAX: usize = 256;
 /// Jobs waiting for the writer; one more is refused with 503.
 pub const QUEUE_JOBS_MAX: usize = 4096;
+/// Durable batches that wait for their answers; one more and the writer waits.
+pub const COMMITTED_BATCHES_MAX: usize = 2;
+/// Answers that the writer gives itself when nothing else waits for it: fewer than it costs to have another thread do so.
+pub const ANSWERS_AT_ONCE_MAX: usize = 8;
 /// Free space below which writes are refused (507).
 pub const RESERVE_WRITE_BYTES: u64 = 64 * 1024 * 1024;
 /// Free space below which reads are refused too: the rest is for audit entries and erasure.

@@ -17,8 +17,9 @@ use crate::base::limits;
 use crate::base::time::{Clock, Timestamp};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{args, open, serve, text};
-use crate::config::{Config, KekChoice, TlsVersion, settings};
+use crate::config::{Config, TlsVersion, settings};
 use crate::engine::{Engine, EngineError};
+use crate::crypto::unlock;
 use crate::sandbox;
 use crate::store::check;
 
@@ -155,7 +156,7 @@ fn private(posture: &mut Posture, name: &'static str, path: &Path, forbidden: u3
 fn files(posture: &mut Posture, config: &Config) {
     private(posture, "data file", &config.db_path, 0o077);
     private(posture, "data folder", folder_of(&config.db_path), 0o022);
-    private(posture, "key", config.kek.path(), if matches!(config.kek, KekChoice::Credential(_)) { 0o037 } else { 0o077 });
+    private(posture, "key", config.kek.path(), unlock::EXPOSING_BITS);
     match (nearest(&config.db_path), nearest(config.kek.path())) {
         (Ok(data), Ok(key)) if data.dev() == key.dev() => posture.weak(
             "key apart from data",

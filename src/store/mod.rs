@@ -1,11 +1,13 @@
 //! Store: the tables and the gate, their only door.
 //!
-//! `gate` is the door; `vault` the open store; `writer` the one writer; `tables` one file a noun; `phi` protected text; `index` search in
-//! memory; `check` the whole-file check; `anchor` against rollback; `backup` and `restore` copies of the whole; `migrate` old files.
+//! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `tables`
+//! one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `backup` and
+//! `restore` copies of the whole; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
 pub mod backup;
+mod answers;
 pub mod check;
 pub mod gate;
 pub mod index;
@@ -15,6 +17,7 @@ pub mod migrate;
 pub mod phi;
 pub mod restore;
 pub mod search;
+mod queue;
 mod recent;
 pub mod stopwatch;
 pub mod tables;

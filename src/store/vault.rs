@@ -1,7 +1,7 @@
 //! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
 //!
-//! Threads: the writer; the keeper, which writes the anchor and ends the windows of counted refusals; the indexer, which builds search
-//! indexes when a scope is first asked for.
+//! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor and ends the windows of counted refusals; the
+//! indexer, which builds search indexes when a scope is first asked for.
 //!
 //! Invariants
 //! - Nothing is published before its log agrees with its checkpoint, and with the anchor where one is configured.
@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,17 +31,19 @@ use crate::crypto::secret::Secret;
 use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
+use crate::store::answers;
 use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::migrate;
+use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
 use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{log as log_table, users};
 use crate::store::tx::{Common, StoreError, Tx};
-use crate::store::writer::{Asker, Ended, Job, Message, Request, Settled, Ticket, Unavailable, Work, Writer};
+use crate::store::writer::{Ended, Job, Settled, Unavailable, Writer};
 
 /// What the store needs from the configuration.
 pub struct Settings {
@@ -140,7 +142,7 @@ struct Inner {
     static_keys: StaticKeys,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
-    queue: SyncSender<Message>,
+    queue: Queue,
     index_requests: SyncSender<Option<Scope>>,
     refusals: Mutex<Coalescer>,
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
@@ -192,7 +194,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
         let mut tail = Tail::new(log, BootId::draw());
         let mut entry = Entry::new("system.init", Actor::SYSTEM);
         entry.tenant = Some(tenant);
-        tail.append(batch, entry, clock, now)?;
+        tail.append(batch, &mut entry, clock, now)?;
         tail.seal(batch, engine.keys().signing(), now)
     });
     match (made, failure) {
@@ -259,7 +261,7 @@ impl Store {
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
         }
-        let (queue, requests) = sync_channel(limits::QUEUE_JOBS_MAX);
+        let (answers, answerer) = answers::channel();
         let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
         let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
         let vault = Vault(Arc::new(Inner {
@@ -273,7 +275,7 @@ impl Store {
             static_keys,
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
-            queue,
+            queue: Queue::default(),
             index_requests,
             refusals: Mutex::default(),
             unknown: Mutex::default(),
@@ -285,8 +287,10 @@ impl Store {
             sent: Default::default(),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
-        let writer = Writer::new(vault.clone(), requests, tail);
+        let writer = Writer::new(vault.clone(), answers, tail);
         store.spawn("writer", move || writer.run())?;
+        let told = vault.clone();
+        store.spawn("answers", move || answerer.run(&told))?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
@@ -317,7 +321,7 @@ impl Store {
         self.vault.flush_refusals(u64::MAX);
         self.note("system.stop");
         self.vault.0.stopping.store(true, Ordering::SeqCst);
-        let _ = self.vault.0.queue.send(Message::Stop);
+        self.vault.0.queue.close();
         // If there is no room for it, the indexer is awake.
         let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {
@@ -357,7 +361,7 @@ fn change_owner(
         let mut entry = Entry::new("system.owner", Actor::SYSTEM);
         entry.tenant = Some(instance.tenant);
         entry.n = 1;
-        tail.append(batch, entry, clock, now)?;
+        tail.append(batch, &mut entry, clock, now)?;
         Ok((tail.seal(batch, engine.keys().signing(), now)?.1, owner))
     });
     match changed {
@@ -385,6 +389,10 @@ impl Vault {
 
     pub(in crate::store) fn indexes(&self) -> &Indexes {
         &self.0.indexes
+    }
+
+    pub(in crate::store) fn queue(&self) -> &Queue {
+        &self.0.queue
     }
 
     /// The clock of this store.
@@ -511,12 +519,11 @@ impl Vault {
         }
         #[cfg(test)]
         let changes = request.changes;
-        self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
-            TrySendError::Full(Message::Request(request)) => {
-                self.count_refused(request.stands_for);
-                Unavailable::QueueFull
+        let stands_for = request.stands_for;
+        self.0.queue.put(request).inspect_err(|why| {
+            if *why == Unavailable::QueueFull {
+                self.count_refused(stands_for);
             }
-            _ => Unavailable::Stopping,
         })?;
         #[cfg(test)]
         self.0.sent[usize::from(changes)].fetch_add(1, Ordering::SeqCst);
@@ -530,7 +537,7 @@ impl Vault {
     }
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
-        let ticket = Arc::<Ticket>::default();
+        let ticket = Ticket::of_this_thread();
         self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 })?;
         stopwatch::waiting(|| ticket.wait())
     }
