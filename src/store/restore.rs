@@ -233,7 +233,7 @@ fn begin_log(copy: &Engine, facts: &Facts, log: LogId, now: Timestamp, clock: &C
     copy.commit(|batch| {
         batch.put(META, meta::RESTORED, &value(&mark))?;
         let mut tail = Tail::new(log, BootId::draw());
-        tail.append(batch, entry, clock, now)?;
+        tail.append(batch, &mut entry, clock, now)?;
         Ok(tail.seal(batch, copy.keys().signing(), now)?.0)
     })
     .map_err(|(CommitError::Refused(error) | CommitError::Unknown(error))| error)
