@@ -62,7 +62,7 @@ fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
     let head = vault::initialise(&engine, &config.tenant_label, &config.owner_email, &clock)
         .map_err(|error| open::store_failure(&config.db_path, error))?;
     if let Some(path) = &config.anchor_file {
-        anchor::write(path, &engine, head, 0).map_err(|error| Failure::io(path, &error))?;
+        anchor::write(path, &engine, head).map_err(|error| Failure::io(path, &error))?;
     }
     drop(engine);
     let store = open::store(config)?;
@@ -110,7 +110,7 @@ fn kek(config: &Config) -> Result<Kek, Failure> {
 }
 
 /// The certificate: the operator's own, or a self-signed one if there is none.
-fn certificate(config: &Config) -> Result<(), Failure> {
+pub fn certificate(config: &Config) -> Result<(), Failure> {
     if config.tls.own || config.tls.cert.exists() || config.tls.key.exists() {
         return open::tls(config).map(|_| ());
     }

@@ -6,6 +6,7 @@
 mod anchor;
 mod args;
 mod audit;
+mod backup;
 mod bench;
 mod demo;
 mod doctor;
@@ -16,6 +17,7 @@ mod keys;
 mod open;
 mod output;
 mod progress;
+mod restore;
 mod recall;
 mod serve;
 mod text;
@@ -65,6 +67,8 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Serve => serve::run(settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Backup(backup) => backup::run(&backup, settings()?),
+        Command::Restore(restore) => restore::run(&restore, settings()?),
         Command::Key(key) => key::run(key, settings()?),
         Command::Keys(keys) => keys::run(keys, settings()?),
         Command::Import(import) => transfer::import(&import, settings()?),

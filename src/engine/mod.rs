@@ -13,7 +13,8 @@ mod header;
 mod medium;
 mod rewrite;
 
-pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
+pub use batch::{Batch, Engine, Options, Place, Range, Read, Snapshot, Space, Table, beside};
+pub use copy::{Plan, Row, Unlock};
 
 pub use check::Report;
 pub use error::{CommitError, EngineError};

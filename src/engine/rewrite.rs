@@ -11,8 +11,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::crypto::ladder;
 use crate::crypto::unlock::{Kek, SlotKind};
-use crate::engine::batch::Snapshot;
-use crate::engine::header::{Change, Superblock};
+use crate::engine::header::Change;
 use crate::engine::{Engine, EngineError};
 
 /// A key slot in use, as an operator sees it.
@@ -65,19 +64,6 @@ impl Engine {
         let used = head.slots.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref()?)));
         used.map(|(number, slot)| Slot { number, kind: slot.kind(), opened: opened.contains(&number) }).collect()
     }
-
-    /// What is committed now, and a superblock whose keys open all of it.
-    ///
-    /// Errors: as [`Engine::snapshot`].
-    pub(super) fn consistent(&self) -> Result<(Arc<Superblock>, Snapshot), EngineError> {
-        loop {
-            let head = self.head();
-            let snapshot = self.snapshot()?;
-            if self.head().generation == head.generation {
-                return Ok((head, snapshot));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -88,6 +74,7 @@ mod tests {
     use crate::engine::batch::tests::{A, options};
     use crate::engine::campaign::disk::{Op, Tape, apply, cut};
     use crate::engine::campaign::{Chance, amount};
+    use crate::engine::header::Superblock;
     use crate::engine::{Options, Read};
 
     fn key(byte: u8) -> Kek {

@@ -39,7 +39,6 @@ use crate::store::migrate;
 use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
 use crate::store::rotator::{self, Rotation};
 use crate::store::stopwatch;
-use crate::store::tables::erasures;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
@@ -99,6 +98,9 @@ pub enum OpenError {
         /// Known to the data.
         recorded: u64,
     },
+    /// A backup, not a data file.
+    #[error("this is a backup, not a data file to run: restore it with `rosemary restore`")]
+    Backup,
     /// The configured label is not the file's.
     #[error("RM_TENANT_ID: this data file belongs to another tenant; set the label it was made with")]
     OtherTenant,
@@ -133,8 +135,6 @@ pub struct Head {
 pub struct Published {
     /// The data.
     pub snapshot: Snapshot,
-    /// The keys that open it.
-    pub keys: Arc<Keys>,
     /// Number of the commit since start.
     pub seq: u64,
     /// Changes whenever credentials do.
@@ -238,6 +238,9 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     if instance.schema > migrate::SCHEMA {
         return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
     }
+    if meta::fact::<meta::BackupMark>(&tx, meta::BACKUP)?.is_some() {
+        return Err(OpenError::Backup);
+    }
     let tenant = instance.tenant;
     let recorded = meta::generation(&tx)?;
     if engine.generation() < recorded {
@@ -280,7 +283,7 @@ impl Store {
         let (answers, answerer) = answers::channel();
         let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
         let (rotate, rotations) = sync_channel(1);
-        let first = Published { snapshot: engine.snapshot()?, keys: engine.keys(), seq: 0, generation: 0, head: Head { checkpoint, note } };
+        let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
         let vault = Vault(Arc::new(Inner {
             engine,
             common,
@@ -524,7 +527,7 @@ impl Vault {
 
     /// A view of a published snapshot.
     pub(in crate::store) fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
-        let mut tx = Tx::new(&published.snapshot, Arc::clone(&published.keys), self.common(), self.0.clock.now(), true);
+        let mut tx = Tx::new(&published.snapshot, published.snapshot.keys(), self.common(), self.0.clock.now(), true);
         tx.generation = Some(published.generation);
         tx
     }
@@ -675,8 +678,7 @@ impl Vault {
     /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
     pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
         let published = self.published().map_err(io::Error::other)?;
-        let tombstones = erasures::tombstones(&published.snapshot).map_err(io::Error::other)?;
-        anchor::write(path, &self.0.engine, published.head.checkpoint, tombstones)
+        anchor::write(path, &self.0.engine, published.head.checkpoint)
     }
 
     fn write_anchor(&self) {

@@ -299,7 +299,7 @@ impl Writer {
     /// Publishes a snapshot of what is committed.
     fn show(&self, head: Head) -> Result<(), EngineError> {
         let snapshot = self.vault.engine().snapshot()?;
-        self.vault.publish(Published { snapshot, keys: self.vault.keys(), seq: self.seq, generation: self.generation, head });
+        self.vault.publish(Published { snapshot, seq: self.seq, generation: self.generation, head });
         Ok(())
     }
 

@@ -1,48 +1,90 @@
-//! Backups as the data file knows them: which copies of an older state exist, and until when. An erasure's receipt names those that hold the
-//! epoch that died with it.
+//! BACKUPS: the backups that were made of this data, and what became of each.
 //!
-//! BACKUPS: file id of the copy → row.
+//! Invariants
+//! - A backup has its row before its file has its name: whatever lies in a backup folder is known here, and an erasure can tell which files
+//!   still hold the epoch it ends.
+//! - Ids, times, counts and enums alone; no path.
+
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::codec::CodecError;
-use crate::base::id::FileId;
+use crate::base::id::{FileId, LogId};
 use crate::base::time::Timestamp;
+use crate::store::check::{Fault, ensure};
 use crate::store::tables::BACKUPS;
 use crate::store::tx::{StoreError, Tx, row, value};
 
-/// A copy that was made, and may still be somewhere.
+/// How far a backup has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct BackupRow {
-    /// When it was taken.
-    pub made_at: Timestamp,
-    /// The oldest epoch whose key it holds.
-    pub epoch: u32,
-    /// When it is to be removed; none if it is kept until somebody removes it.
-    pub expires_at: Option<Timestamp>,
-    /// When it was removed, if it was.
-    pub removed_at: Option<Timestamp>,
+pub enum State {
+    /// Being made, or cut off while it was.
+    Begun,
+    /// Whole, synced and checked.
+    Done,
+    /// Given up; there is no file.
+    Failed,
+    /// Its file was removed when its time was over.
+    Removed,
 }
 
-/// Stages a backup.
-#[allow(dead_code, reason = "for backups, which come next")]
-pub fn put(tx: &mut Tx<'_>, id: FileId, backup: &BackupRow) {
+/// What is known of a backup.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupRow {
+    /// How far it has come.
+    pub state: State,
+    /// When it was begun: what it holds is at least as new.
+    pub begun_at: Timestamp,
+    /// When it was whole, or given up.
+    pub ended_at: Option<Timestamp>,
+    /// When its file may be removed; none: whoever keeps it decides.
+    pub expires_at: Option<Timestamp>,
+    /// Oldest and newest epoch whose keys it holds.
+    pub epochs: (u32, u32),
+    /// The log whose end it holds.
+    pub log: LogId,
+    /// Entries of that log when it was begun.
+    pub size: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Whether a backup key of its own opens it, and not the key of the data file.
+    pub own_key: bool,
+}
+
+impl BackupRow {
+    /// Whether a file of it may lie somewhere.
+    pub fn may_exist(&self) -> bool {
+        matches!(self.state, State::Begun | State::Done)
+    }
+}
+
+/// Stages a row.
+pub(in crate::store) fn put(tx: &mut Tx<'_>, id: FileId, backup: &BackupRow) {
     tx.put(BACKUPS, id.bytes().to_vec(), value(backup));
 }
 
-/// Every backup that was made, in the order of their ids.
-pub fn all(tx: &Tx<'_>) -> Result<Vec<(FileId, BackupRow)>, StoreError> {
+/// The row of a backup.
+pub(in crate::store) fn get(tx: &Tx<'_>, id: FileId) -> Result<Option<BackupRow>, StoreError> {
+    tx.get(BACKUPS, id.bytes())?.map(|bytes| row("backups", &bytes)).transpose()
+}
+
+/// Every backup, oldest first.
+pub(in crate::store) fn all(tx: &Tx<'_>) -> Result<Vec<(FileId, BackupRow)>, StoreError> {
     let mut found = Vec::new();
-    for item in tx.reader.range(BACKUPS, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded)? {
+    for item in tx.reader.range(BACKUPS, Bound::Unbounded, Bound::Unbounded)? {
         let (key, bytes) = item?;
-        let id = key.try_into().map(FileId::from_bytes).map_err(|_| StoreError::Row("backups", CodecError::Malformed))?;
-        found.push((id, row("backups", &bytes)?));
+        let id = key.try_into().map_err(|_| StoreError::Row("backups", CodecError::Malformed))?;
+        found.push((FileId::from_bytes(id), row::<BackupRow>("backups", &bytes)?));
     }
+    found.sort_by_key(|(id, backup)| (backup.begun_at, *id));
     Ok(found)
 }
 
-/// Backups taken before `at` that hold the key of `epoch` and have not gone.
-pub fn holding(tx: &Tx<'_>, epoch: u32, now: Timestamp) -> Result<Vec<(FileId, BackupRow)>, StoreError> {
-    let kept = |row: &BackupRow| row.epoch <= epoch && row.removed_at.is_none() && row.expires_at.is_none_or(|at| at > now);
-    Ok(all(tx)?.into_iter().filter(|(_, row)| kept(row)).collect())
+/// A row of BACKUPS: it reads, and says nothing impossible.
+pub(in crate::store) fn check(key: &[u8], bytes: &[u8]) -> Result<(), Fault> {
+    let backup: BackupRow = row("backups", bytes)?;
+    ensure(key.len() == 16, "not a key of this table")?;
+    ensure(backup.epochs.0 <= backup.epochs.1, "its epochs are the wrong way round")?;
+    ensure(backup.ended_at.is_some() != (backup.state == State::Begun), "ended and not ended at once")
 }

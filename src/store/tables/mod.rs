@@ -5,13 +5,14 @@
 //! - Nothing that was typed by a person stands in a key or in a clear column: look-ups are keyed HMACs.
 //! - Functions that touch memories, people or keys ask for an `Access`; those below the gate take a `Tx` and are visible to `store` only.
 
-pub(in crate::store) mod backups;
+pub mod backups;
 pub(in crate::store) mod credentials;
 pub(in crate::store) mod erasures;
 pub(in crate::store) mod holders;
 pub(in crate::store) mod log;
 pub mod memories;
 pub(in crate::store) mod meta;
+pub(in crate::store) mod past;
 pub(in crate::store) mod subjects;
 pub(in crate::store) mod users;
 
@@ -61,12 +62,14 @@ tables! {
     CHECKPOINTS = 14 "checkpoints";
     /// tenant | parent | time | memory → nothing: the replies of a memory.
     CHILDREN = 15 "memory_children";
+    /// backup → what is known of it.
+    BACKUPS = 16 "backups";
+    /// log | what | place → lines, tiles and checkpoints of the logs before a restore.
+    PAST_LOGS = 17 "past_logs";
     /// tenant | holder → how far the erasure of a holder has come.
-    ERASURES = 16 "erasures";
+    ERASURES = 18 "erasures";
     /// number → who was erased.
-    TOMBSTONES = 17 "tombstones";
-    /// file id → a copy that was made.
-    BACKUPS = 18 "backups";
+    TOMBSTONES = 19 "tombstones";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
