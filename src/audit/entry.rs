@@ -485,6 +485,7 @@ details! {
     "created" Created(u64): "records made";
     "cred" Credential(CredentialId): "the credential that was made, changed or revoked";
     "end" End(u64): "index after the last entry concerned";
+    "ended" Ended(Word): "how a longer piece of work ended";
     "file" File(FileId): "the physical copy concerned";
     "filter" Filter(Word): "by what a list was filtered";
     "first" First(u64): "index of the first entry concerned";
@@ -505,6 +506,7 @@ details! {
     "size" Size(u64): "entries in a log";
     "slot" Slot(u64): "the key slot concerned";
     "tags" Tags(u64): "tags asked for";
+    "took_ms" TookMs(u64): "how long a longer piece of work took";
     "vendor" Vendor(Word): "the vendor concerned";
     "version" Version(u64): "the version made or read";
     "words" Words(u64): "words in a query";

@@ -156,6 +156,14 @@ pub const COPY_ROWS_PER_COMMIT: usize = 10_000;
 /// Bytes after which a commit of a copy ends.
 pub const COPY_BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
 
+/// Memory for the opened blocks of a copy while it is made.
+pub const COPY_CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A copy that goes on beside requests rests this many times as long as it worked,
+pub const COPY_REST_PER_WORK: u32 = 1;
+/// for work of at most this long.
+pub const COPY_REST_MAX: Duration = Duration::from_millis(500);
+
 // A whole batch of the largest writes must fit the space that a write may still use.
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);

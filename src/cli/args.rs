@@ -31,6 +31,16 @@ const VERIFY_EXAMPLES: &str = "Examples:
   rosemary verify
   rosemary verify --log log.ndjson --key 'rosemary/…+…+…'       (the key: rosemary doctor)";
 
+const RESTORE_EXAMPLES: &str = "Examples:
+  rosemary restore /mnt/backup/rosemary/rosemary-20261124T020000Z-1b4e28ba.backup
+  rosemary restore FILE --discard-newer       give up what was written after the backup was taken
+  rosemary restore FILE --to /srv/look.db     aside; nothing that exists is touched";
+
+const BACKUP_EXAMPLES: &str = "Examples:
+  rosemary backup make                        into RM_BACKUP_DIR
+  rosemary backup make /mnt/usb/today.backup
+  rosemary backup verify FILE";
+
 const INIT_EXAMPLE: &str = "Example:
   umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek
   export RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3
@@ -83,6 +93,18 @@ pub enum Command {
     ///
     /// Exit code 1 when something should be put right.
     Doctor(Doctor),
+
+    /// Makes, lists and verifies backups: each one encrypted file, consistent with one commit
+    #[command(subcommand, arg_required_else_help = true)]
+    Backup(Backup),
+
+    /// Makes a data file from a backup, in its place or aside
+    ///
+    /// Every row, index and audit entry is checked before the file takes its place; until then nothing has changed, and an interrupted
+    /// run is simply run again. The file that was there is kept beside under another name. The old audit log is kept read-only, and a new
+    /// one begins that names it. The service must be stopped.
+    #[command(verbatim_doc_comment, after_help = RESTORE_EXAMPLES)]
+    Restore(Restore),
 
     /// Makes, lists and revokes keys of users
     #[command(subcommand, arg_required_else_help = true)]
@@ -161,6 +183,53 @@ pub struct Verify {
 /// `doctor`.
 #[derive(Args, Debug)]
 pub struct Doctor {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `backup …`.
+#[derive(Subcommand, Debug)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub enum Backup {
+    /// Makes a backup of a data file that no service has open
+    Make {
+        /// File to make; unless given, one of its own name in RM_BACKUP_DIR
+        file: Option<PathBuf>,
+    },
+    /// Lists the backups that were made, oldest first, and what became of each
+    List {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks a backup as `verify` checks a data file: every block, row, index and audit entry; changes nothing
+    Verify {
+        /// The backup
+        file: PathBuf,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+        /// File with the key that opens it, if it is not the one of the settings
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+/// `restore`.
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup
+    pub file: PathBuf,
+    /// Make this file instead of RM_DB_PATH; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Give up what was written after the backup was taken; the log says so, and the file that was there is kept beside
+    #[arg(long)]
+    pub discard_newer: bool,
+    /// File with the key that opens the backup, if it is not the one of the settings
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -110,7 +110,7 @@ fn kek(config: &Config) -> Result<Kek, Failure> {
 }
 
 /// The certificate: the operator's own, or a self-signed one if there is none.
-fn certificate(config: &Config) -> Result<(), Failure> {
+pub fn certificate(config: &Config) -> Result<(), Failure> {
     if config.tls.own || config.tls.cert.exists() || config.tls.key.exists() {
         return open::tls(config).map(|_| ());
     }

@@ -6,6 +6,7 @@
 mod anchor;
 mod args;
 mod audit;
+mod backup;
 mod bench;
 mod demo;
 mod doctor;
@@ -15,6 +16,7 @@ mod key;
 mod open;
 mod output;
 mod progress;
+mod restore;
 mod recall;
 mod serve;
 mod text;
@@ -64,6 +66,8 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Serve => serve::run(settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Backup(backup) => backup::run(&backup, settings()?),
+        Command::Restore(restore) => restore::run(&restore, settings()?),
         Command::Key(key) => key::run(key, settings()?),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),

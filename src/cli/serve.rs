@@ -88,10 +88,11 @@ fn listeners(config: &Config, given: Given) -> Result<Vec<TcpListener>, Failure>
 fn folders(config: &Config) -> Folders {
     let parent = |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let read = [Some(&config.tls.cert), Some(&config.tls.key), config.tls.client_ca.as_ref(), config.settings_file.as_ref()];
+    let keys = [Some(config.kek.path()), config.backup_key_file.as_deref()];
     Folders {
         // Folders of files that are read again later, since a renewed file is another one under the same name.
-        read: read.into_iter().flatten().map(|path| parent(path)).chain([config.kek.path().to_owned()]).collect(),
-        write: [Some(&config.db_path), config.anchor_file.as_ref()].into_iter().flatten().map(|path| parent(path)).collect(),
+        read: read.into_iter().flatten().map(|path| parent(path)).chain(keys.into_iter().flatten().map(Path::to_owned)).collect(),
+        write: [Some(&config.db_path), config.anchor_file.as_ref()].into_iter().flatten().map(|path| parent(path)).chain(config.backup_dir.clone()).collect(),
     }
 }
 

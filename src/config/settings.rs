@@ -141,6 +141,15 @@ settings! {
         KEK_PASSPHRASE_FILE: PathBuf = "RM_KEK_PASSPHRASE_FILE", "0.1.0",
             Takes::Path, Fallback::Absent("none", "/etc/rosemary/passphrase"), parse::path;
     }
+    "Backups" {
+        /// Folder for backups, best on another disk; it must exist and belong to the service's user.
+        BACKUP_DIR: PathBuf = "RM_BACKUP_DIR", "0.1.0",
+            Takes::Path, Fallback::Absent("no backups but those made by hand", "/mnt/backup/rosemary"), parse::path;
+        /// File with the key that opens backups: at least 32 random bytes, not readable by others. Whoever holds it reads every backup
+        /// and nothing else; keep a copy of it away from data and backups.
+        BACKUP_KEY_FILE: PathBuf = "RM_BACKUP_KEY_FILE", "0.1.0",
+            Takes::Path, Fallback::Absent("backups open with the key of the data file", "/etc/rosemary/backup-key"), parse::path;
+    }
     "Where it listens" {
         /// Addresses to listen on: IP literals, separated by commas. 0.0.0.0 and :: mean every interface.
         LISTEN: Vec<IpAddr> = "RM_LISTEN", "0.1.0",

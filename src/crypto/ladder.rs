@@ -160,14 +160,22 @@ pub type KeySlots = [Option<KeySlot>; limits::KEY_SLOTS];
 ///
 /// Errors: `Foreign`, `NoSlot`, `Wrong`. A passphrase costs one Argon2id run per passphrase slot until one opens.
 pub fn open_slots(slots: &KeySlots, kek: &Kek, instance: InstanceId) -> Result<Key, LadderError> {
-    if let Some(key) = kek.instance().filter(|named| *named != instance) {
-        return Err(LadderError::Foreign { kind: kek.kind(), key, file: instance });
-    }
+    check_instance(kek, instance)?;
     let fitting = || slots.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref().filter(|s| s.kind == kek.kind())?)));
     if fitting().next().is_none() {
         return Err(LadderError::NoSlot { presented: kek.kind(), present: slots.iter().flatten().map(KeySlot::kind).collect() });
     }
     fitting().find_map(|(number, slot)| slot.unwrap(kek, instance, number)).ok_or(LadderError::Wrong(kek.kind()))
+}
+
+/// Whether `kek` may be a key of `instance`: it does not say that it is another one's.
+///
+/// Errors: `Foreign`.
+pub fn check_instance(kek: &Kek, instance: InstanceId) -> Result<(), LadderError> {
+    match kek.instance().filter(|named| *named != instance) {
+        Some(key) => Err(LadderError::Foreign { kind: kek.kind(), key, file: instance }),
+        None => Ok(()),
+    }
 }
 
 /// Wraps `master` in the first unused slot.
@@ -262,6 +270,11 @@ impl Keys {
     /// The epoch under which new DEKs are wrapped.
     pub fn epoch(&self) -> u32 {
         self.epochs.last().expect("there is always an epoch key").0
+    }
+
+    /// The oldest epoch whose key is still here, and the current one.
+    pub fn epochs(&self) -> (u32, u32) {
+        (self.epochs.first().map_or(0, |(number, _)| *number), self.epoch())
     }
 
     /// Wraps `dek` under the current epoch key. `aad` names its holder; the epoch is added to it here.

@@ -86,6 +86,15 @@ impl Latch {
     }
 }
 
+/// How a file that was made beside takes its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'p> {
+    /// There must be none.
+    New,
+    /// One that is there is kept under this other name, and is never absent: at any moment the old file or the new one has the path.
+    Over(&'p Path),
+}
+
 /// Runs `work`; a panic becomes `Panicked`. Nothing is looked at afterwards but the latch, so unwind safety does not matter.
 pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(EngineError::Panicked))
@@ -127,17 +136,20 @@ impl Engine {
     /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`.
     pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let head = Superblock::new(options.stride, kek, options.kdf)?;
-        Self::create_with(path, options, head, |_| Ok(()))
+        let made = Self::build(path, options, head, Place::New, |_| Ok(()))?;
+        made.medium.reserve();
+        Ok(made)
     }
 
-    /// As [`Engine::create`], with a superblock already made, and filled by `fill` before it appears at `path`.
-    pub(super) fn create_with(
+    /// As [`Engine::create`], with a superblock already made, filled by `fill` before it appears at `path`, and no space held behind it.
+    pub(super) fn build(
         path: &Path,
         options: &Options,
         head: Superblock,
+        place: Place<'_>,
         fill: impl FnOnce(&Self) -> Result<(), EngineError>,
     ) -> Result<Self, EngineError> {
-        if path.symlink_metadata().is_ok() {
+        if matches!(place, Place::New) && path.symlink_metadata().is_ok() {
             return Err(EngineError::Exists(name(path)));
         }
         let beside = beside(path);
@@ -149,9 +161,13 @@ impl Engine {
         };
         let made = Self::create_on(Arc::new(file), options, head).and_then(|engine| {
             fill(&engine)?;
-            rename_new(&beside, path)?;
+            // What was written since the last commit's sync is nothing but the file's cut end; its length is part of what appears.
+            engine.medium.sync().map_err(EngineError::io)?;
+            match place {
+                Place::New => rename_new(&beside, path)?,
+                Place::Over(kept) => rename_over(&beside, path, kept)?,
+            }
             durable::sync_folder_of(path).map_err(EngineError::io)?;
-            engine.medium.reserve();
             Ok(engine)
         });
         if made.is_err() {
@@ -182,7 +198,7 @@ impl Engine {
     ///
     /// Errors: as [`Engine::open`].
     pub fn inspect(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        Self::open_on(Arc::new(Overlay::new(lock_file(path)?).map_err(EngineError::io)?), options, kek)
+        Self::open_on(Arc::new(Overlay::new(lock_to_read(path)?).map_err(EngineError::io)?), options, kek)
     }
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
@@ -209,6 +225,18 @@ impl Engine {
     /// How many key slots hold a key.
     pub fn key_slots(&self) -> usize {
         self.head.slots.iter().flatten().count()
+    }
+
+    /// Bytes of the file.
+    ///
+    /// Errors: the system's.
+    pub fn bytes(&self) -> Result<u64, EngineError> {
+        self.medium.len().map_err(EngineError::io)
+    }
+
+    /// Whether `kek` opens one of the key slots.
+    pub fn opens_with(&self, kek: &Kek) -> bool {
+        crate::crypto::ladder::open_slots(&self.head.slots, kek, self.head.instance).is_ok()
     }
 
     /// Generation of the superblock.
@@ -393,6 +421,11 @@ pub(super) fn lock_file(path: &Path) -> Result<Arc<dyn Medium>, EngineError> {
     Ok(Arc::new(DiskFile::open(path).map_err(|error| taken(path, error))?))
 }
 
+/// The file at `path`, locked, for what never writes to it; it may lie on a disk that is read-only.
+pub(super) fn lock_to_read(path: &Path) -> Result<Arc<dyn Medium>, EngineError> {
+    Ok(Arc::new(DiskFile::open_to_read(path).map_err(|error| taken(path, error))?))
+}
+
 fn make_tables(db: &Database, names: &[&str]) -> Result<(), EngineError> {
     let there: Vec<String> = {
         let transaction = db.begin_read()?;
@@ -420,7 +453,8 @@ fn name(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn beside(path: &Path) -> PathBuf {
+/// The name that a file for `path` has until it is whole.
+pub fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     beside.into()
@@ -454,6 +488,17 @@ fn rename_new(from: &Path, to: &Path) -> Result<(), EngineError> {
         Err(rustix::io::Errno::EXIST) => Err(EngineError::Exists(name(to))),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to).map_err(EngineError::io),
         Err(error) => Err(EngineError::io(error.into())),
+    }
+}
+
+/// Renames over a file that is there, which first gets the second name `kept`. Where there is none, as [`rename_new`].
+fn rename_over(from: &Path, to: &Path, kept: &Path) -> Result<(), EngineError> {
+    match std::fs::hard_link(to, kept) {
+        Ok(()) => durable::sync_folder_of(kept).and_then(|()| std::fs::rename(from, to)).map_err(EngineError::io),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => rename_new(from, to),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(EngineError::Exists(name(kept))),
+        // A file system without second names: for a moment there is no file at the path, and both lie beside it.
+        Err(_) => std::fs::rename(to, kept).map_err(EngineError::io).and_then(|()| rename_new(from, to)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::base::limits::CHECK_LISTED_MAX;
 use crate::crypto::unlock::Kek;
-use crate::engine::batch::{Open, Opening, catch, lock_file};
+use crate::engine::batch::{Open, Opening, catch, lock_to_read};
 use crate::engine::block::{Blocks, SEALED_BYTES, place};
 use crate::engine::header::{PageZero, SLOT_STARTS, Superblock};
 use crate::engine::medium::{Medium, Overlay};
@@ -55,7 +55,7 @@ impl Engine {
     ///
     /// Errors: as [`Engine::open`] when not even the superblock opens.
     pub fn check(path: &Path, options: &Options, kek: &Kek) -> Result<(Report, Option<Self>), EngineError> {
-        Self::check_on(&lock_file(path)?, options, kek)
+        Self::check_on(&lock_to_read(path)?, options, kek)
     }
 
     pub(super) fn check_on(medium: &Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<(Report, Option<Self>), EngineError> {

@@ -105,6 +105,16 @@ impl Superblock {
         }
     }
 
+    /// The superblock of another physical copy of the same data that `kek` alone opens: besides file id and block key, the master key is new.
+    ///
+    /// Errors: [`EngineError::Keys`]: the key names another instance, or the passphrase's cost cannot be run.
+    pub fn for_copy_under(&self, kek: &Kek, cost: KdfCost) -> Result<Self, EngineError> {
+        ladder::check_instance(kek, self.instance)?;
+        let (master, mut slots) = (Key::random(), KeySlots::default());
+        ladder::enrol(&mut slots, kek, cost, &master, self.instance)?;
+        Ok(Self { slots, master, ..self.for_copy() })
+    }
+
     /// Copy `copy` (0 or 1) as stored.
     pub fn encode(&self, copy: u64) -> Vec<u8> {
         let mut out = vec![0; SUPERBLOCK_BYTES];

@@ -12,7 +12,8 @@ mod error;
 mod header;
 mod medium;
 
-pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
+pub use batch::{Batch, Engine, Options, Place, Range, Read, Snapshot, Space, Table, beside};
+pub use copy::{Plan, Row, Unlock};
 
 pub use check::Report;
 pub use error::{CommitError, EngineError};

@@ -157,6 +157,14 @@ actions! {
     ExportLog(Instance) Reads false "audit.export";
     /// Take the data file as it is against what its anchor says (operator's override).
     AcceptAnchor(Instance) Writes false "anchor.accept";
+    /// Begin a backup.
+    BeginBackup(Instance) Writes false "backup.begin";
+    /// Note how a backup ended, or that its file was removed.
+    EndBackup(Instance) Writes false "backup.end";
+    /// List backups and the last restore drill.
+    ListBackups(Instance) Reads false "backup.list";
+    /// Note how a restore drill ended.
+    RecordDrill(Instance) Writes false "backup.drill";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
 }

@@ -64,7 +64,8 @@ pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: 
     if same { Ok(()) } else { Err(AnchorError::RolledBack { path: name, anchored: seen.size, found: size }) }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// The text of the anchor at `path`.
+pub fn read(path: &Path) -> io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)?.take(ANCHOR_BYTES_MAX).read_to_string(&mut text)?;

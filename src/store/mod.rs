@@ -1,10 +1,12 @@
 //! Store: the tables and the gate, their only door.
 //!
 //! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `tables`
-//! one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
+//! one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `backup` and
+//! `restore` copies of the whole; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
+pub mod backup;
 mod answers;
 pub mod check;
 pub mod gate;
@@ -13,6 +15,7 @@ mod indexer;
 pub mod log_view;
 pub mod migrate;
 pub mod phi;
+pub mod restore;
 pub mod search;
 mod queue;
 mod recent;

@@ -86,6 +86,9 @@ pub enum OpenError {
         /// Known here.
         known: u32,
     },
+    /// A backup, not a data file.
+    #[error("this is a backup, not a data file to run: restore it with `rosemary restore`")]
+    Backup,
     /// The configured label is not the file's.
     #[error("RM_TENANT_ID: this data file belongs to another tenant; set the label it was made with")]
     OtherTenant,
@@ -221,6 +224,9 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     let instance = meta::instance(&tx)?.ok_or(OpenError::NotInitialised)?;
     if instance.schema > migrate::SCHEMA {
         return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
+    }
+    if meta::fact::<meta::BackupMark>(&tx, meta::BACKUP)?.is_some() {
+        return Err(OpenError::Backup);
     }
     let tenant = instance.tenant;
     let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
