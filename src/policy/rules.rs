@@ -94,6 +94,8 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // Who administrates the instance sees its backups and asks for one.
+    Rule { askers: &[Admin], verbs: &["backup.ask", "backup.list"], relations: &[Own] },
     // The operator at the console acts as the program, and so do its background parts.
     Rule {
         askers: &[System],
