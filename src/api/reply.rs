@@ -199,6 +199,8 @@ impl Words {
     pub const PARENT: Words = Words { missing: "Parent memory not found", code: Some("parent_not_found"), ..Self::MEMORY };
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
+    /// For backups.
+    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 

@@ -6,7 +6,7 @@
 
 use crate::api::inputs;
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, identity, keys, memories, operations, search};
+use crate::api::ops::{agent, backups, identity, keys, memories, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -134,6 +134,8 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
+    row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
+    row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
 ];
 

@@ -164,6 +164,15 @@ pub const COPY_REST_PER_WORK: u32 = 1;
 /// for work of at most this long.
 pub const COPY_REST_MAX: Duration = Duration::from_millis(500);
 
+/// Within this time a restore must be done: 72 hours, as the HIPAA Security Rule's contingency plan is to ask (proposed 45 CFR 164.308(a)(13)).
+pub const RESTORE_TIME_MAX: Duration = Duration::from_secs(72 * 3600);
+/// After a backup or drill that failed, the next one is not tried before.
+pub const UPKEEP_RETRY: Duration = Duration::from_secs(10 * 60);
+/// A drill that failed is due again after this time.
+pub const DRILL_RETRY: Duration = Duration::from_secs(24 * 3600);
+/// How far the thread of backups and drills steps back before those that answer (nice(2)).
+pub const UPKEEP_NICE: i32 = 10;
+
 // A whole batch of the largest writes must fit the space that a write may still use.
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
@@ -205,6 +214,11 @@ pub const HOST_CHARS_MAX: usize = 253;
 
 const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX <= CONNECTIONS_MAX && CONNECTIONS_MAX <= CONNECTIONS_SETTING_MAX);
 const _: () = assert!(STATIC_KEY_CHARS.1 < SECRET_FILE_BYTES_MAX);
+
+/// `RM_BACKUP_EVERY_HOURS`, most.
+pub const BACKUP_HOURS_MAX: u32 = 24 * 31;
+/// `RM_BACKUP_KEEP_DAYS` and `RM_BACKUP_DRILL_DAYS`, most.
+pub const BACKUP_DAYS_MAX: u32 = 36_500;
 
 // --- the search index (DESIGN 12) ---
 /// One term of the index; the rest of a longer word is not looked at.

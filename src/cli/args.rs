@@ -209,6 +209,8 @@ pub enum Backup {
         #[arg(long)]
         json: bool,
     },
+    /// Restores the newest backup of RM_BACKUP_DIR aside, checks and times it, records that, and removes it again
+    Drill,
     /// Checks a backup as `verify` checks a data file: every block, row, index and audit entry; changes nothing
     Verify {
         /// The backup

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-
+use crate::api::ops::backups;
 use crate::authn::Principal;
 use crate::base::time::Timestamp;
 use crate::cli::exit::{Exit, Failure};
@@ -13,9 +12,9 @@ use crate::config::{Config, settings};
 use crate::crypto::unlock::{Kek, KekSource};
 use crate::engine::EngineError;
 use crate::policy::action::{Instance, ListBackups};
-use crate::store::backup::{self, BackupError, BackupRow, Backups, Order, RowFault, State, Where};
+use crate::store::backup::{self, BackupError, Backups, Order, RowFault, Where};
 use crate::store::gate::Call;
-use crate::base::id::FileId;
+use crate::store::upkeep::{self, DrillError};
 
 /// The command.
 pub fn run(command: &args::Backup, mut config: Config) -> Result<Exit, Failure> {
@@ -23,6 +22,7 @@ pub fn run(command: &args::Backup, mut config: Config) -> Result<Exit, Failure> 
     match command {
         args::Backup::Make { file } => make(file.as_deref(), &mut config),
         args::Backup::List { json } => list(*json, &mut config),
+        args::Backup::Drill => drill(&mut config),
         args::Backup::Verify { file, json, key } => check(file, *json, key.as_deref(), &config),
     }
 }
@@ -90,16 +90,7 @@ fn list(as_json: bool, config: &mut Config) -> Result<Exit, Failure> {
     drop(vault);
     store.stop();
     let found = listed.map_err(|refused| open::refused("listing backups", &refused))?.into_parts().0;
-    text::print(if as_json { format!("{}\n", document(&found)) } else { table(&found) }.as_bytes())
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Begun => "begun",
-        State::Done => "done",
-        State::Failed => "failed",
-        State::Removed => "removed",
-    }
+    text::print(if as_json { format!("{}\n", backups::document(&found)) } else { table(&found) }.as_bytes())
 }
 
 fn table(found: &Backups) -> String {
@@ -107,7 +98,7 @@ fn table(found: &Backups) -> String {
     let mut out = format!("{:<36}  {:<8}  {:<24}  {:<24}  {:>12}  {:>10}  key\n", "id", "state", "begun", "kept until", "bytes", "entries");
     for (id, row) in &found.all {
         let key = if row.own_key { "backup key" } else { "data file's" };
-        out += &format!("{id}  {:<8}  {}  {:<24}  {:>12}  {:>10}  {key}\n", word(row.state), row.begun_at, time(row.expires_at), row.bytes, row.size);
+        out += &format!("{id}  {:<8}  {}  {:<24}  {:>12}  {:>10}  {key}\n", row.state.name(), row.begun_at, time(row.expires_at), row.bytes, row.size);
     }
     if let Some(drill) = found.drill {
         out += &format!(
@@ -121,22 +112,25 @@ fn table(found: &Backups) -> String {
     out
 }
 
-fn document(found: &Backups) -> Value {
-    let row = |(id, row): &(FileId, BackupRow)| {
-        json!({
-            "id": id.to_string(), "state": word(row.state), "begun_at": row.begun_at.to_string(),
-            "ended_at": row.ended_at.map(|at| at.to_string()), "expires_at": row.expires_at.map(|at| at.to_string()),
-            "epochs": [row.epochs.0, row.epochs.1], "log": row.log.to_string(), "entries": row.size, "bytes": row.bytes,
-            "own_key": row.own_key,
-        })
-    };
-    let drill = found.drill.map(|drill| {
-        json!({
-            "at": drill.at.to_string(), "backup": drill.backup.to_string(), "passed": drill.passed, "restore_ms": drill.restore_ms,
-            "memories": drill.memories, "entries": drill.entries,
-        })
-    });
-    json!({ "backups": found.all.iter().map(row).collect::<Vec<_>>(), "last_drill": drill })
+fn drill(config: &mut Config) -> Result<Exit, Failure> {
+    let name = settings::BACKUP_DIR.row.name;
+    let schedule = open::schedule(config).ok_or_else(|| Failure::new(Exit::Usage, format_args!("{name} is not set: there is nothing to restore from")))?;
+    let store = open::store(config)?;
+    let done = upkeep::run_drill(store.vault(), &schedule, &backup::never());
+    store.stop();
+    let drill = done.map_err(|error| {
+        let exit = match &error {
+            DrillError::None(_) => Exit::NoInput,
+            DrillError::Key(_) => Exit::KekMissing,
+            DrillError::Record(error) => failure(error).exit,
+            DrillError::Stopping => Exit::Temporary,
+            DrillError::File(..) | DrillError::Restore(_) | DrillError::TooLong(_) => Exit::DataDamaged,
+        };
+        Failure::new(exit, format_args!("the restore drill failed: {error}"))
+    })?;
+    let hours = crate::base::limits::RESTORE_TIME_MAX.as_secs() / 3600;
+    let line = format!("passed: {} memories of backup {} restored and checked in {} ms (at most {hours} hours)\n", drill.memories, drill.backup, drill.restore_ms);
+    text::print(line.as_bytes())
 }
 
 fn check(file: &Path, json: bool, given: Option<&Path>, config: &Config) -> Result<Exit, Failure> {

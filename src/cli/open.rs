@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::authn::Vendor;
 use crate::base::log;
@@ -16,6 +17,7 @@ use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
+use crate::store::upkeep::Schedule;
 use crate::store::vault::{self, OpenError, Settings, Store};
 use crate::store::writer::Unavailable;
 
@@ -32,6 +34,20 @@ pub fn kek_source(config: &Config) -> KekSource {
         KekChoice::PassphraseFile(path) => KekSource::PassphraseFile(path.clone()),
         KekChoice::Credential(path) => KekSource::Credential(path.clone()),
     }
+}
+
+/// The schedule of backups and drills, if there is a folder for them.
+pub fn schedule(config: &Config) -> Option<Schedule> {
+    let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
+    Some(Schedule {
+        folder: config.backup_dir.clone()?,
+        backup_key: config.backup_key_file.clone().map(KekSource::KeyFile),
+        data_key: kek_source(config),
+        every: (config.backup_every_hours > 0).then(|| hours(config.backup_every_hours)),
+        keep: hours(config.backup_keep_days * 24),
+        drill: (config.backup_drill_days > 0).then(|| hours(config.backup_drill_days * 24)),
+        options: options(config),
+    })
 }
 
 /// Reads the KEK.

@@ -72,7 +72,8 @@ fn make(
     overridden: bool,
 ) -> Result<Restored, Failure> {
     let mut progress = Progress::new("restoring", 0);
-    let order = Order { path, unlock, place, overridden, progress: &mut |_, rows| progress.at(rows) };
+    let never = crate::store::backup::never();
+    let order = Order { path, unlock, place, overridden, stop: &never, progress: &mut |_, rows| progress.at(rows) };
     restore::restore(source, facts, clock, order).map_err(|error| match error {
         RestoreError::Open(error) => open::store_failure(path, error),
         RestoreError::Unsound(_) => Failure::new(Exit::DataDamaged, error),

@@ -75,6 +75,12 @@ pub struct Config {
     pub backup_dir: Option<PathBuf>,
     /// The key that opens backups, if not the data file's own.
     pub backup_key_file: Option<PathBuf>,
+    /// Hours between two backups; 0 = only when asked for.
+    pub backup_every_hours: u32,
+    /// Days for which a backup is kept.
+    pub backup_keep_days: u32,
+    /// Days between two restore drills; 0 = none.
+    pub backup_drill_days: u32,
     /// Must the kernel lock the running service in?
     pub egress_lock: bool,
     /// Where SIGHUP reads the level of the log anew.
@@ -187,6 +193,9 @@ impl Config {
         let kek = take_kek(raw);
         let backup_dir = raw.take(&settings::BACKUP_DIR);
         let backup_key_file = raw.take(&settings::BACKUP_KEY_FILE);
+        let backup_every_hours = raw.take(&settings::BACKUP_EVERY_HOURS);
+        let backup_keep_days = raw.take(&settings::BACKUP_KEEP_DAYS);
+        let backup_drill_days = raw.take(&settings::BACKUP_DRILL_DAYS);
         let listen = raw.take(&settings::LISTEN);
         let port = raw.take(&settings::PORT);
         let public_url = raw.take(&settings::PUBLIC_URL);
@@ -246,6 +255,9 @@ impl Config {
             anchor_file,
             backup_dir,
             backup_key_file,
+            backup_every_hours: backup_every_hours?,
+            backup_keep_days: backup_keep_days?,
+            backup_drill_days: backup_drill_days?,
             egress_lock: egress_lock?,
             settings_file,
         })

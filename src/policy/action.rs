@@ -169,6 +169,8 @@ actions! {
     ExportLog(Instance) Reads false "audit.export";
     /// Take the data file as it is against what its anchor says (operator's override).
     AcceptAnchor(Instance) Writes false "anchor.accept";
+    /// Ask for a backup.
+    AskBackup(Instance) Writes false "backup.ask";
     /// Begin a backup.
     BeginBackup(Instance) Writes false "backup.begin";
     /// Note how a backup ended, or that its file was removed.

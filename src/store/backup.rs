@@ -24,7 +24,7 @@ use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::crypto::unlock::Kek;
 use crate::engine::{CommitError, EngineError, Place, Plan, Unlock};
-use crate::policy::action::{BeginBackup, EndBackup, Instance, ListBackups, RecordDrill};
+use crate::policy::action::{AskBackup, BeginBackup, EndBackup, Instance, ListBackups, RecordDrill};
 use crate::store::gate::{Access, Call, Fault, Refused};
 use crate::store::tables::backups;
 pub use crate::store::tables::backups::{BackupRow, State};
@@ -124,12 +124,21 @@ pub struct Order<'o> {
 
 /// A refusal of work on backups' rows.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct RowFault(#[from] StoreError);
+pub enum RowFault {
+    /// The store failed.
+    #[error("Internal server error")]
+    Store(#[from] StoreError),
+    /// Nobody makes backups here.
+    #[error("No folder for backups is set; set RM_BACKUP_DIR")]
+    NoFolder,
+}
 
 impl Fault for RowFault {
     fn audit(&self) -> (Reason, u16) {
-        (Reason::WorkFailed, 500)
+        match self {
+            Self::Store(_) => (Reason::WorkFailed, 500),
+            Self::NoFolder => (Reason::NotReady, 409),
+        }
     }
 }
 
@@ -189,7 +198,7 @@ impl Vault {
     }
 
     /// Whether a copy of the data fits into `folder`, beside what the data file itself may still need there.
-    fn room(&self, folder: &Path) -> Result<(), BackupError> {
+    pub(in crate::store) fn room(&self, folder: &Path) -> Result<(), BackupError> {
         let name = || folder.display().to_string();
         let bytes = self.engine().bytes().map_err(|error| BackupError::File(name(), error))?;
         let free = rustix::fs::statvfs(folder).map_err(|error| BackupError::Folder(name(), error.into()))?;
@@ -217,6 +226,10 @@ impl Vault {
             };
             note(a, id);
             backups::put(a.tx_mut(), id, &backup);
+            // Whoever asked for one asked for this one.
+            if meta::fact::<Timestamp>(a.tx(), meta::ASKED)?.is_some() {
+                a.tx_mut().delete(META, meta::ASKED.to_vec());
+            }
             Ok(backup)
         });
         Ok(begun?.into_parts().0)
@@ -226,12 +239,7 @@ impl Vault {
         self.write::<EndBackup, _, RowFault>(&self.keeper(), Instance, &Call::internal(), move |a| {
             note(a, id);
             a.detail(Detail::Bytes(backup.bytes));
-            a.detail(Detail::Ended(crate::audit::Word::of(match backup.state {
-                State::Begun => "begun",
-                State::Done => "done",
-                State::Failed => "failed",
-                State::Removed => "removed",
-            })));
+            a.detail(Detail::Ended(crate::audit::Word::of(backup.state.name())));
             backups::put(a.tx_mut(), id, &backup);
             Ok(())
         })?;
@@ -325,6 +333,15 @@ impl Vault {
         Backups::read(&self.reading(&published)).map_err(|_| Unavailable::Latched)
     }
 
+    /// Whether a backup was asked for that has not begun.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn backup_asked(&self) -> Result<bool, Unavailable> {
+        let published = self.published()?;
+        let asked = meta::fact::<Timestamp>(&self.reading(&published), meta::ASKED);
+        asked.map(|asked| asked.is_some()).map_err(|_| Unavailable::Latched)
+    }
+
     /// Notes how a restore drill ended.
     ///
     /// Errors: as [`Vault::backup`].
@@ -350,6 +367,16 @@ pub fn list(a: &mut Access<'_, ListBackups>) -> Result<Backups, RowFault> {
     let found = Backups::read(a.tx())?;
     a.count(u64::try_from(found.all.len()).unwrap_or(u64::MAX));
     Ok(found)
+}
+
+/// Asks for a backup, which the running service begins as soon as it can.
+pub fn ask(a: &mut Access<'_, AskBackup>) -> Result<(), RowFault> {
+    if !a.vault().has_upkeep() {
+        return Err(RowFault::NoFolder);
+    }
+    let now = a.now();
+    meta::put_fact(a.tx_mut(), meta::ASKED, &now);
+    Ok(())
 }
 
 fn note<A: crate::policy::action::Action>(a: &mut Access<'_, A>, id: FileId) {

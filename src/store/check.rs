@@ -134,6 +134,7 @@ impl Walk<'_, '_> {
             meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
             meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),
+            meta::ASKED => Ok(meta::fact::<Timestamp>(tx, key).map(drop)?),
             meta::DRILL => Ok(meta::fact::<meta::DrillRow>(tx, key).map(drop)?),
             _ => ensure(key == log::CHECKPOINT, "a name that this program does not know"),
         })?;

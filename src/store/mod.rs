@@ -2,7 +2,7 @@
 //!
 //! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `tables`
 //! one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `backup` and
-//! `restore` copies of the whole; `migrate` old files.
+//! `restore` copies of the whole, `upkeep` when they are made; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
@@ -25,6 +25,7 @@ pub mod rotator;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;
+pub mod upkeep;
 pub mod vault;
 pub mod writer;
 

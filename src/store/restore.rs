@@ -10,6 +10,7 @@
 //! - The file that was there is never removed: it keeps a second name.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::audit::checkpoint::{Checkpoint, vkey};
 use crate::audit::{Actor, Detail, Entry, Reason, Word};
@@ -25,6 +26,7 @@ pub use crate::store::tables::meta::RestoredMark;
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{BACKUPS, META, past};
 use crate::store::tx::{Common, StoreError, Tx, row, value};
+use crate::store::upkeep::Interruptible;
 use crate::store::vault::OpenError;
 use crate::base::limits;
 
@@ -106,6 +108,8 @@ pub struct Order<'o> {
     pub place: Place<'o>,
     /// Whether the operator overrode a safeguard to have it.
     pub overridden: bool,
+    /// Set to have it given up.
+    pub stop: &'o AtomicBool,
     /// Told what is being done and how many rows are.
     pub progress: &'o mut dyn FnMut(&'static str, u64),
 }
@@ -144,7 +148,7 @@ impl From<EngineError> for RestoreError {
 ///
 /// Errors: [`RestoreError`]; whatever was in place is there as it was.
 pub fn restore(backup: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) -> Result<Restored, RestoreError> {
-    let Order { path, unlock, place, overridden, progress } = order;
+    let Order { path, unlock, place, overridden, stop, progress } = order;
     let (file, log, now) = (FileId::draw(), LogId::draw(), clock.now());
     let (mut outcome, mut failed) = (None, None);
     let progress = std::cell::RefCell::new(progress);
@@ -155,14 +159,14 @@ pub fn restore(backup: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) 
         row: &mut |row| moved(row, facts, log, now),
         pace: &mut |rows| {
             progress.borrow_mut()("restoring rows", rows);
-            Ok(())
+            if stop.load(Ordering::Relaxed) { Err(EngineError::Latched) } else { Ok(()) }
         },
         finish: &mut |copy| {
             migrate::run(copy, facts.schema)?;
             let head = begin_log(copy, facts, log, now, clock, overridden)?;
             let snapshot = copy.snapshot()?;
             let mut seen = 0;
-            let found = check::check(&snapshot, copy.keys(), copy.instance(), now, &mut |_, _| {
+            let found = check::check(&Interruptible { reader: &snapshot, stop }, copy.keys(), copy.instance(), now, &mut |_, _| {
                 seen += 1;
                 progress.borrow_mut()("checking rows", seen);
             })?;
@@ -194,7 +198,7 @@ fn moved(row: crate::engine::Row, facts: &Facts, log: LogId, now: Timestamp) -> 
     }
     if table == META {
         return Ok(match &*key {
-            meta::BACKUP | meta::RESTORED => None,
+            meta::BACKUP | meta::RESTORED | meta::ASKED => None,
             log::CHECKPOINT => Some((crate::store::tables::PAST_LOGS, past::checkpoint_key(&facts.checkpoint), bytes)),
             meta::INSTANCE => {
                 let instance = row_of::<InstanceRow>(&bytes).map_err(damaged)?;

@@ -160,6 +160,8 @@ struct Inner {
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
     refused_while_shut: AtomicU64,
     stopping: AtomicBool,
+    /// Whether somebody makes the backups that are asked for.
+    upkeep: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
     rotation: Rotation,
@@ -301,6 +303,7 @@ impl Store {
             unknown: Mutex::default(),
             refused_while_shut: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            upkeep: AtomicBool::new(false),
             anchor: settings.anchor,
             fatal: settings.fatal,
             rotation: Rotation::new(rotate),
@@ -421,6 +424,15 @@ impl Vault {
 
     pub(in crate::store) fn queue(&self) -> &Queue {
         &self.0.queue
+    }
+
+    /// From now on somebody makes the backups that are asked for, or from now on nobody does.
+    pub(in crate::store) fn set_upkeep(&self, there: bool) {
+        self.0.upkeep.store(there, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn has_upkeep(&self) -> bool {
+        self.0.upkeep.load(Ordering::Relaxed)
     }
 
     /// The clock of this store.

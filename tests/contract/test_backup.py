@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import time
 import unittest
+from datetime import date
 
-from rosemary_server import BINARY, LONG, ROOT, Server, digest, text, write_private
+from rosemary_server import BINARY, LONG, ROOT, Server, digest, key_in, text, write_private
 
 POINTS = 200 if LONG else 5
 RECORDS = 3000 if LONG else 600
@@ -195,6 +196,74 @@ class Backup(Case):
         listed = json.loads(self.done("backup", "list", "--json").stdout)["backups"]
         self.assertEqual([b["state"] for b in listed], ["failed"])
         self.said(self.done("backup", "make", str(self.server.data), code=EXISTS), "exists")
+
+
+class Serving(Case):
+    """The running service makes its own backups, removes old ones, and proves by drills that they can be restored."""
+
+    def until(self, what, seconds=60):
+        """Asks for the list of backups until `what` holds for it."""
+        end = time.monotonic() + seconds
+        while True:
+            with self.server.client(self.server.owner_key) as owner:
+                found = owner.get("/api/v1/backups").expect(200).json
+            if what(found):
+                return found
+            self.assertLess(time.monotonic(), end, found)
+            time.sleep(0.1)
+
+    def test_it_backs_up_when_due_or_asked_drills_and_says_so(self):
+        self.fill()
+        before = self.contents()
+        self.server.change({"RM_BACKUP_KEEP_DAYS": 30})
+        self.server.start()
+        found = self.until(lambda found: "last_drill" in found)
+        self.assertEqual([b["state"] for b in found["backups"]], ["done"])
+        drill = found["last_drill"]
+        self.assertEqual((drill["passed"], drill["memories"], drill["backup"]), (True, len(before), found["backups"][0]["id"]))
+        self.assertGreater(drill["restore_ms"], 0)
+        begun, kept = (found["backups"][0][k][:10] for k in ("begun_at", "expires_at"))
+        self.assertEqual((date.fromisoformat(kept) - date.fromisoformat(begun)).days, 30)
+        with self.server.client(self.server.owner_key) as owner:
+            owner.remember("later", "than the first backup")
+            owner.post("/api/v1/backups").expect(202)
+        found = self.until(lambda found: [b["state"] for b in found["backups"]] == ["done", "done"])
+        self.assertEqual(self.server.stop(), 0)
+        files = sorted(path.name for path in self.folder.iterdir())
+        self.assertEqual(len(files), 2, files)
+        newest = next(self.folder / name for name in files if found["backups"][1]["id"][:8] in name)
+        self.done("restore", str(newest), "--discard-newer")
+        self.assertEqual(len(self.contents()), len(before) + 1)
+        # Every step is in the log that ended, and the drill by hand agrees.
+        self.said(self.done("backup", "drill"), "passed", f"{len(before) + 1} memories")
+
+    def test_agents_and_other_people_neither_see_nor_ask_for_backups(self):
+        made = self.done("key", "make", "--user", "second@clinic.example")
+        self.server.start()
+        with self.server.client(key_in(made.stdout)) as second, self.server.agent("cursor") as agent:
+            for client in (second, agent):
+                client.get("/api/v1/backups").expect(403)
+                client.post("/api/v1/backups").expect(403)
+        self.server.stop()
+        self.server.change({"RM_BACKUP_DIR": None})
+        self.server.start()
+        with self.server.client(self.server.owner_key) as owner:
+            refused = owner.post("/api/v1/backups").expect(409)
+            self.assertIn("RM_BACKUP_DIR", refused.json["error"])
+
+    def test_a_drill_with_a_damaged_backup_fails_and_is_on_record(self):
+        self.fill(5)
+        backup = self.make()
+        body = bytearray(backup.read_bytes())
+        for at in range(40960 + 2000, len(body), 4608):
+            body[at] ^= 1
+        backup.write_bytes(body)
+        self.said(self.done("backup", "drill", code=DAMAGED), "drill failed", "damaged")
+        listed = json.loads(self.done("backup", "list", "--json").stdout)
+        self.assertEqual(listed["last_drill"]["passed"], False)
+        self.assertEqual([path.name for path in self.folder.iterdir()], [backup.name])
+        self.server.change({"RM_BACKUP_DIR": self.server.folder / "none"})
+        self.said(self.done("doctor", code=1), "RM_BACKUP_DIR")
 
 
 class Released(Case):

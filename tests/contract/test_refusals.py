@@ -46,6 +46,8 @@ ROUTES = (
     ("DELETE", "/agent/memories/{id}", None),
     ("GET", "/agent/memories/{id}/versions", None),
     ("POST", "/api/v1/memories/search", {"query": "x"}),
+    ("GET", "/api/v1/backups", None),
+    ("POST", "/api/v1/backups", None),
     ("GET", "/api/v1/operations/{operation}", None),
 )
 

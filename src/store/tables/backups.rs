@@ -29,6 +29,18 @@ pub enum State {
     Removed,
 }
 
+impl State {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// What is known of a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BackupRow {

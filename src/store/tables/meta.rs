@@ -13,6 +13,8 @@ pub const INSTANCE: &[u8] = b"instance";
 pub const BACKUP: &[u8] = b"backup";
 /// Name of the mark of a file that came from a restore.
 pub const RESTORED: &[u8] = b"restored";
+/// Name of the mark that a backup was asked for: when.
+pub const ASKED: &[u8] = b"backup_asked";
 /// Name of the last restore drill's report.
 pub const DRILL: &[u8] = b"drill";
 
