@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
+use crate::api::stream::Streams;
 use crate::api::throttle::{Key, Taken, Throttle};
 use crate::api::{body, openapi};
 use crate::audit::{Device, Reason};
@@ -45,6 +46,7 @@ pub struct Api {
     admin: Throttle,
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
+    pub(in crate::api) streams: Arc<Streams>,
     started_ms: u64,
 }
 
@@ -84,6 +86,7 @@ impl Api {
             admin: Throttle::new(settings.admin_per_minute),
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
             vendors: vault.vendors(),
+            streams: Arc::default(),
             started_ms: vault.clock().mono_ms(),
             vault,
         }
@@ -120,7 +123,7 @@ impl Api {
             Ok(found) => found,
             Err(stranger) => return self.unauthenticated(&request, stranger),
         };
-        let taken = self.credentials.take(bucket(who.credential()), self.now_ms());
+        let taken = self.credentials.take(bucket(&who), self.now_ms());
         if let Some(taken) = refused(taken.as_ref()) {
             self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
             return too_many(shape, taken);
@@ -257,8 +260,8 @@ fn too_many(shape: Shape, taken: &Taken) -> Reply {
 }
 
 /// The bucket of a credential.
-fn bucket(credential: &CredentialRef) -> Key {
-    match credential {
+pub(in crate::api) fn bucket(who: &Principal) -> Key {
+    match who.credential() {
         CredentialRef::Stored(id) => (*id).into(),
         CredentialRef::Static { name, mark } => Key::of_static(name, *mark),
         CredentialRef::None => Key::of_static("", [0; 4]),

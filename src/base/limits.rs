@@ -41,6 +41,18 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pause of the accept thread when the system has no descriptor or memory for one more connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams open at once (DESIGN 7); they take no place among connections.
+pub const STREAMS_MAX: usize = 256;
+/// Streams open at once with one credential.
+pub const STREAMS_PER_CREDENTIAL_MAX: usize = 4;
+/// How long a stream waits for its source before it looks whether it should end.
+pub const STREAM_TURN: Duration = Duration::from_millis(500);
+/// Bytes of a stream that have [`WRITE_TIME_MAX`] to leave: 1 KiB/s at least.
+pub const STREAM_PART_BYTES: usize = 30 * 1024;
+/// A stream that has sent nothing for this long says that it is still there.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Events that wait for one stream; one more ends it, so that its reader looks anew.
+pub const EVENTS_WAITING_MAX: usize = 1024;
 /// Connections that the kernel keeps waiting for the accept thread.
 pub const ACCEPT_BACKLOG: i32 = 1024;
 /// How long a stop waits for answers under way.

@@ -137,6 +137,10 @@ actions! {
     ReplyToMemory(MemoryId) Writes true "memory.reply";
     /// List memories.
     ListMemories(Scope) Reads true "memory.list";
+    /// Have what becomes of memories told.
+    WatchMemories(Scope) Reads false "memory.watch";
+    /// Tell what became of one memory.
+    TellEvent(Scope) Reads true "memory.event";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Replace a memory's text.

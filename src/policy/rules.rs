@@ -82,6 +82,8 @@ pub const RULES: &[Rule] = &[
             "memory.restore",
             "memory.purge",
             "memory.empty_trash",
+            "memory.watch",
+            "memory.event",
         ],
         relations: &[Own],
     },

@@ -1,4 +1,4 @@
-//! What follows a commit: the search indexes learn of it, then whoever waited is answered.
+//! What follows a commit: the search indexes learn of it, subscribers are told, then whoever waited is answered.
 //!
 //! A thread of its own, so that the writer goes on with the next batch meanwhile. What it is given is durable and published already.
 //!
@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::base::limits;
 use crate::policy::action::Scope;
+use crate::store::events::Event;
 use crate::store::index::indexes::Change;
 use crate::store::queue::Request;
 use crate::store::vault::Vault;
@@ -28,14 +29,24 @@ pub(in crate::store) struct Committed {
     pub requests: Vec<Request>,
     /// How each request ended.
     pub ends: Vec<Result<Ended, Unavailable>>,
-    /// What the indexes must learn.
+    /// What others must learn.
+    pub news: News,
+}
+
+/// What a batch changed, for those who keep no rows.
+#[derive(Default)]
+pub(in crate::store) struct News {
+    /// For the search indexes.
     pub index: Vec<(Scope, Change)>,
+    /// For subscribers.
+    pub events: Vec<(Scope, Event)>,
 }
 
 impl Committed {
     fn tell(self, vault: &Vault) {
-        let Self { seq, mut requests, ends, index } = self;
-        apply(vault, seq, index);
+        let Self { seq, mut requests, ends, news } = self;
+        apply(vault, seq, news.index);
+        vault.hub().publish(&news.events);
         for (request, end) in requests.iter_mut().zip(ends) {
             request.answer(end);
         }
@@ -52,7 +63,7 @@ pub(in crate::store) struct Answers {
 impl Answers {
     /// Has a batch told: at once if it costs the writer little and comes after no other, else by the thread for it.
     pub fn tell(&self, vault: &Vault, batch: Committed) {
-        let small = batch.index.is_empty() && batch.requests.len() <= limits::ANSWERS_AT_ONCE_MAX && vault.queue().is_empty();
+        let small = batch.news.index.is_empty() && batch.requests.len() <= limits::ANSWERS_AT_ONCE_MAX && vault.queue().is_empty();
         if small && self.untold.load(Ordering::Acquire) == 0 {
             return batch.tell(vault);
         }

@@ -237,6 +237,19 @@ impl Vault {
         }
     }
 
+    /// Whether `who` still stands. Looked up only if credentials changed since `generation`, which is brought up to date. While the store is
+    /// shut nobody does.
+    pub fn stands(&self, who: &Principal, generation: &mut u64) -> bool {
+        let Some(published) = self.shown() else { return false };
+        let CredentialRef::Stored(id) = who.credential() else { return true };
+        if published.generation == *generation {
+            return true;
+        }
+        let row = credentials::stored(&self.reading(&published), who.tenant(), *id);
+        *generation = published.generation;
+        row.is_ok_and(|row| who.still_valid(row.as_ref()))
+    }
+
     /// Reads: decides and works on a snapshot, then holds the value until its entry is durable.
     ///
     /// Errors: see [`Refused`]; no variant carries data.

@@ -23,6 +23,7 @@ use crate::crypto::secret::Key;
 use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
 use crate::audit::Details;
+use crate::store::events::{Event, Happened};
 use crate::store::index::indexes::{Change, Indexes};
 use crate::store::index::prepared::Prepared;
 use crate::store::recent::{Recent, Recents};
@@ -154,6 +155,8 @@ pub struct Staged {
     pub counts: Vec<(Vec<u8>, i64)>,
     /// What the search index must learn after the commit.
     pub index: Vec<(Scope, Change)>,
+    /// What subscribers are told after the commit.
+    pub events: Vec<(Scope, Event)>,
     /// What look-alikes are found by.
     pub recent: Vec<(Scope, Recent)>,
     /// Whether credentials changed, so that reads under way must be decided anew.
@@ -253,6 +256,11 @@ impl<'t> Tx<'t> {
         if self.indexes.is_some_and(|indexes| indexes.wants((scope.tenant, scope.owner))) {
             self.staged.index.push((scope, Change::Put(prepare())));
         }
+    }
+
+    /// Stages what subscribers are told of a memory.
+    pub fn tell(&mut self, scope: Scope, happened: Happened, memory: MemoryId) {
+        self.staged.events.push((scope, Event { happened, memory, at: self.now }));
     }
 
     /// Stages a row.

@@ -32,6 +32,7 @@ use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
 use crate::store::answers;
+use crate::store::events::{Hub, Subscription};
 use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
@@ -165,6 +166,7 @@ struct Inner {
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
     rotation: Rotation,
+    hub: Arc<Hub>,
     /// Entries of reads, and writes, that entered the queue.
     #[cfg(test)]
     sent: [AtomicU64; 2],
@@ -307,6 +309,7 @@ impl Store {
             anchor: settings.anchor,
             fatal: settings.fatal,
             rotation: Rotation::new(rotate),
+            hub: Arc::default(),
             #[cfg(test)]
             sent: Default::default(),
         }));
@@ -418,6 +421,16 @@ impl Vault {
         &self.0.rotation
     }
 
+    pub(in crate::store) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    /// From now on what becomes of this owner's memories is told. An event says only that something changed, so no grant is needed; what it
+    /// is about is read through the gate.
+    pub fn subscribe(&self, scope: Scope) -> Subscription {
+        self.0.hub.subscribe(scope)
+    }
+
     pub(in crate::store) fn indexes(&self) -> &Indexes {
         &self.0.indexes
     }
@@ -504,7 +517,7 @@ impl Vault {
     }
 
     /// What readers see now, if anything; for the program's own use.
-    fn shown(&self) -> Option<Arc<Published>> {
+    pub(in crate::store) fn shown(&self) -> Option<Arc<Published>> {
         self.0.published.read().expect("no code panics while it holds this lock").clone()
     }
 

@@ -21,12 +21,10 @@ use crate::base::id::{CredentialId, OperationId};
 use crate::base::time::Timestamp;
 use crate::base::{limits, log};
 use crate::engine::{Batch, CommitError, EngineError, Read};
-use crate::policy::action::Scope;
-use crate::store::answers::{Answers, Committed};
+use crate::store::answers::{Answers, Committed, News};
 use crate::store::queue::{Asker, Request, Work};
 use crate::store::recent::Recents;
 use crate::store::tables::log::{LogError, Tail, line};
-use crate::store::index::indexes::Change;
 use crate::store::tables::{COUNTS, credentials};
 use crate::store::tx::{Staged, Tx};
 use crate::store::vault::{Head, Published, Vault};
@@ -149,14 +147,14 @@ impl Writer {
     fn commit(&mut self, mut requests: Vec<Request>) {
         let vault = self.vault.clone();
         let clocks @ (now, _) = (vault.clock().now(), vault.clock().mono_ms());
-        let mut index = Vec::new();
-        match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut index)) {
+        let mut news = News::default();
+        match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut news)) {
             Ok(batched) => {
                 let (ends, shown) = self.accept(batched, clocks);
-                self.answers.tell(&vault, Committed { seq: self.seq, requests, ends, index });
+                self.answers.tell(&vault, Committed { seq: self.seq, requests, ends, news });
                 if let Err(error) = shown {
                     log::line(log::Level::Error, "a batch was committed and cannot be read", &[("error", &log::Operator::text(&error))]);
-                    self.recover(&[], Vec::new());
+                    self.recover(&[], News::default());
                 }
             }
             Err(CommitError::Refused(error)) => {
@@ -166,7 +164,7 @@ impl Writer {
                 vault.count_refused(requests.iter().map(|request| request.stands_for).sum());
                 requests.iter_mut().for_each(|request| request.answer(Err(why)));
                 if vault.engine().is_latched() {
-                    self.recover(&[], Vec::new());
+                    self.recover(&[], News::default());
                 }
             }
             Err(CommitError::Unknown(error)) => {
@@ -181,7 +179,7 @@ impl Writer {
                         _ => Unavailable::Latched,
                     }));
                 }
-                self.recover(&askers, index);
+                self.recover(&askers, news);
             }
         }
     }
@@ -192,7 +190,7 @@ impl Writer {
         batch: &mut Batch<'_>,
         requests: &mut [Request],
         now: Timestamp,
-        index: &mut Vec<(Scope, Change)>,
+        news: &mut News,
     ) -> Result<Batched, EngineError> {
         let vault = &self.vault;
         let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
@@ -217,7 +215,7 @@ impl Writer {
                     tx.generation = Some(generation);
                     let JobEnd::Entry(entry, staged) = job(tx);
                     generation += u64::from(staged.credentials_changed);
-                    self.apply(batch, staged, index)?;
+                    self.apply(batch, staged, news)?;
                     done = entry;
                     &mut *done
                 }
@@ -232,7 +230,7 @@ impl Writer {
         Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
     }
 
-    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, index: &mut Vec<(Scope, Change)>) -> Result<(), EngineError> {
+    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, news: &mut News) -> Result<(), EngineError> {
         for (table, key, value) in staged.rows {
             match value {
                 Some(value) => batch.put(table, &key, &value)?,
@@ -250,7 +248,8 @@ impl Writer {
         for (scope, change) in staged.recent {
             recents.learn(scope, &change);
         }
-        index.extend(staged.index);
+        news.index.extend(staged.index);
+        news.events.extend(staged.events);
         Ok(())
     }
 
@@ -304,12 +303,12 @@ impl Writer {
     }
 
     /// After a failure: reads from the medium what became of the last batch, records that, and goes on; or ends the process.
-    fn recover(&mut self, unknown: &[Asker], mut index: Vec<(Scope, Change)>) {
+    fn recover(&mut self, unknown: &[Asker], mut news: News) {
         self.vault.unpublish();
         let mut found = None;
         for attempt in 0..limits::RECOVER_ATTEMPTS_MAX {
             std::thread::sleep(limits::RECOVER_PAUSE * attempt);
-            match self.try_recover(unknown, &mut found, &mut index) {
+            match self.try_recover(unknown, &mut found, &mut news) {
                 Ok(()) => {
                     log::line(log::Level::Warn, "the store has recovered", &[("entries", &self.tail.size())]);
                     return;
@@ -325,7 +324,7 @@ impl Writer {
         &mut self,
         unknown: &[Asker],
         found: &mut Option<Found>,
-        index: &mut Vec<(Scope, Change)>,
+        news: &mut News,
     ) -> Result<(), LogError> {
         let (vault, before) = (self.vault.clone(), self.tail.size());
         vault.engine().recover()?;
@@ -366,7 +365,7 @@ impl Writer {
             vault.settle_unknown(asker, found.ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted));
         }
         if found.end > before {
-            self.answers.tell(&vault, Committed { seq: self.seq, requests: Vec::new(), ends: Vec::new(), index: std::mem::take(index) });
+            self.answers.tell(&vault, Committed { seq: self.seq, requests: Vec::new(), ends: Vec::new(), news: std::mem::take(news) });
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ CHILD = {"title": "t", "content": "c", "tags": []}
 ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
+    ("GET", "/events", None),
     ("POST", "/api/keys", {"label": "refused"}),
     ("GET", "/api/keys", None),
     ("DELETE", "/api/keys/{key}", None),

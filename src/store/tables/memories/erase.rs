@@ -9,6 +9,7 @@ use super::index::prepared;
 use super::trash::purge_row;
 use crate::base::id::{MemoryId, SubjectId, TenantId, UserId};
 use crate::policy::action::Scope;
+use crate::store::events::Happened;
 use crate::store::tables::{CHILDREN, COUNTS, MEMORIES, key};
 use crate::store::tx::{StoreError, Tx, row};
 
@@ -121,6 +122,7 @@ pub(super) fn stand_alone(tx: &mut Tx<'_>, tenant: TenantId, parent: MemoryId, c
     tx.delete(CHILDREN, child_key(tenant, parent, found.created_at, child));
     let alone = MemoryRow { parent: None, ..found.clone() };
     alone.stage(tx, tenant, child, Some(found));
+    tx.tell(found.scope(tenant), Happened::Updated, child);
     if alone.deleted_at.is_none() {
         let memory = opened(tx, tenant, child, &alone, Part::Full)?;
         tx.put_index(found.scope(tenant), || prepared(&memory));

@@ -25,7 +25,7 @@ use crate::store::tables::ORDER;
 pub use index::chunk;
 pub(in crate::store) use index::{prepared, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
-pub use read::{answer, count_replies, get, length, one, page, seen, several, subject_named, thread, total, versions, walk};
+pub use read::{answer, count_replies, either, get, length, mention, one, page, seen, several, subject_named, thread, total, versions, walk};
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;
 pub(in crate::store) use row::{MemoryRow, facts};

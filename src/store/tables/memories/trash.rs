@@ -12,6 +12,7 @@ use super::seal::opened;
 use crate::base::id::{MemoryId, TenantId};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Scope, Writes};
+use crate::store::events::Happened;
 use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
 use crate::store::tables::{CHILDREN, MEMORIES, ORDER, VERSIONS};
@@ -104,6 +105,7 @@ fn shift_row(
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
+    tx.tell(old.scope(tenant), if deleted_at.is_some() { Happened::Trashed } else { Happened::Restored }, id);
     match deleted_at {
         Some(_) => tx.staged.index.push((old.scope(tenant), Change::Remove(id))),
         None => tx.put_index(old.scope(tenant), || prepared(&memory)),
@@ -132,6 +134,7 @@ pub(super) fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &M
     }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
+    tx.tell(old.scope(tenant), Happened::Purged, id);
     tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
     Ok(true)
 }
