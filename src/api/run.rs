@@ -73,7 +73,7 @@ struct Stranger {
     /// For the log.
     reason: Reason,
     /// The 401's text; or the whole answer, when the store could not be asked.
-    why: Result<Unauthenticated, Reply>,
+    why: Result<Unauthenticated, Box<Reply>>,
 }
 
 impl Api {
@@ -112,7 +112,7 @@ impl Api {
             Ok(Admission::Unknown) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
             Err(why) => {
                 let answer = Failure::unavailable(why).reply(Shape::of(&request.path));
-                Err(Stranger { credential: None, reason: Reason::Latched, why: Err(answer) })
+                Err(Stranger { credential: None, reason: Reason::Latched, why: Err(Box::new(answer)) })
             }
         }
     }
@@ -150,7 +150,7 @@ impl Api {
         }
         let why = match stranger.why {
             Ok(why) => why,
-            Err(unavailable) => return unavailable,
+            Err(unavailable) => return *unavailable,
         };
         match stranger.credential {
             Some(credential) => self.vault.refuse_credential(&credential, stranger.reason, 401),

@@ -49,9 +49,12 @@ pub enum Chunk {
     End,
 }
 
+/// A source, until it is taken.
+type Untaken = Mutex<Option<Box<dyn Source>>>;
+
 /// A reply's stream, taken by the connection that sends it. Two replies are the same whatever they go on with.
 #[derive(Clone, Default)]
-pub struct Stream(Option<Arc<Mutex<Option<Box<dyn Source>>>>>);
+pub struct Stream(Option<Arc<Untaken>>);
 
 impl Stream {
     /// Gives the source to whoever asks first.
