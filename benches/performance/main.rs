@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --features bench-internals -- [load] [search] [unlock] [empty] [--dir D] [--rounds N] [--seconds S] [--sizes N,...] [--connections N,...]
+//!     [--kinds echo,get,browse,search,bare,write] [--writes N]
 //! ```
 //! The server is a process of its own (`rosemary serve`), and so is the TLS echo; their processor time and memory are read from /proc.
 //! What is compared is measured in turns within one round, and the median of the rounds' ratios is what counts: machines are noisy.
@@ -37,7 +38,17 @@ struct Args {
     seconds: f64,
     sizes: Vec<usize>,
     connections: Vec<usize>,
+    /// Which kinds of requests `load` makes; all of them if empty.
+    kinds: Vec<String>,
+    /// Writes at each number of connections, at most.
+    writes: usize,
     unlock: usize,
+}
+
+impl Args {
+    fn wants(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|asked| asked == kind)
+    }
 }
 
 fn main() {
@@ -49,6 +60,8 @@ fn main() {
         seconds: 2.0,
         sizes: vec![1_000, 10_000, 100_000],
         connections: vec![1, 16, 64, 256],
+        kinds: Vec::new(),
+        writes: 3_000,
         unlock: 1_000_000,
     };
     let list = |text: String| text.split(',').map(|n| n.parse().expect("a number")).collect();
@@ -62,6 +75,8 @@ fn main() {
             "--seconds" => args.seconds = value().parse().expect("a number"),
             "--sizes" => args.sizes = list(value()),
             "--connections" => args.connections = list(value()),
+            "--kinds" => args.kinds = value().split(',').map(str::to_owned).collect(),
+            "--writes" => args.writes = value().parse().expect("a number"),
             "--unlock" => args.unlock = value().parse().expect("a number"),
             section => args.sections.push(section.to_owned()),
         }
@@ -154,10 +169,11 @@ fn loads(args: &Args) {
             let echo = Server::echo(&instance, answer.len());
             let until = Until { time: Duration::from_secs_f64(args.seconds), requests: usize::MAX };
             for &connections in &args.connections {
-                rounds.push(size, connections, "echo", load::run(&echo, &tls, connections, until, get));
-                rounds.push(size, connections, "get", load::run(&server, &tls, connections, until, get));
-                rounds.push(size, connections, "browse", load::run(&server, &tls, connections, until, browse));
-                rounds.push(size, connections, "search", load::run(&server, &tls, connections, until, search));
+                let mut measure = measure(args, &mut rounds, size, connections);
+                measure("echo", &|| load::run(&echo, &tls, connections, until, get));
+                measure("get", &|| load::run(&server, &tls, connections, until, get));
+                measure("browse", &|| load::run(&server, &tls, connections, until, browse));
+                measure("search", &|| load::run(&server, &tls, connections, until, search));
             }
             memory.push((size, "after reads", server.rss()));
             let bare = Bare::new(&args.dir.join("bare.redb"), u64::try_from(size).expect("usize fits u64"), sizes);
@@ -166,13 +182,14 @@ fn loads(args: &Args) {
             let mut order = args.connections.clone();
             order.sort_by_key(|&connections| connections != 64);
             for connections in order {
-                let until = Until { requests: 3_000, ..until };
+                let until = Until { requests: args.writes, ..until };
                 let first = written;
                 written += until.requests;
                 let bodies: Vec<Vec<u8>> =
                     (first..written).map(|n| request("POST", "/agent/memories", &key, &rig::body(&vocabulary, n))).collect();
-                rounds.push(size, connections, "bare", bare.run(connections, until));
-                rounds.push(size, connections, "write", load::run(&server, &tls, connections, until, |n| bodies[n].clone()));
+                let mut measure = measure(args, &mut rounds, size, connections);
+                measure("bare", &|| bare.run(connections, until));
+                measure("write", &|| load::run(&server, &tls, connections, until, |n| bodies[n].clone()));
             }
             memory.push((size, "after writes", server.rss()));
             server.stop();
@@ -184,6 +201,15 @@ fn loads(args: &Args) {
         println!("| {size} | {when} | {} | {} |", now >> 20, most >> 20);
     }
     targets(args, &rounds);
+}
+
+/// Takes down what each asked-for kind of request does.
+fn measure<'r>(args: &'r Args, rounds: &'r mut Rounds, size: usize, connections: usize) -> impl FnMut(&'static str, &dyn Fn() -> Run) + 'r {
+    move |kind, run| {
+        if args.wants(kind) {
+            rounds.push(size, connections, kind, run());
+        }
+    }
 }
 
 fn targets(args: &Args, rounds: &Rounds) {

@@ -1,7 +1,7 @@
 //! API: operations, and the skins that reach them.
 //!
 //! `routes` is the one table: router, OpenAPI, audit names, refusal tests and documentation follow from it. `run` is the road every request
-//! takes. `ops` has one function a row. `reply` is the only place where protected text becomes an answer;
+//! takes. `stream` is how an answer goes on. `ops` has one function a row. `reply` is the only place where protected text becomes an answer;
 //! `answers` describes what it writes.
 
 #[cfg(test)]
@@ -16,4 +16,5 @@ pub mod reply;
 pub mod routes;
 pub mod run;
 pub mod schema;
+pub mod stream;
 pub mod throttle;

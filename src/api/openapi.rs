@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::api::answers::{components, reference};
+use crate::api::mem0;
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
 
@@ -74,7 +75,8 @@ pub struct RouteDoc {
 
 /// The document: `version` is the program's, `server_url` is where clients reach it (`RM_PUBLIC_URL`).
 pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
-    let schemas = components();
+    let mut schemas = components();
+    schemas.as_object_mut().expect("components are an object").extend(mem0::components().into_iter().map(|(name, schema)| (name.to_owned(), schema)));
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -283,7 +285,11 @@ fn refuses(route: &RouteDoc, status: u16) -> bool {
 
 /// The component of a route's own refusals.
 fn errors_of(route: &RouteDoc) -> &'static str {
-    route.errors.unwrap_or(if route.path.starts_with("/api/v1/") { "Problem" } else { "Error" })
+    route.errors.unwrap_or(match route.path {
+        path if path.starts_with("/api/v1/") => "Problem",
+        path if mem0::is_path(path) => "Mem0Error",
+        _ => "Error",
+    })
 }
 
 /// A refusal with the body of the route's own kind, that of a request that never became one, or either.
@@ -330,13 +336,14 @@ fn example(schema: &Value, components: &Value) -> Option<Value> {
         let parts: Option<Vec<_>> = parts.iter().map(|part| example(part, components)).collect();
         return Some(parts?.into_iter().filter_map(|part| part.as_object().cloned()).flatten().collect::<Map<_, _>>().into());
     }
-    if let Some(one) = schema["oneOf"].get(0) {
+    if let Some(one) = schema["oneOf"].get(0).or_else(|| schema["anyOf"].get(0)) {
         return example(one, components);
     }
     let named = schema["type"].as_array().is_some_and(|types| types.iter().any(|kind| kind == "null")).then_some("null");
     match named.or_else(|| schema["type"].as_str())? {
         "null" => Some(Value::Null),
         "boolean" => Some(false.into()),
+        "number" => Some(schema["minimum"].as_f64().unwrap_or(0.0).into()),
         "integer" => Some(schema["minimum"].as_i64().unwrap_or(0).into()),
         "array" => Some(json!([example(&schema["items"], components)?])),
         "object" => match schema["properties"].as_object() {

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::api::mem0;
-use crate::base::id::{MemoryId, OperationId};
+use crate::base::id::{MemoryId, OperationId, UserId};
 use crate::base::time::Timestamp;
 use crate::http::Reply;
 use crate::store::gate::{Fault, Receipt, Recorded, Refused, denial};
@@ -210,6 +210,8 @@ impl Words {
     pub const PARENT: Words = Words { missing: "Parent memory not found", code: Some("parent_not_found"), ..Self::MEMORY };
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
+    /// For backups.
+    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 
@@ -346,6 +348,48 @@ pub fn record<'a>(memory: &'a Memory, receipt: &Receipt) -> Record<'a> {
         shared_at: (),
         parent_memory_id: memory.parent.map(Printed),
         deleted_at: memory.deleted_at.map(Printed),
+        extras: extras(memory, receipt),
+    }
+}
+
+/// A memory in an event of the contract: without its type, with its owner.
+#[derive(Serialize)]
+pub struct Row<'a> {
+    id: Printed<MemoryId>,
+    user_id: Printed<UserId>,
+    title: &'a str,
+    content: &'a str,
+    tags: Vec<&'a str>,
+    origin: &'a str,
+    allowed_vendors: &'a [String],
+    created_at: Printed<Timestamp>,
+    updated_at: Printed<Timestamp>,
+    deleted_at: Option<Printed<Timestamp>>,
+    shared_with_org_id: (),
+    shared_with_team_id: (),
+    shared_at: (),
+    parent_memory_id: Option<Printed<MemoryId>>,
+    #[serde(flatten)]
+    extras: Extras<'a>,
+}
+
+/// A memory in an event of the contract.
+pub fn row<'a>(memory: &'a Memory, owner: UserId, receipt: &Receipt) -> Row<'a> {
+    Row {
+        id: Printed(memory.id),
+        user_id: Printed(owner),
+        title: memory.text.title.expose(receipt),
+        content: memory.text.content.expose(receipt),
+        tags: texts(&memory.text.tags, receipt),
+        origin: &memory.origin,
+        allowed_vendors: &memory.allowed_vendors,
+        created_at: Printed(memory.created_at),
+        updated_at: Printed(memory.updated_at),
+        deleted_at: memory.deleted_at.map(Printed),
+        shared_with_org_id: (),
+        shared_with_team_id: (),
+        shared_at: (),
+        parent_memory_id: memory.parent.map(Printed),
         extras: extras(memory, receipt),
     }
 }

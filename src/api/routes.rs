@@ -4,9 +4,9 @@
 //! - A path is matched segment by segment; a fixed segment wins over `:id`; nothing is decoded, so an id in an odd spelling is not found.
 //! - Whoever may call a route is in its row; there is no other list.
 
-use crate::api::inputs;
+use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, identity, keys, memories, operations, search};
+use crate::api::ops::{agent, backups, events, identity, keys, memories, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -96,6 +96,14 @@ const fn created(component: &'static str) -> (u16, Option<&'static str>) {
 /// The health of a service that cannot answer.
 const DOWN: Also = Also { status: 503, media_type: "application/json", component: Some("Health"), when: "The store cannot answer" };
 
+/// A stream of events.
+const EVENTS: Also = Also {
+    status: 200,
+    media_type: "text/event-stream",
+    component: None,
+    when: "`hello`, then `memory.created`, `.updated`, `.deleted`, `.restored` and `.purged`, each with its memory as it is then",
+};
+
 /// Public routes are answered before routing; a row with this operation is one of them.
 fn public(_: &mut Cx<'_>) -> Answered {
     Err(Failure::new(500, reply::INTERNAL))
@@ -121,6 +129,7 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
     row("GET", "/agent/memories/:id", "getMemoryById", "Read a memory", Auth::Any, ok("Memory")).run("memory.read", agent::read),
@@ -134,7 +143,22 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
+    row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
+    row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
+    row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
+    row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
+    row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
+    row("POST", "/v3/memories/", "mem0List", "A page of memories that a filter chooses, newest first", Auth::Any, ok("Mem0Page")).body(&mem0::inputs::LIST).query(&mem0::inputs::PAGES).run("memory.list", mem0::list_pages),
+    row("POST", "/v2/memories/", "mem0ListV2", "Memories that a filter chooses: as older clients ask", Auth::Any, ok("Mem0List")).body(&mem0::inputs::LIST).query(&mem0::inputs::PAGES).run("memory.list", mem0::list_arrays),
+    row("GET", "/v1/memories/", "mem0ListV1", "Memories by the names they carry: as older clients ask", Auth::Any, ok("Mem0List")).query(&mem0::inputs::QUERY_LIST).run("memory.list", mem0::list_by_query),
+    row("POST", "/v3/memories/search/", "mem0Search", "Memories that answer a query, best first", Auth::Any, ok("Mem0Hits")).body(&mem0::inputs::SEARCH).run("memory.search", mem0::search_wrapped),
+    row("POST", "/v2/memories/search/", "mem0SearchV2", "Memories that answer a query: as older clients ask", Auth::Any, ok("Mem0HitList")).body(&mem0::inputs::SEARCH).run("memory.search", mem0::search_arrays),
+    row("POST", "/v1/memories/search/", "mem0SearchV1", "Memories that answer a query: as the oldest clients ask", Auth::Any, ok("Mem0HitList")).body(&mem0::inputs::SEARCH).run("memory.search", mem0::search_arrays),
+    row("GET", "/v1/memories/:id/", "mem0Get", "Read a memory", Auth::Any, ok("Mem0Memory")).run("memory.read", mem0::get),
+    row("PUT", "/v1/memories/:id/", "mem0Update", "Change a memory; its past becomes a version", Auth::Any, ok("Mem0Memory")).body(&mem0::inputs::UPDATE).run("memory.update", mem0::update),
+    row("DELETE", "/v1/memories/:id/", "mem0Delete", "Move a memory to the trash", Auth::Any, ok("Mem0Message")).query(&mem0::inputs::DELETE_ONE).run("memory.trash", mem0::delete),
+    row("GET", "/v1/memories/:id/history/", "mem0History", "What happened to a memory, oldest first", Auth::Any, ok("Mem0History")).run("memory.versions", mem0::history),
 ];
 
 /// What a method and path lead to.
@@ -207,7 +231,8 @@ mod tests {
         for route in ROUTES {
             let path = route.doc.path;
             let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/api/v1/memories/search" | "/api/v1/operations/:id")
-                || path.starts_with("/agent/");
+                || path.starts_with("/agent/")
+                || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");
         }
     }

@@ -26,7 +26,7 @@ const SETS_PER_SHARD: usize = limits::THROTTLE_SLOTS / WAYS / SHARDS;
 const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= 1 << 8 && SETS_PER_SHARD.is_power_of_two() && SETS_PER_SHARD <= 1 << 16);
 
 /// Whose requests are counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key([u8; 16]);
 
 impl From<IpAddr> for Key {

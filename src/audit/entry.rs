@@ -411,6 +411,11 @@ impl Entry {
         Ok(entry)
     }
 
+    /// Whether it needs one line only.
+    pub fn is_one_line(&self) -> bool {
+        self.res.as_ref().map_or(0, |res| res.ids.len()).max(self.subjects.len()) <= limits::AUDIT_IDS_PER_LINE_MAX
+    }
+
     /// The lines that this entry needs: itself, or several with at most [`limits::AUDIT_IDS_PER_LINE_MAX`] record ids and as many subjects
     /// each, in order. `n` stays the whole's.
     pub fn parts(mut self) -> Vec<Self> {
@@ -480,6 +485,8 @@ details! {
     "created" Created(u64): "records made";
     "cred" Credential(CredentialId): "the credential that was made, changed or revoked";
     "end" End(u64): "index after the last entry concerned";
+    "ended" Ended(Word): "how a longer piece of work ended";
+    "epoch" Epoch(u64): "the epoch of keys concerned";
     "file" File(FileId): "the physical copy concerned";
     "filter" Filter(Word): "by what a list was filtered";
     "first" First(u64): "index of the first entry concerned";
@@ -489,6 +496,7 @@ details! {
     "limit" Limit(u64): "the most records asked for";
     "log" Log(LogId): "another log, for example the one before a restore";
     "lost" Lost(u64): "operations of unknown outcome that were found not done";
+    "memories" Memories(u64): "memories removed";
     "merged" Merged(bool): "whether an exact repeat was united with an older record";
     "offset" Offset(u64): "records skipped before the page";
     "opid" Operation(OperationId): "another operation, for example the one whose outcome became known";
@@ -500,6 +508,8 @@ details! {
     "size" Size(u64): "entries in a log";
     "slot" Slot(u64): "the key slot concerned";
     "tags" Tags(u64): "tags asked for";
+    "tombstone" Tombstone(u64): "number of an erased holder's tombstone";
+    "took_ms" TookMs(u64): "how long a longer piece of work took";
     "vendor" Vendor(Word): "the vendor concerned";
     "version" Version(u64): "the version made or read";
     "words" Words(u64): "words in a query";

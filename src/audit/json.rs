@@ -225,25 +225,26 @@ macro_rules! small_integers {
 }
 small_integers!(u16 u32);
 
-/// Appends bytes in lower-case hexadecimal.
-pub(super) fn put_hex(bytes: &[u8], out: &mut String) {
+/// The digits of a byte in lower-case hexadecimal.
+const fn digits(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
+    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
-/// Appends a UUID (RFC 9562), without the allocations of its `Display`.
+/// Appends bytes in lower-case hexadecimal.
+pub(super) fn put_hex(bytes: &[u8], out: &mut String) {
+    out.extend(bytes.iter().flat_map(|byte| digits(*byte)).map(char::from));
+}
+
+/// Appends a UUID (RFC 9562), without the allocations of its `Display`. A line has half a dozen of them, so it is put together first.
 pub(super) fn put_uuid(bytes: &[u8; 16], out: &mut String) {
-    let mut at = 0;
-    for part in [4, 2, 2, 2, 6] {
-        if at > 0 {
-            out.push('-');
-        }
-        put_hex(&bytes[at..at + part], out);
-        at += part;
+    let (mut text, mut at) = ([b'-'; 36], 0);
+    for (place, byte) in bytes.iter().enumerate() {
+        at += usize::from(matches!(place, 4 | 6 | 8 | 10));
+        text[at..at + 2].copy_from_slice(&digits(*byte));
+        at += 2;
     }
+    out.push_str(std::str::from_utf8(&text).expect("digits and dashes are ASCII"));
 }
 
 macro_rules! uuids {

@@ -41,6 +41,18 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pause of the accept thread when the system has no descriptor or memory for one more connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams open at once (DESIGN 7); they take no place among connections.
+pub const STREAMS_MAX: usize = 256;
+/// Streams open at once with one credential.
+pub const STREAMS_PER_CREDENTIAL_MAX: usize = 4;
+/// How long a stream waits for its source before it looks whether it should end.
+pub const STREAM_TURN: Duration = Duration::from_millis(500);
+/// Bytes of a stream that have [`WRITE_TIME_MAX`] to leave: 1 KiB/s at least.
+pub const STREAM_PART_BYTES: usize = 30 * 1024;
+/// A stream that has sent nothing for this long says that it is still there.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Events that wait for one stream; one more ends it, so that its reader looks anew.
+pub const EVENTS_WAITING_MAX: usize = 1024;
 /// Connections that the kernel keeps waiting for the accept thread.
 pub const ACCEPT_BACKLOG: i32 = 1024;
 /// How long a stop waits for answers under way.
@@ -69,6 +81,10 @@ pub const THROTTLE_WINDOW: Duration = Duration::from_secs(60);
 pub const BATCH_JOBS_MAX: usize = 256;
 /// Jobs waiting for the writer; one more is refused with 503.
 pub const QUEUE_JOBS_MAX: usize = 4096;
+/// Durable batches that wait for their answers; one more and the writer waits.
+pub const COMMITTED_BATCHES_MAX: usize = 2;
+/// Answers that the writer gives itself when nothing else waits for it: fewer than it costs to have another thread do so.
+pub const ANSWERS_AT_ONCE_MAX: usize = 8;
 /// Free space below which writes are refused (507).
 pub const RESERVE_WRITE_BYTES: u64 = 64 * 1024 * 1024;
 /// Free space below which reads are refused too: the rest is for audit entries and erasure.
@@ -152,6 +168,23 @@ pub const COPY_ROWS_PER_COMMIT: usize = 10_000;
 /// Bytes after which a commit of a copy ends.
 pub const COPY_BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
 
+/// Memory for the opened blocks of a copy while it is made.
+pub const COPY_CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A copy that goes on beside requests rests this many times as long as it worked,
+pub const COPY_REST_PER_WORK: u32 = 1;
+/// for work of at most this long.
+pub const COPY_REST_MAX: Duration = Duration::from_millis(500);
+
+/// Within this time a restore must be done: 72 hours, as the HIPAA Security Rule's contingency plan is to ask (proposed 45 CFR 164.308(a)(13)).
+pub const RESTORE_TIME_MAX: Duration = Duration::from_secs(72 * 3600);
+/// After a backup or drill that failed, the next one is not tried before.
+pub const UPKEEP_RETRY: Duration = Duration::from_secs(10 * 60);
+/// A drill that failed is due again after this time.
+pub const DRILL_RETRY: Duration = Duration::from_secs(24 * 3600);
+/// How far the thread of backups and drills steps back before those that answer (nice(2)).
+pub const UPKEEP_NICE: i32 = 10;
+
 // A whole batch of the largest writes must fit the space that a write may still use.
 const _: () = assert!((BATCH_JOBS_MAX * BODY_BYTES_MAX) as u64 <= RESERVE_WRITE_BYTES);
 const _: () = assert!(RESERVE_READ_BYTES < RESERVE_WRITE_BYTES);
@@ -193,6 +226,11 @@ pub const HOST_CHARS_MAX: usize = 253;
 
 const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX <= CONNECTIONS_MAX && CONNECTIONS_MAX <= CONNECTIONS_SETTING_MAX);
 const _: () = assert!(STATIC_KEY_CHARS.1 < SECRET_FILE_BYTES_MAX);
+
+/// `RM_BACKUP_EVERY_HOURS`, most.
+pub const BACKUP_HOURS_MAX: u32 = 24 * 31;
+/// `RM_BACKUP_KEEP_DAYS` and `RM_BACKUP_DRILL_DAYS`, most.
+pub const BACKUP_DAYS_MAX: u32 = 36_500;
 
 // --- the search index (DESIGN 12) ---
 /// One term of the index; the rest of a longer word is not looked at.
@@ -288,3 +326,15 @@ pub const IMPORT_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const EXPORT_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX;
 /// Bytes of content opened by one step of an export.
 pub const EXPORT_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+
+// --- erasure and rotation of keys (DESIGN 3) ---
+/// Memories removed by one step of an erasure; one audit line names them all.
+pub const ERASE_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX / 2;
+/// Memories looked at by one step of an erasure of a subject.
+pub const ERASE_SEEN: usize = 20_000;
+/// Holders whose keys are wrapped anew by one commit.
+pub const REWRAP_CHUNK: usize = 2000;
+/// Longest ledger of erased holders that is read.
+pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Pause after a failed step of the rotator before it tries again.
+pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });

@@ -19,16 +19,24 @@ thread_local! {
     static BLOCK: RefCell<Block> = RefCell::new(Block { bytes: Zeroizing::new([0; BLOCK_BYTES]), used: BLOCK_BYTES });
 }
 
-/// Fills `out` with randomness of the operating system.
+/// The system call itself, getrandom(2): a library's detour over `dlsym` or `/dev/urandom` fails in a static program that the kernel has locked in.
 #[allow(clippy::disallowed_methods)] // The one place that may ask the system.
-pub fn fill(out: &mut [u8]) {
+fn ask(mut out: &mut [u8]) {
     const WHY: &str = "the operating system has randomness; without it no key may be made";
+    while !out.is_empty() {
+        let filled = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut *out, rustix::rand::GetRandomFlags::empty())).expect(WHY);
+        out = &mut out[filled..];
+    }
+}
+
+/// Fills `out` with randomness of the operating system.
+pub fn fill(out: &mut [u8]) {
     if out.len() > BLOCK_BYTES {
-        return getrandom::fill(out).expect(WHY);
+        return ask(out);
     }
     BLOCK.with_borrow_mut(|block| {
         if BLOCK_BYTES - block.used < out.len() {
-            getrandom::fill(&mut *block.bytes).expect(WHY);
+            ask(&mut *block.bytes);
             block.used = 0;
         }
         let given = &mut block.bytes[block.used..block.used + out.len()];

@@ -31,6 +31,16 @@ const VERIFY_EXAMPLES: &str = "Examples:
   rosemary verify
   rosemary verify --log log.ndjson --key 'rosemary/…+…+…'       (the key: rosemary doctor)";
 
+const RESTORE_EXAMPLES: &str = "Examples:
+  rosemary restore /mnt/backup/rosemary/rosemary-20261124T020000Z-1b4e28ba.backup
+  rosemary restore FILE --discard-newer       give up what was written after the backup was taken
+  rosemary restore FILE --to /srv/look.db     aside; nothing that exists is touched";
+
+const BACKUP_EXAMPLES: &str = "Examples:
+  rosemary backup make                        into RM_BACKUP_DIR
+  rosemary backup make /mnt/usb/today.backup
+  rosemary backup verify FILE";
+
 const INIT_EXAMPLE: &str = "Example:
   umask 077; head -c 32 /dev/urandom > /etc/rosemary/kek
   export RM_DB_PATH=/var/lib/rosemary/rosemary.db RM_TENANT_ID=ward-3
@@ -84,9 +94,27 @@ pub enum Command {
     /// Exit code 1 when something should be put right.
     Doctor(Doctor),
 
+    /// Makes, lists and verifies backups: each one encrypted file, consistent with one commit
+    #[command(subcommand, arg_required_else_help = true)]
+    Backup(Backup),
+
+    /// Makes a data file from a backup, in its place or aside
+    ///
+    /// Every row, index and audit entry is checked before the file takes its place; until then nothing has changed, and an interrupted
+    /// run is simply run again. The file that was there is kept beside under another name. The old audit log is kept read-only, and a new
+    /// one begins that names it. The service must be stopped.
+    #[command(verbatim_doc_comment, after_help = RESTORE_EXAMPLES)]
+    Restore(Restore),
+
     /// Makes, lists and revokes keys of users
     #[command(subcommand, arg_required_else_help = true)]
     Key(Key),
+
+    /// What unlocks the data file, and rotation of the keys inside it
+    ///
+    /// The service must be stopped. Every change is an entry of the audit log.
+    #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
+    Keys(Keys),
 
     /// Stores memories of the owner from NDJSON, one object a line, as `export` writes them
     ///
@@ -166,6 +194,55 @@ pub struct Doctor {
     pub json: bool,
 }
 
+/// `backup …`.
+#[derive(Subcommand, Debug)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub enum Backup {
+    /// Makes a backup of a data file that no service has open
+    Make {
+        /// File to make; unless given, one of its own name in RM_BACKUP_DIR
+        file: Option<PathBuf>,
+    },
+    /// Lists the backups that were made, oldest first, and what became of each
+    List {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restores the newest backup of RM_BACKUP_DIR aside, checks and times it, records that, and removes it again
+    Drill,
+    /// Checks a backup as `verify` checks a data file: every block, row, index and audit entry; changes nothing
+    Verify {
+        /// The backup
+        file: PathBuf,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+        /// File with the key that opens it, if it is not the one of the settings
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+/// `restore`.
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup
+    pub file: PathBuf,
+    /// Make this file instead of RM_DB_PATH; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Give up what was written after the backup was taken; the log says so, and the file that was there is kept beside
+    #[arg(long)]
+    pub discard_newer: bool,
+    /// File with the key that opens the backup, if it is not the one of the settings
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `key …`.
 #[derive(Subcommand, Debug)]
 pub enum Key {
@@ -186,6 +263,56 @@ pub enum Key {
         /// Id, as `key list` shows it
         id: String,
     },
+}
+
+/// `keys …`.
+#[derive(Subcommand, Debug)]
+pub enum Keys {
+    /// Lists the key slots in use, and which of them the present key opens
+    List,
+    /// Lets one more key unlock the data file
+    #[command(after_help = "Example:\n  rosemary keys add --key-file /media/safe/second.kek --make")]
+    Add(NewKek),
+    /// Takes a key slot away: its key does not unlock the data file any more
+    ///
+    /// Backups and copies made before are still unlocked by it. The slot of the key that is presented now is not taken.
+    Remove {
+        /// Number, as `keys list` shows it
+        slot: usize,
+    },
+    /// Puts new keys in the place of old ones
+    #[command(subcommand, arg_required_else_help = true)]
+    Rotate(Rotate),
+}
+
+/// `keys rotate …`.
+#[derive(Subcommand, Debug)]
+pub enum Rotate {
+    /// Another key unlocks the data file instead of the present one
+    ///
+    /// Changes who can open the file from now on; older backups and copies are still unlocked by the old key.
+    #[command(after_help = "Example:\n  rosemary keys rotate kek --key-file /etc/rosemary/kek.2 --make && echo 'now set RM_KEK_FILE'")]
+    Kek(NewKek),
+    /// A new epoch key wraps every holder's key, and the old one is destroyed
+    Epoch,
+}
+
+/// A key to unlock with.
+#[derive(Args, Debug)]
+#[group(required = true)]
+pub struct NewKek {
+    /// File of at least 32 random bytes, readable by its owner alone
+    #[arg(long, value_name = "FILE", group = "new_kek")]
+    pub key_file: Option<PathBuf>,
+    /// File that holds a passphrase, readable by its owner alone
+    #[arg(long, value_name = "FILE", group = "new_kek")]
+    pub passphrase_file: Option<PathBuf>,
+    /// File with the bytes that systemd will hand over as the credential rosemary.kek
+    #[arg(long, value_name = "FILE", group = "new_kek")]
+    pub credential_file: Option<PathBuf>,
+    /// Make the key file first, with a new random key
+    #[arg(long, requires = "key_file")]
+    pub make: bool,
 }
 
 /// `audit …`.
@@ -234,7 +361,11 @@ pub struct Export {
 
 /// `bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    /// What else to measure
+    #[command(subcommand)]
+    pub what: Option<BenchOf>,
     /// Folder on the disk to measure
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub dir: PathBuf,
@@ -247,6 +378,31 @@ pub struct Bench {
     /// Seconds of each run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=600))]
     pub seconds: u16,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `bench` measures beside speed.
+#[derive(Subcommand, Debug)]
+pub enum BenchOf {
+    /// Measures whether searches find what answers a question: Recall@1/5/10/20, and the time inside a search
+    ///
+    /// Reads every *.json of a folder, one conversation each: turns (id, session, time, speaker, text, caption) and questions
+    /// (question, evidence, category), as the LoCoMo files have them. Each turn is stored as one memory; a question's recall is the
+    /// share of its evidence among the first results. Nothing is kept.
+    #[command(verbatim_doc_comment, after_help = "Example:\n  rosemary bench recall conversations/ --json")]
+    Recall(Recall),
+}
+
+/// `bench recall`.
+#[derive(Args, Debug)]
+pub struct Recall {
+    /// Folder with the conversations
+    pub dir: PathBuf,
+    /// Folder to store in while measuring
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub scratch: PathBuf,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -22,7 +22,7 @@ use crate::base::id::MemoryId;
 use crate::base::{hex, rng};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
-use crate::cli::{args, init, open, text};
+use crate::cli::{args, init, open, recall, text};
 use crate::config::Config;
 use crate::memories::{self, Question, Refusal};
 use crate::policy::action::{CreateMemory, ReadMemory, Scope, SearchMemories};
@@ -60,6 +60,9 @@ struct Report {
 
 /// The command.
 pub fn run(command: &args::Bench) -> Result<Exit, Failure> {
+    if let Some(args::BenchOf::Recall(recall)) = &command.what {
+        return recall::run(recall);
+    }
     let folder = Folder::new(&command.dir)?;
     let time = Duration::from_secs(command.seconds.into());
     let syncs = syncs(&folder.0.join("syncs"), time)?;
@@ -179,7 +182,7 @@ fn fill(vault: &Vault, who: &Principal, scope: Scope, count: usize) -> Result<Ve
 }
 
 /// Searches until the index of the new scope is there.
-fn warm<T, E: std::fmt::Display>(search: impl Fn(usize) -> Result<T, crate::store::gate::Refused<E>>) -> Result<(), Failure> {
+pub(super) fn warm<T, E: std::fmt::Display>(search: impl Fn(usize) -> Result<T, crate::store::gate::Refused<E>>) -> Result<(), Failure> {
     const WAIT_MAX: Duration = Duration::from_secs(600);
     let since = Instant::now();
     loop {
@@ -264,16 +267,16 @@ fn invented(n: usize) -> NewMemory {
 }
 
 /// The bench's folder; removed when dropped.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new(within: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(within: &Path) -> Result<Self, Failure> {
         let path = within.join(format!("rosemary-bench-{}", hex::encode(&rng::array::<6>())));
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| Failure::io(&path, &error))?;
         Ok(Self(path))
     }
 
-    fn settings(&self) -> Result<Config, Failure> {
+    pub(super) fn settings(&self) -> Result<Config, Failure> {
         let path = |name: &str| self.0.join(name).into_os_string();
         let vars: [(&str, OsString); 6] = [
             ("RM_DB_PATH", path("memory.db")),

@@ -28,7 +28,7 @@ const SAMPLES: &[u8] = include_bytes!("samples.ndjson");
 /// Marks a folder as the demo's.
 const MARKER: &str = "made-by-rosemary-demo";
 /// What the demo keeps in its folder.
-const FILES: [&str; 7] = ["memory.db", "memory.db.new", "kek", "cert.pem", "key.pem", "owner-key", "agent-key"];
+const FILES: [&str; 8] = ["memory.db", "memory.db.new", "kek", "cert.pem", "cert.csr", "key.pem", "owner-key", "agent-key"];
 
 /// The command.
 pub fn run(demo: &args::Demo) -> Result<Exit, Failure> {

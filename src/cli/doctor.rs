@@ -17,8 +17,9 @@ use crate::base::limits;
 use crate::base::time::{Clock, Timestamp};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{args, open, serve, text};
-use crate::config::{Config, KekChoice, TlsVersion, settings};
+use crate::config::{Config, TlsVersion, settings};
 use crate::engine::{Engine, EngineError};
+use crate::crypto::unlock;
 use crate::sandbox;
 use crate::store::check;
 
@@ -122,6 +123,7 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     rates(&mut posture, &config);
     static_keys(&mut posture, &config);
     machine(&mut posture, &config);
+    backups(&mut posture, &config);
     absent(&mut posture);
     // Last: the lock closes the files too.
     way_out(&mut posture, &config);
@@ -154,7 +156,7 @@ fn private(posture: &mut Posture, name: &'static str, path: &Path, forbidden: u3
 fn files(posture: &mut Posture, config: &Config) {
     private(posture, "data file", &config.db_path, 0o077);
     private(posture, "data folder", folder_of(&config.db_path), 0o022);
-    private(posture, "key", config.kek.path(), if matches!(config.kek, KekChoice::Credential(_)) { 0o037 } else { 0o077 });
+    private(posture, "key", config.kek.path(), unlock::EXPOSING_BITS);
     match (nearest(&config.db_path), nearest(config.kek.path())) {
         (Ok(data), Ok(key)) if data.dev() == key.dev() => posture.weak(
             "key apart from data",
@@ -363,10 +365,28 @@ fn way_out(posture: &mut Posture, config: &Config) {
     }
 }
 
+/// Whether there is anything to restore from.
+fn backups(posture: &mut Posture, config: &Config) {
+    let name = settings::BACKUP_DIR.row.name;
+    let Some(folder) = &config.backup_dir else {
+        return posture.weak("backup", "no folder for backups is set", format_args!("set {name} to a folder on another disk"));
+    };
+    match (fs::metadata(folder), nearest(&config.db_path)) {
+        (Err(error), _) => posture.weak("backup", format_args!("{name}: {}: {error}", folder.display()), "make the folder, for the service's user"),
+        (Ok(about), _) if !about.is_dir() => posture.weak("backup", format_args!("{name}: {}: not a folder", folder.display()), "name a folder"),
+        (Ok(about), _) if about.mode() & 0o077 != 0 => {
+            posture.weak("backup", format_args!("{name}: {}: open to other users", folder.display()), format_args!("chmod 700 {}", folder.display()));
+        }
+        (Ok(about), Ok(data)) if about.dev() == data.dev() => {
+            posture.weak("backup", format_args!("{name}: {}: on the disk of the data file", folder.display()), "put it on another disk");
+        }
+        _ => posture.on("backup", format_args!("{}", folder.display())),
+    }
+}
+
 /// What this version has not, so that nobody relies on it.
 fn absent(posture: &mut Posture) {
     for (name, what, remedy) in [
-        ("backup", "no backup command in this version", "stop the service, copy the data file, and keep the key elsewhere"),
         ("key rotation", "no command to enrol or retire a key in this version", "guard the key; a copy of it opens the file for good"),
         ("retention", "nothing is deleted by age in this version", "delete by hand where the law asks for it"),
     ] {

@@ -59,6 +59,8 @@ exits! {
     CertificateUnusable = 90 "a certificate or its key cannot be read or used";
     FolderUnwritable = 91 "a folder cannot be written to";
     LockUnenforced = 92 "the kernel cannot enforce the egress lock, and RM_EGRESS_LOCK is on";
+    OtherInstance = 93 "the backup is of another instance than the data file in its place";
+    BackupOlder = 94 "the data in place is newer than the backup, or may be; --discard-newer gives it up";
 }
 
 impl From<Exit> for ExitCode {

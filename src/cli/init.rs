@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing that exists is replaced. A run that failed midway can be run again once what it names is mended.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::base::durable;
@@ -44,6 +45,7 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     let folder = config.db_path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     writable(folder)?;
     let kek = kek(config)?;
+    apart(config);
     certificate(config)?;
     let engine =
         Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
@@ -67,6 +69,16 @@ fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
     let made = key::make(store.vault(), store.vault().owner(), "first key");
     store.stop();
     made.map(|made| Made { key: made.0 })
+}
+
+/// Warns where one disk holds both: a disk that is stolen with its key is a breach that nothing here mitigates.
+fn apart(config: &Config) {
+    let folder = config.db_path.parent().unwrap_or(Path::new("."));
+    let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
+    if device(folder).is_some_and(|data| device(config.kek.path()) == Some(data)) {
+        say("warning: key and data are on one disk, so whoever takes the disk can read the data: no safe harbour after a theft");
+        say("         keep the key on another device, or seal it to this machine (systemd-creds encrypt --with-key=tpm2)");
+    }
 }
 
 fn writable(folder: &Path) -> Result<(), Failure> {
@@ -98,7 +110,7 @@ fn kek(config: &Config) -> Result<Kek, Failure> {
 }
 
 /// The certificate: the operator's own, or a self-signed one if there is none.
-fn certificate(config: &Config) -> Result<(), Failure> {
+pub fn certificate(config: &Config) -> Result<(), Failure> {
     if config.tls.own || config.tls.cert.exists() || config.tls.key.exists() {
         return open::tls(config).map(|_| ());
     }
@@ -106,7 +118,10 @@ fn certificate(config: &Config) -> Result<(), Failure> {
     let made = self_signed(host, &config.listen, Clock::system().now()).map_err(open::tls_failure)?;
     durable::create(&config.tls.key, made.key_pem.as_bytes(), 0o600).map_err(|error| Failure::io(&config.tls.key, &error))?;
     durable::create(&config.tls.cert, made.certificate_pem.as_bytes(), 0o644).map_err(|error| Failure::io(&config.tls.cert, &error))?;
+    let request = config.tls.cert.with_extension("csr");
+    durable::create(&request, made.request_pem.as_bytes(), 0o644).map_err(|error| Failure::io(&request, &error))?;
     say(&format!("made a self-signed certificate: clients trust it with {} as their CA file", config.tls.cert.display()));
+    say(&format!("for a certificate of your own CA let it sign {}, put its answer in that file's place and send SIGHUP", request.display()));
     Ok(())
 }
 

@@ -6,15 +6,19 @@
 mod anchor;
 mod args;
 mod audit;
+mod backup;
 mod bench;
 mod demo;
 mod doctor;
 pub mod exit;
 mod init;
 mod key;
+mod keys;
 mod open;
 mod output;
 mod progress;
+mod restore;
+mod recall;
 mod serve;
 mod text;
 mod transfer;
@@ -63,7 +67,10 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Serve => serve::run(settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Backup(backup) => backup::run(&backup, settings()?),
+        Command::Restore(restore) => restore::run(&restore, settings()?),
         Command::Key(key) => key::run(key, settings()?),
+        Command::Keys(keys) => keys::run(keys, settings()?),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),
         Command::Audit(audit) => audit::run(&audit, settings()?),

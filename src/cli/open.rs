@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::authn::Vendor;
 use crate::base::log;
 use crate::base::time::Clock;
+use crate::cli::backup::KeyOf;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, KekChoice, TlsVersion};
 use crate::crypto::ladder::LadderError;
@@ -15,6 +17,7 @@ use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
+use crate::store::upkeep::Schedule;
 use crate::store::vault::{self, OpenError, Settings, Store};
 use crate::store::writer::Unavailable;
 
@@ -33,9 +36,56 @@ pub fn kek_source(config: &Config) -> KekSource {
     }
 }
 
+/// The schedule of backups and drills, if there is a folder for them.
+pub fn schedule(config: &Config) -> Option<Schedule> {
+    let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
+    Some(Schedule {
+        folder: config.backup_dir.clone()?,
+        backup_key: config.backup_key_file.clone().map(KekSource::KeyFile),
+        data_key: kek_source(config),
+        every: (config.backup_every_hours > 0).then(|| hours(config.backup_every_hours)),
+        keep: hours(config.backup_keep_days * 24),
+        drill: (config.backup_drill_days > 0).then(|| hours(config.backup_drill_days * 24)),
+        options: options(config),
+    })
+}
+
 /// Reads the KEK.
 pub fn kek(config: &Config) -> Result<Kek, Failure> {
     Kek::read(&kek_source(config)).map_err(|error| Failure::new(Exit::KekMissing, format_args!("{}: {error}", config.kek.source())))
+}
+
+/// The backup at `path`, over an overlay, and the index of the key among `keys` that opened it.
+///
+/// Errors: none of them opens it, or it is damaged or no backup; the file is named.
+pub fn with_first(path: &Path, config: &Config, keys: &[(KeyOf, Kek)]) -> Result<(Engine, usize), Failure> {
+    let mut last = None;
+    for (index, (_, kek)) in keys.iter().enumerate() {
+        match Engine::inspect(path, &options(config), kek) {
+            Ok(engine) => return Ok((engine, index)),
+            // Another key may fit; what is said of the first, which is the likeliest, is what the operator reads.
+            Err(error @ EngineError::Keys(_)) => last = last.or(Some(error)),
+            Err(error) => return Err(backup_failure(path, error)),
+        }
+    }
+    let error = last.expect("there is at least one key");
+    Err(Failure::new(Exit::KekWrong, format_args!("{}: {error}; --key names another key file", path.display())))
+}
+
+/// A failure of the backup at `path`.
+pub fn backup_failure(path: &Path, error: EngineError) -> Failure {
+    let name = path.display();
+    match error {
+        EngineError::Missing(_) => Failure::new(Exit::NoInput, format_args!("{name}: no such file; see `rosemary backup list` and RM_BACKUP_DIR")),
+        EngineError::NotRosemary => Failure::new(Exit::SuperblockDamaged, format_args!("{name}: not a backup, or its head is damaged; use another one")),
+        EngineError::Damaged(what) => {
+            Failure::new(Exit::DataDamaged, format_args!("{name}: the backup is damaged: {what} does not verify; keep it as evidence, use another one"))
+        }
+        EngineError::Block(block) => {
+            Failure::new(Exit::DataDamaged, format_args!("{name}: the backup is damaged: block {block} does not open; keep it as evidence, use another one"))
+        }
+        error => engine_failure(path, error),
+    }
 }
 
 /// A failure of the data file at `path`.
@@ -68,8 +118,8 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
         OpenError::Engine(error) => return engine_failure(path, error),
         OpenError::OtherTenant => Exit::TenantDiffers,
         OpenError::NewerTables { .. } => Exit::FormatNewer,
-        OpenError::NotInitialised => Exit::NoInput,
-        OpenError::Anchor(_) => Exit::AnchorRefused,
+        OpenError::NotInitialised | OpenError::Backup => Exit::NoInput,
+        OpenError::Anchor(_) | OpenError::OlderSuperblock { .. } => Exit::AnchorRefused,
         OpenError::Store(_) | OpenError::Log(_) => Exit::DataDamaged,
         OpenError::Thread(_) => Exit::Temporary,
     };

@@ -13,6 +13,7 @@ use crate::cli::open;
 use crate::config::{self, Config, settings};
 use crate::http::{self, Authority, Server, TlsIdentity};
 use crate::sandbox::{self, Folders, Given, Notify};
+use crate::store::upkeep::Upkeep;
 use crate::store::{Store, Vault};
 
 /// What the service manager shows of a service that answers.
@@ -27,6 +28,7 @@ pub struct Running {
     tls: Arc<TlsIdentity>,
     told: Told,
     notify: Notify,
+    upkeep: Option<Upkeep>,
 }
 
 /// What a process was started with, beside its settings.
@@ -88,10 +90,11 @@ fn listeners(config: &Config, given: Given) -> Result<Vec<TcpListener>, Failure>
 fn folders(config: &Config) -> Folders {
     let parent = |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let read = [Some(&config.tls.cert), Some(&config.tls.key), config.tls.client_ca.as_ref(), config.settings_file.as_ref()];
+    let keys = [Some(config.kek.path()), config.backup_key_file.as_deref()];
     Folders {
         // Folders of files that are read again later, since a renewed file is another one under the same name.
-        read: read.into_iter().flatten().map(|path| parent(path)).chain([config.kek.path().to_owned()]).collect(),
-        write: [Some(&config.db_path), config.anchor_file.as_ref()].into_iter().flatten().map(|path| parent(path)).collect(),
+        read: read.into_iter().flatten().map(|path| parent(path)).chain(keys.into_iter().flatten().map(Path::to_owned)).collect(),
+        write: [Some(&config.db_path), config.anchor_file.as_ref()].into_iter().flatten().map(|path| parent(path)).chain(config.backup_dir.clone()).collect(),
     }
 }
 
@@ -134,8 +137,15 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
         Server::start(listeners, http, Arc::clone(&tls), Arc::new(api))
             .map_err(|error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}")))
     };
+    let started = started.and_then(|server| match open::schedule(config).map(|schedule| Upkeep::start(store.vault().clone(), schedule)).transpose() {
+        Ok(upkeep) => Ok((server, upkeep)),
+        Err(error) => {
+            server.stop();
+            Err(Failure::new(Exit::Temporary, format_args!("a thread could not be started: {error}")))
+        }
+    });
     match started {
-        Ok(server) => Ok(Running { server, store, tls, told, notify: outside.notify }),
+        Ok((server, upkeep)) => Ok(Running { server, store, tls, told, notify: outside.notify, upkeep }),
         Err(failure) => {
             store.stop();
             Err(failure)
@@ -198,6 +208,7 @@ impl Running {
     pub fn stop(self) {
         log::line(Level::Info, "stopping", &[]);
         self.server.stop();
+        self.upkeep.map(Upkeep::stop).unwrap_or_default();
         self.store.stop();
         log::line(Level::Info, "stopped", &[]);
     }

@@ -21,6 +21,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
 use crate::cli::{args, open, serve, text};
 use crate::config::Config;
+use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, Report};
 use crate::store::anchor;
 use crate::store::check::{self, Findings};
@@ -32,8 +33,17 @@ pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Fai
         (Some(log), Some(key)) => exported(log, key)?,
         _ => data_file(&settings()?)?,
     };
+    told(&verdict, command.json)
+}
+
+/// Checks the backup at `path`, which `kek` opens.
+pub fn backup(path: &Path, kek: &Kek, config: &Config, json: bool) -> Result<Exit, Failure> {
+    told(&stored(path, kek, config, None)?, json)
+}
+
+fn told(verdict: &Verdict, json: bool) -> Result<Exit, Failure> {
     let exit = if verdict.wrong.is_empty() { Exit::Ok } else { Exit::Found };
-    text::print(if command.json { verdict.json() } else { verdict.text() }.as_bytes())?;
+    text::print(if json { verdict.json() } else { verdict.text() }.as_bytes())?;
     Ok(exit)
 }
 
@@ -78,13 +88,22 @@ impl Verdict {
 }
 
 fn data_file(config: &Config) -> Result<Verdict, Failure> {
-    let failure = |error| open::engine_failure(&config.db_path, error);
-    let kek = open::kek(config)?;
+    let mut verdict = stored(&config.db_path, &open::kek(config)?, config, config.anchor_file.as_deref())?;
+    if config.anchor_file.is_none() {
+        verdict
+            .remarks
+            .push("no anchor is set (RM_ANCHOR_FILE): that the whole file was rolled back to an older state would not be seen".into());
+    }
+    Ok(verdict)
+}
+
+fn stored(path: &Path, kek: &Kek, config: &Config, anchored: Option<&Path>) -> Result<Verdict, Failure> {
+    let failure = |error| open::engine_failure(path, error);
     let mut verdict = Verdict::default();
-    verdict.fact("file", config.db_path.display());
+    verdict.fact("file", path.display());
     let mut progress = Progress::new("checking blocks", 0);
     progress.at(0);
-    let (report, engine) = Engine::check(&config.db_path, &open::options(config), &kek).map_err(failure)?;
+    let (report, engine) = Engine::check(path, &open::options(config), kek).map_err(failure)?;
     drop(progress);
     blocks(&mut verdict, &report);
     // Without its tree the tables cannot be read.
@@ -101,7 +120,7 @@ fn data_file(config: &Config) -> Result<Verdict, Failure> {
     match found {
         Ok(found) => {
             rows(&mut verdict, &found);
-            if let (Some(path), Some(end)) = (&config.anchor_file, found.checkpoint) {
+            if let (Some(path), Some(end)) = (anchored, found.checkpoint) {
                 match anchor::check(path, &engine, &snapshot, end.log, end.size) {
                     Ok(()) => verdict.fact("anchor", format_args!("{}: agrees", path.display())),
                     Err(error) => verdict.wrong.push(format!("anchor: {error}")),
@@ -112,11 +131,6 @@ fn data_file(config: &Config) -> Result<Verdict, Failure> {
             }
         }
         Err(error) => verdict.wrong.push(format!("rows: {error}")),
-    }
-    if config.anchor_file.is_none() {
-        verdict
-            .remarks
-            .push("no anchor is set (RM_ANCHOR_FILE): that the whole file was rolled back to an older state would not be seen".into());
     }
     Ok(verdict)
 }

@@ -71,6 +71,16 @@ pub struct Config {
     pub log: Level,
     /// Where the anchor is kept.
     pub anchor_file: Option<PathBuf>,
+    /// Where backups are kept.
+    pub backup_dir: Option<PathBuf>,
+    /// The key that opens backups, if not the data file's own.
+    pub backup_key_file: Option<PathBuf>,
+    /// Hours between two backups; 0 = only when asked for.
+    pub backup_every_hours: u32,
+    /// Days for which a backup is kept.
+    pub backup_keep_days: u32,
+    /// Days between two restore drills; 0 = none.
+    pub backup_drill_days: u32,
     /// Must the kernel lock the running service in?
     pub egress_lock: bool,
     /// Where SIGHUP reads the level of the log anew.
@@ -181,6 +191,11 @@ impl Config {
         let owner_email = raw.take(&settings::OWNER_EMAIL);
         let anchor_file = raw.take(&settings::ANCHOR_FILE);
         let kek = take_kek(raw);
+        let backup_dir = raw.take(&settings::BACKUP_DIR);
+        let backup_key_file = raw.take(&settings::BACKUP_KEY_FILE);
+        let backup_every_hours = raw.take(&settings::BACKUP_EVERY_HOURS);
+        let backup_keep_days = raw.take(&settings::BACKUP_KEEP_DAYS);
+        let backup_drill_days = raw.take(&settings::BACKUP_DRILL_DAYS);
         let listen = raw.take(&settings::LISTEN);
         let port = raw.take(&settings::PORT);
         let public_url = raw.take(&settings::PUBLIC_URL);
@@ -208,7 +223,12 @@ impl Config {
             let text = format!("more than {}, which is {all}; lower the one or raise the other", settings::MAX_CONNECTIONS.row.name);
             raw.problem(name, Some(&one.to_string()), text);
         }
-        check_paths(raw, &db_path, &anchor_file, &kek, &tls);
+        check_paths(raw, &db_path, &anchor_file, &kek, &backup_key_file, &tls);
+        if let (Some(db), Some(dir)) = (&db_path, &backup_dir)
+            && db.parent() == Some(dir)
+        {
+            raw.warn(settings::BACKUP_DIR.row.name, "the data file's folder, which is lost together with the data file; put it on another disk");
+        }
 
         Some(Self {
             db_path: db_path?,
@@ -233,6 +253,11 @@ impl Config {
             index_mib: index_mib?,
             log: log?,
             anchor_file,
+            backup_dir,
+            backup_key_file,
+            backup_every_hours: backup_every_hours?,
+            backup_keep_days: backup_keep_days?,
+            backup_drill_days: backup_drill_days?,
             egress_lock: egress_lock?,
             settings_file,
         })
@@ -310,13 +335,14 @@ fn take_tls(raw: &mut raw::Raw, db_path: Option<&Path>) -> Option<Tls> {
 }
 
 /// No file may serve two purposes; an anchor beside the data file is rolled back together with it.
-fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf>, kek: &Option<KekChoice>, tls: &Option<Tls>) {
+fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf>, kek: &Option<KekChoice>, backup_key: &Option<PathBuf>, tls: &Option<Tls>) {
     // one PEM file may hold both certificate and key
     let cert = tls.as_ref().map(|tls| tls.cert.as_path()).filter(|cert| tls.as_ref().is_some_and(|tls| tls.key != **cert));
     let uses = [
         (settings::DB_PATH.row.name, db.as_deref()),
         (settings::ANCHOR_FILE.row.name, anchor.as_deref()),
         (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().map(KekChoice::path)),
+        (settings::BACKUP_KEY_FILE.row.name, backup_key.as_deref()),
         (settings::TLS_KEY.row.name, tls.as_ref().map(|tls| tls.key.as_path())),
         (settings::TLS_CERT.row.name, cert),
         (settings::TLS_CLIENT_CA.row.name, tls.as_ref().and_then(|tls| tls.client_ca.as_deref())),

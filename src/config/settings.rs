@@ -141,6 +141,26 @@ settings! {
         KEK_PASSPHRASE_FILE: PathBuf = "RM_KEK_PASSPHRASE_FILE", "0.1.0",
             Takes::Path, Fallback::Absent("none", "/etc/rosemary/passphrase"), parse::path;
     }
+    "Backups" {
+        /// Folder for backups, best on another disk; it must exist and belong to the service's user.
+        BACKUP_DIR: PathBuf = "RM_BACKUP_DIR", "0.1.0",
+            Takes::Path, Fallback::Absent("no backups but those made by hand", "/mnt/backup/rosemary"), parse::path;
+        /// File with the key that opens backups: at least 32 random bytes, not readable by others. Whoever holds it reads every backup
+        /// and nothing else; keep a copy of it away from data and backups.
+        BACKUP_KEY_FILE: PathBuf = "RM_BACKUP_KEY_FILE", "0.1.0",
+            Takes::Path, Fallback::Absent("backups open with the key of the data file", "/etc/rosemary/backup-key"), parse::path;
+        /// Hours between two backups that the running service makes by itself. 0: only when asked for.
+        BACKUP_EVERY_HOURS: u32 = "RM_BACKUP_EVERY_HOURS", "0.1.0",
+            Takes::Number(0, limits::BACKUP_HOURS_MAX), Fallback::Value("24"), parse::number;
+        /// Days for which a backup is kept; the newest one always stays. Erased data lives on in backups until then, as an erasure's
+        /// receipt tells.
+        BACKUP_KEEP_DAYS: u32 = "RM_BACKUP_KEEP_DAYS", "0.1.0",
+            Takes::Number(1, limits::BACKUP_DAYS_MAX), Fallback::Value("35"), parse::number;
+        /// Days between two restore drills: the newest backup is restored aside, checked, timed against the 72 hours within which a restore
+        /// must be done, recorded and removed. 0: none.
+        BACKUP_DRILL_DAYS: u32 = "RM_BACKUP_DRILL_DAYS", "0.1.0",
+            Takes::Number(0, limits::BACKUP_DAYS_MAX), Fallback::Value("7"), parse::number;
+    }
     "Where it listens" {
         /// Addresses to listen on: IP literals, separated by commas. 0.0.0.0 and :: mean every interface.
         LISTEN: Vec<IpAddr> = "RM_LISTEN", "0.1.0",

@@ -59,6 +59,15 @@ pub enum LadderError {
     /// All slots are taken.
     #[error("all {} key slots are in use; remove one first", limits::KEY_SLOTS)]
     SlotsFull,
+    /// Without any slot nothing would open the file again.
+    #[error("this is the only key slot; add another key first")]
+    LastSlot,
+    /// There is no key in this slot.
+    #[error("key slot {0} holds no key; see `rosemary keys list`")]
+    NoSuchSlot(usize),
+    /// An epoch is being left already.
+    #[error("keys are being re-wrapped for another epoch; this goes on by itself while the service runs, then try again")]
+    EpochBusy,
     /// The new slot's Argon2id cost is outside the bounds, or there is not enough memory to run it.
     #[error("the Argon2id cost is outside its bounds or this machine has too little free memory for it")]
     Cost,
@@ -160,14 +169,22 @@ pub type KeySlots = [Option<KeySlot>; limits::KEY_SLOTS];
 ///
 /// Errors: `Foreign`, `NoSlot`, `Wrong`. A passphrase costs one Argon2id run per passphrase slot until one opens.
 pub fn open_slots(slots: &KeySlots, kek: &Kek, instance: InstanceId) -> Result<Key, LadderError> {
-    if let Some(key) = kek.instance().filter(|named| *named != instance) {
-        return Err(LadderError::Foreign { kind: kek.kind(), key, file: instance });
-    }
+    check_instance(kek, instance)?;
     let fitting = || slots.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref().filter(|s| s.kind == kek.kind())?)));
     if fitting().next().is_none() {
         return Err(LadderError::NoSlot { presented: kek.kind(), present: slots.iter().flatten().map(KeySlot::kind).collect() });
     }
     fitting().find_map(|(number, slot)| slot.unwrap(kek, instance, number)).ok_or(LadderError::Wrong(kek.kind()))
+}
+
+/// Whether `kek` may be a key of `instance`: it does not say that it is another one's.
+///
+/// Errors: `Foreign`.
+pub fn check_instance(kek: &Kek, instance: InstanceId) -> Result<(), LadderError> {
+    match kek.instance().filter(|named| *named != instance) {
+        Some(key) => Err(LadderError::Foreign { kind: kek.kind(), key, file: instance }),
+        None => Ok(()),
+    }
 }
 
 /// Wraps `master` in the first unused slot.
@@ -177,6 +194,12 @@ pub fn enrol(slots: &mut KeySlots, kek: &Kek, cost: KdfCost, master: &Key, insta
     let number = slots.iter().position(Option::is_none).ok_or(LadderError::SlotsFull)?;
     slots[number] = Some(KeySlot::wrap(kek, cost, master, instance, number)?);
     Ok(number)
+}
+
+/// The slots that `kek` opens.
+pub fn slots_of(slots: &KeySlots, kek: &Kek, instance: InstanceId) -> Vec<usize> {
+    let fitting = slots.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref().filter(|s| s.kind == kek.kind())?)));
+    fitting.filter(|(number, slot)| slot.unwrap(kek, instance, *number).is_some()).map(|(number, _)| number).collect()
 }
 
 /// A holder's DEK under an epoch key.
@@ -223,8 +246,27 @@ impl Keys {
 
     /// The same keys with a fresh block key, for another physical copy of the same data.
     pub fn for_copy(&self) -> Self {
+        Self { block: Key::random(), ..self.duplicate() }
+    }
+
+    /// The same keys with a further epoch, under which new DEKs are wrapped from now on; `None` if there are two already, or no number is left.
+    pub fn with_next_epoch(&self) -> Option<Self> {
+        let next = self.epoch().checked_add(1).filter(|_| self.epochs.len() == 1)?;
+        let mut keys = self.duplicate();
+        keys.epochs.push((next, Key::random()));
+        Some(keys)
+    }
+
+    /// The same keys without any epoch but the newest: what the others wrapped opens no more.
+    pub fn with_newest_epoch_alone(&self) -> Self {
+        let mut keys = self.duplicate();
+        keys.epochs.drain(..keys.epochs.len() - 1);
+        keys
+    }
+
+    fn duplicate(&self) -> Self {
         Self {
-            block: Key::random(),
+            block: self.block.duplicate(),
             mac: self.mac.duplicate(),
             signing: SigningKey::from_seed(&self.seed),
             seed: self.seed.duplicate(),
@@ -262,6 +304,16 @@ impl Keys {
     /// The epoch under which new DEKs are wrapped.
     pub fn epoch(&self) -> u32 {
         self.epochs.last().expect("there is always an epoch key").0
+    }
+
+    /// The epoch that is being left, while DEKs are re-wrapped from it.
+    pub fn old_epoch(&self) -> Option<u32> {
+        (self.epochs.len() == 2).then(|| self.epochs[0].0)
+    }
+
+    /// The oldest epoch whose key is still here, and the current one.
+    pub fn epochs(&self) -> (u32, u32) {
+        (self.epochs.first().map_or(0, |(number, _)| *number), self.epoch())
     }
 
     /// Wraps `dek` under the current epoch key. `aad` names its holder; the epoch is added to it here.

@@ -110,8 +110,8 @@ pub enum UnlockError {
         /// What the system said.
         kind: io::ErrorKind,
     },
-    /// Others than the owner can read or change the file.
-    #[error("{path}: mode {mode:03o} lets others than its owner read or change it; chmod 600 it, and replace the key if they may have read it")]
+    /// Others than its owner and group can read the file, or others than its owner change it.
+    #[error("{path}: mode {mode:03o} lets too many read or change it; chmod 0640 or stricter, and replace the key if they may have read it")]
     Exposed {
         /// The file.
         path: String,
@@ -158,11 +158,10 @@ impl Kek {
     /// Errors: [`UnlockError`], each naming the file and the remedy.
     pub fn read(source: &KekSource) -> Result<Self, UnlockError> {
         match source {
-            KekSource::KeyFile(path) => Self::from_key_bytes(SlotKind::KeyFile, read_private(path, 0o077)?, path),
-            // systemd shows a credential to the unit's user by ACL, which appears as a group bit; the folder is private to the unit.
-            KekSource::Credential(path) => Self::from_key_bytes(SlotKind::Credential, read_private(path, 0o037)?, path),
+            KekSource::KeyFile(path) => Self::from_key_bytes(SlotKind::KeyFile, read_private(path)?, path),
+            KekSource::Credential(path) => Self::from_key_bytes(SlotKind::Credential, read_private(path)?, path),
             KekSource::PassphraseFile(path) => {
-                let mut bytes = read_private(path, 0o077)?;
+                let mut bytes = read_private(path)?;
                 if bytes.last() == Some(&b'\n') {
                     bytes.pop();
                 }
@@ -262,8 +261,12 @@ fn name(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The whole file, if none of the permission bits in `forbidden` is set. Mode and bytes come from one open file.
-fn read_private(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, UnlockError> {
+/// Permission bits that a key or passphrase file must not have. Its group may read it: `root:rosemary 0640` keeps the service from changing its own
+/// key, and systemd shows a credential to the unit's user by ACL, which appears as that bit.
+pub const EXPOSING_BITS: u32 = 0o037;
+
+/// The whole file, if no more than its owner may change it and no more than its group may read it. Mode and bytes come from one open file.
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, UnlockError> {
     let unreadable = |error: io::Error| UnlockError::Unreadable { path: name(path), kind: error.kind() };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -271,7 +274,7 @@ fn read_private(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, Unloc
         return Err(unreadable(io::ErrorKind::IsADirectory.into()));
     }
     let mode = metadata.mode() & 0o777;
-    if mode & forbidden != 0 {
+    if mode & EXPOSING_BITS != 0 {
         return Err(UnlockError::Exposed { path: name(path), mode });
     }
     // One allocation, so that growing the buffer leaves no copies behind.
@@ -322,13 +325,14 @@ mod tests {
     #[test]
     fn a_key_file_readable_by_others_too_short_too_long_or_absent_is_refused() {
         let read = |path: &Path| Kek::read(&KekSource::KeyFile(path.into()));
-        assert!(matches!(read(&file(&[7; 32], 0o640)), Err(UnlockError::Exposed { mode: 0o640, .. })));
+        assert!(matches!(read(&file(&[7; 32], 0o660)), Err(UnlockError::Exposed { mode: 0o660, .. })));
         assert!(matches!(read(&file(&[7; 32], 0o604)), Err(UnlockError::Exposed { .. })));
         assert!(matches!(read(&file(&[7; 31], 0o600)), Err(UnlockError::TooShort { found: 31, .. })));
         assert!(matches!(read(&file(&vec![7; limits::KEK_BYTES_MAX + 1], 0o600)), Err(UnlockError::TooLong { .. })));
         assert!(matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { kind: io::ErrorKind::NotFound, .. })));
         assert!(matches!(read(Path::new("/")), Err(UnlockError::Unreadable { .. })));
         assert!(read(&file(&[7; 32], 0o400)).is_ok());
+        assert!(read(&file(&[7; 32], 0o640)).is_ok(), "root's file, read through the service's group");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -86,6 +86,15 @@ impl Latch {
     }
 }
 
+/// How a file that was made beside takes its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'p> {
+    /// There must be none.
+    New,
+    /// One that is there is kept under this other name, and is never absent: at any moment the old file or the new one has the path.
+    Over(&'p Path),
+}
+
 /// Runs `work`; a panic becomes `Panicked`. Nothing is looked at afterwards but the latch, so unwind safety does not matter.
 pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(EngineError::Panicked))
@@ -109,14 +118,18 @@ pub(super) struct Open {
 /// One sealed file, open. Shared by reference among threads.
 pub struct Engine {
     pub(super) medium: Arc<dyn Medium>,
-    pub(super) head: Superblock,
+    pub(super) head: RwLock<Arc<Superblock>>,
+    /// One rewriting of the superblock at a time.
+    pub(super) rewriting: Mutex<()>,
+    /// Whether the copies of the superblock may differ.
+    pub(super) torn: AtomicBool,
     pub(super) options: Options,
     pub(super) open: RwLock<Option<Open>>,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Engine({})", self.head.file)
+        write!(f, "Engine({})", self.file())
     }
 }
 
@@ -127,17 +140,20 @@ impl Engine {
     /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`.
     pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let head = Superblock::new(options.stride, kek, options.kdf)?;
-        Self::create_with(path, options, head, |_| Ok(()))
+        let made = Self::build(path, options, head, Place::New, |_| Ok(()))?;
+        made.medium.reserve();
+        Ok(made)
     }
 
-    /// As [`Engine::create`], with a superblock already made, and filled by `fill` before it appears at `path`.
-    pub(super) fn create_with(
+    /// As [`Engine::create`], with a superblock already made, filled by `fill` before it appears at `path`, and no space held behind it.
+    pub(super) fn build(
         path: &Path,
         options: &Options,
         head: Superblock,
+        place: Place<'_>,
         fill: impl FnOnce(&Self) -> Result<(), EngineError>,
     ) -> Result<Self, EngineError> {
-        if path.symlink_metadata().is_ok() {
+        if matches!(place, Place::New) && path.symlink_metadata().is_ok() {
             return Err(EngineError::Exists(name(path)));
         }
         let beside = beside(path);
@@ -149,9 +165,13 @@ impl Engine {
         };
         let made = Self::create_on(Arc::new(file), options, head).and_then(|engine| {
             fill(&engine)?;
-            rename_new(&beside, path)?;
+            // What was written since the last commit's sync is nothing but the file's cut end; its length is part of what appears.
+            engine.medium.sync().map_err(EngineError::io)?;
+            match place {
+                Place::New => rename_new(&beside, path)?,
+                Place::Over(kept) => rename_over(&beside, path, kept)?,
+            }
             durable::sync_folder_of(path).map_err(EngineError::io)?;
-            engine.medium.reserve();
             Ok(engine)
         });
         if made.is_err() {
@@ -166,7 +186,7 @@ impl Engine {
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
         head.write(&*medium)?;
         let open = Open::new(&medium, &head, options, Opening::New)?;
-        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
+        Ok(Self::of(medium, head, options, open))
     }
 
     /// Opens the store at `path`, locked.
@@ -182,38 +202,64 @@ impl Engine {
     ///
     /// Errors: as [`Engine::open`].
     pub fn inspect(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        Self::open_on(Arc::new(Overlay::new(lock_file(path)?).map_err(EngineError::io)?), options, kek)
+        Self::open_on(Arc::new(Overlay::new(lock_to_read(path)?).map_err(EngineError::io)?), options, kek)
     }
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let (head, _) = Superblock::read(&*medium, kek)?;
+        let (head, copies) = Superblock::read(&*medium, kek)?;
+        let torn = copies != [Some(head.generation); 2];
         let open = Open::new(&medium, &head, options, Opening::Trusting)?;
-        Ok(Self { medium, head, options: options.clone(), open: RwLock::new(Some(open)) })
+        let engine = Self::of(medium, head, options, open);
+        engine.torn.store(torn, Ordering::Release);
+        Ok(engine)
     }
 
-    /// The opened keys.
-    pub fn keys(&self) -> &Keys {
-        &self.head.keys
+    pub(super) fn of(medium: Arc<dyn Medium>, head: Superblock, options: &Options, open: Open) -> Self {
+        let (head, rewriting, torn) = (RwLock::new(Arc::new(head)), Mutex::default(), AtomicBool::new(false));
+        Self { medium, head, rewriting, torn, options: options.clone(), open: RwLock::new(Some(open)) }
+    }
+
+    /// The superblock as last made durable.
+    pub(super) fn head(&self) -> Arc<Superblock> {
+        Arc::clone(&self.head.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The opened keys. They change when the superblock is rewritten: what belongs together is opened with one handle.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.head().keys)
     }
 
     /// The data's identity, the same in every copy.
     pub fn instance(&self) -> InstanceId {
-        self.head.instance
+        self.head().instance
     }
 
     /// This physical copy.
     pub fn file(&self) -> FileId {
-        self.head.file
+        self.head().file
     }
 
     /// How many key slots hold a key.
     pub fn key_slots(&self) -> usize {
-        self.head.slots.iter().flatten().count()
+        self.head().slots.iter().flatten().count()
+    }
+
+    /// Bytes of the file.
+    ///
+    /// Errors: the system's.
+    pub fn bytes(&self) -> Result<u64, EngineError> {
+        self.medium.len().map_err(EngineError::io)
+    }
+
+    /// Whether `kek` opens one of the key slots.
+    pub fn opens_with(&self, kek: &Kek) -> bool {
+        let head = self.head();
+        crate::crypto::ladder::open_slots(&head.slots, kek, head.instance).is_ok()
     }
 
     /// Generation of the superblock.
     pub fn generation(&self) -> u64 {
-        self.head.generation
+        self.head().generation
     }
 
     /// Runs `work` on the open store.
@@ -222,17 +268,24 @@ impl Engine {
         work(open.as_ref().ok_or(EngineError::Latched)?)
     }
 
-    /// What is committed now, unchanged by later commits. Costs one table look-up per table; share it behind an `Arc`.
+    /// What is committed now, unchanged by later commits, with keys that open all of it. Costs one table look-up per table; share it behind an `Arc`.
     ///
     /// Errors: `Latched`; `Block`, `Damaged`, `Io`, `Panicked`, which latch.
     pub fn snapshot(&self) -> Result<Snapshot, EngineError> {
-        self.with(|open| {
-            open.latch.guard(|| {
-                let transaction = open.db.begin_read()?;
-                let tables = self.options.tables.iter().map(|name| transaction.open_table(definition(name))).collect::<Result<_, _>>()?;
-                Ok(Snapshot { tables, latch: Arc::clone(&open.latch) })
-            })
-        })
+        loop {
+            let head = self.head();
+            let snapshot = self.with(|open| {
+                open.latch.guard(|| {
+                    let transaction = open.db.begin_read()?;
+                    let tables = self.options.tables.iter().map(|name| transaction.open_table(definition(name))).collect::<Result<_, _>>()?;
+                    Ok(Snapshot { tables, latch: Arc::clone(&open.latch), head: Arc::clone(&head) })
+                })
+            })?;
+            // Were a superblock between the two, rows could be wrapped under a key that the older one has not, or the newer one has not any more.
+            if self.head().generation == head.generation {
+                return Ok(snapshot);
+            }
+        }
     }
 
     /// Runs `work` in a transaction and makes it durable. If `work` fails, nothing of it stays.
@@ -273,13 +326,13 @@ impl Engine {
     ///
     /// Errors: what kept it from opening; the store stays latched, and the caller may try again.
     pub fn recover(&self) -> Result<(), EngineError> {
-        let mut place = self.open.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = place.take() {
             open.discard();
         }
         // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
         self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
-        *place = Some(Open::new(&self.medium, &self.head, &self.options, Opening::Trusting)?);
+        *place = Some(Open::new(&self.medium, &self.head(), &self.options, Opening::Trusting)?);
         Ok(())
     }
 
@@ -320,7 +373,7 @@ impl Engine {
     }
 
     fn take_open(&mut self) -> Option<Open> {
-        self.open.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -393,6 +446,11 @@ pub(super) fn lock_file(path: &Path) -> Result<Arc<dyn Medium>, EngineError> {
     Ok(Arc::new(DiskFile::open(path).map_err(|error| taken(path, error))?))
 }
 
+/// The file at `path`, locked, for what never writes to it; it may lie on a disk that is read-only.
+pub(super) fn lock_to_read(path: &Path) -> Result<Arc<dyn Medium>, EngineError> {
+    Ok(Arc::new(DiskFile::open_to_read(path).map_err(|error| taken(path, error))?))
+}
+
 fn make_tables(db: &Database, names: &[&str]) -> Result<(), EngineError> {
     let there: Vec<String> = {
         let transaction = db.begin_read()?;
@@ -420,7 +478,8 @@ fn name(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn beside(path: &Path) -> PathBuf {
+/// The name that a file for `path` has until it is whole.
+pub fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     beside.into()
@@ -454,6 +513,17 @@ fn rename_new(from: &Path, to: &Path) -> Result<(), EngineError> {
         Err(rustix::io::Errno::EXIST) => Err(EngineError::Exists(name(to))),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to).map_err(EngineError::io),
         Err(error) => Err(EngineError::io(error.into())),
+    }
+}
+
+/// Renames over a file that is there, which first gets the second name `kept`. Where there is none, as [`rename_new`].
+fn rename_over(from: &Path, to: &Path, kept: &Path) -> Result<(), EngineError> {
+    match std::fs::hard_link(to, kept) {
+        Ok(()) => durable::sync_folder_of(kept).and_then(|()| std::fs::rename(from, to)).map_err(EngineError::io),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => rename_new(from, to),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(EngineError::Exists(name(kept))),
+        // A file system without second names: for a moment there is no file at the path, and both lie beside it.
+        Err(_) => std::fs::rename(to, kept).map_err(EngineError::io).and_then(|()| rename_new(from, to)),
     }
 }
 
@@ -527,6 +597,18 @@ fn crossed(low: Bound<&[u8]>, high: Bound<&[u8]>) -> bool {
 pub struct Snapshot {
     tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
     latch: Arc<Latch>,
+    head: Arc<Superblock>,
+}
+
+impl Snapshot {
+    /// Keys that open all that it shows.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.head.keys)
+    }
+
+    pub(super) fn head(&self) -> &Superblock {
+        &self.head
+    }
 }
 
 impl std::fmt::Debug for Snapshot {

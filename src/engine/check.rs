@@ -4,11 +4,11 @@
 //! found where the tree reaches it, because redb keeps a checksum of each child beside its pointer.
 
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use crate::base::limits::CHECK_LISTED_MAX;
 use crate::crypto::unlock::Kek;
-use crate::engine::batch::{Open, Opening, catch, lock_file};
+use crate::engine::batch::{Open, Opening, catch, lock_to_read};
 use crate::engine::block::{Blocks, SEALED_BYTES, place};
 use crate::engine::header::{PageZero, SLOT_STARTS, Superblock};
 use crate::engine::medium::{Medium, Overlay};
@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineError, Options};
 /// What the walk found.
 #[derive(Debug)]
 pub struct Report {
-    /// Which superblock copies hold. One alone still opens the file.
+    /// Which superblock copies hold and are of the newest generation. One alone still opens the file.
     pub superblocks: [bool; 2],
     /// Counters of the page-0 slots A, A', B, B' that open. A pair that was being written during a power cut may not.
     pub page_slots: [Option<u64>; 4],
@@ -55,13 +55,13 @@ impl Engine {
     ///
     /// Errors: as [`Engine::open`] when not even the superblock opens.
     pub fn check(path: &Path, options: &Options, kek: &Kek) -> Result<(Report, Option<Self>), EngineError> {
-        Self::check_on(&lock_file(path)?, options, kek)
+        Self::check_on(&lock_to_read(path)?, options, kek)
     }
 
     pub(super) fn check_on(medium: &Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<(Report, Option<Self>), EngineError> {
         let (head, superblocks) = Superblock::read(&**medium, kek)?;
         let mut report = Report {
-            superblocks,
+            superblocks: superblocks.map(|generation| generation == Some(head.generation)),
             page_slots: [None; 4],
             blocks: 0,
             blank: 0,
@@ -76,7 +76,7 @@ impl Engine {
         report.walk_blocks(medium, &head)?;
         let above: Arc<dyn Medium> = Arc::new(Overlay::new(Arc::clone(medium)).map_err(EngineError::io)?);
         let engine = Open::new(&above, &head, options, Opening::Walking)
-            .map(|open| Self { medium: above, head, options: options.clone(), open: RwLock::new(Some(open)) });
+            .map(|open| Self::of(above, head, options, open));
         Ok(match engine {
             Ok(engine) => (report, Some(engine)),
             Err(error) => (Report { tree: Err(error), ..report }, None),

@@ -9,9 +9,12 @@
 //!
 //! Invariants
 //! - A superblock counts only if its checksum, its sealed body and its MAC all hold; of two, the one of the higher generation.
+//! - Both copies are alike once a store is open: what a crash left of an earlier generation is written over before anything relies on it.
 //! - A page-0 slot counts only if it opens in its own place; of those, the one with the highest counter.
 //! - Writing page 0 never touches the pair that holds the last synced one. A torn write therefore loses nothing acknowledged, and one
 //!   damaged mirror loses nothing at all.
+
+use std::sync::Arc;
 
 use crate::base::id::{FileId, InstanceId};
 use crate::base::limits::KEY_SLOTS;
@@ -68,8 +71,22 @@ pub struct Superblock {
     /// What unlocks the file.
     pub slots: KeySlots,
     /// The opened keys.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     master: Key,
+}
+
+/// What is to be different in a rewritten superblock.
+pub enum Change {
+    /// A further epoch, under which DEKs are wrapped from now on.
+    NextEpoch,
+    /// No epoch but the newest.
+    NewestEpochAlone,
+    /// One more key slot, for this KEK at this cost of Argon2id.
+    AddSlot(Kek, KdfCost),
+    /// One key slot less.
+    RemoveSlot(usize),
+    /// A key slot for this KEK instead of every slot that the other one opens.
+    ReplaceSlot(Kek, KdfCost, Kek),
 }
 
 /// Why one copy does not count.
@@ -89,7 +106,7 @@ impl Superblock {
         let (instance, master) = (kek.instance().unwrap_or_else(InstanceId::draw), Key::random());
         let mut slots = KeySlots::default();
         ladder::enrol(&mut slots, kek, cost, &master, instance)?;
-        Ok(Self { file: FileId::draw(), instance, generation: 1, stride, slots, keys: Keys::random(), master })
+        Ok(Self { file: FileId::draw(), instance, generation: 1, stride, slots, keys: Arc::new(Keys::random()), master })
     }
 
     /// The superblock of another physical copy of the same data: new file id and block key, the same key slots byte for byte.
@@ -97,12 +114,50 @@ impl Superblock {
         Self {
             file: FileId::draw(),
             instance: self.instance,
-            generation: 1,
+            generation: self.generation,
             stride: self.stride,
             slots: self.slots.clone(),
-            keys: self.keys.for_copy(),
+            keys: Arc::new(self.keys.for_copy()),
             master: self.master.duplicate(),
         }
+    }
+
+    /// The superblock after `change`, one generation later.
+    ///
+    /// Errors: `Keys` with `SlotsFull`, `Cost`, `LastSlot`, `NoSuchSlot`, `EpochBusy`, `Wrong`.
+    pub fn changed(&self, change: &Change) -> Result<Self, EngineError> {
+        let (mut slots, mut keys) = (self.slots.clone(), Arc::clone(&self.keys));
+        match change {
+            Change::NextEpoch => keys = Arc::new(keys.with_next_epoch().ok_or(LadderError::EpochBusy)?),
+            Change::NewestEpochAlone => keys = Arc::new(keys.with_newest_epoch_alone()),
+            Change::AddSlot(kek, cost) => {
+                ladder::enrol(&mut slots, kek, *cost, &self.master, self.instance)?;
+            }
+            Change::RemoveSlot(number) => {
+                slots.get_mut(*number).and_then(Option::take).ok_or(LadderError::NoSuchSlot(*number))?;
+            }
+            Change::ReplaceSlot(new, cost, old) => {
+                let replaced = ladder::slots_of(&slots, old, self.instance);
+                let first = *replaced.first().ok_or(LadderError::Wrong(old.kind()))?;
+                replaced.into_iter().for_each(|number| slots[number] = None);
+                slots[first] = Some(KeySlot::wrap(new, *cost, &self.master, self.instance, first)?);
+            }
+        }
+        if slots.iter().all(Option::is_none) {
+            return Err(LadderError::LastSlot.into());
+        }
+        let generation = self.generation.checked_add(1).ok_or(EngineError::Damaged("superblock"))?;
+        Ok(Self { file: self.file, instance: self.instance, generation, stride: self.stride, slots, keys, master: self.master.duplicate() })
+    }
+
+    /// The superblock of another physical copy of the same data that `kek` alone opens: besides file id and block key, the master key is new.
+    ///
+    /// Errors: [`EngineError::Keys`]: the key names another instance, or the passphrase's cost cannot be run.
+    pub fn for_copy_under(&self, kek: &Kek, cost: KdfCost) -> Result<Self, EngineError> {
+        ladder::check_instance(kek, self.instance)?;
+        let (master, mut slots) = (Key::random(), KeySlots::default());
+        ladder::enrol(&mut slots, kek, cost, &master, self.instance)?;
+        Ok(Self { slots, master, ..self.for_copy() })
     }
 
     /// Copy `copy` (0 or 1) as stored.
@@ -169,7 +224,7 @@ impl Superblock {
             return Err(CopyError::Damaged);
         }
         let generation = u64::from_le_bytes(bytes[56..64].try_into().expect("8 bytes"));
-        Ok(Self { file, instance, generation, stride, slots, keys, master })
+        Ok(Self { file, instance, generation, stride, slots, keys: Arc::new(keys), master })
     }
 
     fn read_copy(medium: &dyn Medium, copy: u64, at: u64, kek: &Kek) -> Result<Self, EngineError> {
@@ -181,15 +236,15 @@ impl Superblock {
         }
     }
 
-    /// Opens the superblock with `kek`, and tells which copies hold.
+    /// Opens the superblock with `kek`, and tells of which generation the copies that hold are.
     ///
     /// Errors: `Io`; else the more telling of the two copies' reasons: a key that does not open an intact copy, a newer format, damage,
     /// not a Rosemary file.
-    pub fn read(medium: &dyn Medium, kek: &Kek) -> Result<(Self, [bool; 2]), EngineError> {
+    pub fn read(medium: &dyn Medium, kek: &Kek) -> Result<(Self, [Option<u64>; 2]), EngineError> {
         let [first, second] = [0, 1].map(|copy: u8| {
             Self::read_copy(medium, u64::from(copy), SUPERBLOCK_STARTS[usize::from(copy)], kek)
         });
-        let intact = [first.is_ok(), second.is_ok()];
+        let intact = [&first, &second].map(|copy| copy.as_ref().ok().map(|head| head.generation));
         let tells = |error: &EngineError| match error {
             EngineError::Io { .. } => 4,
             EngineError::Keys(_) => 3,
@@ -374,7 +429,7 @@ mod tests {
             medium.write_at(SLOT_STARTS[3], &bytes("page-0-slot-3")).unwrap();
             medium.write_at(place(3, 4608), &bytes("block-3")).unwrap();
             let (head, intact) = Superblock::read(&*medium, &kek).unwrap();
-            assert_eq!(intact, [true, true]);
+            assert_eq!(intact, [Some(head.generation); 2]);
             assert_eq!((head.file.to_string().as_str(), head.instance.to_string().as_str()), (values["file-id"], values["instance-id"]));
             assert_eq!((head.generation.to_string().as_str(), head.stride), (values["generation"], 4608));
             assert!(head.master.matches(&bytes("master-key")) && head.keys.block().matches(&bytes("block-key")));

@@ -86,6 +86,11 @@ impl DiskFile {
         Self::take(OpenOptions::new().read(true).write(true).open(path)?)
     }
 
+    /// Opens and locks a file that is only read.
+    pub fn open_to_read(path: &Path) -> Result<Self, TakeError> {
+        Self::take(File::open(path)?)
+    }
+
     fn take(file: File) -> Result<Self, TakeError> {
         match file.try_lock() {
             Ok(()) => Ok(Self { file, held: AtomicU64::new(0), reserve: Mutex::default(), clock: Clock::system() }),

@@ -11,11 +11,15 @@ mod copy;
 mod error;
 mod header;
 mod medium;
+mod rewrite;
 
-pub use batch::{Batch, Engine, Options, Range, Read, Snapshot, Space, Table};
+pub use batch::{Batch, Engine, Options, Place, Range, Read, Snapshot, Space, Table, beside};
+pub use copy::{Plan, Row, Unlock};
 
 pub use check::Report;
 pub use error::{CommitError, EngineError};
+pub use header::Change;
+pub use rewrite::Slot;
 
 /// What reads stored bytes, for fuzz targets only.
 #[cfg(any(fuzzing, feature = "bench-internals"))]

@@ -6,6 +6,7 @@
 //!   thread of its own.
 //! - When all places are taken, the connection that has waited longest for its peer (in its handshake or between two requests) yields to
 //!   the new one, so that holding places open costs an attacker as much work as using them. One with a request under way never yields.
+//! - A connection that streams takes no place from requests, neither of all nor of its address: whoever opens streams bounds them.
 //! - What is remembered of addresses is bounded, however many of them come.
 
 use std::collections::HashMap;
@@ -50,8 +51,8 @@ impl Admission {
         let place = Arc::new(Place { socket, waits_since_ms: AtomicU64::new(now_ms), yielded: AtomicBool::new(false) });
         let number = book.next;
         book.next += 1;
-        let admitted = Admitted { admission: Arc::clone(self), number, counted, place: Arc::clone(&place), peer };
-        if book.live.len() >= self.max_connections && !book.take_a_place(now_ms) {
+        let admitted = Admitted { admission: Arc::clone(self), number, counted, place: Arc::clone(&place), peer, streams: AtomicBool::new(false) };
+        if book.live.len().saturating_sub(book.streams) >= self.max_connections && !book.take_a_place(now_ms) {
             // The book is closed before `admitted` is dropped, which gives back what its address was counted.
             drop(book);
             return None;
@@ -87,14 +88,28 @@ pub(super) struct Admitted {
     counted: Option<IpAddr>,
     pub(super) place: Arc<Place>,
     pub(super) peer: SocketAddr,
+    streams: AtomicBool,
+}
+
+impl Admitted {
+    /// From now on this connection streams: its place is free for others.
+    pub(super) fn streams(&self) {
+        let mut book = self.admission.book();
+        if !self.streams.swap(true, Ordering::SeqCst) {
+            book.streams += 1;
+            book.leaves(self.counted);
+        }
+    }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut book = self.admission.book();
         book.live.remove(&self.number);
-        if let Some(address) = self.counted.and_then(|group| book.addresses.get_mut(&group)) {
-            address.open -= 1;
+        if self.streams.load(Ordering::SeqCst) {
+            book.streams -= 1;
+        } else {
+            book.leaves(self.counted);
         }
         if book.live.is_empty() {
             self.admission.left.notify_all();
@@ -130,6 +145,8 @@ impl Place {
 struct Book {
     next: u64,
     live: HashMap<u64, Arc<Place>>,
+    /// How many of them stream.
+    streams: usize,
     addresses: HashMap<IpAddr, Address>,
 }
 
@@ -161,6 +178,13 @@ impl Book {
             let _ = place.socket.shutdown(Shutdown::Read);
             true
         })
+    }
+
+    /// One connection fewer of this address.
+    fn leaves(&mut self, counted: Option<IpAddr>) {
+        if let Some(address) = counted.and_then(|group| self.addresses.get_mut(&group)) {
+            address.open -= 1;
+        }
     }
 
     /// Counts one more connection of `group`; false if it may have none now.

@@ -92,6 +92,17 @@ impl LoadClient {
         Ok((status, head, std::mem::replace(&mut self.received, rest)))
     }
 
+    /// Reads what comes until the server ends the connection in order.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            match self.more() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(std::mem::take(&mut self.received)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Version, key exchange group, and whether an earlier session was resumed.
     pub fn negotiated(&self) -> (rustls::ProtocolVersion, Option<rustls::NamedGroup>, bool) {
         let tls = &self.stream.conn;

@@ -3,13 +3,14 @@
 //! ```text
 //! handshake ─→ idle ─→ head ─→ body ─→ handler ─→ answer ─┐
 //!    │          ↑ │      │       │                         ├─→ goodbye (lingering close)
-//!    ↓          │ ↓      └───────┴──→ refusal ─→ answer ───┘
+//!    ↓          │ ↓      └───────┴──→ refusal ─→ answer ───┘   an answer may be a stream, until it ends
 //!  tls_failed   │ end                                      │
 //!               └──────────────── keep-alive ──────────────┘
 //! ```
 //! Invariants
 //! - A refused request ends the connection: what follows it could not be framed with certainty.
 //! - Pipelined requests are answered one by one, in order.
+//! - A stream's every part has the time of an answer; a peer that sends anything meanwhile has ended it.
 //! - Between requests the connection holds no buffer but the bytes that already came.
 
 use std::mem;
@@ -20,12 +21,12 @@ use std::time::Instant;
 
 use rustls::ServerConnection;
 
-use crate::base::limits::HEAD_BYTES_MAX;
-use crate::http::admission::Place;
+use crate::base::limits::{HEAD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
+use crate::http::admission::{Admitted, Place};
 use crate::http::listen::Shared;
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
-use crate::http::reply::Reply;
+use crate::http::reply::{Chunk, Reply, Source};
 use crate::http::request::{Headers, Method, Request};
 use crate::http::wire::{Gone, Wire};
 use crate::http::authority;
@@ -51,6 +52,7 @@ impl From<Gone> for End {
 struct Connection<'s> {
     shared: &'s Shared,
     wire: Wire<'s>,
+    admitted: &'s Admitted,
     place: &'s Place,
     peer: SocketAddr,
     local: IpAddr,
@@ -58,8 +60,9 @@ struct Connection<'s> {
     buffer: Vec<u8>,
 }
 
-/// Serves the connection at `place` until it ends.
-pub(super) fn serve(shared: &Shared, place: &Place, peer: SocketAddr) {
+/// Serves an admitted connection until it ends.
+pub(super) fn serve(shared: &Shared, admitted: &Admitted) {
+    let (place, peer) = (&*admitted.place, admitted.peer);
     let socket = &place.socket;
     let Ok(local) = socket.local_addr() else { return };
     let Ok(tls) = ServerConnection::new(shared.tls.current()) else { return };
@@ -68,7 +71,7 @@ pub(super) fn serve(shared: &Shared, place: &Place, peer: SocketAddr) {
     }
     let mut wire = Wire::new(socket, tls);
     match wire.handshake(shared.deadlines.handshake, &shared.handshakes) {
-        (_, Ok(())) => Connection { shared, wire, place, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
+        (_, Ok(())) => Connection { shared, wire, admitted, place, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
         // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
         (false, Err(Gone::Closed)) => {}
         (_, Err(_)) => shared.handler.tls_failed(peer.ip()),
@@ -93,15 +96,45 @@ impl Connection<'_> {
                 }
                 Err(End::Gone) => return,
             };
-            let told_to = self.shared.stopping.load(Ordering::SeqCst) || self.place.yielded.load(Ordering::SeqCst);
-            let close = !keep_alive || reply.close || told_to;
+            let close = !keep_alive || reply.close || self.told_to_end();
+            let source = reply.stream.take().filter(|_| !head_only);
+            if source.is_some() {
+                self.admitted.streams();
+            }
             if self.answer(&reply, head_only, close).is_err() {
                 return;
+            }
+            if let Some(source) = source {
+                return self.stream(source);
             }
             if close {
                 return self.wire.finish();
             }
         }
+    }
+
+    fn told_to_end(&self) -> bool {
+        self.shared.stopping.load(Ordering::SeqCst) || self.place.yielded.load(Ordering::SeqCst)
+    }
+
+    /// Sends what `source` gives until either side ends it.
+    fn stream(mut self, mut source: Box<dyn Source>) {
+        while !self.told_to_end() && self.wire.is_quiet() {
+            // As with an answer: a panic ends this connection alone.
+            match catch_unwind(AssertUnwindSafe(|| source.next(STREAM_TURN))) {
+                Ok(Chunk::Nothing) => {}
+                Ok(Chunk::Bytes(bytes)) => {
+                    for part in bytes.chunks(STREAM_PART_BYTES) {
+                        if self.wire.send(part, &[], Instant::now() + self.shared.deadlines.write).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Ok(Chunk::End) | Err(_) => break,
+            }
+        }
+        drop(source);
+        self.wire.finish();
     }
 
     fn answer(&mut self, reply: &Reply, head_only: bool, close: bool) -> Result<(), Gone> {

@@ -230,7 +230,7 @@ fn enter(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
     let Some(admitted) = shared.admission.admit(socket, peer) else { return };
     let shared = Arc::clone(shared);
     let thread = thread::Builder::new().name("connection".into()).stack_size(limits::CONNECTION_STACK_BYTES);
-    let spawned = thread.spawn(move || conn::serve(&shared, &admitted.place, admitted.peer));
+    let spawned = thread.spawn(move || conn::serve(&shared, &admitted));
     if let Err(error) = spawned {
         log::line(Level::Warn, "no thread for a connection; it was closed", &[("error", &Operator::text(&error))]);
     }

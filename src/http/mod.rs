@@ -5,6 +5,7 @@
 //! - Every wait has an absolute deadline; a peer that sends a byte now and then gains nothing.
 //! - Memory grows only as bytes arrive, up to the head limit and the route's body limit; an idle connection holds no buffer of ours.
 //! - A length that two readers could understand differently is refused: any `Transfer-Encoding` is 411, any doubt about `Content-Length` 400.
+//! - A stream ends when its source does, when its peer leaves or does not read, and when the server stops; it takes no place among requests.
 //! - A fault in one connection (a panic included) ends that connection alone; the accept thread ends only when told to.
 //! - Plain HTTP does not exist.
 //!
@@ -37,7 +38,7 @@ pub use listen::{Deadlines, Server, Settings, bind};
 #[allow(unused_imports)]
 pub use problem::{Reason, Refusal, error};
 #[allow(unused_imports)]
-pub use reply::Reply;
+pub use reply::{Chunk, Reply, Source};
 #[allow(unused_imports)]
 pub use request::{Headers, Method, Request, percent_decode, query_pairs};
 #[allow(unused_imports)]

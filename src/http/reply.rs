@@ -3,12 +3,14 @@
 //! Invariants
 //! - Every answer carries the security headers of the contract and forbids caching, unless the reply names its own `Cache-Control`.
 //! - `Content-Length` is always the length of the body that GET would carry; no header value can add a line.
+//! - A stream has no length: it ends with its connection (RFC 9112 section 6.3), which says so under TLS.
 
 use std::any::Any;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::base::time::Timestamp;
 
@@ -31,6 +33,48 @@ impl PartialEq for Hold {
 
 impl Eq for Hold {}
 
+/// What goes on answering after the head of its [`Reply::stream`] has left.
+pub trait Source: Send {
+    /// What to send next. Waits for it, but not longer than `wait`: then it is asked again.
+    fn next(&mut self, wait: Duration) -> Chunk;
+}
+
+/// What a [`Source`] gives.
+pub enum Chunk {
+    /// To be sent as it is, then wiped.
+    Bytes(Zeroizing<Vec<u8>>),
+    /// Nothing yet.
+    Nothing,
+    /// The stream is over.
+    End,
+}
+
+/// A source, until it is taken.
+type Untaken = Mutex<Option<Box<dyn Source>>>;
+
+/// A reply's stream, taken by the connection that sends it. Two replies are the same whatever they go on with.
+#[derive(Clone, Default)]
+pub struct Stream(Option<Arc<Untaken>>);
+
+impl Stream {
+    /// Gives the source to whoever asks first.
+    pub(super) fn take(&self) -> Option<Box<dyn Source>> {
+        self.0.as_ref()?.lock().ok()?.take()
+    }
+
+    fn is_one(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl PartialEq for Stream {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_one() == other.is_one()
+    }
+}
+
+impl Eq for Stream {}
+
 /// An answer to one request; its body is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -46,6 +90,8 @@ pub struct Reply {
     pub close: bool,
     /// See [`Reply::holding`].
     pub hold: Hold,
+    /// See [`Reply::stream`].
+    pub stream: Stream,
 }
 
 impl Reply {
@@ -56,7 +102,15 @@ impl Reply {
 
     /// An answer with `body` of `content_type`.
     pub fn bytes(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, headers: Vec::new(), body, content_type, close: false, hold: Hold::default() }
+        Self { status, headers: Vec::new(), body, content_type, close: false, hold: Hold::default(), stream: Stream::default() }
+    }
+
+    /// An answer of `content_type` whose body is what `source` gives until it ends; the connection ends with it.
+    pub fn stream(content_type: &'static str, source: Box<dyn Source>) -> Self {
+        let stream = Stream(Some(Arc::new(Mutex::new(Some(source)))));
+        let mut reply = Self::bytes(200, content_type, Vec::new());
+        (reply.close, reply.stream) = (true, stream);
+        reply
     }
 
     /// An answer with `value` as JSON.
@@ -90,10 +144,10 @@ impl Reply {
         for (name, value) in &self.headers {
             field(&mut out, name, value);
         }
-        if !self.body.is_empty() {
+        if !self.body.is_empty() || self.stream.is_one() {
             field(&mut out, "Content-Type", self.content_type);
         }
-        if !self.bodiless() {
+        if !self.bodiless() && !self.stream.is_one() {
             write!(out, "Content-Length: {}\r\n", self.body.len()).expect("a Vec takes every write");
         }
         if close {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::time::Clock;
 use crate::http::client::{LoadClient, trust};
-use crate::http::{Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, TlsFiles, TlsIdentity, bind, self_signed};
+use crate::http::{Chunk, Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, Source, TlsFiles, TlsIdentity, bind, self_signed};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -21,8 +21,39 @@ struct Mirror {
     clients: Mutex<Vec<IpAddr>>,
     tls_failures: AtomicUsize,
     handled: AtomicUsize,
+    /// Streams that have not ended.
+    streaming: Arc<AtomicUsize>,
     /// While set, `/wait` does not answer.
     hold: AtomicBool,
+}
+
+/// Says something `left` times; then it has nothing to say (from 0), or ends.
+struct Ticks {
+    left: usize,
+    open: Arc<AtomicUsize>,
+}
+
+impl Source for Ticks {
+    fn next(&mut self, _: Duration) -> Chunk {
+        match self.left {
+            0 => {
+                thread::sleep(Duration::from_millis(10));
+                Chunk::Nothing
+            }
+            1 => Chunk::End,
+            usize::MAX => Chunk::Bytes(vec![b'x'; 100_000].into()),
+            left => {
+                self.left = left - 1;
+                Chunk::Bytes(format!("{left};").into_bytes().into())
+            }
+        }
+    }
+}
+
+impl Drop for Ticks {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Handler for Mirror {
@@ -47,6 +78,18 @@ impl Handler for Mirror {
                 }
             }
             "/big" => return Reply::bytes(200, "text/plain", vec![b'x'; 3_000_000]),
+            "/stream" => {
+                self.streaming.fetch_add(1, Ordering::SeqCst);
+                return Reply::stream("text/event-stream", Box::new(Ticks { left: 3, open: Arc::clone(&self.streaming) }));
+            }
+            "/flood" => {
+                self.streaming.fetch_add(1, Ordering::SeqCst);
+                return Reply::stream("text/plain", Box::new(Ticks { left: usize::MAX, open: Arc::clone(&self.streaming) }));
+            }
+            "/endless" => {
+                self.streaming.fetch_add(1, Ordering::SeqCst);
+                return Reply::stream("text/event-stream", Box::new(Ticks { left: 0, open: Arc::clone(&self.streaming) }));
+            }
             "/close" => {
                 let mut reply = Reply::empty(204);
                 reply.close = true;
@@ -614,4 +657,64 @@ fn with_a_client_ca_only_clients_it_signed_come_in() {
     }
     eventually("noted", || mirror.tls_failures.load(Ordering::SeqCst) == 4);
     fs::remove_dir_all(folder).unwrap();
+}
+
+/// Waits until no stream is open.
+fn all_streams_end(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.mirror.streaming.load(Ordering::SeqCst) > 0 {
+        assert!(Instant::now() < deadline, "a stream is still open");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn ask(world: &World, path: &str, method: &str) -> LoadClient {
+    let mut client = world.connect();
+    client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    client
+}
+
+#[test]
+fn a_stream_has_no_length_and_ends_with_its_connection() {
+    let world = world(|_| {});
+    let mut client = ask(&world, "/stream", "GET");
+    let (status, head, _) = client.answer(false).unwrap();
+    assert!(status == 200 && head.contains("Content-Type: text/event-stream") && head.contains("Connection: close"), "{head}");
+    assert!(!head.contains("Content-Length") && head.contains("X-Content-Type-Options: nosniff"));
+    assert_eq!(client.rest().unwrap(), b"3;2;");
+    all_streams_end(&world);
+    // HEAD has the head alone.
+    let mut client = ask(&world, "/endless", "HEAD");
+    assert!(client.answer(true).unwrap().1.contains("Content-Type: text/event-stream"));
+    assert_eq!(client.rest().unwrap(), b"");
+    all_streams_end(&world);
+}
+
+#[test]
+fn a_stream_ends_when_its_peer_leaves_speaks_or_does_not_read() {
+    let world = world(short);
+    drop(ask(&world, "/endless", "GET"));
+    all_streams_end(&world);
+    let mut speaks = ask(&world, "/endless", "GET");
+    speaks.answer(false).unwrap();
+    speaks.send(b"GET /b HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(speaks.rest().unwrap(), b"");
+    all_streams_end(&world);
+    let reads_nothing = ask(&world, "/flood", "GET");
+    all_streams_end(&world);
+    drop(reads_nothing);
+}
+
+#[test]
+fn a_stream_takes_no_place_from_requests_and_ends_at_a_stop() {
+    let world = world(|settings| (settings.max_connections, settings.max_per_address) = (2, 1));
+    let mut streams: Vec<_> = (0..3).map(|_| ask(&world, "/endless", "GET")).map(|mut client| client.answer(false).map(|_| client).unwrap()).collect();
+    let mut client = world.connect();
+    assert_eq!(client.request("GET", "/a", &[], &[]).unwrap().0, 200);
+    assert_eq!(world.connections(), 4);
+    drop(client);
+    let mirror = Arc::clone(&world.mirror);
+    world.stop();
+    assert_eq!(mirror.streaming.load(Ordering::SeqCst), 0);
+    assert!(streams.iter_mut().all(|client| client.rest().unwrap() == b""));
 }

@@ -195,6 +195,8 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 pub struct SelfSigned {
     /// Clients take this file as their CA.
     pub certificate_pem: String,
+    /// A request for a certificate of the same key and names (PKCS#10), for the site's own CA.
+    pub request_pem: String,
     /// PKCS#8. Wiped when dropped.
     pub key_pem: Zeroizing<String>,
 }
@@ -202,7 +204,7 @@ pub struct SelfSigned {
 /// How long a self-signed certificate lasts: the most that common clients accept.
 const SELF_SIGNED_TIME: Duration = Duration::from_secs(825 * 86_400);
 
-/// Makes a P-256 certificate for localhost, both loopback addresses, `listen` and `host` (of the public URL), valid from the day before
+/// Makes a P-256 certificate, and a request for one that a CA signs, for localhost, both loopback addresses, `listen` and `host` (of the public URL), valid from the day before
 /// `now` for 825 days.
 ///
 /// It signs nothing but itself (`CA:FALSE`), so that whoever steals its key cannot speak for other hosts to a client that trusts it.
@@ -232,7 +234,8 @@ pub fn self_signed(host: Option<&str>, listen: &[IpAddr], now: Timestamp) -> Res
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate().map_err(library)?;
     let certificate = params.self_signed(&key).map_err(library)?;
-    Ok(SelfSigned { certificate_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) })
+    let request_pem = params.serialize_request(&key).and_then(|request| request.pem()).map_err(library)?;
+    Ok(SelfSigned { certificate_pem: certificate.pem(), request_pem, key_pem: Zeroizing::new(key.serialize_pem()) })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ServerConnection;
 
 use crate::base::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
@@ -172,6 +173,23 @@ impl<'s> Wire<'s> {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Whether the peer is still there and has sent nothing. Does not wait.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut ready = [PollFd::new(self.socket.socket, PollFlags::IN)];
+        match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(0) => {}
+            // What came may be TLS's own (a new key): only text or the end counts.
+            Ok(_) => {
+                self.socket.deadline = Instant::now() + LINGER_TIME_MAX;
+                if self.receive().is_err() || self.digest().is_err() {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+        matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Says goodbye and lets the peer read what was sent: a socket closed over unread bytes would take the answer back (TCP reset).

@@ -15,6 +15,7 @@ use crate::base::id::MemoryId;
 use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope, Writes};
+use crate::store::events::{Event, Happened};
 use crate::store::gate::{Access, Fault};
 use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Version};
 use crate::store::phi::Phi;
@@ -258,6 +259,16 @@ pub fn latest<A: Reads + Action<Target = Scope>>(
     };
     let page = list(a, &filter, Part::Full, 0, 1)?;
     page.memories.into_iter().next().ok_or(if tag.is_some() { Refusal::NoneWithTag } else { Refusal::None })
+}
+
+/// What a subscriber is told of an event: the memory as it is now, none if the event is that it is gone. A memory that is gone though the event
+/// says otherwise is not found: the event that says so follows.
+pub fn told<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, event: &Event) -> Result<Option<Memory>, Refusal> {
+    if event.happened == Happened::Purged {
+        table::mention(a, event.memory);
+        return Ok(None);
+    }
+    table::either(a, event.memory)?.map(Some).ok_or(Refusal::NotFound)
 }
 
 /// A page of what `filter` chooses, newest first.

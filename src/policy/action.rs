@@ -100,7 +100,19 @@ macro_rules! actions {
 
 /// Whether a verb may use the last of the disk: it frees room, or shuts somebody out.
 pub fn is_urgent(verb: &str) -> bool {
-    matches!(verb, "memory.purge" | "memory.empty_trash" | "key.revoke")
+    matches!(
+        verb,
+        "memory.purge"
+            | "memory.empty_trash"
+            | "key.revoke"
+            | "erasure.ask"
+            | "memory.erase"
+            | "erasure.destroy"
+            | "erasure.end"
+            | "keys.epoch"
+            | "keys.rewrap"
+            | "keys.slots"
+    )
 }
 
 /// The noun of a verb: `memory` of `memory.read`.
@@ -125,6 +137,10 @@ actions! {
     ReplyToMemory(MemoryId) Writes true "memory.reply";
     /// List memories.
     ListMemories(Scope) Reads true "memory.list";
+    /// Have what becomes of memories told.
+    WatchMemories(Scope) Reads false "memory.watch";
+    /// Tell what became of one memory.
+    TellEvent(Scope) Reads true "memory.event";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Replace a memory's text.
@@ -157,6 +173,32 @@ actions! {
     ExportLog(Instance) Reads false "audit.export";
     /// Take the data file as it is against what its anchor says (operator's override).
     AcceptAnchor(Instance) Writes false "anchor.accept";
+    /// Ask for a backup.
+    AskBackup(Instance) Writes false "backup.ask";
+    /// Begin a backup.
+    BeginBackup(Instance) Writes false "backup.begin";
+    /// Note how a backup ended, or that its file was removed.
+    EndBackup(Instance) Writes false "backup.end";
+    /// List backups and the last restore drill.
+    ListBackups(Instance) Reads false "backup.list";
+    /// Note how a restore drill ended.
+    RecordDrill(Instance) Writes false "backup.drill";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// Have a person, or one whom memories are about, erased.
+    AskErasure(Instance) Writes false "erasure.ask";
+    /// Read how erasures stand, and their receipts.
+    ReadErasures(Instance) Reads false "erasure.read";
+    /// Remove the memories that an erasure is about.
+    EraseMemories(Instance) Writes true "memory.erase";
+    /// Destroy the key of a holder.
+    DestroyHolder(Instance) Writes true "erasure.destroy";
+    /// Say that no key is left that opens what an erased holder's old pages hold.
+    EndErasure(Instance) Writes false "erasure.end";
+    /// Begin or end an epoch of keys.
+    ChangeEpoch(Instance) Writes false "keys.epoch";
+    /// Wrap holders' keys under the new epoch's.
+    RewrapKeys(Instance) Writes false "keys.rewrap";
+    /// Change what unlocks the data file.
+    ChangeSlots(Instance) Writes false "keys.slots";
 }

@@ -82,6 +82,8 @@ pub const RULES: &[Rule] = &[
             "memory.restore",
             "memory.purge",
             "memory.empty_trash",
+            "memory.watch",
+            "memory.event",
         ],
         relations: &[Own],
     },
@@ -94,6 +96,10 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // Who is erased is for administrators to say.
+    Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read"], relations: &[Own] },
+    // Who administrates the instance sees its backups and asks for one.
+    Rule { askers: &[Admin], verbs: &["backup.ask", "backup.list"], relations: &[Own] },
     // The operator at the console acts as the program, and so do its background parts.
     Rule {
         askers: &[System],
@@ -106,7 +112,17 @@ pub const RULES: &[Rule] = &[
             "key.revoke",
             "audit.export",
             "anchor.accept",
+            "backup.begin",
+            "backup.end",
+            "backup.list",
+            "backup.drill",
             "person.create",
+            "memory.erase",
+            "erasure.destroy",
+            "erasure.end",
+            "keys.epoch",
+            "keys.rewrap",
+            "keys.slots",
         ],
         relations: &[Own],
     },

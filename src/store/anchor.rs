@@ -13,7 +13,9 @@ use crate::audit::checkpoint::{Anchor, Checkpoint, vkey};
 use crate::base::durable;
 use crate::base::id::LogId;
 use crate::engine::{Engine, Read};
+use crate::store::tables::erasures;
 use crate::store::tables::log::{StoredTiles, tree};
+use crate::store::tx::StoreError;
 
 /// Longest anchor file that is read.
 const ANCHOR_BYTES_MAX: u64 = 16 * 1024;
@@ -64,7 +66,8 @@ pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: 
     if same { Ok(()) } else { Err(AnchorError::RolledBack { path: name, anchored: seen.size, found: size }) }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// The text of the anchor at `path`.
+pub fn read(path: &Path) -> io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)?.take(ANCHOR_BYTES_MAX).read_to_string(&mut text)?;
@@ -73,7 +76,9 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// Writes the anchor: `checkpoint` is durable in the file already.
 pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint) -> io::Result<()> {
-    let anchor =
-        Anchor { checkpoint, instance: engine.instance(), file: engine.file(), generation: engine.generation(), tombstones: 0 };
+    let tombstones = engine.snapshot().map_err(StoreError::from).and_then(|snapshot| erasures::tombstones(&snapshot));
+    let tombstones = tombstones.map_err(io::Error::other)?;
+    let (instance, file) = (engine.instance(), engine.file());
+    let anchor = Anchor { checkpoint, instance, file, generation: engine.generation(), tombstones };
     durable::replace(path, anchor.note(engine.keys().signing()).as_bytes(), 0o600)
 }

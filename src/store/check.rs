@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::audit::checkpoint::{Checkpoint, vkey};
 use crate::audit::note::Vkey;
@@ -22,8 +23,9 @@ use crate::engine::{Engine, EngineError, Read, Table};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{
-    AUDIT, AUDIT_TILES, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, MEMORIES, META, ORDER, SUBJECT_LOOKUP,
-    SUBJECTS, TABLES, USER_LOOKUP, USERS, VERSIONS, credentials, key, log, memories, subjects, users,
+    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, ERASURES, MEMORIES, META, ORDER, PAST_LOGS,
+    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, key, log, memories, past, subjects,
+    users,
 };
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -88,7 +90,7 @@ impl Vault {
 /// Errors: the engine's; a row that is wrong is a finding, not an error.
 pub fn check(
     reader: &dyn Read,
-    keys: &Keys,
+    keys: Arc<Keys>,
     instance: InstanceId,
     now: Timestamp,
     progress: &mut dyn FnMut(&'static str, u64),
@@ -128,6 +130,12 @@ impl Walk<'_, '_> {
                 holders::open(tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
                 ensure(users::get(tx, tenant, instance.owner)?.is_some(), "the owner has no row")
             }
+            meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
+            meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
+            meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
+            meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),
+            meta::ASKED => Ok(meta::fact::<Timestamp>(tx, key).map(drop)?),
+            meta::DRILL => Ok(meta::fact::<meta::DrillRow>(tx, key).map(drop)?),
             _ => ensure(key == log::CHECKPOINT, "a name that this program does not know"),
         })?;
         self.each(DEKS, |tx, key, row| holders::check(tx, tenant, key, row))?;
@@ -137,8 +145,39 @@ impl Walk<'_, '_> {
         self.each(CREDENTIAL_LOOKUP, credentials::check_lookup)?;
         self.each(SUBJECTS, |tx, key, _| subjects::check(tx, tenant, key))?;
         self.each(SUBJECT_LOOKUP, |tx, key, row| subjects::check_lookup(tx, tenant, key, row))?;
+        self.each(ERASURES, |tx, key, row| erasures::check(tx, tenant, key, row))?;
+        self.each(TOMBSTONES, erasures::check_tombstone)?;
+        self.each(BACKUPS, |_, key, row| backups::check(key, row))?;
         self.memories(tenant)?;
-        self.log(instance)
+        self.log(instance)?;
+        self.past_logs()
+    }
+
+    /// The logs before the last restore.
+    fn past_logs(&mut self) -> Result<(), EngineError> {
+        let (tx, mut done, mut there) = (self.tx, 0, 0);
+        match past::all(tx) {
+            Err(StoreError::Engine(error)) => return Err(error),
+            Err(error) => self.finding(PAST_LOGS, None, error.to_string()),
+            Ok(logs) => {
+                for (log, note) in logs {
+                    match past::check(tx, log, &note) {
+                        Ok(rows) => done += rows,
+                        Err(Fault::Store(StoreError::Engine(error))) => return Err(error),
+                        Err(Fault::Store(error)) => self.finding(PAST_LOGS, Some(log.bytes()), error.to_string()),
+                        Err(Fault::Wrong(what)) => self.finding(PAST_LOGS, Some(log.bytes()), what),
+                    }
+                }
+            }
+        }
+        self.each(PAST_LOGS, |_, _, _| {
+            there += 1;
+            Ok(())
+        })?;
+        if self.found.count == 0 && there != done {
+            self.finding(PAST_LOGS, None, "rows that belong to no log");
+        }
+        Ok(())
     }
 
     fn memories(&mut self, tenant: TenantId) -> Result<(), EngineError> {
@@ -401,7 +440,8 @@ mod tests {
         assert_eq!(found(&engine).count, 0, "{:?}", found(&engine).listed);
         for (index, name) in (0..).zip(TABLES) {
             let (table, all) = (Table(index), rows(&engine, Table(index)));
-            assert!(!all.is_empty() || table == VERSIONS, "{name} is empty: the test proves nothing of it");
+            // What backups, restores and erasures write has its test there.
+            assert!(!all.is_empty() || [VERSIONS, BACKUPS, PAST_LOGS, ERASURES, TOMBSTONES].contains(&table), "{name} is empty: the test proves nothing of it");
             // That a checkpoint was kept is known by itself alone.
             for (key, _) in all.iter().take(3).chain(all.last()).filter(|_| table != CHECKPOINTS) {
                 assert!(attack(&engine, table, key, None).count > 0, "{name} {}", hex::encode(key));

@@ -170,6 +170,11 @@ impl<'t, A: Action> Access<'t, A> {
         self.detail(Detail::Setting(Word::of(safeguard)));
     }
 
+    /// Says in the entry that it tells of what a crash kept from being told.
+    pub(in crate::store) fn recovered(&mut self) {
+        self.tx.recovered = true;
+    }
+
     /// The view, for the tables.
     pub(in crate::store) fn tx(&self) -> &Tx<'t> {
         &self.tx
@@ -230,6 +235,19 @@ impl Vault {
                 Err(revoked) => Ok(Admission::Revoked(revoked.0)),
             },
         }
+    }
+
+    /// Whether `who` still stands. Looked up only if credentials changed since `generation`, which is brought up to date. While the store is
+    /// shut nobody does.
+    pub fn stands(&self, who: &Principal, generation: &mut u64) -> bool {
+        let Some(published) = self.shown() else { return false };
+        let CredentialRef::Stored(id) = who.credential() else { return true };
+        if published.generation == *generation {
+            return true;
+        }
+        let row = credentials::stored(&self.reading(&published), who.tenant(), *id);
+        *generation = published.generation;
+        row.is_ok_and(|row| who.still_valid(row.as_ref()))
     }
 
     /// Reads: decides and works on a snapshot, then holds the value until its entry is durable.
@@ -378,7 +396,11 @@ fn perform<A: Action, T, E: Fault>(
             let tx = access.tx;
             touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
             entry.det = tx.details;
-            entry.reason = tx.overridden.then_some(Reason::Override);
+            entry.reason = match (tx.overridden, tx.recovered) {
+                (true, _) => Some(Reason::Override),
+                (false, true) => Some(Reason::Recovered),
+                (false, false) => None,
+            };
             match worked {
                 Ok(Ok(value)) => {
                     (staged, held) = (tx.staged, tx.held);

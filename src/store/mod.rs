@@ -1,22 +1,32 @@
 //! Store: the tables and the gate, their only door.
 //!
-//! `gate` is the door; `vault` the open store; `writer` the one writer; `tables` one file a noun; `phi` protected text; `index` search in
-//! memory; `check` the whole-file check; `anchor` against rollback; `migrate` old files.
+//! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
+//! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `backup` and
+//! `restore` copies of the whole, `upkeep` when they are made; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
+pub mod backup;
+mod answers;
 pub mod check;
+pub mod erasure;
+pub mod events;
 pub mod gate;
 pub mod index;
 mod indexer;
+pub mod ledger;
 pub mod log_view;
 pub mod migrate;
 pub mod phi;
+pub mod restore;
 pub mod search;
+mod queue;
 mod recent;
+pub mod rotator;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;
+pub mod upkeep;
 pub mod vault;
 pub mod writer;
 

@@ -23,6 +23,7 @@ use crate::crypto::secret::Key;
 use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
 use crate::audit::Details;
+use crate::store::events::{Event, Happened};
 use crate::store::index::indexes::{Change, Indexes};
 use crate::store::index::prepared::Prepared;
 use crate::store::recent::{Recent, Recents};
@@ -61,7 +62,14 @@ pub type FieldKeyName = (TenantId, UserId, Option<SubjectId>, u32, u32);
 
 /// Derived field keys in memory, bounded; emptied when full.
 #[derive(Default)]
-pub struct FieldKeys(RwLock<HashMap<FieldKeyName, Arc<FieldKey>>>);
+pub struct FieldKeys(RwLock<Derived>);
+
+#[derive(Default)]
+struct Derived {
+    keys: HashMap<FieldKeyName, Arc<FieldKey>>,
+    /// What was read before credentials had this generation may come from a key that has died since.
+    since: u64,
+}
 
 /// Field keys held at once (each about 150 bytes).
 const FIELD_KEYS_MAX: usize = 16_384;
@@ -69,16 +77,26 @@ const FIELD_KEYS_MAX: usize = 16_384;
 impl FieldKeys {
     /// The key, if it is held.
     pub fn get(&self, name: &FieldKeyName) -> Option<Arc<FieldKey>> {
-        self.0.read().expect("no code panics while it holds this lock").get(name).cloned()
+        self.0.read().expect("no code panics while it holds this lock").keys.get(name).cloned()
     }
 
-    /// Holds a key whose DEKs are committed.
-    pub fn put(&self, name: FieldKeyName, key: Arc<FieldKey>) {
-        let mut keys = self.0.write().expect("no code panics while it holds this lock");
-        if keys.len() >= FIELD_KEYS_MAX {
-            keys.clear();
+    /// Holds a key whose DEKs are committed, as seen by a reader of this generation.
+    pub fn put(&self, name: FieldKeyName, key: Arc<FieldKey>, generation: u64) {
+        let mut held = self.0.write().expect("no code panics while it holds this lock");
+        if generation < held.since {
+            return;
         }
-        keys.insert(name, key);
+        if held.keys.len() >= FIELD_KEYS_MAX {
+            held.keys.clear();
+        }
+        held.keys.insert(name, key);
+    }
+
+    /// Drops what the keys named so derive from, and takes none of it back from readers older than `generation`.
+    pub fn forget(&self, dead: impl Fn(&FieldKeyName) -> bool, generation: u64) {
+        let mut held = self.0.write().expect("no code panics while it holds this lock");
+        held.keys.retain(|name, _| !dead(name));
+        held.since = held.since.max(generation);
     }
 }
 
@@ -137,6 +155,8 @@ pub struct Staged {
     pub counts: Vec<(Vec<u8>, i64)>,
     /// What the search index must learn after the commit.
     pub index: Vec<(Scope, Change)>,
+    /// What subscribers are told after the commit.
+    pub events: Vec<(Scope, Event)>,
     /// What look-alikes are found by.
     pub recent: Vec<(Scope, Recent)>,
     /// Whether credentials changed, so that reads under way must be decided anew.
@@ -155,7 +175,7 @@ pub struct Tx<'t> {
     /// Snapshot or open transaction.
     pub reader: &'t dyn Read,
     /// The opened keys of the file.
-    pub keys: &'t Keys,
+    pub keys: Arc<Keys>,
     /// What all work shares.
     pub common: &'t Common,
     /// The time of this work.
@@ -174,6 +194,8 @@ pub struct Tx<'t> {
     pub details: Details,
     /// Whether a safeguard was overridden, for the audit entry.
     pub overridden: bool,
+    /// Whether this tells of what a crash kept from being told, for the audit entry.
+    pub recovered: bool,
     /// The memory that was read for the decision, until the work takes it.
     pub(in crate::store) decided_on: Option<(MemoryId, MemoryRow)>,
     /// Of which generation the credentials in this view are, if that is known.
@@ -190,8 +212,8 @@ pub struct Tx<'t> {
 
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
-    pub fn new(reader: &'t dyn Read, keys: &'t Keys, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, decided_on: None, generation: None, answered: 0, held: None, indexes: None, recents: None }
+    pub fn new(reader: &'t dyn Read, keys: Arc<Keys>, common: &'t Common, now: Timestamp, committed: bool) -> Self {
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, recovered: false, decided_on: None, generation: None, answered: 0, held: None, indexes: None, recents: None }
     }
 
     /// The value of `key`, own staged changes included.
@@ -234,6 +256,11 @@ impl<'t> Tx<'t> {
         if self.indexes.is_some_and(|indexes| indexes.wants((scope.tenant, scope.owner))) {
             self.staged.index.push((scope, Change::Put(prepare())));
         }
+    }
+
+    /// Stages what subscribers are told of a memory.
+    pub fn tell(&mut self, scope: Scope, happened: Happened, memory: MemoryId) {
+        self.staged.events.push((scope, Event { happened, memory, at: self.now }));
     }
 
     /// Stages a row.

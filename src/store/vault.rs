@@ -1,7 +1,7 @@
 //! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
 //!
-//! Threads: the writer; the keeper, which writes the anchor and ends the windows of counted refusals; the indexer, which builds search
-//! indexes when a scope is first asked for.
+//! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor and ends the windows of counted refusals; the
+//! indexer, which builds search indexes when a scope is first asked for.
 //!
 //! Invariants
 //! - Nothing is published before its log agrees with its checkpoint, and with the anchor where one is configured.
@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,17 +31,21 @@ use crate::crypto::secret::Secret;
 use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
+use crate::store::answers;
+use crate::store::events::{Hub, Subscription};
 use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::migrate;
+use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
+use crate::store::rotator::{self, Rotation};
 use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{log as log_table, users};
 use crate::store::tx::{Common, StoreError, Tx};
-use crate::store::writer::{Asker, Ended, Job, Message, Request, Settled, Ticket, Unavailable, Work, Writer};
+use crate::store::writer::{Ended, Job, Settled, Unavailable, Writer};
 
 /// What the store needs from the configuration.
 pub struct Settings {
@@ -84,6 +88,20 @@ pub enum OpenError {
         /// Known here.
         known: u32,
     },
+    /// Somebody put an older superblock into the file.
+    #[error(
+        "the superblock has generation {found}, and the data was last written under {recorded}: an older copy of it was put back. \
+         Put the right file back, or restore a backup"
+    )]
+    OlderSuperblock {
+        /// Of the file.
+        found: u64,
+        /// Known to the data.
+        recorded: u64,
+    },
+    /// A backup, not a data file.
+    #[error("this is a backup, not a data file to run: restore it with `rosemary restore`")]
+    Backup,
     /// The configured label is not the file's.
     #[error("RM_TENANT_ID: this data file belongs to another tenant; set the label it was made with")]
     OtherTenant,
@@ -137,14 +155,18 @@ struct Inner {
     static_keys: StaticKeys,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
-    queue: SyncSender<Message>,
+    queue: Queue,
     index_requests: SyncSender<Option<Scope>>,
     refusals: Mutex<Coalescer>,
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
     refused_while_shut: AtomicU64,
     stopping: AtomicBool,
+    /// Whether somebody makes the backups that are asked for.
+    upkeep: AtomicBool,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
+    rotation: Rotation,
+    hub: Arc<Hub>,
     /// Entries of reads, and writes, that entered the queue.
     #[cfg(test)]
     sent: [AtomicU64; 2],
@@ -189,7 +211,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
         let mut tail = Tail::new(log, BootId::draw());
         let mut entry = Entry::new("system.init", Actor::SYSTEM);
         entry.tenant = Some(tenant);
-        tail.append(batch, entry, clock, now)?;
+        tail.append(batch, &mut entry, clock, now)?;
         tail.seal(batch, engine.keys().signing(), now)
     });
     match (made, failure) {
@@ -220,7 +242,14 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     if instance.schema > migrate::SCHEMA {
         return Err(OpenError::NewerTables { found: instance.schema, known: migrate::SCHEMA });
     }
+    if meta::fact::<meta::BackupMark>(&tx, meta::BACKUP)?.is_some() {
+        return Err(OpenError::Backup);
+    }
     let tenant = instance.tenant;
+    let recorded = meta::generation(&tx)?;
+    if engine.generation() < recorded {
+        return Err(OpenError::OlderSuperblock { found: engine.generation(), recorded });
+    }
     let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
     if label != settings.label.as_bytes() {
         return Err(OpenError::OtherTenant);
@@ -241,6 +270,8 @@ impl Store {
         let common = Common::new(engine.instance());
         let boot = BootId::draw();
         let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        // The superblock belongs to the data, so an older copy of it that a crash left can go.
+        engine.settle()?;
         let (clock, tenant) = (settings.clock, instance.tenant);
         migrate::run(&engine, instance.schema)?;
         let (tail, note, owner) = match owner {
@@ -253,8 +284,9 @@ impl Store {
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
         }
-        let (queue, requests) = sync_channel(limits::QUEUE_JOBS_MAX);
+        let (answers, answerer) = answers::channel();
         let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
+        let (rotate, rotations) = sync_channel(1);
         let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
         let vault = Vault(Arc::new(Inner {
             engine,
@@ -267,24 +299,31 @@ impl Store {
             static_keys,
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
-            queue,
+            queue: Queue::default(),
             index_requests,
             refusals: Mutex::default(),
             unknown: Mutex::default(),
             refused_while_shut: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            upkeep: AtomicBool::new(false),
             anchor: settings.anchor,
             fatal: settings.fatal,
+            rotation: Rotation::new(rotate),
+            hub: Arc::default(),
             #[cfg(test)]
             sent: Default::default(),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
-        let writer = Writer::new(vault.clone(), requests, tail);
+        let writer = Writer::new(vault.clone(), answers, tail);
         store.spawn("writer", move || writer.run())?;
+        let told = vault.clone();
+        store.spawn("answers", move || answerer.run(&told))?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
+        let rotator = vault.clone();
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
         store.note("system.start");
+        store.spawn("rotator", move || rotator::run(&rotator, &rotations))?;
         Ok(store)
     }
 
@@ -311,7 +350,8 @@ impl Store {
         self.vault.flush_refusals(u64::MAX);
         self.note("system.stop");
         self.vault.0.stopping.store(true, Ordering::SeqCst);
-        let _ = self.vault.0.queue.send(Message::Stop);
+        self.vault.0.queue.close();
+        self.vault.rotation().wake();
         // If there is no room for it, the indexer is awake.
         let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {
@@ -351,7 +391,7 @@ fn change_owner(
         let mut entry = Entry::new("system.owner", Actor::SYSTEM);
         entry.tenant = Some(instance.tenant);
         entry.n = 1;
-        tail.append(batch, entry, clock, now)?;
+        tail.append(batch, &mut entry, clock, now)?;
         Ok((tail.seal(batch, engine.keys().signing(), now)?.1, owner))
     });
     match changed {
@@ -365,7 +405,7 @@ impl Vault {
         &self.0.engine
     }
 
-    pub(in crate::store) fn keys(&self) -> &Keys {
+    pub(in crate::store) fn keys(&self) -> Arc<Keys> {
         self.0.engine.keys()
     }
 
@@ -377,8 +417,35 @@ impl Vault {
         &self.0.static_keys
     }
 
+    pub(in crate::store) fn rotation(&self) -> &Rotation {
+        &self.0.rotation
+    }
+
+    pub(in crate::store) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    /// From now on what becomes of this owner's memories is told. An event says only that something changed, so no grant is needed; what it
+    /// is about is read through the gate.
+    pub fn subscribe(&self, scope: Scope) -> Subscription {
+        self.0.hub.subscribe(scope)
+    }
+
     pub(in crate::store) fn indexes(&self) -> &Indexes {
         &self.0.indexes
+    }
+
+    pub(in crate::store) fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    /// From now on somebody makes the backups that are asked for, or from now on nobody does.
+    pub(in crate::store) fn set_upkeep(&self, there: bool) {
+        self.0.upkeep.store(there, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn has_upkeep(&self) -> bool {
+        self.0.upkeep.load(Ordering::Relaxed)
     }
 
     /// The clock of this store.
@@ -450,7 +517,7 @@ impl Vault {
     }
 
     /// What readers see now, if anything; for the program's own use.
-    fn shown(&self) -> Option<Arc<Published>> {
+    pub(in crate::store) fn shown(&self) -> Option<Arc<Published>> {
         self.0.published.read().expect("no code panics while it holds this lock").clone()
     }
 
@@ -485,7 +552,7 @@ impl Vault {
 
     /// A view of a published snapshot.
     pub(in crate::store) fn reading<'p>(&'p self, published: &'p Published) -> Tx<'p> {
-        let mut tx = Tx::new(&published.snapshot, self.keys(), self.common(), self.0.clock.now(), true);
+        let mut tx = Tx::new(&published.snapshot, published.snapshot.keys(), self.common(), self.0.clock.now(), true);
         tx.generation = Some(published.generation);
         tx
     }
@@ -505,12 +572,11 @@ impl Vault {
         }
         #[cfg(test)]
         let changes = request.changes;
-        self.0.queue.try_send(Message::Request(Box::new(request))).map_err(|error| match error {
-            TrySendError::Full(Message::Request(request)) => {
-                self.count_refused(request.stands_for);
-                Unavailable::QueueFull
+        let stands_for = request.stands_for;
+        self.0.queue.put(request).inspect_err(|why| {
+            if *why == Unavailable::QueueFull {
+                self.count_refused(stands_for);
             }
-            _ => Unavailable::Stopping,
         })?;
         #[cfg(test)]
         self.0.sent[usize::from(changes)].fetch_add(1, Ordering::SeqCst);
@@ -524,7 +590,7 @@ impl Vault {
     }
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
-        let ticket = Arc::<Ticket>::default();
+        let ticket = Ticket::of_this_thread();
         self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 })?;
         stopwatch::waiting(|| ticket.wait())
     }
@@ -641,8 +707,11 @@ impl Vault {
     }
 
     fn write_anchor(&self) {
-        let (Some(path), Some(published)) = (&self.0.anchor, self.shown()) else { return };
-        if let Err(error) = anchor::write(path, &self.0.engine, published.head.checkpoint) {
+        let Some(path) = &self.0.anchor else { return };
+        if self.shown().is_none() {
+            return;
+        }
+        if let Err(error) = self.anchor_at(path) {
             log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
         }
     }
@@ -667,6 +736,11 @@ fn status_of(reason: Reason) -> u16 {
 pub type IndexRequests = Receiver<Option<Scope>>;
 
 impl Vault {
+    /// Where the anchor is.
+    pub(in crate::store) fn anchor(&self) -> Option<&Path> {
+        self.0.anchor.as_deref()
+    }
+
     pub(in crate::store) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
     }

@@ -1,32 +1,30 @@
 //! The one writer: jobs in, batches out, one commit each.
 //!
 //! ```text
-//! queue ─▶ drain ≤ 256 ─▶ run each against the open transaction ─▶ apply what succeeded ─▶ entries, checkpoint ─▶ commit ─▶ publish ─▶ answers
+//! queue ─▶ take ≤ 256 ─▶ run each against the open transaction ─▶ apply what succeeded ─▶ entries, checkpoint ─▶ commit ─▶ publish ─▶ answers
 //! ```
 //!
 //! Invariants
 //! - A job reads the open transaction (earlier members included) and only stages; the writer applies it after the job succeeded.
 //! - A job that failed leaves its entry and nothing else. An apply error fails the whole batch, and nobody is answered as if it had not.
-//! - No answer is given before its batch is durable. If it is not known whether it is, the answer says so, everything is shut, and the
-//!   outcome is read from the medium before anything else is done.
+//! - No answer is given before its batch is durable; a thread of its own gives it (`answers`). If it is not known whether it is, the answer says
+//!   so, everything is shut, and the outcome is read from the medium before anything else is done.
 //! - No key derivation from passwords, search, network or unbounded loop runs here.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Condvar, Mutex};
 
 use crate::audit::{Actor, Detail, Entry, Outcome, Reason};
 use crate::authn::CredentialRef;
-use crate::base::id::{CredentialId, OperationId, TenantId, UserId};
+use crate::base::id::{CredentialId, OperationId};
 use crate::base::time::Timestamp;
 use crate::base::{limits, log};
 use crate::engine::{Batch, CommitError, EngineError, Read};
-use crate::policy::action::Scope;
+use crate::store::answers::{Answers, Committed, News};
+use crate::store::queue::{Asker, Request, Work};
 use crate::store::recent::Recents;
 use crate::store::tables::log::{LogError, Tail, line};
-use crate::store::index::indexes::Change;
 use crate::store::tables::{COUNTS, credentials};
 use crate::store::tx::{Staged, Tx};
 use crate::store::vault::{Head, Published, Vault};
@@ -72,71 +70,6 @@ pub enum Unavailable {
     Stopping,
 }
 
-/// What the writer is asked to do.
-pub(in crate::store) enum Work {
-    /// A write.
-    Job(Job),
-    /// A read's entry, if `generation` is still that of the credentials.
-    Entry(Box<Entry>, u64),
-    /// An entry that nobody waits for.
-    Note(Box<Entry>),
-    /// Taken up by a batch.
-    Done,
-}
-
-/// Whose request it is: who may later ask for its outcome, and which key was used.
-#[derive(Clone, Debug)]
-pub(in crate::store) struct Asker {
-    pub operation: OperationId,
-    pub tenant: TenantId,
-    pub user: UserId,
-    pub credential: CredentialRef,
-}
-
-/// A request in the queue.
-pub(in crate::store) struct Request {
-    pub work: Work,
-    /// Whether it may change something, so that its outcome can be unknown.
-    pub changes: bool,
-    pub asker: Option<Asker>,
-    pub ticket: Option<Arc<Ticket>>,
-    /// How many requests were refused without data if this one is not taken: itself, or those it counts.
-    pub stands_for: u64,
-}
-
-/// A message to the writer.
-pub(in crate::store) enum Message {
-    /// Work.
-    Request(Box<Request>),
-    /// Finish what came before, then end.
-    Stop,
-}
-
-/// Where one waits for the end of a request.
-#[derive(Default)]
-pub(in crate::store) struct Ticket {
-    end: Mutex<Option<Result<Ended, Unavailable>>>,
-    ready: Condvar,
-}
-
-impl Ticket {
-    /// Waits for the end. It always comes: a request that is dropped unanswered tells.
-    pub fn wait(&self) -> Result<Ended, Unavailable> {
-        let mut end = self.end.lock().expect("no code panics while it holds this lock");
-        loop {
-            match end.take() {
-                Some(end) => return end,
-                None => end = self.ready.wait(end).expect("no code panics while it holds this lock"),
-            }
-        }
-    }
-
-    fn set(&self, to: Result<Ended, Unavailable>) {
-        self.end.lock().expect("no code panics while it holds this lock").get_or_insert(to);
-        self.ready.notify_one();
-    }
-}
-
 /// How an operation of unknown outcome ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Settled {
@@ -168,7 +101,8 @@ impl Settled {
 /// The writer's own state.
 pub(in crate::store) struct Writer {
     pub vault: Vault,
-    pub queue: Receiver<Message>,
+    /// Where batches go once they are durable.
+    answers: Answers,
     pub tail: Tail,
     pub seq: u64,
     pub generation: u64,
@@ -189,49 +123,38 @@ struct Batched {
 
 impl Writer {
     /// A writer at the end of the stored log.
-    pub fn new(vault: Vault, queue: Receiver<Message>, tail: Tail) -> Self {
+    pub fn new(vault: Vault, answers: Answers, tail: Tail) -> Self {
         let clocks = (vault.clock().now().ms(), vault.clock().mono_ms());
-        Self { vault, queue, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), clocks }
+        Self { vault, answers, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), clocks }
     }
 
     /// Works until told to stop.
     pub fn run(mut self) {
-        let mut stopping = false;
-        while !stopping {
-            let Ok(first) = self.queue.recv() else { return };
+        let vault = self.vault.clone();
+        loop {
             let mut requests = Vec::with_capacity(limits::BATCH_JOBS_MAX);
-            let mut next = Some(first);
-            while let Some(message) = next.take() {
-                match message {
-                    Message::Request(request) => requests.push(*request),
-                    Message::Stop => stopping = true,
-                }
-                if !stopping && requests.len() < limits::BATCH_JOBS_MAX {
-                    next = self.queue.try_recv().ok();
-                }
+            if !vault.queue().take(&mut requests) {
+                return;
             }
             // A panic here is a fault of ours with an unknown outcome: the process ends, and the next start reads the medium.
-            if !requests.is_empty() && catch_unwind(AssertUnwindSafe(|| self.commit(requests))).is_err() {
-                self.vault.unpublish();
-                return self.vault.fatal();
+            if catch_unwind(AssertUnwindSafe(|| self.commit(requests))).is_err() {
+                vault.unpublish();
+                return vault.fatal();
             }
         }
-        // Whoever still waits in the queue is told as it is dropped.
     }
 
     fn commit(&mut self, mut requests: Vec<Request>) {
         let vault = self.vault.clone();
         let clocks @ (now, _) = (vault.clock().now(), vault.clock().mono_ms());
-        let mut index = Vec::new();
-        match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut index)) {
+        let mut news = News::default();
+        match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut news)) {
             Ok(batched) => {
-                let (ends, shown) = self.accept(batched, clocks, index);
-                for (request, end) in requests.iter_mut().zip(ends) {
-                    request.answer(end);
-                }
+                let (ends, shown) = self.accept(batched, clocks);
+                self.answers.tell(&vault, Committed { seq: self.seq, requests, ends, news });
                 if let Err(error) = shown {
                     log::line(log::Level::Error, "a batch was committed and cannot be read", &[("error", &log::Operator::text(&error))]);
-                    self.recover(&[], Vec::new());
+                    self.recover(&[], News::default());
                 }
             }
             Err(CommitError::Refused(error)) => {
@@ -241,7 +164,7 @@ impl Writer {
                 vault.count_refused(requests.iter().map(|request| request.stands_for).sum());
                 requests.iter_mut().for_each(|request| request.answer(Err(why)));
                 if vault.engine().is_latched() {
-                    self.recover(&[], Vec::new());
+                    self.recover(&[], News::default());
                 }
             }
             Err(CommitError::Unknown(error)) => {
@@ -256,7 +179,7 @@ impl Writer {
                         _ => Unavailable::Latched,
                     }));
                 }
-                self.recover(&askers, index);
+                self.recover(&askers, news);
             }
         }
     }
@@ -267,43 +190,47 @@ impl Writer {
         batch: &mut Batch<'_>,
         requests: &mut [Request],
         now: Timestamp,
-        index: &mut Vec<(Scope, Change)>,
+        news: &mut News,
     ) -> Result<Batched, EngineError> {
         let vault = &self.vault;
         let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
         let mut ends = Vec::with_capacity(requests.len());
         if let Some(step) = self.clock_step(now) {
-            tail.append(batch, step, vault.clock(), now)?;
+            tail.append(batch, &mut { step }, vault.clock(), now)?;
         }
         for request in requests {
-            let (entry, staged) = match std::mem::replace(&mut request.work, Work::Done) {
-                Work::Job(job) => {
+            if matches!(request.work, Work::Entry(_, decided) if decided != generation) {
+                ends.push(Ok(Ended::Stale));
+                continue;
+            }
+            // What comes from a caller goes back to it with the answer; a job is used up.
+            let mut done;
+            let entry = match &mut request.work {
+                Work::Entry(entry, _) | Work::Note(entry) => &mut **entry,
+                Work::Job(_) | Work::Done => {
+                    let Work::Job(job) = std::mem::replace(&mut request.work, Work::Done) else { continue };
                     let mut tx = Tx::new(&*batch, vault.keys(), vault.common(), now, false);
                     tx.recents = Some(&self.recents);
                     tx.indexes = Some(vault.indexes());
                     tx.generation = Some(generation);
                     let JobEnd::Entry(entry, staged) = job(tx);
-                    (entry, staged)
+                    generation += u64::from(staged.credentials_changed);
+                    self.apply(batch, staged, news)?;
+                    done = entry;
+                    &mut *done
                 }
-                Work::Entry(_, decided) if decided != generation => {
-                    ends.push(Ok(Ended::Stale));
-                    continue;
-                }
-                Work::Entry(entry, _) | Work::Note(entry) => (entry, Staged::default()),
-                Work::Done => continue,
             };
-            generation += u64::from(staged.credentials_changed);
-            self.apply(batch, staged, index)?;
+            let index = tail.append(batch, entry, vault.clock(), now)?;
             if let Some(id) = self.touch(batch, request, &touched, now)? {
                 touched.push(id);
             }
-            ends.push(Ok(Ended::Durable(tail.append(batch, *entry, vault.clock(), now)?)));
+            ends.push(Ok(Ended::Durable(index)));
         }
         let (checkpoint, note) = tail.seal(batch, vault.keys().signing(), now)?;
         Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
     }
 
-    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, index: &mut Vec<(Scope, Change)>) -> Result<(), EngineError> {
+    fn apply(&self, batch: &mut Batch<'_>, staged: Staged, news: &mut News) -> Result<(), EngineError> {
         for (table, key, value) in staged.rows {
             match value {
                 Some(value) => batch.put(table, &key, &value)?,
@@ -321,7 +248,8 @@ impl Writer {
         for (scope, change) in staged.recent {
             recents.learn(scope, &change);
         }
-        index.extend(staged.index);
+        news.index.extend(staged.index);
+        news.events.extend(staged.events);
         Ok(())
     }
 
@@ -354,7 +282,6 @@ impl Writer {
         &mut self,
         batched: Batched,
         (now, mono_ms): (Timestamp, u64),
-        index: Vec<(Scope, Change)>,
     ) -> (Vec<Result<Ended, Unavailable>>, Result<(), EngineError>) {
         self.tail = batched.tail;
         self.generation = batched.generation;
@@ -365,7 +292,6 @@ impl Writer {
         }
         self.touched.extend(batched.touched.into_iter().map(|id| (id, now)));
         let shown = self.show(batched.head);
-        self.apply_index(index);
         (batched.ends, shown)
     }
 
@@ -376,26 +302,13 @@ impl Writer {
         Ok(())
     }
 
-    fn apply_index(&self, index: Vec<(Scope, Change)>) {
-        let mut by_scope: Vec<(Scope, Vec<Change>)> = Vec::new();
-        for (scope, change) in index {
-            match by_scope.iter_mut().find(|(known, _)| *known == scope) {
-                Some((_, changes)) => changes.push(change),
-                None => by_scope.push((scope, vec![change])),
-            }
-        }
-        for (scope, changes) in by_scope {
-            self.vault.indexes().apply((scope.tenant, scope.owner), self.seq, changes);
-        }
-    }
-
     /// After a failure: reads from the medium what became of the last batch, records that, and goes on; or ends the process.
-    fn recover(&mut self, unknown: &[Asker], mut index: Vec<(Scope, Change)>) {
+    fn recover(&mut self, unknown: &[Asker], mut news: News) {
         self.vault.unpublish();
         let mut found = None;
         for attempt in 0..limits::RECOVER_ATTEMPTS_MAX {
             std::thread::sleep(limits::RECOVER_PAUSE * attempt);
-            match self.try_recover(unknown, &mut found, &mut index) {
+            match self.try_recover(unknown, &mut found, &mut news) {
                 Ok(()) => {
                     log::line(log::Level::Warn, "the store has recovered", &[("entries", &self.tail.size())]);
                     return;
@@ -411,7 +324,7 @@ impl Writer {
         &mut self,
         unknown: &[Asker],
         found: &mut Option<Found>,
-        index: &mut Vec<(Scope, Change)>,
+        news: &mut News,
     ) -> Result<(), LogError> {
         let (vault, before) = (self.vault.clone(), self.tail.size());
         vault.engine().recover()?;
@@ -434,7 +347,7 @@ impl Writer {
             entry.det.set(Detail::Refused(found.refused));
             let now = vault.clock().now();
             let entered = vault.engine().commit(|batch| {
-                tail.append(batch, entry, vault.clock(), now)?;
+                tail.append(batch, &mut entry, vault.clock(), now)?;
                 tail.seal(batch, vault.keys().signing(), now)
             });
             match entered {
@@ -452,7 +365,7 @@ impl Writer {
             vault.settle_unknown(asker, found.ends.get(&asker.operation).copied().unwrap_or(Settled::NotCommitted));
         }
         if found.end > before {
-            self.apply_index(std::mem::take(index));
+            self.answers.tell(&vault, Committed { seq: self.seq, requests: Vec::new(), ends: Vec::new(), news: std::mem::take(news) });
         }
         Ok(())
     }
@@ -498,42 +411,9 @@ fn count(len: usize) -> u64 {
     u64::try_from(len).expect("a batch is small")
 }
 
-impl Request {
-    fn answer(&mut self, end: Result<Ended, Unavailable>) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.set(end);
-        }
-    }
-}
-
-/// Nobody waits for ever: what is dropped with the queue, or by a writer that ends unexpectedly, is told so.
-impl Drop for Request {
+/// However it ends: whoever still waits is told as the queue is shut.
+impl Drop for Writer {
     fn drop(&mut self) {
-        self.answer(Err(match (&self.work, &self.asker) {
-            (Work::Done, Some(asker)) if self.changes => Unavailable::Unknown(asker.operation),
-            _ => Unavailable::Stopping,
-        }));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_waits_for_a_request_that_is_dropped_is_told_what_is_known() {
-        let operation = OperationId::draw();
-        let dropped = |work, changes| {
-            let ticket = Arc::<Ticket>::default();
-            let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
-            let asker = Asker { operation, tenant, user, credential: CredentialRef::None };
-            drop(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 });
-            ticket.wait().unwrap_err()
-        };
-        let entry = || Box::new(Entry::new("system.start", Actor::SYSTEM));
-        assert_eq!(dropped(Work::Entry(entry(), 0), false), Unavailable::Stopping);
-        assert_eq!(dropped(Work::Job(Box::new(move |_| unreachable!())), true), Unavailable::Stopping);
-        assert_eq!(dropped(Work::Done, true), Unavailable::Unknown(operation));
-        assert_eq!(dropped(Work::Done, false), Unavailable::Stopping);
+        self.vault.queue().shut();
     }
 }

@@ -19,6 +19,7 @@ CHILD = {"title": "t", "content": "c", "tags": []}
 ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
+    ("GET", "/events", None),
     ("POST", "/api/keys", {"label": "refused"}),
     ("GET", "/api/keys", None),
     ("DELETE", "/api/keys/{key}", None),
@@ -46,6 +47,8 @@ ROUTES = (
     ("DELETE", "/agent/memories/{id}", None),
     ("GET", "/agent/memories/{id}/versions", None),
     ("POST", "/api/v1/memories/search", {"query": "x"}),
+    ("GET", "/api/v1/backups", None),
+    ("POST", "/api/v1/backups", None),
     ("GET", "/api/v1/operations/{operation}", None),
 )
 

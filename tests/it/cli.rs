@@ -17,7 +17,7 @@ fn help_names_every_command_and_the_exit_codes() {
     let out = rosemary(&["--help"], &[]);
     assert!(out.status.success());
     let help = text(&out.stdout);
-    for word in ["demo", "init", "serve", "verify", "doctor", "key", "import", "export", "bench", "78"] {
+    for word in ["demo", "init", "serve", "verify", "doctor", "key", "keys", "import", "export", "bench", "78"] {
         assert!(help.contains(word), "{word} is missing from:\n{help}");
     }
 }

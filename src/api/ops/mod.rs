@@ -3,6 +3,8 @@
 //! differently, the part before the writing is a function of its own (`-> Done<…>`).
 
 pub mod agent;
+pub mod backups;
+pub mod events;
 pub mod identity;
 pub mod keys;
 pub mod memories;

@@ -63,5 +63,11 @@ fn explained(hit: &Hit) -> Option<Value> {
             })
         })
         .collect();
-    Some(json!({ "terms": terms, "neighbours": explain.neighbours, "conversation": explain.conversation, "speaker": explain.speaker }))
+    Some(json!({
+        "terms": terms,
+        "neighbours": explain.neighbours,
+        "conversation": explain.conversation,
+        "speaker": explain.speaker,
+        "time": explain.time,
+    }))
 }

@@ -112,10 +112,10 @@ fn a_file_that_appears_by_creation_or_copy_is_whole_and_synced_before_it_appears
         super::apply(&mut model, &changes);
     }
     let tape = Arc::new(Tape::recording(Vec::new()));
-    let copy = Engine::create_on(Arc::clone(&tape) as Arc<dyn Medium>, &options, source.head.for_copy()).unwrap();
+    let copy = Engine::create_on(Arc::clone(&tape) as Arc<dyn Medium>, &options, source.head().for_copy()).unwrap();
     let created = tape.count();
     let snapshot = source.snapshot().unwrap();
-    (0..options.tables.len()).for_each(|index| copy.fill(&snapshot, index).unwrap());
+    (0..options.tables.len()).for_each(|index| copy.fill(&snapshot, index, &mut |row| Ok(Some(row)), &mut |_| Ok(())).unwrap());
     copy.open.write().unwrap().as_mut().unwrap().check_tree().unwrap();
     let copied = tape.count();
     let ops = tape.ops();

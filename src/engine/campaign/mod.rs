@@ -140,3 +140,22 @@ pub fn engine_on(tape: &Arc<disk::Tape>, tables: &'static [&'static str], new: b
 fn create(medium: Arc<dyn Medium>, kek: &Kek, options: &Options) -> Engine {
     Engine::create_on(medium, options, Superblock::new(options.stride, kek, options.kdf).unwrap()).unwrap()
 }
+
+/// Every block of a file that opens, used or free, as plain bytes; with the keys that the file still holds.
+pub fn plain_blocks(image: &[u8]) -> (Arc<crate::crypto::ladder::Keys>, crate::base::id::InstanceId, Vec<Vec<u8>>) {
+    use crate::engine::block::{Blocks, place};
+    use crate::engine::header::{BLOCK_BYTES, PageZero};
+    let medium: Arc<dyn Medium> = Arc::new(disk::Tape::recording(image.to_vec()));
+    let (head, _) = Superblock::read(&*medium, &kek()).unwrap();
+    let zero = PageZero::read(&*medium, head.file, head.keys.block()).unwrap();
+    let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, zero);
+    blocks.opened();
+    let mut all = Vec::new();
+    for number in (1..).take_while(|number| place(*number, head.stride.into()) < image.len() as u64) {
+        let mut plain = vec![0; BLOCK_BYTES];
+        if blocks.read_block(number, &mut plain).is_ok() {
+            all.push(plain);
+        }
+    }
+    (Arc::clone(&head.keys), head.instance, all)
+}

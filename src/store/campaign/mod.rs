@@ -4,6 +4,7 @@
 //! opened is compared with. The model of what memories mean is `memories::model`.
 
 mod crash;
+mod erase;
 mod fault;
 pub mod gate;
 mod opening;

@@ -31,6 +31,9 @@ use zeroize::Zeroizing;
 
 use crate::base::limits;
 
+/// Letters of a [`family`].
+const FAMILY_CHARS: usize = 6;
+
 static STEMMER: LazyLock<Stemmer> = LazyLock::new(|| Stemmer::create(Algorithm::English));
 
 /// One term and where it was read.
@@ -88,6 +91,28 @@ pub fn words(text: &str, mut each: impl FnMut(Range<usize>, &str)) {
     if parts > 1 {
         each(begun..ended, &compound);
     }
+}
+
+/// What related words share where stemming leaves them apart (`allergy`, `allergic`; `surgeon`, `surgery`… `photographs`, `photography`): the first
+/// letters of a plain word that has at least as many. `None` for short words, codes and numbers.
+pub fn family(word: &str) -> Option<&str> {
+    let (end, _) = word.char_indices().nth(FAMILY_CHARS).unwrap_or((word.len(), ' '));
+    let head = &word[..end];
+    (head.chars().count() == FAMILY_CHARS && head.chars().all(char::is_alphabetic)).then_some(head)
+}
+
+/// The distinct families of a query's words in reading order, at most `limits::QUERY_TERMS_MAX`.
+pub fn families(text: &str) -> Zeroizing<Vec<String>> {
+    let mut found = Zeroizing::new(Vec::new());
+    words(prefix(text, limits::QUERY_BYTES_MAX), |_, word| {
+        if let Some(family) = family(word).filter(|_| STOP_WORDS.binary_search(&word).is_err())
+            && found.len() < limits::QUERY_TERMS_MAX
+            && !found.iter().any(|known| known == family)
+        {
+            found.push(family.to_owned());
+        }
+    });
+    found
 }
 
 /// The distinct terms of a query in reading order, at most `limits::QUERY_TERMS_MAX`. Stop words are left out unless there is nothing else.
@@ -237,6 +262,14 @@ mod tests {
         assert_eq!(*query("not with food"), ["not", "food"]);
         assert_eq!(*query("to be or"), ["to", "be", "or"]);
         assert!(STOP_WORDS.is_sorted());
+    }
+
+    #[test]
+    fn a_family_is_what_related_words_share() {
+        assert_eq!((family("photographs"), family("photography")), (Some("photog"), Some("photog")));
+        assert_eq!((family("allergy"), family("allergic"), family("ångströms")), (Some("allerg"), Some("allerg"), Some("ångstr")));
+        assert_eq!((family("dose"), family("e11.9abc"), family("")), (None, None, None));
+        assert_eq!(*families("because Penicillin gave a penicillins rash"), ["penici"]);
     }
 
     #[test]

@@ -13,9 +13,9 @@
 //! 2. *After* that it takes a snapshot of the store, learns its commit number `seq`, and pushes every live memory of it, in chunks.
 //! 3. [`Build::finish`] with `seq` applies the queued changes whose number is above `seq`, in order, and the scope is ready.
 //!
-//! The writer calls [`Indexes::apply`] after each commit, in commit order, with the commit's number. So a change is in the snapshot (its commit
-//! came before), or in the queue (its `apply` came after `begin`), or in both, and then it is skipped. A change names the whole memory, so a `seq`
-//! that is too low costs work and not truth.
+//! [`Indexes::apply`] is called after each commit (`answers`), in commit order, with the commit's number. So a change is in the snapshot (its commit
+//! came before), or in the queue or later (its `apply` came after `begin`), or in both, and then it is skipped, also when it comes after the build:
+//! commits may be some batches ahead of what has been applied. A change names the whole memory, so a `seq` that is too low costs work and not truth.
 //!
 //! Invariants
 //! - A scope that is ready holds exactly the live memories as of the last commit applied. There are no partial answers.
@@ -25,7 +25,7 @@
 //! - As many queries run at once as there are processors. They gain nothing by being more, and the writer, which waits for those that hold its
 //!   scope, would wait for all of them.
 //!
-//! The writer applies before it answers, so whoever wrote finds what was written.
+//! Changes are applied before their writers are answered, so whoever wrote finds what was written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -89,7 +89,8 @@ struct Queue {
 /// A scope that is not absent.
 enum Slot {
     Building { build: u64, queue: Queue, progress: Arc<Progress> },
-    Ready { index: Arc<RwLock<ScopeIndex>>, used: AtomicU64, bytes: usize },
+    /// `since` is the commit that its build saw.
+    Ready { index: Arc<RwLock<ScopeIndex>>, used: AtomicU64, bytes: usize, since: u64 },
     TooLarge,
 }
 
@@ -179,7 +180,7 @@ impl Indexes {
         Some(Build { indexes: self, scope, build, index: ScopeIndex::new(), progress })
     }
 
-    /// Takes in what commit `seq` changed in `scope`. Called by the writer alone, after each commit, in commit order.
+    /// Takes in what commit `seq` changed in `scope`. Called by one thread, after each commit, in commit order.
     pub fn apply(&self, scope: ScopeKey, seq: u64, changes: Vec<Change>) {
         let mut slots = self.lock();
         let index = match slots.get_mut(&scope) {
@@ -196,6 +197,7 @@ impl Indexes {
                 }
                 return;
             }
+            Some(Slot::Ready { since, .. }) if seq <= *since => return,
             Some(Slot::Ready { index, .. }) => Arc::clone(index),
         };
         drop(slots);
@@ -298,7 +300,7 @@ impl Build<'_> {
             if waiting.is_empty() {
                 let index = std::mem::take(&mut self.index);
                 let (bytes, used) = (index.bytes(), AtomicU64::new(self.indexes.tick()));
-                slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes });
+                slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes, since: seq });
                 return self.indexes.evict(&mut slots, self.scope, &mut evicted);
             }
             // The writer goes on meanwhile; its next changes are the next round, and fewer: taking one in is far cheaper than a commit.

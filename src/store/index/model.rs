@@ -163,7 +163,7 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             assert_eq!(hits[..hits.len().min(4)], search(index, text, viewer, |query| query.limit = 4));
             for hit in &hits {
                 let explain = hit.explain.as_ref().unwrap();
-                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.neighbours + explain.conversation + explain.speaker;
+                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.neighbours + explain.conversation + explain.speaker + explain.time;
                 assert!((sum - hit.score).abs() < 1e-4 * hit.score, "{explain:?} {}", hit.score);
             }
             // Filters choose and do not change scores.
@@ -245,9 +245,28 @@ fn an_answer_is_found_by_the_words_of_its_question_and_its_speaker() {
     say(&mut index, 3, "a", "Nurse", "Noted.");
     say(&mut index, 4, "b", "Anna", "The weather is fine.");
     let ids = |text| search(&index, text, Viewer::All, |_| {}).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
-    assert_eq!(ids("penicillin rash"), [id(1), id(2)]);
+    assert_eq!(ids("penicillin rash"), [id(1), id(2), id(3)]);
     assert_eq!(ids("what did Anna say of a penicillin rash")[..2], [id(2), id(1)]);
-    assert!(search(&index, "penicillin", Viewer::Vendor("x"), |_| {}).len() == 2);
+    assert!(search(&index, "penicillin", Viewer::Vendor("x"), |_| {}).len() == 3);
+}
+
+#[test]
+fn a_time_that_the_query_names_goes_before_and_related_words_are_found() {
+    let day = |text: &str| Timestamp::parse(&format!("{text}T10:00:00Z")).unwrap().ms();
+    let note = |n, content: &str, when| Kept { id: id(n), created: n as u64, content: content.into(), when: Some(when), ..Kept::default() };
+    let notes = [
+        note(1, "The wound was dressed.", day("2026-03-02")),
+        note(2, "The wound was dressed.", day("2026-03-09")),
+        note(3, "She is allergic to latex.", day("2026-03-09")),
+    ];
+    let index = fresh(notes.iter());
+    let ids = |text| search(&index, text, Viewer::All, |_| {}).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    assert_eq!(ids("wound dressing"), [id(2), id(1)]);
+    assert_eq!(ids("wound dressing on 2 March 2026"), [id(1), id(2)]);
+    assert_eq!(ids("any allergies?"), [id(3)]);
+    let hits = search(&index, "wound on March 2", Viewer::All, |_| {});
+    let explain = |hit: &Hit| hit.explain.clone().unwrap();
+    assert!(explain(&hits[0]).time > 0.0 && explain(&hits[1]).time == 0.0);
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub struct Prepared {
     pub(super) when: u64,
     /// Words in all fields, saturating.
     pub(super) length: u16,
-    /// Distinct words with their notes.
+    /// Distinct words and families of words with their notes.
     pub(super) words: Vec<(u64, u8)>,
     /// Distinct, ascending.
     pub(super) trigrams: Vec<u32>,
@@ -144,13 +144,20 @@ impl Prepared {
 
     fn add_words(&mut self, doc: &Doc<'_>) {
         let mut notes: Vec<(u64, u8)> = Vec::with_capacity(doc.content.len() / 4);
-        let mut field = |text: &str, note: u8| analyse::words(text, |_, word| notes.push((term_hash(word), note)));
+        let mut length = 0usize;
+        let mut field = |text: &str, note: u8| {
+            analyse::words(text, |_, word| {
+                length += 1;
+                notes.push((term_hash(word), note));
+                notes.extend(analyse::family(word).map(|family| (family_hash(family), note)));
+            });
+        };
         field(doc.title, IN_TITLE);
         field(doc.content, 1);
         doc.tags.iter().for_each(|tag| field(tag, IN_TAGS));
         field(doc.speaker.unwrap_or_default(), IN_SPEAKER);
 
-        self.length = u16::try_from(notes.len()).unwrap_or(u16::MAX);
+        self.length = u16::try_from(length).unwrap_or(u16::MAX);
         notes.sort_unstable();
         notes.dedup_by(|(hash, note), (kept, all)| {
             let same = hash == kept;
@@ -197,6 +204,11 @@ fn term_hash(word: &str) -> u64 {
     place[0].store(own ^ term, Ordering::Relaxed);
     place[1].store(term, Ordering::Relaxed);
     term
+}
+
+/// The hash of a family of words.
+pub(super) fn family_hash(family: &str) -> u64 {
+    hash("family", family)
 }
 
 /// The hash of a term.

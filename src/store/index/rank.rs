@@ -1,40 +1,49 @@
-//! Ranking: BM25 over words, and the company a memory keeps.
+//! Ranking: BM25 over words and their families, the company a memory keeps, and the time that is asked for.
 //!
-//! A memory's relevance is `own + NEIGHBOUR * (turn before + turn after) + CONVERSATION * best own score of its conversation`, times `SPOKEN` if
-//! the query names its speaker; `own` is BM25 with a count that weighs fields. A memory without a word of its own is a hit when the turn beside it
-//! is: an answer often lacks the words of its question.
+//! A memory's relevance is `own + sum of NEIGHBOURS[d] * own of the turns d before and d after + CONVERSATION * best own of its conversation`,
+//! times `SPOKEN` if the query names its speaker, times `1 + NAMED_TIME * nearness` to the days, months or seasons the query names (`when`). `own`
+//! is BM25 with a count that weighs fields, over the query's words and, for `FAMILY`, over what related words share (`analyse::family`). A memory
+//! without a word of its own is a hit when turns beside it are: an answer often lacks the words of its question.
 //!
 //! Invariants
 //! - Scores depend on what the viewer may see alone: the rarity of a word, the mean length, the turns beside and the conversation's best are those
 //!   of the visible memories, so a score cannot tell an agent what hidden memories say.
 //! - Equal scores: newer first, then the higher id; the same query on the same memories gives the same answer.
 //!
-//! Source: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009); the idf is Lucene's, never negative. The
-//! customary constants are kept: what is measured (`measure`) is not what they were chosen by.
+//! Source: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009); the idf is Lucene's, never negative; K1 and B
+//! are what is customary for passages. The other constants were chosen on conversations between people that are not among those the product is
+//! measured by; what each is worth: docs/performance.md.
 
 use std::cmp::Ordering;
+
+use zeroize::Zeroizing;
 
 use super::analyse;
 use super::postings::{PLAIN, Postings};
 use super::prepared::{COUNT, IN_SPEAKER, IN_TAGS, IN_TITLE};
 use super::scope::{ScopeIndex, View, Viewer, at, real};
+use super::when::Spans;
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
 
 /// Saturation of repeated words.
-const K1: f32 = 1.2;
+const K1: f32 = 0.9;
 /// How much longer memories are held back.
-const B: f32 = 0.75;
+const B: f32 = 0.4;
 /// What a word in these fields counts, beside 1 for each time in the content.
 const TITLE: f32 = 2.0;
 const TAGS: f32 = 2.0;
 const SPEAKER: f32 = 1.0;
-/// Share of the score of the turn before and of the turn after.
-const NEIGHBOUR: f32 = 0.4;
+/// What a family of words counts beside a word.
+const FAMILY: f32 = 0.4;
+/// Shares of the scores of the turns one, two, … before and after.
+const NEIGHBOURS: [f32; 4] = [0.25, 0.15, 0.1, 0.05];
 /// Share of the best score in the conversation.
 const CONVERSATION: f32 = 0.4;
 /// What a speaker's being named in the query multiplies.
-const SPOKEN: f32 = 1.5;
+const SPOKEN: f32 = 1.75;
+/// What a memory of the time that the query names gains, as a share.
+const NAMED_TIME: f32 = 1.0;
 
 /// A ranked query. Filters choose among the hits; they change no score.
 #[derive(Clone, Copy)]
@@ -79,12 +88,14 @@ pub struct Explain {
     pub conversation: f32,
     /// For its speaker's name.
     pub speaker: f32,
+    /// For being of the time that the query names.
+    pub time: f32,
 }
 
 /// What one term of the query gave.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TermScore {
-    /// The term as it was looked up.
+    /// The term as it was looked up; a family of words ends in `*`.
     pub term: String,
     /// Its share of the score.
     pub score: f32,
@@ -102,16 +113,45 @@ pub struct TermScore {
 struct Scores {
     /// BM25 alone.
     own: Vec<f32>,
-    /// With the company.
+    /// With the company, the speaker and the time.
     full: Vec<f32>,
+}
+
+/// One thing of the query that the index knows.
+struct Wanted<'a> {
+    /// As it is explained.
+    term: &'a str,
+    family: bool,
+    list: &'a Postings,
+}
+
+/// A query's words and families of words.
+struct Words {
+    terms: Zeroizing<Vec<String>>,
+    families: Zeroizing<Vec<String>>,
+}
+
+impl Words {
+    fn of(text: &str) -> Self {
+        Self { terms: analyse::query(text), families: analyse::families(text) }
+    }
+
+    /// Those that `index` has.
+    fn wanted<'a>(&'a self, index: &'a ScopeIndex) -> Vec<Wanted<'a>> {
+        let words = self.terms.iter().filter_map(|term| Some(Wanted { term, family: false, list: index.word(term)? }));
+        let families = self.families.iter().filter_map(|term| Some(Wanted { term, family: true, list: index.family(term)? }));
+        words.chain(families).collect()
+    }
 }
 
 impl ScopeIndex {
     /// The best `query.limit` memories, best first.
     pub fn search(&self, query: &Query<'_>) -> Vec<Hit> {
-        let terms = analyse::query(query.text);
+        let words = Words::of(query.text);
+        let wanted_words = words.wanted(self);
         let view = self.view(query.viewer);
-        let scores = self.scores(&terms, &view);
+        let spans = Spans::of(query.text, || self.ends(&view));
+        let scores = self.scores(&wanted_words, &spans, &view);
         let tagged = (!query.tags_any.is_empty()).then(|| self.tagged(query.tags_any));
         let (since, until) = (query.since.map_or(0, Timestamp::ms), query.until.map_or(u64::MAX, Timestamp::ms));
         let timed = query.since.is_some() || query.until.is_some();
@@ -137,7 +177,7 @@ impl ScopeIndex {
 
         let mut hits: Vec<Hit> = ranked.iter().map(|&(score, number)| Hit { id: self.id(number), score, explain: None }).collect();
         if query.explain {
-            for (hit, explain) in hits.iter_mut().zip(self.explain(&terms, &view, &scores, &ranked)) {
+            for (hit, explain) in hits.iter_mut().zip(self.explain(&wanted_words, &spans, &view, &scores, &ranked)) {
                 hit.explain = Some(explain);
             }
         }
@@ -146,7 +186,8 @@ impl ScopeIndex {
 
     /// By number: relevance to `text`; 0 where the viewer may not look.
     pub(super) fn relevance(&self, text: &str, viewer: Viewer<'_>) -> Vec<f32> {
-        self.scores(&analyse::query(text), &self.view(viewer)).full
+        let (words, view) = (Words::of(text), self.view(viewer));
+        self.scores(&words.wanted(self), &Spans::default(), &view).full
     }
 
     /// Better first; equals newer first, then the higher id.
@@ -154,14 +195,14 @@ impl ScopeIndex {
         b.0.total_cmp(&a.0).then_with(|| self.age(b.1).cmp(&self.age(a.1)))
     }
 
-    fn scores(&self, terms: &[String], view: &View) -> Scores {
+    fn scores(&self, words: &[Wanted<'_>], spans: &Spans, view: &View) -> Scores {
         let mut own = vec![0.0; self.class.len()];
         let (mut seen, mut spoken) = (Vec::new(), Vec::new());
-        for term in terms {
-            let Some(weigh) = self.weigher(term, view, &mut seen) else { continue };
+        for word in words {
+            let Some(weigh) = self.weigher(word, view, &mut seen) else { continue };
             for &(number, note) in &seen {
                 own[at(number)] += weigh(number, note);
-                if note & IN_SPEAKER != 0 {
+                if note & IN_SPEAKER != 0 && !word.family {
                     spoken.push(number);
                 }
             }
@@ -171,25 +212,30 @@ impl ScopeIndex {
         spoken.dedup();
         // A memory without company is the best of its own conversation.
         let mut full: Vec<f32> = own.iter().map(|own| own * (1.0 + CONVERSATION)).collect();
+        let mut turns = Vec::new();
         for members in &self.conversations {
-            self.add_company(members, view, &own, &mut full);
+            self.add_company(members, view, &own, &mut full, &mut turns);
         }
         for &number in &spoken {
             full[at(number)] *= SPOKEN;
         }
+        if !spans.is_empty() {
+            for (number, score) in (0u32..).zip(&mut full).filter(|(_, score)| **score > 0.0) {
+                *score *= 1.0 + NAMED_TIME * spans.nearness(self.when(number));
+            }
+        }
         Scores { own, full }
     }
 
-    /// The visible postings of `term` into `seen`, and what each of them scores. `None` if there are none.
-    fn weigher(&self, term: &str, view: &View, seen: &mut Vec<(u32, u8)>) -> Option<impl Fn(u32, u8) -> f32 + '_> {
-        let list = self.word(term)?;
+    /// The visible postings of `word` into `seen`, and what each of them scores. `None` if there are none.
+    fn weigher(&self, word: &Wanted<'_>, view: &View, seen: &mut Vec<(u32, u8)>) -> Option<impl Fn(u32, u8) -> f32 + '_> {
         seen.clear();
-        seen.extend(Postings::iter(list).filter(|&(number, _)| view.sees(self, number)));
+        seen.extend(word.list.iter().filter(|&(number, _)| view.sees(self, number)));
         if seen.is_empty() {
             return None;
         }
         let found = real(u64::try_from(seen.len()).unwrap_or(u64::MAX));
-        let rarity = (1.0 + (real(view.docs.into()) - found + 0.5) / (found + 0.5)).ln();
+        let rarity = (1.0 + (real(view.docs.into()) - found + 0.5) / (found + 0.5)).ln() * if word.family { FAMILY } else { 1.0 };
         let (fixed, by_length) = (K1 * (1.0 - B), K1 * B / view.mean_length);
         Some(move |number: u32, note: u8| {
             let count = if note == PLAIN { 1.0 } else { weight(note) };
@@ -197,37 +243,34 @@ impl ScopeIndex {
         })
     }
 
-    /// Adds to the visible members of one conversation what they owe to the others. `members` are in the order of time.
-    fn add_company(&self, members: &[u32], view: &View, own: &[f32], full: &mut [f32]) {
-        let mut best = 0f32;
-        let mut before: Option<u32> = None;
-        for &number in members.iter().filter(|&&number| view.sees(self, number)) {
-            best = best.max(own[at(number)]);
-            if let Some(before) = before {
-                full[at(before)] += NEIGHBOUR * own[at(number)];
-                full[at(number)] += NEIGHBOUR * own[at(before)];
-            }
-            before = Some(number);
+    /// Adds to the visible members of one conversation what they owe to the others. `members` are in the order of time; `turns` is scratch.
+    fn add_company(&self, members: &[u32], view: &View, own: &[f32], full: &mut [f32], turns: &mut Vec<(u32, f32)>) {
+        turns.clear();
+        turns.extend(members.iter().filter(|&&number| view.sees(self, number)).map(|&number| (number, own[at(number)])));
+        let best = turns.iter().map(|&(_, own)| own).fold(0.0, f32::max);
+        if best <= 0.0 {
+            return;
         }
-        for number in members.iter().map(|&number| at(number)).filter(|_| best > 0.0) {
-            if full[number] > 0.0 {
-                full[number] += CONVERSATION * (best - own[number]);
+        for (place, &(number, own)) in turns.iter().enumerate() {
+            let company = beside(turns, place);
+            if own > 0.0 || company > 0.0 {
+                full[at(number)] += company + CONVERSATION * (best - own);
             }
         }
     }
 
-    fn explain(&self, terms: &[String], view: &View, scores: &Scores, ranked: &[(f32, u32)]) -> Vec<Explain> {
+    fn explain(&self, words: &[Wanted<'_>], spans: &Spans, view: &View, scores: &Scores, ranked: &[(f32, u32)]) -> Vec<Explain> {
         let mut places: Vec<(u32, usize)> = ranked.iter().enumerate().map(|(place, &(_, number))| (number, place)).collect();
         places.sort_unstable();
         let mut explained = vec![Explain::default(); ranked.len()];
         let mut seen = Vec::new();
-        for term in terms {
-            let Some(weigh) = self.weigher(term, view, &mut seen) else { continue };
+        for word in words {
+            let Some(weigh) = self.weigher(word, view, &mut seen) else { continue };
             for &(number, place) in &places {
                 if let Ok(i) = seen.binary_search_by_key(&number, |&(number, _)| number) {
                     let note = seen[i].1;
                     explained[place].terms.push(TermScore {
-                        term: term.clone(),
+                        term: if word.family { format!("{}*", word.term) } else { word.term.to_owned() },
                         score: weigh(number, note),
                         content_count: note & COUNT,
                         in_title: note & IN_TITLE != 0,
@@ -239,21 +282,29 @@ impl ScopeIndex {
         }
         for (explain, &(score, number)) in explained.iter_mut().zip(ranked) {
             let (neighbours, best) = self.company(number, view, &scores.own);
-            (explain.neighbours, explain.conversation) = (NEIGHBOUR * neighbours, CONVERSATION * best);
-            if explain.terms.iter().any(|term| term.in_speaker) {
-                explain.speaker = score - score / SPOKEN;
+            (explain.neighbours, explain.conversation) = (neighbours, CONVERSATION * best);
+            let timeless = score / (1.0 + NAMED_TIME * spans.nearness(self.when(number)));
+            explain.time = score - timeless;
+            if explain.terms.iter().any(|term| term.in_speaker && !term.term.ends_with('*')) {
+                explain.speaker = timeless - timeless / SPOKEN;
             }
         }
         explained
     }
 
-    /// The own scores of the turns beside `number`, summed, and the best of its conversation.
+    /// What `number` owes to the turns beside it, and the best of its conversation.
     fn company(&self, number: u32, view: &View, own: &[f32]) -> (f32, f32) {
-        let turns: Vec<u32> = self.conversation(number).iter().copied().filter(|&n| view.sees(self, n)).collect();
-        let Some(place) = turns.iter().position(|&n| n == number) else { return (0.0, own[at(number)]) };
-        let beside = [place.checked_sub(1), Some(place + 1)].into_iter().flatten().filter_map(|p| turns.get(p));
-        (beside.map(|&n| own[at(n)]).sum(), turns.iter().map(|&n| own[at(n)]).fold(0.0, f32::max))
+        let seen = self.conversation(number).iter().filter(|&&n| view.sees(self, n));
+        let turns: Vec<(u32, f32)> = seen.map(|&n| (n, own[at(n)])).collect();
+        let Some(place) = turns.iter().position(|&(n, _)| n == number) else { return (0.0, own[at(number)]) };
+        (beside(&turns, place), turns.iter().map(|&(_, own)| own).fold(0.0, f32::max))
     }
+}
+
+/// What the turn at `place` owes to those beside it.
+fn beside(turns: &[(u32, f32)], place: usize) -> f32 {
+    let own = |place: Option<usize>| place.and_then(|place| turns.get(place)).map_or(0.0, |&(_, own)| own);
+    NEIGHBOURS.iter().zip(1..).map(|(share, far)| share * (own(place.checked_sub(far)) + own(Some(place + far)))).sum()
 }
 
 /// The count of a note, fields weighed.

@@ -135,6 +135,20 @@ pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Creden
     Ok(found)
 }
 
+/// Stages the end of every key of `user`.
+pub fn remove_all(tx: &mut Tx<'_>, tenant: TenantId, user: UserId) -> Result<(), StoreError> {
+    for item in tx.prefix(CREDENTIALS, tenant.bytes())? {
+        let (row_key, bytes) = item?;
+        let found: CredentialRow = row("credentials", &bytes)?;
+        if found.user == user {
+            tx.delete(CREDENTIAL_LOOKUP, found.verifier.to_vec());
+            tx.delete(CREDENTIALS, row_key);
+            tx.staged.credentials_changed = true;
+        }
+    }
+    Ok(())
+}
+
 /// A row of CREDENTIALS: its person exists, it opens, and its verifier leads to it.
 pub fn check(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8]) -> Result<(), Fault> {
     let id = key.strip_prefix(tenant.bytes()).and_then(|id| id.try_into().ok()).map(CredentialId::from_bytes);

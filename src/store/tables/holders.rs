@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::id::{SubjectId, TenantId, UserId};
+use crate::base::codec::CodecError;
+use crate::base::id::{InstanceId, SubjectId, TenantId, UserId};
 use crate::crypto::aead::{self, Aad};
 use crate::crypto::kdf::{self, Label};
 use crate::crypto::ladder::WrappedDek;
@@ -29,7 +30,8 @@ pub enum Holder {
 }
 
 impl Holder {
-    fn kind(self) -> u8 {
+    /// The number of its kind.
+    pub fn kind(self) -> u8 {
         match self {
             Holder::User(_) => 1,
             Holder::Subject(_) => 2,
@@ -37,7 +39,8 @@ impl Holder {
         }
     }
 
-    fn id(&self, tenant: TenantId) -> [u8; 16] {
+    /// Its id.
+    pub fn id(&self, tenant: TenantId) -> [u8; 16] {
         match self {
             Holder::User(id) => *id.bytes(),
             Holder::Subject(id) => *id.bytes(),
@@ -63,12 +66,81 @@ fn dek_key(tenant: TenantId, holder: Holder) -> Vec<u8> {
 }
 
 fn dek_aad(tx: &Tx<'_>, tenant: TenantId, holder: Holder, number: u32) -> Aad {
-    Aad::new("dek1")
-        .field(tx.common.instance.bytes())
-        .field(tenant.bytes())
-        .field(&[holder.kind()])
-        .field(&holder.id(tenant))
-        .number(number.into())
+    row_aad(tx.common.instance, &dek_key(tenant, holder), number).expect("a key of this table is a tenant, a kind and an id")
+}
+
+/// The same for a row with this key.
+fn row_aad(instance: InstanceId, key: &[u8], number: u32) -> Option<Aad> {
+    let (tenant, rest) = key.split_first_chunk::<16>()?;
+    let (kind, id) = rest.split_first().filter(|(_, id)| id.len() == 16)?;
+    Some(Aad::new("dek1").field(instance.bytes()).field(tenant).field(&[*kind]).field(id).number(number.into()))
+}
+
+/// The epochs under which the holder's DEKs are wrapped; none if there is no such holder.
+pub fn epochs(tx: &Tx<'_>, tenant: TenantId, holder: Holder) -> Result<Vec<u32>, StoreError> {
+    let Some(bytes) = tx.get(DEKS, &dek_key(tenant, holder))? else { return Ok(Vec::new()) };
+    Ok(row::<DekRow>("deks", &bytes)?.deks.iter().map(|dek| dek.epoch).collect())
+}
+
+/// Stages the end of the holder's DEKs.
+pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, holder: Holder) {
+    tx.delete(DEKS, dek_key(tenant, holder));
+}
+
+/// A row to be wrapped anew: its key, what it was, what it is to be.
+pub struct Rewrapped {
+    key: Vec<u8>,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+/// Wraps the DEKs of up to `most` rows after `after` under the newest epoch. Gives the rows that change, and where to go on if the table goes on.
+/// Costs what cryptography costs, so it is done on a snapshot, beside the writer.
+pub fn rewrap(tx: &Tx<'_>, after: Option<&[u8]>, most: usize) -> Result<(Vec<Rewrapped>, Option<Vec<u8>>), StoreError> {
+    let (mut changed, mut seen) = (Vec::new(), 0);
+    let low = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+    for item in tx.reader.range(DEKS, low, std::ops::Bound::Unbounded)? {
+        let (key, old) = item?;
+        changed.extend(wrapped_anew(tx, &key, &old)?.map(|new| Rewrapped { key: key.clone(), old, new }));
+        seen += 1;
+        if changed.len() == most || seen == SEEN_MAX {
+            return Ok((changed, Some(key)));
+        }
+    }
+    Ok((changed, None))
+}
+
+/// Rows that one step looks at.
+const SEEN_MAX: usize = 50_000;
+
+/// The row with all DEKs under the newest epoch, unless they are.
+fn wrapped_anew(tx: &Tx<'_>, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut found: DekRow = row("deks", bytes)?;
+    if found.deks.iter().all(|dek| dek.epoch == tx.keys.epoch()) {
+        return Ok(None);
+    }
+    for dek in &mut found.deks {
+        let aad = row_aad(tx.common.instance, key, dek.number).ok_or(StoreError::Row("deks", CodecError::Malformed))?;
+        let old = WrappedDek { epoch: dek.epoch, sealed: std::mem::take(&mut dek.sealed.0) };
+        let opened = tx.keys.unwrap_dek(&old, &aad).map_err(|_| StoreError::Sealed(aead::OpenError))?;
+        let new = tx.keys.wrap_dek(&opened, &aad);
+        (dek.epoch, dek.sealed) = (new.epoch, Bytes(new.sealed));
+    }
+    Ok(Some(value(&found)))
+}
+
+/// Stages rows that were wrapped anew; one that changed meanwhile is wrapped here. Gives how many changed.
+pub fn put_rewrapped(tx: &mut Tx<'_>, rows: Vec<Rewrapped>) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for Rewrapped { key, old, new } in rows {
+        let Some(now) = tx.reader.get(DEKS, &key)? else { continue };
+        let new = if now == old { Some(new) } else { wrapped_anew(tx, &key, &now)? };
+        if let Some(new) = new {
+            tx.put(DEKS, key, new);
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// Makes the first DEK of a new holder.
@@ -119,7 +191,7 @@ pub fn field_key(
     };
     let derived = Arc::new(derived);
     if tx.committed {
-        tx.common.field_keys.put(name, Arc::clone(&derived));
+        tx.common.field_keys.put(name, Arc::clone(&derived), tx.generation.unwrap_or(0));
     }
     Ok(derived)
 }

@@ -130,15 +130,22 @@ impl Tail {
     }
 
     /// Puts an entry into the batch, in as many lines as it needs. Gives the index of its first line.
-    pub fn append(&mut self, batch: &mut Batch<'_>, entry: Entry, clock: &Clock, now: Timestamp) -> Result<u64, EngineError> {
+    pub fn append(&mut self, batch: &mut Batch<'_>, entry: &mut Entry, clock: &Clock, now: Timestamp) -> Result<u64, EngineError> {
         let first = self.size();
-        for mut part in entry.parts() {
-            (part.i, part.t, part.boot, part.mono_ms) = (self.size(), now, self.boot, clock.mono_ms());
-            let line = part.line();
-            batch.put(AUDIT, &part.i.to_be_bytes(), line.as_bytes())?;
-            self.appender.append(leaf_hash(line.as_bytes()), &mut self.full);
+        if entry.is_one_line() {
+            self.append_line(batch, entry, clock, now)?;
+        } else {
+            entry.clone().parts().iter_mut().try_for_each(|part| self.append_line(batch, part, clock, now))?;
         }
         Ok(first)
+    }
+
+    fn append_line(&mut self, batch: &mut Batch<'_>, entry: &mut Entry, clock: &Clock, now: Timestamp) -> Result<(), EngineError> {
+        (entry.i, entry.t, entry.boot, entry.mono_ms) = (self.size(), now, self.boot, clock.mono_ms());
+        let line = entry.line();
+        batch.put(AUDIT, &entry.i.to_be_bytes(), line.as_bytes())?;
+        self.appender.append(leaf_hash(line.as_bytes()), &mut self.full);
+        Ok(())
     }
 
     /// Puts filled tiles and the new checkpoint into the batch. Gives the checkpoint and its note.

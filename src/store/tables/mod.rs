@@ -5,11 +5,14 @@
 //! - Nothing that was typed by a person stands in a key or in a clear column: look-ups are keyed HMACs.
 //! - Functions that touch memories, people or keys ask for an `Access`; those below the gate take a `Tx` and are visible to `store` only.
 
+pub mod backups;
 pub(in crate::store) mod credentials;
+pub(in crate::store) mod erasures;
 pub(in crate::store) mod holders;
 pub(in crate::store) mod log;
 pub mod memories;
 pub(in crate::store) mod meta;
+pub(in crate::store) mod past;
 pub(in crate::store) mod subjects;
 pub(in crate::store) mod users;
 
@@ -59,6 +62,14 @@ tables! {
     CHECKPOINTS = 14 "checkpoints";
     /// tenant | parent | time | memory → nothing: the replies of a memory.
     CHILDREN = 15 "memory_children";
+    /// backup → what is known of it.
+    BACKUPS = 16 "backups";
+    /// log | what | place → lines, tiles and checkpoints of the logs before a restore.
+    PAST_LOGS = 17 "past_logs";
+    /// tenant | holder → how far the erasure of a holder has come.
+    ERASURES = 18 "erasures";
+    /// number → who was erased.
+    TOMBSTONES = 19 "tombstones";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -128,6 +139,9 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "subject_lookup" SubjectId;
         "memories" memories::MemoryRow;
         "memory_versions" memories::VersionRow;
+        "erasures" erasures::ErasureRow;
+        "tombstones" erasures::Tombstone;
+        "backups" backups::BackupRow;
         "tags" Vec<String>;
     }
     names

@@ -6,6 +6,7 @@ use crate::base::id::{SubjectId, TenantId};
 use crate::base::time::Timestamp;
 use crate::crypto::hash::hmac_sha256;
 use crate::store::check::{Fault, ensure};
+use crate::store::tables::erasures;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::{Bytes, SUBJECT_LOOKUP, SUBJECTS, key};
 use crate::store::tx::{StoreError, Tx, row, value};
@@ -58,11 +59,27 @@ pub fn check(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8]) -> Result<(), Fault>
     let id = row_key.strip_prefix(tenant.bytes()).and_then(|id| id.try_into().ok()).map(SubjectId::from_bytes);
     let id = id.ok_or(Fault::Wrong("not a key of this table"))?;
     let name = zeroize::Zeroizing::new(name(tx, tenant, id)?);
-    ensure(find(tx, tenant, &name)? == Some(id), "its name does not lead to it")
+    // One that is being erased is not found by its name any more.
+    ensure(find(tx, tenant, &name)? == Some(id) || erasures::get(tx, tenant, *id.bytes())?.is_some(), "its name does not lead to it")
 }
 
 /// A row of SUBJECT_LOOKUP: the subject it leads to has that name.
 pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) -> Result<(), Fault> {
     let name = zeroize::Zeroizing::new(name(tx, tenant, row("subject_lookup", bytes)?)?);
     ensure(lookup == lookup_key(tx, tenant, &name), "the subject it leads to has another name")
+}
+
+/// Stages that the name leads to the subject no more: what is written about somebody of that name from now on is about a new subject.
+pub fn forget_name(tx: &mut Tx<'_>, tenant: TenantId, id: SubjectId) -> Result<(), StoreError> {
+    let name = zeroize::Zeroizing::new(name(tx, tenant, id)?);
+    if find(tx, tenant, &name)? == Some(id) {
+        let lookup = lookup_key(tx, tenant, &name);
+        tx.delete(SUBJECT_LOOKUP, lookup);
+    }
+    Ok(())
+}
+
+/// Stages the end of the subject's row.
+pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, id: SubjectId) {
+    tx.delete(SUBJECTS, key(&[tenant.bytes(), id.bytes()]));
 }

@@ -101,3 +101,13 @@ pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) 
     let user = get(tx, tenant, row("user_lookup", bytes)?)?.ok_or(StoreError::Missing("users"))?;
     ensure(lookup == lookup_key(tx, tenant, user.email.inner()), "the person it leads to has another address")
 }
+
+/// Stages the end of a person's row, and of what leads to it.
+pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, id: UserId) -> Result<(), StoreError> {
+    if let Some(user) = get(tx, tenant, id)? {
+        let lookup = lookup_key(tx, tenant, user.email.inner());
+        tx.delete(USER_LOOKUP, lookup);
+        tx.delete(USERS, key(&[tenant.bytes(), id.bytes()]));
+    }
+    Ok(())
+}

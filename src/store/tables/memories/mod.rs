@@ -10,6 +10,7 @@
 //! - What an agent's vendor may not see is not returned by any function here.
 
 pub(in crate::store) mod check;
+pub(in crate::store) mod erase;
 mod index;
 mod memory;
 mod read;
@@ -19,12 +20,14 @@ mod transfer;
 mod trash;
 mod write;
 
+use crate::store::tables::ORDER;
+
 pub use index::chunk;
 pub(in crate::store) use index::{prepared, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
 pub use read::{
-    Outline, answer, count_replies, entities_of, entity_named, get, length, one, outlined, page, seen, several, subject_named, survey, thread, total,
-    versions, walk,
+    Outline, answer, count_replies, either, entities_of, entity_named, get, length, mention, one, outlined, page, seen, several, subject_named, survey,
+    thread, total, versions, walk,
 };
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;

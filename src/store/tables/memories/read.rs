@@ -163,6 +163,21 @@ pub fn one<A: Action<Target = Scope>>(a: &Access<'_, A>, id: MemoryId, part: Par
     row_seen(a, id, state)?.map(|found| opened(a.tx(), a.target().tenant, id, &found, part)).transpose()
 }
 
+/// One memory of the scope, live or in the trash, if it is in the asker's sight. Noted in the audit entry.
+pub fn either<A: Action<Target = Scope>>(a: &mut Access<'_, A>, id: MemoryId) -> Result<Option<Memory>, StoreError> {
+    let found = match one(a, id, Part::Full, State::Live)? {
+        Some(found) => Some(found),
+        None => one(a, id, Part::Full, State::Trash)?,
+    };
+    answer(a, &found);
+    Ok(found)
+}
+
+/// Notes in the audit entry a memory of the scope that is not there any more.
+pub fn mention<A: Action<Target = Scope>>(a: &mut Access<'_, A>, id: MemoryId) {
+    a.tx_mut().note(id.bytes());
+}
+
 /// Those of `ids` that are there, in this state and in the asker's sight, in the order given. Not noted: see [`answer`].
 pub fn several<A: Action<Target = Scope>>(
     a: &mut Access<'_, A>,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::erase::stand_alone;
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
 use super::row::{MemoryRow, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix};
@@ -13,6 +14,7 @@ use super::seal::opened;
 use crate::base::id::{MemoryId, TenantId};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Scope, Writes};
+use crate::store::events::Happened;
 use crate::store::gate::Access;
 use crate::store::index::indexes::Change;
 use crate::store::tables::{CHILDREN, MEMORIES, ORDER, VERSIONS};
@@ -91,13 +93,7 @@ pub fn purge_trash<A: Writes + Action<Target = Scope>>(
         for child in children_of(tx, scope.tenant, id)? {
             // A trashed reply may be purged by this very run, before or after its parent; then its row is gone already.
             let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
-            tx.delete(CHILDREN, child_key(scope.tenant, id, found.created_at, child));
-            let alone = MemoryRow { parent: None, ..found.clone() };
-            alone.stage(tx, scope.tenant, child, Some(&found));
-            if alone.deleted_at.is_none() {
-                let memory = opened(tx, scope.tenant, child, &alone, Part::Full)?;
-                tx.put_index(scope, || prepared(&memory));
-            }
+            stand_alone(tx, scope.tenant, id, child, &found)?;
         }
     }
     Ok((trashed.len(), whole))
@@ -135,6 +131,7 @@ fn shift_row(
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
+    tx.tell(old.scope(tenant), if deleted_at.is_some() { Happened::Trashed } else { Happened::Restored }, id);
     match deleted_at {
         Some(_) => tx.staged.index.push((old.scope(tenant), Change::Remove(id))),
         None => tx.put_index(old.scope(tenant), || prepared(&memory)),
@@ -143,7 +140,7 @@ fn shift_row(
 }
 
 /// `false` if `rows` ran out and the memory is still there.
-fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
+pub(super) fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, rows: &mut usize) -> Result<bool, StoreError> {
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     for version in tx.prefix(VERSIONS, &memory_key(tenant, id))? {
@@ -163,6 +160,7 @@ fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &MemoryRow, r
     }
     old.unstage_order(tx, tenant, id, false);
     tx.delete(MEMORIES, memory_key(tenant, id));
+    tx.tell(old.scope(tenant), Happened::Purged, id);
     tx.staged.index.push((old.scope(tenant), Change::Remove(id)));
     Ok(true)
 }

@@ -15,6 +15,7 @@ use crate::base::id::{MemoryId, SubjectId, TenantId};
 use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Scope, Writes};
+use crate::store::events::Happened;
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
 use crate::store::tables::{VERSIONS, holders, subjects};
@@ -78,7 +79,7 @@ pub fn revise<A: Writes + Action<Target = MemoryId>>(
     };
     let digest = look_alike(tx, scope, old.subject, &digest_of);
     let changed = MemoryRow { allowed_vendors: digest_of.allowed_vendors, occurred_at: digest_of.occurred_at, digest, ..old.clone() };
-    replace_row(tx, tenant, id, &old, changed, digest_of.text).map(Some)
+    replace_row(tx, tenant, id, &old, changed, digest_of.text, Happened::Updated).map(Some)
 }
 
 pub(super) fn subject_form(name: &Phi) -> Zeroizing<String> {
@@ -158,6 +159,7 @@ pub(super) fn add_row(
     tx.note(id.bytes());
     tx.note_subject(subject);
     if deleted_at.is_none() {
+        tx.tell(scope, Happened::Created, id);
         tx.put_index(scope, || match new.prepared {
             Some(words) => Box::new(words.placed(id, parent, subject, created_at, found.occurred_at)),
             None => prepared(&memory),
@@ -192,7 +194,7 @@ fn unite(
         }
     }
     let text = Text { tags, ..before.text };
-    replace_row(tx, scope.tenant, id, &old, old.clone(), text).map(Some)
+    replace_row(tx, scope.tenant, id, &old, old.clone(), text, Happened::Created).map(Some)
 }
 
 /// Stages `changed` with this text as the next version after `old`.
@@ -203,6 +205,7 @@ fn replace_row(
     old: &MemoryRow,
     changed: MemoryRow,
     text: Text,
+    happened: Happened,
 ) -> Result<Memory, StoreError> {
     let scope = old.scope(tenant);
     let version = old.version.checked_add(1).ok_or(damaged("memories"))?;
@@ -227,6 +230,7 @@ fn replace_row(
     let memory = found.memory(id, text);
     tx.note(id.bytes());
     tx.note_subject(found.subject);
+    tx.tell(scope, happened, id);
     tx.put_index(scope, || prepared(&memory));
     Ok(memory)
 }

@@ -1,0 +1,196 @@
+//! Streams: answers that go on, as server-sent events (the HTML standard's `text/event-stream`).
+//!
+//! To open one, an operation takes a [`Place`] (`Cx::place`), has its opening recorded like any read, and gives a [`Feed`] to `Cx::stream`.
+//!
+//! Invariants
+//! - At most [`limits::STREAMS_MAX`] at once, and [`limits::STREAMS_PER_CREDENTIAL_MAX`] of one credential (of one person, where a credential
+//!   speaks for many); one more is refused.
+//! - A stream ends within [`limits::STREAM_TURN`] after its credential does, whether or not anything is said in it.
+//! - What a feed says with data it has had recorded first: it holds a receipt.
+//! - Silence is broken every [`limits::HEARTBEAT`] by a comment, so that either side notices a dead connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::api::reply::Failure;
+use crate::api::run::{Cx, bucket};
+use crate::api::throttle::Key;
+use crate::audit::Reason;
+use crate::authn::Principal;
+use crate::base::limits;
+use crate::http::{Chunk, Reply, Source};
+use crate::store::Receipt;
+use crate::store::vault::Vault;
+
+/// What a stream says, one event at a time.
+pub trait Feed: Send {
+    /// The next event. Waits for it, but not longer than `wait`.
+    fn next(&mut self, wait: Duration) -> Said;
+}
+
+/// What a [`Feed`] gives.
+pub enum Said {
+    /// An event.
+    Event(Event),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing more.
+    End,
+}
+
+/// One server-sent event.
+pub struct Event {
+    /// Its type; without one a client takes it for `message`.
+    pub name: Option<&'static str>,
+    /// JSON on one line.
+    pub data: Vec<u8>,
+}
+
+impl Event {
+    fn bytes(mut self) -> Zeroizing<Vec<u8>> {
+        debug_assert!(!self.data.iter().any(|byte| matches!(byte, b'\n' | b'\r')), "compact JSON has no line ends");
+        let mut out = Zeroizing::new(Vec::with_capacity(self.data.len() + 64));
+        if let Some(name) = self.name {
+            out.extend_from_slice(b"event: ");
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'\n');
+        }
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&self.data);
+        out.extend_from_slice(b"\n\n");
+        self.data.zeroize();
+        out
+    }
+}
+
+/// The streams that are open.
+#[derive(Default)]
+pub struct Streams(Mutex<HashMap<Key, usize>>);
+
+/// One stream's place, given back when dropped.
+pub struct Place {
+    streams: Arc<Streams>,
+    key: Key,
+}
+
+impl Streams {
+    /// A place for one more stream of `key`; `Err` says whether its own are all taken (true) or those of all.
+    fn enter(self: &Arc<Self>, key: Key) -> Result<Place, bool> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(&key).is_some_and(|own| *own >= limits::STREAMS_PER_CREDENTIAL_MAX) {
+            return Err(true);
+        }
+        if open.values().sum::<usize>() >= limits::STREAMS_MAX {
+            return Err(false);
+        }
+        *open.entry(key).or_default() += 1;
+        Ok(Place { streams: Arc::clone(self), key })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.key) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Cx<'_> {
+    /// A place among the streams, or the recorded refusal that there is none. Ask before the opening is recorded.
+    pub fn place(&self) -> Result<Place, Failure> {
+        self.api.streams.enter(bucket(self.who)).map_err(|own| {
+            if own {
+                let text = format!("At most {} streams at once; close one", limits::STREAMS_PER_CREDENTIAL_MAX);
+                self.refuse(Reason::CredentialRate, 429, text)
+            } else {
+                self.refuse(Reason::QueueFull, 503, "As many streams as may be are open; try again later")
+            }
+        })
+    }
+
+    /// The answer that goes on with `first` and what `feed` says, for as long as its asker's credential stands. `receipt` is the opening's.
+    pub fn stream(&self, receipt: &Receipt, place: Place, first: Option<Event>, feed: impl Feed + 'static) -> Reply {
+        let source = Open {
+            first,
+            feed,
+            vault: self.api.vault.clone(),
+            who: self.who.clone(),
+            generation: self.call.admitted.unwrap_or_default(),
+            said: Instant::now(),
+            _place: place,
+        };
+        // Proxies are asked to pass it on as it comes.
+        Reply::stream("text/event-stream", Box::new(source))
+            .header("x-audit-index", receipt.index().to_string())
+            .header("cache-control", "no-store, no-transform")
+    }
+}
+
+/// A stream that is open.
+struct Open<F> {
+    first: Option<Event>,
+    feed: F,
+    vault: Vault,
+    who: Principal,
+    generation: u64,
+    said: Instant,
+    _place: Place,
+}
+
+impl<F: Feed> Source for Open<F> {
+    fn next(&mut self, wait: Duration) -> Chunk {
+        if !self.vault.stands(&self.who, &mut self.generation) {
+            return Chunk::End;
+        }
+        let said = match self.first.take() {
+            Some(first) => Said::Event(first),
+            None => self.feed.next(wait),
+        };
+        match said {
+            Said::Event(event) => {
+                self.said = Instant::now();
+                Chunk::Bytes(event.bytes())
+            }
+            Said::Nothing if self.said.elapsed() >= limits::HEARTBEAT => {
+                self.said = Instant::now();
+                Chunk::Bytes(Zeroizing::new(b": \n\n".to_vec()))
+            }
+            Said::Nothing => Chunk::Nothing,
+            Said::End => Chunk::End,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_lines_and_an_empty_one() {
+        let event = |name| Event { name, data: br#"{"a":1}"#.to_vec() };
+        assert_eq!(event(Some("hello")).bytes().as_slice(), b"event: hello\ndata: {\"a\":1}\n\n");
+        assert_eq!(event(None).bytes().as_slice(), b"data: {\"a\":1}\n\n");
+    }
+
+    #[test]
+    fn places_are_bounded_for_one_and_for_all_and_given_back() {
+        let streams = Arc::<Streams>::default();
+        let key = |n: usize| Key::of_static(&n.to_string(), [0; 4]);
+        let mut own: Vec<_> = (0..limits::STREAMS_PER_CREDENTIAL_MAX).map(|_| streams.enter(key(0)).ok().unwrap()).collect();
+        assert_eq!(streams.enter(key(0)).err(), Some(true));
+        drop(own.pop());
+        own.push(streams.enter(key(0)).ok().unwrap());
+        let others: Vec<_> = (own.len()..limits::STREAMS_MAX).map(|n| streams.enter(key(n)).ok().unwrap()).collect();
+        assert_eq!(streams.enter(key(limits::STREAMS_MAX)).err(), Some(false));
+        drop((own, others));
+        assert!(streams.0.lock().unwrap().is_empty());
+    }
+}

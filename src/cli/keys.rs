@@ -1,0 +1,136 @@
+//! `rosemary keys`: what unlocks the data file, and rotation of the keys inside it, by the operator at the console while the service is stopped.
+//!
+//! Every change is in the audit log before its success is told.
+
+use std::time::Duration;
+
+use crate::authn::Principal;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{args, open, say, serve, text};
+use crate::config::Config;
+use crate::crypto::unlock::{KdfCost, Kek, KekSource};
+use crate::engine::{Change, EngineError};
+use crate::store::rotator::Stopped;
+use crate::store::vault::Vault;
+use crate::store::writer::Unavailable;
+
+/// How long a command waits for the rotator; after that the next start of the service goes on.
+const ROTATION_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The command.
+pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
+    serve::harden();
+    let present = open::kek(&config)?;
+    let store = open::store(&mut config)?;
+    let done = match command {
+        args::Keys::List => list(store.vault(), &present),
+        args::Keys::Add(new) => change(store.vault(), &new, None, &config),
+        args::Keys::Remove { slot } => remove(store.vault(), slot, &present, &config),
+        args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
+        args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
+    };
+    store.stop();
+    done
+}
+
+fn console(vault: &Vault) -> Principal {
+    Principal::system(vault.tenant(), vault.owner(), "console")
+}
+
+/// Why a change of keys was not made, under the code that fits it.
+pub fn stopped(config: &Config, doing: &str, why: Stopped) -> Failure {
+    match why {
+        Stopped::Engine(error @ EngineError::Keys(_)) => Failure::new(Exit::Config, format_args!("{doing}: {error}")),
+        Stopped::Engine(error) => open::engine_failure(&config.db_path, error),
+        Stopped::Unavailable(Unavailable::NoSpace) => Failure::new(Exit::DiskFull, format_args!("{doing}: the disk is nearly full")),
+        Stopped::Unavailable(Unavailable::Unknown(_)) => Failure::new(Exit::OutcomeUnknown, format_args!("{doing}: {why}")),
+        Stopped::Unavailable(_) | Stopped::Stopping => Failure::new(Exit::Temporary, format_args!("{doing}: {why}")),
+        Stopped::Ledger(_) => Failure::new(Exit::FolderUnwritable, format_args!("{doing}: {why}")),
+        Stopped::Store(_) | Stopped::Refused(_) => Failure::new(Exit::DataDamaged, format_args!("{doing}: {why}; run verify")),
+        Stopped::Fault => Failure::new(Exit::Internal, format_args!("{doing}: {why}")),
+    }
+}
+
+fn list(vault: &Vault, present: &Kek) -> Result<Exit, Failure> {
+    let mut out = String::from("slot  opened by           present key\n");
+    for slot in vault.slots(present) {
+        out += &format!("{:>4}  {:<18}  {}\n", slot.number, slot.kind.name(), if slot.opened { "opens it" } else { "-" });
+    }
+    text::print(out.as_bytes())
+}
+
+/// Reads the new key, made first if asked for.
+fn new_kek(vault: &Vault, new: &args::NewKek) -> Result<Kek, Failure> {
+    let source = match (&new.key_file, &new.passphrase_file, &new.credential_file) {
+        (Some(path), _, _) if new.make => {
+            return Kek::write_key_file(path, vault.instance()).map_err(|error| Failure::io(path, &error));
+        }
+        (Some(path), _, _) => KekSource::KeyFile(path.clone()),
+        (_, Some(path), _) => KekSource::PassphraseFile(path.clone()),
+        (_, _, Some(path)) => KekSource::Credential(path.clone()),
+        _ => return Err(Failure::new(Exit::Usage, "name the new key with --key-file, --passphrase-file or --credential-file")),
+    };
+    let kek = Kek::read(&source).map_err(|error| Failure::new(Exit::KekMissing, error))?;
+    match kek.instance() {
+        Some(named) if named != vault.instance() => {
+            Err(Failure::new(Exit::KekWrong, format_args!("the new key was made for instance {named}; make one for this one with --make")))
+        }
+        _ => Ok(kek),
+    }
+}
+
+/// Adds a slot for the new key, or puts it in the place of `old`.
+fn change(vault: &Vault, new: &args::NewKek, old: Option<Kek>, config: &Config) -> Result<Exit, Failure> {
+    let kek = new_kek(vault, new)?;
+    if vault.slots(&kek).iter().any(|slot| slot.opened) {
+        return Err(Failure::new(Exit::Usage, "this key unlocks the data file already; see `rosemary keys list`"));
+    }
+    let rotates = old.is_some();
+    let (change, word) = match old {
+        Some(old) => (Change::ReplaceSlot(kek, KdfCost::DEFAULT, old), "rotate"),
+        None => (Change::AddSlot(kek, KdfCost::DEFAULT), "add"),
+    };
+    let receipt = vault.change_slots(&console(vault), &change, word).map_err(|why| stopped(config, "the key slots were not changed", why))?;
+    match rotates {
+        true => say(&format!(
+            "the new key unlocks the data file, and the old one does not; entry {} of the audit log says so. Point {} to the new key before \
+             the next start, keep a copy of it away from the data, and keep the old key as long as backups that need it",
+            receipt.index(),
+            config.kek.source(),
+        )),
+        false => say(&format!("the key unlocks the data file from now on; entry {} of the audit log says so", receipt.index())),
+    }
+    Ok(Exit::Ok)
+}
+
+fn remove(vault: &Vault, number: usize, present: &Kek, config: &Config) -> Result<Exit, Failure> {
+    if vault.slots(present).iter().any(|slot| slot.number == number && slot.opened) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!("slot {number} is that of the key presented now; present another key ({}), then remove this one", config.kek.source()),
+        ));
+    }
+    let receipt =
+        vault.change_slots(&console(vault), &Change::RemoveSlot(number), "remove").map_err(|why| stopped(config, "the slot was not removed", why))?;
+    say(&format!("slot {number} is empty; entry {} of the audit log says so", receipt.index()));
+    Ok(Exit::Ok)
+}
+
+fn epoch(vault: &Vault, config: &Config) -> Result<Exit, Failure> {
+    let epoch = vault.rotate_epoch(&console(vault)).map_err(|why| stopped(config, "the epoch was not left", why))?;
+    finish(vault)?;
+    say(&format!("every holder's key is wrapped under epoch {epoch}; the key of the epoch before is destroyed"));
+    Ok(Exit::Ok)
+}
+
+/// Waits for the rotator, telling now and then how far it is.
+pub fn finish(vault: &Vault) -> Result<(), Failure> {
+    let mut told = 0;
+    let done = vault.rotation_done(ROTATION_TIME_MAX, |progress| {
+        if progress.done >= told + 20_000 {
+            told = progress.done;
+            say(&format!("{}: {told} so far", progress.doing.text()));
+        }
+    });
+    if done { Ok(()) } else { Err(Failure::new(Exit::Temporary, "not done yet; the next start of the service goes on with it")) }
+}

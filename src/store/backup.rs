@@ -1,0 +1,412 @@
+//! Backups: a copy of the whole as of one commit, made while requests go on.
+//!
+//! ```text
+//! backup.begin (row durable) ─▶ snapshot, that row and its checkpoint in it ─▶ copy beside, tree walked ─▶ renamed ─▶ backup.end (row durable)
+//! ```
+//!
+//! A backup is a file of the data file's own format (docs/format.md): other file id and block key, the same instance, marked as a backup,
+//! opened by the data file's own keys or by a backup key alone. It is restored by `store::restore`, never served.
+//!
+//! Invariants
+//! - What a backup holds is one commit, with the checkpoint that was signed in it.
+//! - A backup that has its name is whole and was walked; one that was cut off has another name, and its row says so after the next start.
+//! - Nothing is read for it that its `backup.begin` entry did not announce.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::audit::{Detail, Reason};
+use crate::authn::Principal;
+use crate::base::id::FileId;
+use crate::base::limits;
+use crate::base::time::Timestamp;
+use crate::crypto::unlock::Kek;
+use crate::engine::{CommitError, EngineError, Place, Plan, Unlock};
+use crate::policy::action::{AskBackup, BeginBackup, EndBackup, Instance, ListBackups, RecordDrill};
+use crate::store::gate::{Access, Call, Fault, Refused};
+use crate::store::tables::backups;
+pub use crate::store::tables::backups::{BackupRow, State};
+pub use crate::store::tables::meta::DrillRow;
+use crate::store::tables::{META, meta};
+use crate::store::tx::{StoreError, Tx, value};
+use crate::store::vault::Vault;
+use crate::store::writer::Unavailable;
+
+/// Why there is no backup. Each names what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The new file, or the data file.
+    #[error("{0}: {1}")]
+    File(String, EngineError),
+    /// The folder.
+    #[error("{0}: {1}; the folder must exist and belong to the service's user")]
+    Folder(String, io::Error),
+    /// Not enough room where it is to lie.
+    #[error("{path}: {needed} bytes are needed and {free} are free; free space, or name another disk")]
+    NoRoom {
+        /// Where.
+        path: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The store could not record it.
+    #[error("the backup could not be recorded: {0}")]
+    Unavailable(#[from] Unavailable),
+    /// A row could not be read, or policy said no.
+    #[error("the backup could not be recorded; run `rosemary verify`")]
+    Unrecorded,
+    /// The service is stopping.
+    #[error("the backup was given up because the service stops")]
+    Stopping,
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Its file id.
+    pub id: FileId,
+    /// Its file.
+    pub path: PathBuf,
+    /// What is known of it.
+    pub backup: BackupRow,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Where a backup is to lie.
+#[derive(Clone, Copy, Debug)]
+pub enum Where<'o> {
+    /// This file, which must not exist.
+    File(&'o Path),
+    /// A file of its own name in this folder.
+    Folder(&'o Path),
+}
+
+/// What is known of backups.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// Every one that was begun, oldest first.
+    pub all: Vec<(FileId, BackupRow)>,
+    /// How the last restore drill ended.
+    pub drill: Option<DrillRow>,
+}
+
+impl Backups {
+    fn read(tx: &Tx<'_>) -> Result<Self, StoreError> {
+        Ok(Self { all: backups::all(tx)?, drill: meta::fact(tx, meta::DRILL)? })
+    }
+
+    /// The newest that is done.
+    pub fn last(&self) -> Option<&(FileId, BackupRow)> {
+        self.all.iter().rev().find(|(_, backup)| backup.state == State::Done)
+    }
+}
+
+/// How a backup is to be made.
+pub struct Order<'o> {
+    /// Where it is to lie.
+    pub place: Where<'o>,
+    /// What opens it, if not the data file's own keys.
+    pub key: Option<&'o Kek>,
+    /// How long its file is to be kept; none: whoever keeps it decides.
+    pub keep: Option<Duration>,
+    /// Whether requests go on meanwhile, and come first.
+    pub gentle: bool,
+    /// Set to have it given up.
+    pub stop: &'o AtomicBool,
+    /// Told the rows copied.
+    pub progress: &'o mut dyn FnMut(u64),
+}
+
+/// A refusal of work on backups' rows.
+#[derive(Debug, thiserror::Error)]
+pub enum RowFault {
+    /// The store failed.
+    #[error("Internal server error")]
+    Store(#[from] StoreError),
+    /// Nobody makes backups here.
+    #[error("No folder for backups is set; set RM_BACKUP_DIR")]
+    NoFolder,
+}
+
+impl Fault for RowFault {
+    fn audit(&self) -> (Reason, u16) {
+        match self {
+            Self::Store(_) => (Reason::WorkFailed, 500),
+            Self::NoFolder => (Reason::NotReady, 409),
+        }
+    }
+}
+
+impl From<Refused<RowFault>> for BackupError {
+    fn from(refused: Refused<RowFault>) -> Self {
+        match refused {
+            Refused::Unavailable(why) => Self::Unavailable(why),
+            _ => Self::Unrecorded,
+        }
+    }
+}
+
+/// The name of a backup's file in a backup folder: its time to the second, and the first digits of its id.
+pub fn file_name(begun_at: Timestamp, id: FileId) -> String {
+    let time: String = begun_at.to_string().chars().take_while(|c| *c != '.').filter(char::is_ascii_alphanumeric).collect();
+    format!("rosemary-{time}Z-{}.backup", &id.to_string()[..8])
+}
+
+impl Vault {
+    fn keeper(&self) -> Principal {
+        Principal::system(self.tenant(), self.owner(), "backup")
+    }
+
+    /// Makes a backup.
+    ///
+    /// Errors: [`BackupError`]; no file is left then, and its row says that it failed.
+    pub fn backup(&self, order: Order<'_>) -> Result<Made, BackupError> {
+        let Order { place, key, keep, gentle, stop, progress } = order;
+        let folder = match place {
+            Where::File(path) if path.symlink_metadata().is_ok() => {
+                return Err(BackupError::File(path.display().to_string(), EngineError::Exists(path.display().to_string())));
+            }
+            Where::File(path) => path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+            Where::Folder(folder) => folder,
+        };
+        self.room(folder)?;
+        let (id, began) = (FileId::draw(), Instant::now());
+        let mut backup = self.begin_backup(id, key.is_some(), keep)?;
+        let path = match place {
+            Where::File(path) => path.to_owned(),
+            Where::Folder(folder) => Self::backup_path(folder, id, &backup),
+        };
+        let copied = self.copy(id, &backup, &path, key, gentle, stop, progress);
+        backup.ended_at = Some(self.clock().now());
+        (backup.state, backup.bytes, backup.size) = match &copied {
+            Ok((bytes, size, _)) => (State::Done, *bytes, *size),
+            Err(_) => (State::Failed, 0, backup.size),
+        };
+        if let Ok((_, _, epochs)) = &copied {
+            backup.epochs = *epochs;
+        }
+        let ended = self.end_backup(id, backup.clone());
+        copied?;
+        // Unrecorded, but whole and in its place: the next start finds it.
+        ended?;
+        Ok(Made { id, path, backup, took: began.elapsed() })
+    }
+
+    /// Whether a copy of the data fits into `folder`, beside what the data file itself may still need there.
+    pub(in crate::store) fn room(&self, folder: &Path) -> Result<(), BackupError> {
+        let name = || folder.display().to_string();
+        let bytes = self.engine().bytes().map_err(|error| BackupError::File(name(), error))?;
+        let free = rustix::fs::statvfs(folder).map_err(|error| BackupError::Folder(name(), error.into()))?;
+        let (needed, free) = (bytes.saturating_add(limits::RESERVE_BYTES), free.f_bavail.saturating_mul(free.f_frsize));
+        if free < needed {
+            return Err(BackupError::NoRoom { path: name(), needed, free });
+        }
+        Ok(())
+    }
+
+    fn begin_backup(&self, id: FileId, own_key: bool, keep: Option<Duration>) -> Result<BackupRow, BackupError> {
+        let log = self.log();
+        let begun = self.write::<BeginBackup, _, RowFault>(&self.keeper(), Instance, &Call::internal(), move |a| {
+            let begun_at = a.now();
+            let backup = BackupRow {
+                state: State::Begun,
+                begun_at,
+                ended_at: None,
+                expires_at: keep.map(|keep| begun_at.plus(keep)),
+                epochs: a.vault().keys().epochs(),
+                log,
+                size: a.vault().published().map_or(0, |p| p.head.checkpoint.size),
+                bytes: 0,
+                own_key,
+            };
+            note(a, id);
+            backups::put(a.tx_mut(), id, &backup);
+            // Whoever asked for one asked for this one.
+            if meta::fact::<Timestamp>(a.tx(), meta::ASKED)?.is_some() {
+                a.tx_mut().delete(META, meta::ASKED.to_vec());
+            }
+            Ok(backup)
+        });
+        Ok(begun?.into_parts().0)
+    }
+
+    fn end_backup(&self, id: FileId, backup: BackupRow) -> Result<(), BackupError> {
+        self.write::<EndBackup, _, RowFault>(&self.keeper(), Instance, &Call::internal(), move |a| {
+            note(a, id);
+            a.detail(Detail::Bytes(backup.bytes));
+            a.detail(Detail::Ended(crate::audit::Word::of(backup.state.name())));
+            backups::put(a.tx_mut(), id, &backup);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one order, taken apart")]
+    fn copy(
+        &self,
+        id: FileId,
+        backup: &BackupRow,
+        path: &Path,
+        key: Option<&Kek>,
+        gentle: bool,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(u64, u64, (u32, u32)), BackupError> {
+        // After the row's commit, so the row is in it; the checkpoint signed in a commit is a row of that commit.
+        let published = self.published()?;
+        let mark = value(&meta::BackupMark { taken_at: backup.begun_at });
+        let mut pace = Pace { vault: self, gentle, since: Instant::now(), seq: published.seq };
+        let plan = Plan {
+            file: id,
+            unlock: key.map_or(Unlock::AsHere, Unlock::Only),
+            cache_bytes: limits::COPY_CACHE_BYTES,
+            row: &mut |row| Ok(Some(row)),
+            pace: &mut |rows| {
+                progress(rows);
+                pace.rest(stop)
+            },
+            finish: &mut |copy| {
+                copy.commit(|batch| batch.put(META, meta::BACKUP, &mark))
+                    .map_err(|(CommitError::Refused(error) | CommitError::Unknown(error))| error)
+            },
+            place: Place::New,
+        };
+        let copied = self.engine().copy_as(&published.snapshot, path, plan);
+        let epochs = published.snapshot.keys().epochs();
+        copied.map(|bytes| (bytes, published.head.checkpoint.size, epochs)).map_err(|error| match error {
+            EngineError::Latched if stop.load(Ordering::Relaxed) => BackupError::Stopping,
+            error => BackupError::File(path.display().to_string(), error),
+        })
+    }
+
+    /// What became of backups that were cut off: done if the file has its name in `folder`, else failed. Removes what they left there.
+    ///
+    /// Errors: as [`Vault::backup`].
+    pub fn settle_backups(&self, folder: &Path) -> Result<(), BackupError> {
+        for (id, mut backup) in self.backups()?.all {
+            if backup.state != State::Begun {
+                continue;
+            }
+            let path = folder.join(file_name(backup.begun_at, id));
+            let _ = std::fs::remove_file(crate::engine::beside(&path));
+            let there = std::fs::metadata(&path);
+            (backup.state, backup.bytes) = there.map_or((State::Failed, 0), |there| (State::Done, there.len()));
+            backup.ended_at = Some(self.clock().now());
+            self.end_backup(id, backup)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files in `folder` whose time is over; the newest backup that is done stays whatever its age. Gives how many were removed.
+    ///
+    /// Errors: as [`Vault::backup`]; a file that cannot be removed ends it and is tried again next time.
+    pub fn remove_expired_backups(&self, folder: &Path) -> Result<u64, BackupError> {
+        let (known, now, mut removed) = (self.backups()?, self.clock().now(), 0);
+        let newest = known.last().map(|(id, _)| *id);
+        for (id, mut backup) in known.all {
+            if backup.state != State::Done || Some(id) == newest || backup.expires_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            let path = folder.join(file_name(backup.begun_at, id));
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(BackupError::File(path.display().to_string(), EngineError::io(error)));
+                }
+                _ => {}
+            }
+            (backup.state, removed) = (State::Removed, removed + 1);
+            self.end_backup(id, backup)?;
+        }
+        Ok(removed)
+    }
+
+    /// What is known of backups, for the program's own use: ids, times and counts.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn backups(&self) -> Result<Backups, Unavailable> {
+        let published = self.published()?;
+        Backups::read(&self.reading(&published)).map_err(|_| Unavailable::Latched)
+    }
+
+    /// Whether a backup was asked for that has not begun.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn backup_asked(&self) -> Result<bool, Unavailable> {
+        let published = self.published()?;
+        let asked = meta::fact::<Timestamp>(&self.reading(&published), meta::ASKED);
+        asked.map(|asked| asked.is_some()).map_err(|_| Unavailable::Latched)
+    }
+
+    /// Notes how a restore drill ended.
+    ///
+    /// Errors: as [`Vault::backup`].
+    pub fn record_drill(&self, drill: DrillRow) -> Result<(), BackupError> {
+        self.write::<RecordDrill, _, RowFault>(&self.keeper(), Instance, &Call::internal(), move |a| {
+            note(a, drill.backup);
+            a.detail(Detail::Ended(crate::audit::Word::of(if drill.passed { "passed" } else { "failed" })));
+            a.detail(Detail::TookMs(drill.restore_ms));
+            meta::put_fact(a.tx_mut(), meta::DRILL, &drill);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Where the folder's file of a backup is.
+    pub fn backup_path(folder: &Path, id: FileId, backup: &BackupRow) -> PathBuf {
+        folder.join(file_name(backup.begun_at, id))
+    }
+}
+
+/// What is known of backups, granted.
+pub fn list(a: &mut Access<'_, ListBackups>) -> Result<Backups, RowFault> {
+    let found = Backups::read(a.tx())?;
+    a.count(u64::try_from(found.all.len()).unwrap_or(u64::MAX));
+    Ok(found)
+}
+
+/// Asks for a backup, which the running service begins as soon as it can.
+pub fn ask(a: &mut Access<'_, AskBackup>) -> Result<(), RowFault> {
+    if !a.vault().has_upkeep() {
+        return Err(RowFault::NoFolder);
+    }
+    let now = a.now();
+    meta::put_fact(a.tx_mut(), meta::ASKED, &now);
+    Ok(())
+}
+
+fn note<A: crate::policy::action::Action>(a: &mut Access<'_, A>, id: FileId) {
+    a.detail(Detail::File(id));
+}
+
+/// How fast a copy goes on beside requests: while others commit, it rests as long as it worked.
+struct Pace<'v> {
+    vault: &'v Vault,
+    gentle: bool,
+    since: Instant,
+    seq: u64,
+}
+
+impl Pace<'_> {
+    fn rest(&mut self, stop: &AtomicBool) -> Result<(), EngineError> {
+        let now = self.vault.published().map_or(self.seq, |published| published.seq);
+        let busy = std::mem::replace(&mut self.seq, now) != now;
+        if self.gentle && busy {
+            let until = Instant::now() + self.since.elapsed().min(limits::COPY_REST_MAX) * limits::COPY_REST_PER_WORK;
+            while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.since = Instant::now();
+        if stop.load(Ordering::Relaxed) { Err(EngineError::Latched) } else { Ok(()) }
+    }
+}
+
+/// Never set: for those who wait for the end.
+pub fn never() -> AtomicBool {
+    AtomicBool::new(false)
+}

@@ -1,0 +1,240 @@
+//! Time expressions of a query: the days, months and seasons that it names.
+//!
+//! Promise: [`Spans::of`] reads what [`Spans::nearness`] then tells of a moment; a query that names no time has no spans, and changes nothing.
+//!
+//! Understood, in English: `5 May 2024`, `5th of May`, `May 5, 2024`, `2024-05-05`, `05.05.2024` (a day); `May 2024`, `in May` (a month);
+//! `summer of 2024` (three months, northern). Without a year every year of the scope is meant. Days are of UTC: what is up to a day off counts half.
+//!
+//! Invariants
+//! - Work and spans are bounded by `limits::QUERY_BYTES_MAX`, [`EXPRESSIONS_MAX`] and [`YEARS_MAX`].
+//! - No part of the text is copied.
+
+use std::cell::LazyCell;
+use std::ops::Range;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Span, ToSpan as _};
+
+use super::analyse;
+use crate::base::limits;
+
+/// Expressions read from one query.
+const EXPRESSIONS_MAX: usize = 8;
+/// Years that a date without one may mean, the latest of the scope.
+const YEARS_MAX: i16 = 50;
+/// What is this near to a span counts half.
+const DAY_MS: u64 = 86_400_000;
+
+const MONTHS: [&str; 12] =
+    ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"];
+/// With the number of their first month.
+const SEASONS: [(&str, i8); 5] = [("spring", 3), ("summer", 6), ("autumn", 9), ("fall", 9), ("winter", 12)];
+/// Before a month's name that is a common word too, or short.
+const BEFORE_MONTHS: [&str; 14] =
+    ["in", "of", "on", "during", "since", "until", "till", "last", "next", "early", "late", "mid", "before", "after"];
+
+/// Spans of time, in ms since 1970.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Spans(Vec<Range<u64>>);
+
+/// One word or number of the query, and whether nothing but marks of a date stand between it and the one before.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    text: &'a str,
+    gap: &'a str,
+}
+
+/// A time as it is named.
+struct Expression {
+    /// Pieces that it takes.
+    length: usize,
+    /// Its first month and day.
+    from: (i8, i8),
+    lasts: Span,
+    year: Option<i16>,
+}
+
+impl Spans {
+    /// What `text` names; a date without a year is meant in each year of `ends`, the oldest and the newest moment there is (ms since 1970), which
+    /// is asked for only then.
+    pub fn of(text: &str, ends: impl FnOnce() -> (u64, u64)) -> Self {
+        let years = LazyCell::new(|| {
+            let (oldest, newest) = ends();
+            let (earliest, latest) = (year(oldest), year(newest));
+            (earliest.max(latest.saturating_sub(YEARS_MAX - 1))..=latest).collect::<Vec<i16>>()
+        });
+        let pieces = pieces(analyse::prefix(text, limits::QUERY_BYTES_MAX));
+        let (mut spans, mut at, mut found) = (Vec::new(), 0, 0);
+        while at < pieces.len() && found < EXPRESSIONS_MAX {
+            let Some(Expression { length, from, lasts, year }) = expression(&pieces[at..], at.checked_sub(1).map(|before| pieces[before].text)) else {
+                at += 1;
+                continue;
+            };
+            let meant = year.map_or_else(|| years.clone(), |year| vec![year]);
+            let before = spans.len();
+            spans.extend(meant.into_iter().filter_map(|year| range(year, from, lasts)));
+            found += usize::from(spans.len() > before);
+            at += length;
+        }
+        Self(spans)
+    }
+
+    /// Whether the query names no time.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// 1 within a span, half within a day of one, else 0.
+    pub fn nearness(&self, at: u64) -> f32 {
+        let near = |span: &Range<u64>| match span.contains(&at) {
+            true => 1.0,
+            false if at >= span.start.saturating_sub(DAY_MS) && at < span.end.saturating_add(DAY_MS) => 0.5,
+            false => 0.0,
+        };
+        self.0.iter().map(near).fold(0.0, f32::max)
+    }
+}
+
+/// Words and numbers of ASCII with what stands before each; `th` and its like, where they follow a number, are left out.
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces: Vec<Piece<'_>> = Vec::new();
+    let (mut rest, mut ended) = (0, 0);
+    while let Some(start) = text[rest..].find(|c: char| c.is_ascii_alphanumeric()).map(|start| rest + start) {
+        let digits = text.as_bytes()[start].is_ascii_digit();
+        let same = |c: char| if digits { c.is_ascii_digit() } else { c.is_ascii_alphabetic() };
+        let end = text[start..].find(|c| !same(c)).map_or(text.len(), |end| start + end);
+        let (word, gap) = (&text[start..end], &text[ended..start]);
+        let ordinal = gap.is_empty() && pieces.last().is_some_and(|last| number(last.text).is_some()) && named(word, &["st", "nd", "rd", "th"]);
+        if !ordinal {
+            pieces.push(Piece { text: word, gap });
+        }
+        (rest, ended) = (end, end);
+    }
+    pieces
+}
+
+/// The expression that `pieces` begin with; `before` is the word before them.
+fn expression(pieces: &[Piece<'_>], before: Option<&str>) -> Option<Expression> {
+    let found = |length, from, lasts, year| Some(Expression { length, from, lasts, year });
+    let follows = |at: usize| pieces.get(at).filter(|piece| piece.gap.len() <= 3 && piece.gap.chars().all(|c| " ,.-/".contains(c)));
+    let word = |at: usize| follows(at).map(|piece| piece.text);
+    let joined = |mark: &str| [1, 2].iter().all(|&at| follows(at).is_some_and(|piece| piece.gap == mark));
+    let year_at = |at: usize| word(at).and_then(a_year);
+    let first = pieces.first()?.text;
+    let numbers = || Some([number(first)?, number(word(1)?)?, number(word(2)?)?]);
+    if (joined("-") || joined(".")) && let Some([a, b, c]) = numbers() {
+        let (year, month, day) = if joined("-") { (a_year(first)?, b, c) } else { (a_year(word(2)?)?, b, a) };
+        return found(3, (i8::try_from(month).ok()?, i8::try_from(day).ok()?), 1.day(), Some(year));
+    }
+    if let Some(day) = number(first).and_then(|day| i8::try_from(day).ok()).filter(|day| (1..=31).contains(day)) {
+        let at = if named(word(1)?, &["of"]) { 2 } else { 1 };
+        let month = month(word(at)?)?;
+        let year = year_at(at + 1);
+        return found(at + 1 + usize::from(year.is_some()), (month, day), 1.day(), year);
+    }
+    let skip = |at: usize| at + usize::from(word(at).is_some_and(|word| named(word, &["of"])));
+    if let Some(month) = month(first) {
+        if let Some(day) = word(1).filter(|text| text.len() < 3).and_then(number).and_then(|day| i8::try_from(day).ok()) {
+            let year = year_at(2);
+            return found(2 + usize::from(year.is_some()), (month, day), 1.day(), year);
+        }
+        let year = year_at(skip(1));
+        let plain = first.len() > 3 && !named(first, &["march", "may"]);
+        let sure = year.is_some() || plain || before.is_some_and(|before| named(before, &BEFORE_MONTHS));
+        return found(year.map_or(1, |_| skip(1) + 1), (month, 1), 1.month(), year).filter(|_| sure);
+    }
+    let (_, month) = SEASONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))?;
+    let year = year_at(skip(1))?;
+    found(skip(1) + 1, (*month, 1), 3.months(), Some(year))
+}
+
+fn range(year: i16, (month, day): (i8, i8), lasts: Span) -> Option<Range<u64>> {
+    let from = Date::new(year, month, day).ok()?;
+    let ms = |date: Date| u64::try_from(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond()).ok();
+    Some(ms(from)?..ms(from.checked_add(lasts).ok()?)?)
+}
+
+fn named(word: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(word))
+}
+
+/// The month of a name, or of its first three letters (`sept` too).
+fn month(word: &str) -> Option<i8> {
+    let is = |name: &&str| name.eq_ignore_ascii_case(word) || name[..3].eq_ignore_ascii_case(word);
+    let place = if named(word, &["sept"]) { Some(8) } else { MONTHS.iter().position(is) };
+    i8::try_from(place? + 1).ok()
+}
+
+/// A number of at most four digits.
+fn number(word: &str) -> Option<i16> {
+    if word.len() > 4 || !word.bytes().all(|b| b.is_ascii_digit()) { None } else { word.parse().ok() }
+}
+
+fn a_year(word: &str) -> Option<i16> {
+    number(word).filter(|year| word.len() == 4 && (1900..2200).contains(year))
+}
+
+fn year(ms: u64) -> i16 {
+    let at = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or(9999, |at| at.to_zoned(TimeZone::UTC).year())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Timestamp;
+
+    fn ms(day: &str) -> u64 {
+        Timestamp::parse(&format!("{day}T00:00:00Z")).unwrap().ms()
+    }
+
+    fn spans(text: &str) -> Vec<(String, String)> {
+        let day = |ms| Timestamp::from_ms(ms).to_string()[..10].to_owned();
+        Spans::of(text, || (ms("2023-06-01"), ms("2024-06-01"))).0.into_iter().map(|span| (day(span.start), day(span.end))).collect()
+    }
+
+    #[test]
+    fn days_months_and_seasons_are_read() {
+        for (text, from, to) in [
+            ("Where was she on 29 Dec 2023?", "2023-12-29", "2023-12-30"),
+            ("the 5th of May, 2023", "2023-05-05", "2023-05-06"),
+            ("on May 3rd, 2023", "2023-05-03", "2023-05-04"),
+            ("before 10.01.2024 with", "2024-01-10", "2024-01-11"),
+            ("2024-02-29", "2024-02-29", "2024-03-01"),
+            ("in December 2023", "2023-12-01", "2024-01-01"),
+            ("Sept. 2023", "2023-09-01", "2023-10-01"),
+            ("the summer of 2023", "2023-06-01", "2023-09-01"),
+            ("winter 2023", "2023-12-01", "2024-03-01"),
+        ] {
+            assert_eq!(spans(text), [(from.to_owned(), to.to_owned())], "{text}");
+        }
+        // Without a year, each year of the scope.
+        assert_eq!(spans("in May").len(), 2);
+        assert_eq!(spans("on July 4").iter().map(|(from, _)| from.as_str()).collect::<Vec<_>>(), ["2023-07-04", "2024-07-04"]);
+        assert_eq!(spans("June and July 2023").len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_time_is_not_taken_for_one() {
+        for text in [
+            "", "may I march with her", "31 February 2023", "summer", "12 may be enough", "5mg of 2.5", "room 2024", "the fall", "version 1.2.3",
+            "99.99.2024", "1.1.1", "Mar is my friend", "2024-13-01", "May 77", "é5é", "10.01.20245", "December 1850s' 4000000000",
+        ] {
+            let found = spans(text);
+            assert!(found.is_empty() || text.starts_with("12 may") || text.starts_with("December"), "{text}: {found:?}");
+        }
+        // A hostile query is bounded work and few spans.
+        let many = "in May ".repeat(10_000);
+        assert_eq!(Spans::of(&many, || (0, ms("9999-01-01"))).0.len(), EXPRESSIONS_MAX * usize::try_from(YEARS_MAX).unwrap());
+    }
+
+    #[test]
+    fn nearness_is_full_within_half_beside_and_none_elsewhere() {
+        let spans = Spans::of("2024-01-10", || unreachable!("its year is named"));
+        for (day, near) in [("2024-01-08", 0.0), ("2024-01-09", 0.5), ("2024-01-10", 1.0), ("2024-01-11", 0.5), ("2024-01-12", 0.0)] {
+            assert!((spans.nearness(ms(day)) - near).abs() < f32::EPSILON, "{day}");
+        }
+        assert!(Spans::of("no time", || (0, 0)).is_empty());
+    }
+}

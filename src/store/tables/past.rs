@@ -1,0 +1,85 @@
+//! PAST_LOGS: the audit logs that ended with a restore. Read-only for good: no verb writes here, only `store::restore` moves a log in.
+//!
+//! Key: log id 16 | what 1 | place: 0 an entry's index (u64), 1 a tile's level and number (u8, u64), 2 a checkpoint's size (u64); big-endian.
+//! The checkpoint of the greatest size is the log's end, and the first entry of the log that follows carries its origin, size and root.
+
+use crate::audit::checkpoint::{Checkpoint, vkey};
+use crate::audit::{Appender, Entry, leaf_hash};
+use crate::base::id::LogId;
+use crate::store::check::{Fault, ensure};
+use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, PAST_LOGS, key};
+use crate::store::tx::{StoreError, Tx};
+use crate::engine::Table;
+
+const LINE: u8 = 0;
+const TILE: u8 = 1;
+const CHECKPOINT: u8 = 2;
+
+/// The key under which a row of the running log's table is kept once that log has ended; none for other tables.
+pub fn moved(table: Table, log: LogId, row_key: &[u8]) -> Option<Vec<u8>> {
+    let what = match table {
+        AUDIT => LINE,
+        AUDIT_TILES => TILE,
+        CHECKPOINTS => CHECKPOINT,
+        _ => return None,
+    };
+    Some(key(&[log.bytes(), &[what], row_key]))
+}
+
+/// The key of a log's checkpoint.
+pub fn checkpoint_key(checkpoint: &Checkpoint) -> Vec<u8> {
+    key(&[checkpoint.log.bytes(), &[CHECKPOINT], &checkpoint.size.to_be_bytes()])
+}
+
+/// The logs that are here, each with its end's note.
+pub fn all(tx: &Tx<'_>) -> Result<Vec<(LogId, String)>, StoreError> {
+    let mut found: Vec<(LogId, String)> = Vec::new();
+    let mut from = vec![0];
+    loop {
+        let Some(first) = tx.reader.range(PAST_LOGS, std::ops::Bound::Included(&from), std::ops::Bound::Unbounded)?.next() else { break };
+        let malformed = || StoreError::Row("past_logs", crate::base::codec::CodecError::Malformed);
+        let log = LogId::from_bytes(first?.0.get(..16).and_then(|id| id.try_into().ok()).ok_or_else(malformed)?);
+        let last = tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[CHECKPOINT]]))?.next_back().ok_or_else(malformed)??;
+        found.push((log, String::from_utf8(last.1).map_err(|_| malformed())?));
+        from = key(&[log.bytes(), &[CHECKPOINT + 1]]);
+    }
+    Ok(found)
+}
+
+/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows.
+pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
+    let vkey = vkey(log, tx.keys.signing().public());
+    let read = |note: &str| Checkpoint::parse(note, &vkey).map_err(|_| Fault::Wrong("not a checkpoint that this log's key signed"));
+    let end = read(note)?;
+    let (mut appender, mut full, mut rows, mut tiles) = (Appender::new(), Vec::new(), 0, 0_u64);
+    let mut kept = std::collections::HashMap::new();
+    for item in tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[CHECKPOINT]]))? {
+        let (row_key, bytes) = item?;
+        let checkpoint = read(std::str::from_utf8(&bytes).unwrap_or_default())?;
+        ensure(row_key == checkpoint_key(&checkpoint), "a checkpoint of another size")?;
+        kept.insert(checkpoint.size, checkpoint.root);
+        rows += 1;
+    }
+    for item in tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[LINE]]))? {
+        let (row_key, line) = item?;
+        let index = appender.size();
+        ensure(row_key.get(17..) == Some(&index.to_be_bytes()[..]), "an entry before it is missing")?;
+        let entry = std::str::from_utf8(&line).ok().and_then(|line| Entry::parse(line).ok());
+        ensure(entry.is_some_and(|entry| entry.i == index), "not a canonical entry of this index")?;
+        appender.append(leaf_hash(&line), &mut full);
+        for tile in full.drain(..) {
+            let place = key(&[log.bytes(), &[TILE, tile.level], &tile.index.to_be_bytes()]);
+            ensure(tx.get(PAST_LOGS, &place)?.as_ref() == Some(&tile.bytes), "the stored tile that ends here is not that of the entries")?;
+            tiles += 1;
+        }
+        if let Some(root) = kept.remove(&appender.size()) {
+            ensure(root == appender.root(), "a kept checkpoint signed another log up to here")?;
+        }
+        rows += 1;
+    }
+    let stored = tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[TILE]]))?.try_fold(0_u64, |n, item| item.map(|_| n + 1))?;
+    ensure(stored == tiles, "there are tiles of entries that are not there")?;
+    ensure(kept.is_empty() && appender.size() == end.size, "entries are missing or too many: not as many as the checkpoint signed")?;
+    ensure(appender.root() == end.root, "the entries are not those that the checkpoint signed")?;
+    Ok(rows + stored)
+}
