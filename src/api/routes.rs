@@ -159,6 +159,15 @@ pub static ROUTES: &[Route] = &[
     row("PUT", "/v1/memories/:id/", "mem0Update", "Change a memory; its past becomes a version", Auth::Any, ok("Mem0Memory")).body(&mem0::inputs::UPDATE).run("memory.update", mem0::update),
     row("DELETE", "/v1/memories/:id/", "mem0Delete", "Move a memory to the trash", Auth::Any, ok("Mem0Message")).query(&mem0::inputs::DELETE_ONE).run("memory.trash", mem0::delete),
     row("GET", "/v1/memories/:id/history/", "mem0History", "What happened to a memory, oldest first", Auth::Any, ok("Mem0History")).run("memory.versions", mem0::history),
+    row("DELETE", "/v1/memories/", "mem0DeleteAll", "Move the memories that carry these names to the trash", Auth::Any, ok("Mem0Trashed")).query(&mem0::inputs::DELETE_ALL).run("memory.trash_all", mem0::delete_all),
+    row("PUT", "/v1/batch/", "mem0BatchUpdate", "Change memories one after the other", Auth::Any, ok("Mem0Message")).body(&mem0::inputs::BATCH_UPDATE).refuses(&[404]).run("memory.update", mem0::batch_update),
+    row("DELETE", "/v1/batch/", "mem0BatchDelete", "Move memories to the trash one after the other", Auth::Any, ok("Mem0Message")).body(&mem0::inputs::BATCH_DELETE).refuses(&[404]).run("memory.trash", mem0::batch_delete),
+    row("GET", "/v1/entities/", "mem0Entities", "Whom and what your memories name", Auth::Any, ok("Mem0Entities")).query(&mem0::inputs::PAGES).run("memory.list", mem0::entities),
+    row("DELETE", "/v2/entities/user/:id/", "mem0DeleteUser", "Move your memories about this person to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_user),
+    row("DELETE", "/v2/entities/agent/:id/", "mem0DeleteAgent", "Move your memories that name this agent to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_agent),
+    row("DELETE", "/v2/entities/app/:id/", "mem0DeleteApp", "Move your memories that name this application to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_app),
+    row("DELETE", "/v2/entities/run/:id/", "mem0DeleteRun", "Move your memories of this run to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_run),
+    row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
 
 /// What a method and path lead to.

@@ -8,7 +8,7 @@ mod select;
 
 use std::collections::BTreeSet;
 
-pub use select::{Moment, Named, Order, Scalar, Select, Test, Trashed, Who, list_selected, named, rank_selected, trash_selected};
+pub use select::{Moment, Named, Order, Scalar, Select, Test, Who, list_selected, named, rank_selected, trash_selected};
 
 use crate::audit::{Detail, Reason};
 use crate::base::id::MemoryId;
@@ -177,7 +177,16 @@ pub fn count<A: Action<Target = Scope>>(a: &Access<'_, A>) -> Result<u64, Refusa
 
 /// Replies to the granted memory.
 pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, Refusal> {
-    let parent = table::get(a, Part::Summary)?;
+    reply_to(a, Part::Summary, |_, _| new)
+}
+
+/// Replies to the granted memory with what `write` makes of it, opened as far as `part`.
+pub fn reply_to<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    part: Part,
+    write: impl FnOnce(&Access<'_, A>, &Memory) -> NewMemory,
+) -> Result<Memory, Refusal> {
+    let parent = table::get(a, part)?;
     if parent.deleted_at.is_some() {
         return Err(Refusal::ParentDeleted);
     }
@@ -187,6 +196,7 @@ pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: 
     if table::count_replies(a)? >= limits::REPLIES_MAX {
         return Err(Refusal::ThreadFull);
     }
+    let new = write(a, &parent);
     Ok(table::reply(a, new)?)
 }
 
@@ -220,9 +230,8 @@ pub fn revise<A: Writes + Action<Target = MemoryId>>(
 
 /// Earlier versions of the granted memory, oldest first, and the memory as it is.
 pub fn history<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, Memory), Refusal> {
-    let (mut versions, _) = table::versions(a)?;
+    let (mut versions, current) = table::history(a)?;
     versions.reverse();
-    let current = table::get(a, Part::Full)?;
     Ok((versions, current))
 }
 

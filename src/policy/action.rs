@@ -147,6 +147,8 @@ actions! {
     UpdateMemory(MemoryId) Writes true "memory.update";
     /// Move a memory to the trash.
     TrashMemory(MemoryId) Writes true "memory.trash";
+    /// Move the memories that carry a name to the trash.
+    TrashMemories(Scope) Writes true "memory.trash_all";
     /// Take a memory out of the trash.
     RestoreMemory(MemoryId) Writes true "memory.restore";
     /// Remove a memory and its versions for good.

@@ -79,6 +79,7 @@ pub const RULES: &[Rule] = &[
             "memory.search",
             "memory.update",
             "memory.trash",
+            "memory.trash_all",
             "memory.restore",
             "memory.purge",
             "memory.empty_trash",
@@ -91,7 +92,7 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.search"], relations: &[Own] },
     Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions", "memory.thread", "memory.reply"], relations: &[Own, Visible] },
     // It changes only what it wrote itself.
-    Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash"], relations: &[Own] },
+    Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash", "memory.trash_all"], relations: &[Own] },
     // Everybody may ask who they are and how their own operation ended.
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.

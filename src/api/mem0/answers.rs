@@ -5,13 +5,13 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{IN_METADATA, derived_title};
-use crate::api::answers::{answer, flag, list_of, maybe_text, maybe_time, never, number, object, text, texts, time, word};
+use crate::api::answers::{answer, flag, list_of, maybe_text, never, number, object, text, texts, time, word};
 use crate::api::answers::id as id_text;
 use crate::api::reply;
 use crate::base::limits;
-use crate::memories::Page;
+use crate::memories::{Named, Page, Who};
 use crate::store::gate::Receipt;
-use crate::store::memories::{Memory, Version};
+use crate::store::memories::{EntityKind, Memory, Version};
 use crate::store::phi::Phi;
 
 /// What an addition says of what was done with the messages.
@@ -218,6 +218,32 @@ fn told(state: &Memory, id: &str, event: &str, old: Option<&str>, new: Option<&s
     })
 }
 
+/// Whom and what memories name.
+pub fn entities(named: &[Named], total: usize, place: &Place<'_>, receipt: &Receipt) -> Vec<u8> {
+    let total = u64::try_from(total).expect("a count fits 64 bits");
+    let (next, previous) = place.links(total);
+    let results = named.iter().map(|entity| {
+        let kind = match entity.who {
+            Who::Subject => "user",
+            Who::Entity(EntityKind::Agent) => "agent",
+            Who::Entity(EntityKind::App) => "app",
+            Who::Entity(EntityKind::Run) => "run",
+        };
+        let name = entity.name.expose(receipt);
+        json!({
+            "id": name,
+            "name": name,
+            "type": kind,
+            "owner": null,
+            "metadata": null,
+            "total_memories": entity.memories,
+            "created_at": entity.first.to_string(),
+            "updated_at": entity.last.to_string(),
+        })
+    });
+    reply::json(&Paged { count: total, next, previous, results: results.collect::<Vec<_>>() })
+}
+
 /// The keys of a memory that are not there when `fields` leaves them out.
 fn memory_keys() -> [(&'static str, Value); 12] {
     [
@@ -276,6 +302,25 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
         ("Mem0Hits", results("Mem0Hit")),
         ("Mem0HitList", either(array("Mem0Hit"), vec![results("Mem0Hit")])),
         ("Mem0Message", answer([message()], [])),
+        ("Mem0Trashed", answer([("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], [])),
+        ("Mem0Feedback", answer([("message", text("Feedback kept as a reply to the memory")), ("id", id_text())], [])),
+        (
+            "Mem0Entity",
+            answer(
+                [
+                    ("id", text("MRN 4711")),
+                    ("name", text("MRN 4711")),
+                    ("type", word(&["user", "agent", "app", "run"])),
+                    ("owner", never()),
+                    ("metadata", never()),
+                    ("total_memories", number()),
+                    ("created_at", time()),
+                    ("updated_at", time()),
+                ],
+                [],
+            ),
+        ),
+        ("Mem0Entities", page("Mem0Entity")),
         ("Mem0History", array("Mem0Event")),
         (
             "Mem0Event",

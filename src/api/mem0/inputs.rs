@@ -201,7 +201,7 @@ pub static DELETE_ALL: Schema = Schema { fields: &[QUERY_USER, QUERY_AGENT, QUER
 /// `DELETE /v1/memories/:id/`, query string
 pub static DELETE_ONE: Schema = Schema {
     fields: &[
-        Field::optional("delete_linked", Kind::Boolean, "Also those that it superseded: there are none here.").like(Literal::Text("true")),
+        Field::optional("delete_linked", Kind::Boolean, "Also those that it superseded: there are none here."),
         QUERY_ORG,
         QUERY_PROJECT,
     ],
@@ -264,4 +264,14 @@ pub static BATCH_UPDATE: Schema = Schema {
 pub static BATCH_DELETE: Schema = Schema {
     fields: &[Field::required("memories", Kind::List { items: &Kind::Object(&BATCH_DELETE_ITEM), min: 1, max: limits::BATCH_MEMORIES_MAX }, "Which.")
         .like(Literal::Json(r#"[{"memory_id":"019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"}]"#))],
+};
+
+/// `POST /v1/feedback/`
+pub static FEEDBACK: Schema = Schema {
+    fields: &[
+        MEMORY_ID,
+        Field::optional("feedback", Kind::Any(&[Kind::OneOf(&["POSITIVE", "NEGATIVE", "VERY_NEGATIVE"]), Kind::Null]), "What to think of it; null withdraws.")
+            .like(Literal::Text("NEGATIVE")),
+        Field::optional("feedback_reason", Kind::Any(&[text(limits::QUESTION_CHARS_MAX), Kind::Null]), "Why.").like(Literal::Text("It was the other arm")),
+    ],
 };

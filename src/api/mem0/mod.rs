@@ -24,9 +24,14 @@ pub mod inputs;
 
 pub(in crate::api) use answers::components;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use crate::api::body;
+use crate::api::ops::memories as memory_ops;
 use crate::api::reply::{self, Answered, Failure, Words};
 use crate::api::run::Cx;
 use crate::api::schema::{Fields, wipe};
@@ -34,10 +39,12 @@ use crate::audit::Reason;
 use crate::base::id::MemoryId;
 use crate::base::limits;
 use crate::base::time::Timestamp;
-use crate::memories::{self, Refusal, Select};
-use crate::policy::action::{CreateMemory, ListMemories, ReadMemory, ReadSelf, ReadVersions, SearchMemories, TrashMemory, UpdateMemory};
-use crate::store::gate::Access;
-use crate::store::memories::{Memory, MemoryType, NewMemory, Replacement, Text};
+use crate::memories::{self, Refusal, Select, Who};
+use crate::policy::action::{
+    CreateMemory, ListMemories, ReadMemory, ReadSelf, ReadVersions, ReplyToMemory, SearchMemories, TrashMemories, TrashMemory, UpdateMemory,
+};
+use crate::store::gate::{Access, Recorded, Refused};
+use crate::store::memories::{EntityKind, Memory, MemoryType, NewMemory, Part, Replacement, Text};
 use crate::store::phi::Phi;
 
 /// Whether a path is one of Mem0's.
@@ -130,8 +137,8 @@ fn messages(fields: &mut Fields) -> Vec<Message> {
 }
 
 fn message(mut value: Value) -> Message {
-    let mut text = |key: &str| match value.get_mut(key).map(Value::take) {
-        Some(Value::String(text)) => Some(text),
+    let mut text = |key: &str| match value.get_mut(key) {
+        Some(Value::String(text)) => Some(std::mem::take(text)),
         _ => None,
     };
     let (content, name, role) = (text("content"), text("name"), text("role"));
@@ -440,4 +447,189 @@ pub fn search_wrapped(cx: &mut Cx<'_>) -> Answered {
 /// `POST /v2/memories/search/` and `POST /v1/memories/search/`
 pub fn search_arrays(cx: &mut Cx<'_>) -> Answered {
     search(cx, Generation::Arrays)
+}
+
+/// Moves what `select` chooses to the trash, in chunks, each a commit with its own entry. Gives what was moved and what was left: an agent trashes
+/// only what it wrote itself.
+fn trash(cx: &Cx<'_>, select: Select, message: &'static str) -> Answered {
+    let select = Arc::new(select);
+    let (mut moved, mut left, mut from, mut begun) = (0, 0, None, false);
+    loop {
+        let chosen = Arc::clone(&select);
+        let step = cx.try_write::<TrashMemories, _, _>(cx.own(), move |access| memories::trash_selected(access, &chosen, from));
+        match step.map(Recorded::into_parts) {
+            Ok((step, receipt)) => {
+                (moved, left, from, begun) = (moved + step.moved, left + step.left, step.next, true);
+                if from.is_none() {
+                    let body = json!({ "message": message, "deleted": moved, "kept": left });
+                    return Ok(reply::recorded(200, Some(reply::json(&body)), &receipt));
+                }
+            }
+            Err(refused) if begun => return Err(memory_ops::unfinished(&refused)),
+            Err(refused) => return Err(Failure::refused(&refused, &Words::MEMORY)),
+        }
+    }
+}
+
+/// `DELETE /v1/memories/`: what carries all of the given names. `*` is any name; all four as `*` is everything.
+pub fn delete_all(cx: &mut Cx<'_>) -> Answered {
+    let mut fields = std::mem::take(&mut cx.fields);
+    let given: Vec<_> = filter::NAMES.iter().filter_map(|(key, who)| Some((*who, Zeroizing::new(fields.text(key)?)))).collect();
+    if given.is_empty() {
+        return refuse(cx, "querystring must name what to delete: user_id, agent_id, app_id or run_id; all four as * is everything");
+    }
+    let everything = given.len() == filter::NAMES.len() && given.iter().all(|(_, name)| name.as_str() == "*");
+    let named = given.into_iter().map(|(who, name)| match name.as_str() {
+        "*" => Select::NamesAny(who),
+        name => Select::Named(who, vec![Phi::new(name.to_owned())]),
+    });
+    let select = Select::All(if everything { Vec::new() } else { named.collect() });
+    trash(cx, select, "Memories deleted successfully!")
+}
+
+/// The name in a path: percent-encoded UTF-8.
+fn path_name(cx: &Cx<'_>) -> Option<Name> {
+    // In a path a plus is a plus.
+    let form = body::form(&format!("name={}", cx.id.replace('+', "%2B").replace('&', "%26"))).ok()?;
+    match form {
+        Value::Object(mut map) => match map.remove("name") {
+            Some(Value::String(name)) if !name.is_empty() => Some(Zeroizing::new(name)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `DELETE /v2/entities/…/:id/`: every memory of the asker's own that names it. Nobody's key is touched.
+fn delete_entity(cx: &mut Cx<'_>, who: Who) -> Answered {
+    let Some(name) = path_name(cx) else { return Err(cx.missing(&Words::ENTITY)) };
+    trash(cx, Select::Named(who, vec![Phi::new(name.as_str().to_owned())]), "Entity deleted successfully!")
+}
+
+/// `DELETE /v2/entities/user/:id/`
+pub fn delete_user(cx: &mut Cx<'_>) -> Answered {
+    delete_entity(cx, Who::Subject)
+}
+
+/// `DELETE /v2/entities/agent/:id/`
+pub fn delete_agent(cx: &mut Cx<'_>) -> Answered {
+    delete_entity(cx, Who::Entity(EntityKind::Agent))
+}
+
+/// `DELETE /v2/entities/app/:id/`
+pub fn delete_app(cx: &mut Cx<'_>) -> Answered {
+    delete_entity(cx, Who::Entity(EntityKind::App))
+}
+
+/// `DELETE /v2/entities/run/:id/`
+pub fn delete_run(cx: &mut Cx<'_>) -> Answered {
+    delete_entity(cx, Who::Entity(EntityKind::Run))
+}
+
+/// `GET /v1/entities/`: whom and what the asker's memories name.
+pub fn entities(cx: &mut Cx<'_>) -> Answered {
+    let page = cx.fields.count("page").unwrap_or(1);
+    let size = cx.fields.count("page_size").unwrap_or(limits::LIST_RECORDS_MAX);
+    cx.read::<ListMemories, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        |access| memories::named(access, (page - 1).saturating_mul(size), size),
+        |(named, total), receipt| answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt),
+    )
+}
+
+/// Takes the memories that a batch names out of the body, each once.
+fn batch(cx: &mut Cx<'_>) -> Result<Vec<(MemoryId, Fields)>, Failure> {
+    let items = cx.fields.each("memories").expect("the route's schema requires it");
+    let (mut named, mut seen) = (Vec::with_capacity(items.len()), BTreeSet::new());
+    for (i, mut item) in items.into_iter().enumerate() {
+        let id = item.text("memory_id").and_then(|id| MemoryId::parse(&id));
+        let Some(id) = id else { return Err(cx.refuse(Reason::NotFound, 404, format!("body/memories/{i}: {}; nothing was done", Words::MEMORY.missing))) };
+        if !seen.insert(id) {
+            return refuse(cx, format!("body/memories/{i} must not name a memory that was named before"));
+        }
+        named.push((id, item));
+    }
+    Ok(named)
+}
+
+/// Does each step of a batch, each a commit with its own entry as each memory has its own policy; stops at the first that is refused, and says how
+/// many were done.
+fn each_of_batch<T>(
+    steps: Vec<T>,
+    message: &'static str,
+    words: &Words,
+    mut step: impl FnMut(T) -> Result<Recorded<Memory>, Refused<Refusal>>,
+) -> Answered {
+    let (total, mut last) = (steps.len(), None);
+    for (i, item) in steps.into_iter().enumerate() {
+        match step(item) {
+            Ok(done) => last = Some(done.into_parts().1),
+            Err(refused) => {
+                let failure = Failure::refused(&refused, words);
+                return Err(Failure { text: format!("body/memories/{i}: {}; {i} of {total} were done before it", failure.text).into(), ..failure });
+            }
+        }
+    }
+    let receipt = last.expect("the schema asks for one at least");
+    Ok(reply::recorded(200, Some(reply::json(&json!({ "message": format!("{message} {total} memories") }))), &receipt))
+}
+
+/// `PUT /v1/batch/`
+pub fn batch_update(cx: &mut Cx<'_>) -> Answered {
+    let mut steps = Vec::new();
+    for (i, (id, mut fields)) in batch(cx)?.into_iter().enumerate() {
+        steps.push((id, change(cx, &mut fields, &format!("body/memories/{i}"))?));
+    }
+    each_of_batch(steps, "Successfully updated", &Words::UPDATE, |(id, change)| {
+        cx.try_write::<UpdateMemory, _, _>(id, move |access| memories::revise(access, |access, old| change.of(access, old)))
+    })
+}
+
+/// `DELETE /v1/batch/`
+pub fn batch_delete(cx: &mut Cx<'_>) -> Answered {
+    let steps = batch(cx)?;
+    each_of_batch(steps, "Successfully deleted", &Words::DELETE, |(id, _)| cx.try_write::<TrashMemory, _, _>(id, memories::trash))
+}
+
+/// `POST /v1/feedback/`: a reply to the memory, so that it is sealed, seen and deleted as the memory is.
+pub fn feedback(cx: &mut Cx<'_>) -> Answered {
+    let mut fields = std::mem::take(&mut cx.fields);
+    let id = fields.text("memory_id").and_then(|id| MemoryId::parse(&id)).ok_or_else(|| cx.missing(&Words::MEMORY))?;
+    let (verdict, reason) = (fields.text("feedback"), fields.text("feedback_reason").map(Zeroizing::new));
+    let said = verdict.as_deref().unwrap_or("WITHDRAWN");
+    let content = match &reason {
+        Some(reason) => format!("{said}: {}", reason.as_str()),
+        None => said.to_owned(),
+    };
+    let mut new = NewMemory {
+        text: Text {
+            title: Phi::new("Feedback".to_owned()),
+            content: Phi::new(content),
+            tags: vec![Phi::new("feedback".to_owned())],
+            metadata: Some(Phi::new(json!({ "feedback": verdict }).to_string())),
+            speaker: None,
+            run_id: None,
+            subject: None,
+        },
+        origin: cx.who.vendor().map_or(ORIGIN, |vendor| vendor.name()).to_owned(),
+        allowed_vendors: Vec::new(),
+        kind: MemoryType::default(),
+        occurred_at: None,
+        created_at: None,
+        prepared: None,
+    };
+    cx.write::<ReplyToMemory, _, _>(
+        id,
+        &Words::MEMORY,
+        move |access| {
+            memories::reply_to(access, Part::Full, |access, parent| {
+                // It is about whom the memory is about, and seen by whom the memory is seen by.
+                new.text.subject = parent.text.subject.as_ref().map(|name| Phi::new(name.expose(access).to_owned()));
+                new.allowed_vendors.clone_from(&parent.allowed_vendors);
+                new
+            })
+        },
+        |reply, _| reply::json(&json!({ "message": "Feedback kept as a reply to the memory", "id": reply.id.to_string() })),
+    )
 }

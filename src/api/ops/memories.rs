@@ -152,7 +152,7 @@ pub fn restore(cx: &mut Cx<'_>) -> Answered {
 }
 
 /// What a removal in several commits answers when one of them did not come about: never that nothing was done.
-fn unfinished(refused: &Refused<memories::Refusal>) -> Failure {
+pub(in crate::api) fn unfinished(refused: &Refused<memories::Refusal>) -> Failure {
     match refused {
         Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => Failure::new(503, "Only a part was deleted; ask again for the rest"),
         refused => Failure::refused(refused, &Words::MEMORY),

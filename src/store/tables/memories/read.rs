@@ -11,7 +11,7 @@ use super::memory::{Memory, Part, State, Version};
 use super::row::{MemoryRow, OrderPlace, VersionRow, children_of, count, damaged, granted, memory_key, order_key, order_parts, order_prefix};
 use super::seal::{Entity, EntityKind, entity, named_entities, opened};
 use super::write::subject_form;
-use crate::base::id::{MemoryId, SubjectId};
+use crate::base::id::{MemoryId, SubjectId, TenantId};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
@@ -32,6 +32,17 @@ pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> R
 /// open to an agent's vendor stays closed to it when a later one is opened.
 pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Unanswered> {
     let (tenant, id, found) = granted(a)?;
+    Ok((earlier(a, tenant, id, &found)?, found.version))
+}
+
+/// As [`versions`], with the memory as it is.
+pub fn history<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, Memory), Unanswered> {
+    let (tenant, id, found) = granted(a)?;
+    let earlier = earlier(a, tenant, id, &found)?;
+    Ok((earlier, opened(a.tx(), tenant, id, &found, Part::Full)?))
+}
+
+fn earlier<A: Action>(a: &mut Access<'_, A>, tenant: TenantId, id: MemoryId, found: &MemoryRow) -> Result<Vec<Version>, Unanswered> {
     let vendor = a.who().vendor().map(|v| v.name().to_owned());
     let tx = a.tx_mut();
     tx.note(id.bytes());
@@ -46,7 +57,7 @@ pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> 
             all.push(Version { memory, changed_at: version.changed_at });
         }
     }
-    Ok((all, found.version))
+    Ok(all)
 }
 
 /// How many replies the granted memory has, trashed ones included.
