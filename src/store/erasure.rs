@@ -97,10 +97,6 @@ impl Erasure {
         let ErasureRow { kind, stage, asked_at, destroyed_at, shredded_at, epoch, memories, tombstone } = row.clone();
         Self { id, user: kind == 1, stage, asked_at, destroyed_at, shredded_at, epoch, memories, tombstone }
     }
-
-    pub(in crate::store) fn holder(&self) -> Holder {
-        if self.user { Holder::User(UserId::from_bytes(self.id)) } else { Holder::Subject(SubjectId::from_bytes(self.id)) }
-    }
 }
 
 /// Stages that somebody is to be erased; asked again, it is the same erasure. A user's keys are revoked with it, a subject's name leads nowhere.

@@ -76,11 +76,6 @@ pub(in crate::store) fn put(tx: &mut Tx<'_>, id: FileId, backup: &BackupRow) {
     tx.put(BACKUPS, id.bytes().to_vec(), value(backup));
 }
 
-/// The row of a backup.
-pub(in crate::store) fn get(tx: &Tx<'_>, id: FileId) -> Result<Option<BackupRow>, StoreError> {
-    tx.get(BACKUPS, id.bytes())?.map(|bytes| row("backups", &bytes)).transpose()
-}
-
 /// Every backup, oldest first.
 pub(in crate::store) fn all(tx: &Tx<'_>) -> Result<Vec<(FileId, BackupRow)>, StoreError> {
     let mut found = Vec::new();
