@@ -593,6 +593,7 @@ mod tests {
             "getMemoriesByTag",
             "browseMemories",
             "whoAmI",
+            "getMemoryBriefing",
         ] {
             assert!(ids.contains(id), "{id}");
         }
