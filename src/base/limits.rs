@@ -313,6 +313,16 @@ pub const SNIPPET_CHARS_MAX: usize = 240;
 /// How long an address over its limit waits for each refusal.
 pub const FLOOD_PAUSE: Duration = Duration::from_millis(250);
 
+// --- the language model (REFLECT_API 5.8) ---
+/// A question to the model, code points.
+pub const MODEL_QUERY_CHARS_MAX: usize = 10_000;
+/// Name of a model, code points.
+pub const MODEL_NAME_CHARS_MAX: usize = 50;
+/// Messages of one conversation.
+pub const CHAT_MESSAGES_MAX: usize = 100;
+/// One message, code points.
+pub const CHAT_MESSAGE_CHARS_MAX: usize = 50_000;
+
 // --- import and export ---
 /// One line of an import: the longest record (100,000 code points, escaped) with all its fields.
 pub const IMPORT_LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
