@@ -216,6 +216,8 @@ impl Words {
     pub const PARENT: Words = Words { missing: "Parent memory not found", code: Some("parent_not_found"), ..Self::MEMORY };
     /// For names that memories carry.
     pub const ENTITY: Words = Words { missing: "Entity not found", ..Self::MEMORY };
+    /// For exports.
+    pub const EXPORT: Words = Words { missing: "Export not found", ..Self::MEMORY };
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.

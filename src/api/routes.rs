@@ -170,6 +170,8 @@ pub static ROUTES: &[Route] = &[
     row("DELETE", "/v2/entities/agent/:id/", "mem0DeleteAgent", "Move your memories that name this agent to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_agent),
     row("DELETE", "/v2/entities/app/:id/", "mem0DeleteApp", "Move your memories that name this application to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_app),
     row("DELETE", "/v2/entities/run/:id/", "mem0DeleteRun", "Move your memories of this run to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_run),
+    row("POST", "/v1/exports/", "mem0AskExport", "Have memories ready to be fetched", Auth::Any, created("Mem0ExportAsked")).body(&mem0::inputs::EXPORT).run("memory.list", mem0::export_ask),
+    row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
 

@@ -74,6 +74,8 @@ ROUTES = (
     ("DELETE", "/v2/entities/agent/{name}/", None),
     ("DELETE", "/v2/entities/app/{name}/", None),
     ("DELETE", "/v2/entities/run/{name}/", None),
+    ("POST", "/v1/exports/", {"schema": {}, "filters": {"user_id": "x"}}),
+    ("POST", "/v1/exports/get/", {"filters": {"user_id": "x"}}),
     ("POST", "/v1/feedback/", {"memory_id": UNKNOWN, "feedback": "POSITIVE"}),
 )
 
