@@ -46,7 +46,7 @@ pub(in crate::api) fn id() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
-fn maybe_id() -> Value {
+pub(in crate::api) fn maybe_id() -> Value {
     json!({ "type": ["string", "null"], "format": "uuid" })
 }
 
@@ -90,7 +90,7 @@ fn extras() -> [(&'static str, Value); 5] {
     ]
 }
 
-fn title() -> Value {
+pub(in crate::api) fn title() -> Value {
     text("Allergy")
 }
 
@@ -102,7 +102,7 @@ fn memory_type() -> Value {
     word(&["semantic", "episodic", "procedural"])
 }
 
-fn first() -> Value {
+pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 
@@ -208,6 +208,40 @@ pub(super) fn components() -> Value {
                 ),
             ],
         }),
+        "Models": answer([("models", texts("ward-model"))], []),
+        "QueryReceipt": json!({
+            "description": "What was answered, and from what: to a person everything that the model was told, to an agent the counts.",
+            "anyOf": [reference("UserReceipt"), reference("AgentReceipt")],
+        }),
+        "UserReceipt": answer(
+            [
+                ("response", text("Penicillin.")),
+                ("memories_used", list_of("Memory")),
+                ("prompt_sent", text("Memories:\n[1] Allergy\nPenicillin: rash on both arms, 2019\n\nQuestion: What is she allergic to?")),
+                ("model_config", reference("ModelConfig")),
+                ("vendor_filter", maybe_text("cursor")),
+                ("truncated", flag()),
+                ("memories_included", number()),
+                ("memories_total", number()),
+            ],
+            [],
+        ),
+        "ModelConfig": answer(
+            [("model", text("ward-model")), ("temperature", json!({ "type": "number", "minimum": 0, "maximum": 2 })), ("max_tokens", first())],
+            [],
+        ),
+        "AgentReceipt": answer(
+            [
+                ("response", text("Penicillin.")),
+                ("memories_used_count", number()),
+                ("memories_included_in_prompt", number()),
+                ("truncated", flag()),
+                ("estimated_tokens", number()),
+                ("vendor_filter", maybe_text("cursor")),
+            ],
+            [],
+        ),
+        "ChatReply": answer([("response", text("A class of antibiotics.")), ("model", text("ward-model"))], []),
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),
@@ -217,59 +251,6 @@ pub(super) fn components() -> Value {
                 ("network_boundary", word(&["private", "public"])),
                 ("model_egress", word(&["disabled", "enabled"])),
                 ("public_webhooks", flag()),
-            ],
-            [],
-        ),
-        "Briefing": answer(
-            [
-                (
-                    "user",
-                    answer(
-                        [
-                            ("id", id()),
-                            ("email", text("adler@clinic.example")),
-                            ("first_name", maybe_text("Ada")),
-                            ("last_name", maybe_text("Adler")),
-                            ("role", text("user")),
-                            ("plan", text("free")),
-                            ("org_id", maybe_id()),
-                            ("team_name", maybe_text("Ward 3")),
-                            ("org_role", maybe_text("member")),
-                            ("team_member_count", number()),
-                            ("subteam_id", maybe_id()),
-                            ("subteam_name", maybe_text("Night shift")),
-                        ],
-                        [],
-                    ),
-                ),
-                (
-                    "totals",
-                    answer([("personal_memories", number()), ("personal_memories_shared", number()), ("team_pool_total", number())], []),
-                ),
-                ("personal_tags", list_of("TagCount")),
-                ("team_tags", list_of("TagCount")),
-                ("recent_tags", list_of("TagCount")),
-                ("active_threads", list_of("ActiveThread")),
-                ("detected_conventions", texts("Tags of the form `ward:…` name a ward, so far 2 of them.")),
-                ("topic_clusters", list_of("TopicCluster")),
-                ("generated_at", time()),
-            ],
-            [],
-        ),
-        "TagCount": answer([("tag", text("allergy")), ("count", first())], []),
-        "ActiveThread": answer(
-            [("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
-            [],
-        ),
-        "TopicCluster": answer(
-            [
-                ("name", text("diet/glucose/insulin")),
-                ("description", text("4 memories about diet, glucose, insulin")),
-                ("tags", texts("diet")),
-                ("member_count", first()),
-                ("internal_weight", number()),
-                ("cluster_hash", text("5f1c0a9be3d27784")),
-                ("scope", word(&["personal", "team"])),
             ],
             [],
         ),
@@ -334,7 +315,7 @@ pub(super) fn components() -> Value {
         "Document": object(),
         "Error": answer(
             [("error", text("Memory not found"))],
-            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), outcome, operation_id],
+            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), ("mode", json!({ "const": "self-host" })), outcome, operation_id],
         ),
         "Problem": answer(
             [

@@ -3,10 +3,71 @@
 //! Invariant: what people and agents wrote stands in the markdown as text of one line: it cannot begin a heading or a list, nor end its code span.
 
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::api::answers::{answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply;
 use crate::memories::briefing::{Briefing, TagCount, Topic};
 use crate::store::Receipt;
+
+/// What it looks like, for the OpenAPI document.
+pub fn components() -> Vec<(&'static str, Value)> {
+    vec![
+        ("Briefing", answer(
+            [
+                (
+                    "user",
+                    answer(
+                        [
+                            ("id", id()),
+                            ("email", text("adler@clinic.example")),
+                            ("first_name", maybe_text("Ada")),
+                            ("last_name", maybe_text("Adler")),
+                            ("role", text("user")),
+                            ("plan", text("free")),
+                            ("org_id", maybe_id()),
+                            ("team_name", maybe_text("Ward 3")),
+                            ("org_role", maybe_text("member")),
+                            ("team_member_count", number()),
+                            ("subteam_id", maybe_id()),
+                            ("subteam_name", maybe_text("Night shift")),
+                        ],
+                        [],
+                    ),
+                ),
+                (
+                    "totals",
+                    answer([("personal_memories", number()), ("personal_memories_shared", number()), ("team_pool_total", number())], []),
+                ),
+                ("personal_tags", list_of("TagCount")),
+                ("team_tags", list_of("TagCount")),
+                ("recent_tags", list_of("TagCount")),
+                ("active_threads", list_of("ActiveThread")),
+                ("detected_conventions", texts("Tags of the form `ward:…` name a ward, so far 2 of them.")),
+                ("topic_clusters", list_of("TopicCluster")),
+                ("generated_at", time()),
+            ],
+            [],
+        )),
+        ("TagCount", answer([("tag", text("allergy")), ("count", first())], [])),
+        ("ActiveThread", answer(
+            [("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
+            [],
+        )),
+        ("TopicCluster", answer(
+            [
+                ("name", text("diet/glucose/insulin")),
+                ("description", text("4 memories about diet, glucose, insulin")),
+                ("tags", texts("diet")),
+                ("member_count", first()),
+                ("internal_weight", number()),
+                ("cluster_hash", text("5f1c0a9be3d27784")),
+                ("scope", word(&["personal", "team"])),
+            ],
+            [],
+        )),
+    ]
+}
 
 /// The contract's briefing.
 #[derive(Serialize)]

@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, operations, search};
+use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, model, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -148,6 +148,9 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
     row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
+    row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
+    row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
+    row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
@@ -172,6 +175,8 @@ pub static ROUTES: &[Route] = &[
     row("DELETE", "/v2/entities/agent/:id/", "mem0DeleteAgent", "Move your memories that name this agent to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_agent),
     row("DELETE", "/v2/entities/app/:id/", "mem0DeleteApp", "Move your memories that name this application to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_app),
     row("DELETE", "/v2/entities/run/:id/", "mem0DeleteRun", "Move your memories of this run to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_run),
+    row("POST", "/v1/exports/", "mem0AskExport", "Have memories ready to be fetched", Auth::Any, created("Mem0ExportAsked")).body(&mem0::inputs::EXPORT).run("memory.list", mem0::export_ask),
+    row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
 
@@ -244,7 +249,7 @@ mod tests {
     fn agents_reach_what_design_lists_and_nothing_else() {
         for route in ROUTES {
             let path = route.doc.path;
-            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/api/v1/memories/search" | "/api/v1/operations/:id")
+            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/query" | "/api/v1/memories/search" | "/api/v1/operations/:id")
                 || path.starts_with("/agent/")
                 || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");

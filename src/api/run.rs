@@ -47,6 +47,7 @@ pub struct Api {
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
     pub(in crate::api) streams: Arc<Streams>,
+    pub(in crate::api) exports: mem0::Exports,
     started_ms: u64,
 }
 
@@ -87,12 +88,13 @@ impl Api {
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
             vendors: vault.vendors(),
             streams: Arc::default(),
+            exports: mem0::Exports::default(),
             started_ms: vault.clock().mono_ms(),
             vault,
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(in crate::api) fn now_ms(&self) -> u64 {
         self.vault.clock().mono_ms()
     }
 

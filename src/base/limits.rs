@@ -293,6 +293,12 @@ pub const FILTER_BYTES_MAX: usize = 64 * 1024;
 pub const FILTER_DEPTH_MAX: usize = 16;
 /// Memories on one page.
 pub const PAGE_MEMORIES_MAX: usize = 1000;
+/// Exports that were asked for and may be fetched: in all, of one credential, and for how long.
+pub const EXPORTS_MAX: usize = 1000;
+/// See [`EXPORTS_MAX`].
+pub const EXPORTS_PER_CREDENTIAL_MAX: usize = 16;
+/// See [`EXPORTS_MAX`].
+pub const EXPORT_LIFE: Duration = Duration::from_secs(3600);
 /// Characters of the title that is made of a message.
 pub const DERIVED_TITLE_CHARS_MAX: usize = 80;
 
@@ -336,6 +342,15 @@ pub const CLUSTER_TAGS_MIN: usize = 3;
 pub const CLUSTER_ROUNDS_MAX: usize = 32;
 
 const _: () = assert!(BRIEFING_TAGS_MAX as usize <= BRIEFING_TAGS_NAMED_MAX);
+// --- the language model (REFLECT_API 5.8) ---
+/// A question to the model, code points.
+pub const MODEL_QUERY_CHARS_MAX: usize = 10_000;
+/// Name of a model, code points.
+pub const MODEL_NAME_CHARS_MAX: usize = 50;
+/// Messages of one conversation.
+pub const CHAT_MESSAGES_MAX: usize = 100;
+/// One message, code points.
+pub const CHAT_MESSAGE_CHARS_MAX: usize = 50_000;
 
 // --- import and export ---
 /// One line of an import: the longest record (100,000 code points, escaped) with all its fields.

@@ -9,6 +9,7 @@ pub mod events;
 pub mod identity;
 pub mod keys;
 pub mod memories;
+pub mod model;
 pub mod operations;
 pub mod search;
 
