@@ -270,7 +270,7 @@ class Memories(ServerCase):
                 self.assertEqual((read["title"], read["content"], read["tags"]), (content, content, [content]))
 
     def test_extra_fields_are_kept_and_echoed_only_when_set(self):
-        extra = {"subject": "MRN 12", "metadata": {"ward": {"bed": 3}}, "run_id": "run-1", "speaker": "Dr. Rao"}
+        extra = {"subject": "MRN 12", "metadata": {"ward": {"bed": 3}, "dose": [0.12088995980580641, 2.2250738585072011e-308, 9007199254740993]}, "run_id": "run-1", "speaker": "Dr. Rao"}
         record = self.owner.remember(unique(), occurred_at="2026-01-02T03:04:05Z", **extra)
         for key, value in extra.items():
             self.assertEqual(record[key], value, key)
