@@ -315,7 +315,17 @@ pub(super) fn components() -> Value {
         "Document": object(),
         "Error": answer(
             [("error", text("Memory not found"))],
-            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), ("mode", json!({ "const": "self-host" })), outcome, operation_id],
+            [
+                ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])),
+                ("mode", json!({ "const": "self-host" })),
+                ("plan", text("free")),
+                ("memory_count", number()),
+                ("active_keys", number()),
+                ("limit", number()),
+                ("upgrade_url", never()),
+                outcome,
+                operation_id,
+            ],
         ),
         "Problem": answer(
             [
