@@ -180,6 +180,11 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
 
+/// Whether a path lies where agents may look for one.
+pub fn is_agents(path: &str) -> bool {
+    path.starts_with("/agent/") || path.starts_with("/api/v1/") || mem0::is_path(path)
+}
+
 /// What a method and path lead to.
 pub enum Found<'p> {
     /// A route, and the path's `:id`, empty where it has none.
