@@ -24,7 +24,7 @@ pub struct Door {
 
 impl Door {
     /// A shut one.
-    pub fn new() -> Self {
+    pub fn shut() -> Self {
         Self { since: Instant::now(), api: OnceLock::new(), refused: AtomicU64::new(0) }
     }
 

@@ -189,7 +189,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let console = console.map(Console::start).transpose().map_err(no_thread)?;
     let (console, attempts) = console.unzip();
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
-    let (door, mut settings) = (Arc::new(Door::new()), Some(open::store_settings(config)));
+    let (door, mut settings) = (Arc::new(Door::shut()), Some(open::store_settings(config)));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {
