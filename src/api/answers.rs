@@ -245,7 +245,7 @@ pub(super) fn components() -> Value {
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),
-                ("status", word(&["ok", "unavailable"])),
+                ("status", word(&["ok", "unavailable", "locked"])),
                 ("uptime_seconds", number()),
                 ("deployment_mode", json!({ "const": "self-host" })),
                 ("network_boundary", word(&["private", "public"])),
@@ -316,7 +316,7 @@ pub(super) fn components() -> Value {
         "Error": answer(
             [("error", text("Memory not found"))],
             [
-                ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])),
+                ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
                 ("mode", json!({ "const": "self-host" })),
                 ("plan", text("free")),
                 ("memory_count", number()),
@@ -335,7 +335,10 @@ pub(super) fn components() -> Value {
                 ("detail", text("Operation not found")),
                 ("error", text("Operation not found")),
             ],
-            unknown(),
+            {
+                let [outcome, operation_id] = unknown();
+                [("code", word(&["locked", "read_only"])), outcome, operation_id]
+            },
         ),
     })
 }

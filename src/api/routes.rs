@@ -115,7 +115,7 @@ fn public(_: &mut Cx<'_>) -> Answered {
 /// Every route.
 pub static ROUTES: &[Route] = &[
     row("GET", "/health", "health", "Whether the service is up, and what it may reach", Auth::Public, ok("Health")).also(&[DOWN]),
-    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")),
+    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")).refuses(&[503]),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
@@ -185,6 +185,11 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
+
+/// Whether a path lies where agents may look for one.
+pub fn is_agents(path: &str) -> bool {
+    path.starts_with("/agent/") || path.starts_with("/api/v1/") || mem0::is_path(path)
+}
 
 /// What a method and path lead to.
 pub enum Found<'p> {

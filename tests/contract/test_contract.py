@@ -38,6 +38,13 @@ class Conventions(ServerCase):
         answer = self.owner.get("/no/such/route").expect(404)
         self.assertEqual(answer.json, {"message": "Route GET:/no/such/route not found", "error": "Not Found", "statusCode": 404})
 
+    def test_an_agent_is_told_that_a_path_is_none_of_its_own_before_it_is_told_that_there_is_none(self):
+        agent = self.agents["cursor"]
+        for path in ("/no/such/route", "/admin/nothing", "/memories"):
+            self.error(agent.get(path), 403, "Agent keys cannot access this endpoint")
+        agent.get("/agent/nothing").expect(404)
+        agent.get("/api/v1/nothing").expect(404)
+
     def test_an_unknown_route_without_a_token_is_401(self):
         with self.server.client() as nobody:
             self.error(nobody.get("/no/such/route"), 401)

@@ -374,6 +374,7 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             answer(
                 [("error", text("Memory not found")), ("detail", text("Memory not found"))],
                 [
+                    ("code", json!({ "enum": ["locked", "read_only"] })),
                     ("plan", text("free")),
                     ("memory_count", number()),
                     ("limit", number()),
