@@ -8,7 +8,9 @@ mod args;
 mod audit;
 mod backup;
 mod bench;
+mod console;
 mod demo;
+mod desk;
 mod doctor;
 pub mod exit;
 mod init;
@@ -20,8 +22,10 @@ mod progress;
 mod restore;
 mod recall;
 mod serve;
+mod terminal;
 mod text;
 mod transfer;
+mod unlock;
 mod verify;
 
 use std::ffi::OsString;
@@ -61,6 +65,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Demo(demo) => demo::run(&demo),
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
+        Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Backup(backup) => backup::run(&backup, settings()?),
