@@ -6,6 +6,7 @@ pub mod agent;
 pub mod backups;
 pub mod briefing;
 pub mod events;
+pub mod graph;
 pub mod identity;
 pub mod keys;
 pub mod memories;
