@@ -221,7 +221,9 @@ impl Words {
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.
-    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
+    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::ADMIN };
+    /// For what administrators alone may do.
+    pub const ADMIN: Words = Words { missing: "Not found", forbidden: "Admin access required", ..Self::MEMORY };
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 

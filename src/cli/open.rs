@@ -18,7 +18,7 @@ use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
 use crate::store::upkeep::Schedule;
-use crate::store::vault::{self, OpenError, Settings, Store};
+use crate::store::vault::{self, OpenError, Settings, SignIn, Store};
 use crate::store::writer::Unavailable;
 
 /// How this program's data file is made and opened.
@@ -136,6 +136,11 @@ pub fn store(config: &mut Config) -> Result<Store, Failure> {
         label: config.tenant_label.clone(),
         owner_email: config.owner_email.clone(),
         static_keys,
+        sign_in: SignIn {
+            dashboard: config.dashboard.take().map(|dashboard| (dashboard.service_key, dashboard.jwt_secret)),
+            admins: config.admin_emails.clone(),
+            seats_max: config.seats_max,
+        },
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
         anchor: config.anchor_file.clone(),
         clock: Clock::system(),

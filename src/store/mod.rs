@@ -20,6 +20,7 @@ pub mod migrate;
 pub mod phi;
 pub mod restore;
 pub mod search;
+pub mod sign_in;
 mod queue;
 mod recent;
 pub mod rotator;

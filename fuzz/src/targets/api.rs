@@ -117,6 +117,7 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
         label: "fuzz".into(),
         owner_email: "owner@example.org".into(),
         static_keys: KEYS.into_iter().map(key).collect(),
+        sign_in: Default::default(),
         index_bytes: 64 << 20,
         anchor: None,
         clock: Clock::system(),

@@ -5,7 +5,10 @@ use serde_json::json;
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
 use crate::identity;
-use crate::policy::action::ReadSelf;
+use crate::policy::action::{ReadSelf, UpdateSelf};
+use crate::store::Receipt;
+use crate::store::accounts::User;
+use crate::store::phi::Phi;
 
 /// `GET /whoami`
 pub fn whoami(cx: &mut Cx<'_>) -> Answered {
@@ -21,21 +24,30 @@ pub fn whoami(cx: &mut Cx<'_>) -> Answered {
     })
 }
 
+/// The contract's view of a person.
+fn person(user: &User, receipt: &Receipt) -> Vec<u8> {
+    reply::json(&json!({
+        "id": user.id.to_string(),
+        "email": user.email.expose(receipt),
+        "clerk_id": null,
+        "role": "user",
+        "plan": "free",
+        "stripe_customer_id": null,
+        "org_id": null,
+        "org_role": null,
+        "team_id": null,
+        "first_name": user.first_name.as_ref().map(|name| name.expose(receipt)),
+        "last_name": user.last_name.as_ref().map(|name| name.expose(receipt)),
+    }))
+}
+
 /// `GET /users/me`
 pub fn me(cx: &mut Cx<'_>) -> Answered {
-    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, |user, receipt| {
-        reply::json(&json!({
-            "id": user.id.to_string(),
-            "email": user.email.expose(receipt),
-            "clerk_id": null,
-            "role": "user",
-            "plan": "free",
-            "stripe_customer_id": null,
-            "org_id": null,
-            "org_role": null,
-            "team_id": null,
-            "first_name": user.first_name.as_ref().map(|name| name.expose(receipt)),
-            "last_name": user.last_name.as_ref().map(|name| name.expose(receipt)),
-        }))
-    })
+    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, person)
+}
+
+/// `PATCH /users/me`: the name that is not sent becomes empty.
+pub fn rename(cx: &mut Cx<'_>) -> Answered {
+    let [first, last] = ["first_name", "last_name"].map(|name| Phi::new(cx.fields.text(name).unwrap_or_default()));
+    cx.write::<UpdateSelf, _, _>(cx.person(), &Words::MEMORY, move |access| identity::rename(access, &first, &last), person)
 }
