@@ -46,7 +46,7 @@ pub(in crate::api) fn id() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
-fn maybe_id() -> Value {
+pub(in crate::api) fn maybe_id() -> Value {
     json!({ "type": ["string", "null"], "format": "uuid" })
 }
 
@@ -95,7 +95,7 @@ fn extras() -> [(&'static str, Value); 5] {
     ]
 }
 
-fn title() -> Value {
+pub(in crate::api) fn title() -> Value {
     text("Allergy")
 }
 
@@ -107,7 +107,7 @@ fn memory_type() -> Value {
     word(&["semantic", "episodic", "procedural"])
 }
 
-fn first() -> Value {
+pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 

@@ -8,6 +8,7 @@
 mod attacks;
 mod answers;
 pub mod body;
+pub mod briefing;
 pub mod inputs;
 pub mod mem0;
 pub mod openapi;

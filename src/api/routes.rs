@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{admin, agent, backups, events, identity, keys, memories, model, operations, search};
+use crate::api::ops::{admin, agent, backups, briefing, events, identity, keys, memories, model, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -104,6 +104,9 @@ const EVENTS: Also = Also {
     when: "`hello`, then `memory.created`, `.updated`, `.deleted`, `.restored` and `.purged`, each with its memory as it is then",
 };
 
+/// A briefing for a reader.
+const MARKDOWN: Also = Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
+
 /// Public routes are answered before routing; a row with this operation is one of them.
 fn public(_: &mut Cx<'_>) -> Answered {
     Err(Failure::new(500, reply::INTERNAL))
@@ -135,6 +138,7 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
@@ -148,6 +152,7 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
+    row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
     row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
     row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
@@ -180,6 +185,11 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
+
+/// Whether a path lies where agents may look for one.
+pub fn is_agents(path: &str) -> bool {
+    path.starts_with("/agent/") || path.starts_with("/api/v1/") || mem0::is_path(path)
+}
 
 /// What a method and path lead to.
 pub enum Found<'p> {

@@ -31,6 +31,9 @@ use crate::store::sign_in::SignedIn;
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
 
+/// What an agent is told of a path that is not for agents.
+const AGENT_ROUTE: &str = "Agent keys cannot access this endpoint";
+
 /// What the API needs from the configuration.
 pub struct Settings {
     /// Requests a minute without a valid credential, by address; 0 is no limit.
@@ -259,6 +262,11 @@ impl Api {
                 self.vault.refuse_credential(who.credential(), Reason::Method, 405);
                 return shape.error(405, "This path does not take this method").header("allow", allowed.join(", "));
             }
+            // The contract's order: an agent is told that this is none of its paths before it is told that there is none.
+            Found::OtherMethod(_) | Found::Nothing if matches!(who.role(), Role::Agent(_)) && !routes::is_agents(&path) => {
+                self.vault.refuse_credential(who.credential(), Reason::AgentRoute, 403);
+                return shape.error(403, AGENT_ROUTE);
+            }
             Found::OtherMethod(_) | Found::Nothing => {
                 self.vault.refuse_credential(who.credential(), Reason::UnknownRoute, 404);
                 return unknown_route(request.method, &path, shape);
@@ -267,7 +275,7 @@ impl Api {
         let call = self.call(&request, route.doc.answer.0, Some(admitted));
         let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
-            return cx.refuse(Reason::AgentRoute, 403, "Agent keys cannot access this endpoint").reply(shape);
+            return cx.refuse(Reason::AgentRoute, 403, AGENT_ROUTE).reply(shape);
         }
         if route.administrative()
             && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())

@@ -141,6 +141,8 @@ actions! {
     WatchMemories(Scope) Reads false "memory.watch";
     /// Tell what became of one memory.
     TellEvent(Scope) Reads true "memory.event";
+    /// Have a scope told in short: what it is about, by its tags and threads.
+    BriefMemories(Scope) Reads true "memory.brief";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Have the site's language model answer a question from memories.

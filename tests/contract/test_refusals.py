@@ -26,6 +26,8 @@ ROUTES = (
     ("GET", "/admin/early-access", None),
     ("GET", "/admin/integration-requests", None),
     ("GET", "/events", None),
+    ("GET", "/briefing", None),
+    ("GET", "/agent/briefing", None),
     ("POST", "/api/keys", {"label": "refused"}),
     ("GET", "/api/keys", None),
     ("DELETE", "/api/keys/{key}", None),

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod agent;
 pub mod backups;
+pub mod briefing;
 pub mod events;
 pub mod identity;
 pub mod keys;
