@@ -28,6 +28,19 @@ pub(in crate::api) fn maybe_text(example: &str) -> Value {
     json!({ "type": ["string", "null"], "examples": [example] })
 }
 
+/// What every answer says of an erasure.
+fn erasure() -> [(&'static str, Value); 7] {
+    [
+        ("id", id()),
+        ("holder", word(&["user", "subject"])),
+        ("stage", word(&["asked", "destroyed", "done"])),
+        ("asked_at", time()),
+        ("destroyed_at", maybe_time()),
+        ("done_at", maybe_time()),
+        ("memories", number()),
+    ]
+}
+
 /// Always null in this version.
 pub(in crate::api) fn never() -> Value {
     json!({ "type": "null" })
@@ -180,6 +193,16 @@ pub(super) fn components() -> Value {
             [("at", time()), ("backup", id()), ("passed", flag()), ("restore_ms", number()), ("memories", number()), ("entries", number())],
             [],
         ),
+        "Erasures": answer([("erasures", list_of("Erasure"))], []),
+        "Erasure": answer(erasure(), []),
+        "ErasureWithReceipt": answer(
+            erasure(),
+            [
+                ("backups", list_of("HeldBackup")),
+                ("receipt", text("rosemary-erasure-receipt-v1\n{\"asked_at\":\"…\"}\n\n\u{2014} rosemary/… …\n")),
+            ],
+        ),
+        "HeldBackup": answer([("id", id()), ("begun_at", time()), ("expires_at", maybe_time()), ("own_key", flag())], []),
         "BackupAsked": answer([("requested", json!({ "const": true }))], []),
         "Versions": answer([("versions", list_of("Version"))], []),
         "AgentVersions": answer([("versions", list_of("Version")), ("current_version", first())], []),

@@ -10,6 +10,7 @@ mod backup;
 mod bench;
 mod demo;
 mod doctor;
+mod erase;
 pub mod exit;
 mod init;
 mod key;
@@ -71,6 +72,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Restore(restore) => restore::run(&restore, settings()?),
         Command::Key(key) => key::run(key, settings()?),
         Command::Keys(keys) => keys::run(keys, settings()?),
+        Command::Erase(erase) => erase::run(&erase, settings),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),
         Command::Audit(audit) => audit::run(&audit, settings()?),

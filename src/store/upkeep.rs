@@ -204,7 +204,7 @@ fn restored(vault: &Vault, schedule: &Schedule, key: &KekSource, backup: &Path, 
         path: aside,
         unlock: Unlock::AsHere,
         place: Place::New,
-        overridden: false,
+        overridden: restore::Overridden::default(),
         stop,
         progress: &mut |_, _| {},
     };
