@@ -28,19 +28,6 @@ pub(in crate::api) fn maybe_text(example: &str) -> Value {
     json!({ "type": ["string", "null"], "examples": [example] })
 }
 
-/// What every answer says of an erasure.
-fn erasure() -> [(&'static str, Value); 7] {
-    [
-        ("id", id()),
-        ("holder", word(&["user", "subject"])),
-        ("stage", word(&["asked", "destroyed", "done"])),
-        ("asked_at", time()),
-        ("destroyed_at", maybe_time()),
-        ("done_at", maybe_time()),
-        ("memories", number()),
-    ]
-}
-
 /// Always null in this version.
 pub(in crate::api) fn never() -> Value {
     json!({ "type": "null" })
@@ -59,7 +46,7 @@ pub(in crate::api) fn id() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
-fn maybe_id() -> Value {
+pub(in crate::api) fn maybe_id() -> Value {
     json!({ "type": ["string", "null"], "format": "uuid" })
 }
 
@@ -103,7 +90,7 @@ fn extras() -> [(&'static str, Value); 5] {
     ]
 }
 
-fn title() -> Value {
+pub(in crate::api) fn title() -> Value {
     text("Allergy")
 }
 
@@ -115,7 +102,7 @@ fn memory_type() -> Value {
     word(&["semantic", "episodic", "procedural"])
 }
 
-fn first() -> Value {
+pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 
@@ -174,36 +161,6 @@ pub(super) fn components() -> Value {
         "CountedMemories": answer([("memories", list_of("Memory")), ("count", number())], []),
         "MemoryPage": page("Memory"),
         "SummaryPage": page("Summary"),
-        "Backups": answer([("backups", list_of("Backup"))], [("last_drill", reference("Drill"))]),
-        "Backup": answer(
-            [
-                ("id", id()),
-                ("state", word(&["begun", "done", "failed", "removed"])),
-                ("begun_at", time()),
-                ("ended_at", maybe_time()),
-                ("expires_at", maybe_time()),
-                ("log", id()),
-                ("entries", number()),
-                ("bytes", number()),
-                ("own_key", flag()),
-            ],
-            [],
-        ),
-        "Drill": answer(
-            [("at", time()), ("backup", id()), ("passed", flag()), ("restore_ms", number()), ("memories", number()), ("entries", number())],
-            [],
-        ),
-        "Erasures": answer([("erasures", list_of("Erasure"))], []),
-        "Erasure": answer(erasure(), []),
-        "ErasureWithReceipt": answer(
-            erasure(),
-            [
-                ("backups", list_of("HeldBackup")),
-                ("receipt", text("rosemary-erasure-receipt-v1\n{\"asked_at\":\"…\"}\n\n\u{2014} rosemary/… …\n")),
-            ],
-        ),
-        "HeldBackup": answer([("id", id()), ("begun_at", time()), ("expires_at", maybe_time()), ("own_key", flag())], []),
-        "BackupAsked": answer([("requested", json!({ "const": true }))], []),
         "Versions": answer([("versions", list_of("Version"))], []),
         "AgentVersions": answer([("versions", list_of("Version")), ("current_version", first())], []),
         "Thread": answer([("parent", reference("Memory")), ("children", list_of("Memory"))], []),
@@ -231,6 +188,40 @@ pub(super) fn components() -> Value {
                 ),
             ],
         }),
+        "Models": answer([("models", texts("ward-model"))], []),
+        "QueryReceipt": json!({
+            "description": "What was answered, and from what: to a person everything that the model was told, to an agent the counts.",
+            "anyOf": [reference("UserReceipt"), reference("AgentReceipt")],
+        }),
+        "UserReceipt": answer(
+            [
+                ("response", text("Penicillin.")),
+                ("memories_used", list_of("Memory")),
+                ("prompt_sent", text("Memories:\n[1] Allergy\nPenicillin: rash on both arms, 2019\n\nQuestion: What is she allergic to?")),
+                ("model_config", reference("ModelConfig")),
+                ("vendor_filter", maybe_text("cursor")),
+                ("truncated", flag()),
+                ("memories_included", number()),
+                ("memories_total", number()),
+            ],
+            [],
+        ),
+        "ModelConfig": answer(
+            [("model", text("ward-model")), ("temperature", json!({ "type": "number", "minimum": 0, "maximum": 2 })), ("max_tokens", first())],
+            [],
+        ),
+        "AgentReceipt": answer(
+            [
+                ("response", text("Penicillin.")),
+                ("memories_used_count", number()),
+                ("memories_included_in_prompt", number()),
+                ("truncated", flag()),
+                ("estimated_tokens", number()),
+                ("vendor_filter", maybe_text("cursor")),
+            ],
+            [],
+        ),
+        "ChatReply": answer([("response", text("A class of antibiotics.")), ("model", text("ward-model"))], []),
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),
@@ -304,7 +295,7 @@ pub(super) fn components() -> Value {
         "Document": object(),
         "Error": answer(
             [("error", text("Memory not found"))],
-            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), outcome, operation_id],
+            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), ("mode", json!({ "const": "self-host" })), outcome, operation_id],
         ),
         "Problem": answer(
             [

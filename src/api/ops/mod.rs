@@ -4,11 +4,13 @@
 
 pub mod agent;
 pub mod backups;
+pub mod briefing;
 pub mod erasures;
 pub mod events;
 pub mod identity;
 pub mod keys;
 pub mod memories;
+pub mod model;
 pub mod operations;
 pub mod search;
 
