@@ -9,6 +9,7 @@ mod attacks;
 mod administration;
 mod answers;
 pub mod body;
+pub mod door;
 pub mod briefing;
 pub mod inputs;
 pub mod mem0;

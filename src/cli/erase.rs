@@ -65,7 +65,7 @@ fn erase(vault: &Vault, whom: Whom, what: &str, how: &args::EraseHow) -> Result<
     let asked = vault.write::<AskErasure, _, Refusal>(&console(vault), Instance, &Call::internal(), move |access| erasure::ask(access, &whom));
     let asked = asked.map_err(|refused| failure(&refused))?.into_parts().0;
     say(&format!("erasure {} is begun; if it is interrupted: rosemary erase receipt {0}", format_uuid(&asked.id)));
-    keys::finish(vault)?;
+    keys::finish(vault, &|| false, &mut say)?;
     write(vault, asked.id, output)
 }
 
@@ -137,7 +137,7 @@ fn list(vault: &Vault, as_json: bool) -> Result<Exit, Failure> {
 
 fn again(vault: &Vault, id: &str, file: &Path) -> Result<Exit, Failure> {
     let id = parse_uuid(id).ok_or_else(|| Failure::new(Exit::Usage, "no such erasure; see `rosemary erase list`"))?;
-    keys::finish(vault)?;
+    keys::finish(vault, &|| false, &mut say)?;
     write(vault, id, Output::at(file)?)
 }
 

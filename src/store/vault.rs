@@ -343,7 +343,7 @@ impl Store {
             Ok(0) => Ok(()),
             Ok(holders) => {
                 log::line(log::Level::Warn, "an older copy of the data: holders that were erased are erased again", &[("holders", &holders)]);
-                if store.vault().rotation_done(limits::ERASE_AGAIN_TIME_MAX, |_| {}) { Ok(()) } else { Err("not done yet; start again to go on".to_owned()) }
+                if store.vault().rotation_done(limits::ERASE_AGAIN_TIME_MAX, |_| true) { Ok(()) } else { Err("not done yet; start again to go on".to_owned()) }
             }
             Err(error) => Err(error.to_string()),
         };
