@@ -30,7 +30,7 @@ use crate::store::tables::holders;
 use crate::store::tables::backups::{self, BackupRow};
 use crate::store::tables::log::LogError;
 use crate::store::tables::memories::erase;
-use crate::store::tables::{credentials, meta, past, subjects, users};
+use crate::store::tables::{credentials, meta, past, subjects, usage, users};
 use crate::store::tx::StoreError;
 
 pub use crate::store::tables::erasures::{Place, Stage};
@@ -218,6 +218,7 @@ pub(in crate::store) fn destroy(a: &mut Access<'_, DestroyHolder>, id: [u8; 16],
             }
             credentials::remove_all(tx, tenant, user)?;
             erase::forget_counts(tx, scope)?;
+            usage::forget(tx, scope)?;
             users::remove(tx, tenant, user)?;
         }
         Holder::Subject(subject) => {

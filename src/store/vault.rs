@@ -58,6 +58,8 @@ pub struct Settings {
     pub static_keys: Vec<(String, Option<Vendor>, Secret<String>)>,
     /// Bytes that all search indexes together may take.
     pub index_bytes: usize,
+    /// `RM_SANDBOX_MEMORY_CAP`.
+    pub memories_max: Option<u64>,
     /// `RM_ANCHOR_FILE`.
     pub anchor: Option<PathBuf>,
     /// The clock.
@@ -167,6 +169,7 @@ struct Inner {
     stopping: AtomicBool,
     /// Whether somebody makes the backups that are asked for.
     upkeep: AtomicBool,
+    memories_max: Option<u64>,
     anchor: Option<PathBuf>,
     /// Holders known to be erased, the ledger's among them.
     erased: AtomicU64,
@@ -318,6 +321,7 @@ impl Store {
             refused_while_shut: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             upkeep: AtomicBool::new(false),
+            memories_max: settings.memories_max,
             anchor: settings.anchor,
             erased: AtomicU64::new(erased),
             fatal: settings.fatal,
@@ -490,6 +494,11 @@ impl Vault {
     /// The instance's owner.
     pub fn owner(&self) -> UserId {
         self.0.owner
+    }
+
+    /// Live memories that a person other than the owner may have.
+    pub(in crate::store) fn memories_max(&self) -> Option<u64> {
+        self.0.memories_max
     }
 
     /// The audit log.

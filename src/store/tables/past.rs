@@ -8,6 +8,7 @@ use crate::audit::receipt::Proved;
 use crate::audit::{Appender, Entry, Hash, Tiles, Tree, leaf_hash};
 use crate::base::id::LogId;
 use crate::store::check::{Fault, ensure};
+use crate::store::tables::usage::{self, Meter};
 use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, PAST_LOGS, key};
 use crate::store::tx::{StoreError, Tx};
 use crate::engine::{EngineError, Read, Table};
@@ -84,13 +85,14 @@ pub fn proved(tx: &Tx<'_>, running: LogId, of: LogId, index: u64) -> Result<Prov
     Ok(Proved { entry: line(index)?, proof: tree.inclusion(index, checkpoint.size)?, checkpoint: note })
 }
 
-/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows.
-pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
+/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows,
+/// and counts in `told` what its entries tell of.
+pub fn check(tx: &Tx<'_>, log: LogId, note: &str, told: &mut Meter) -> Result<u64, Fault> {
     let vkey = vkey(log, tx.keys.signing().public());
     let read = |note: &str| Checkpoint::parse(note, &vkey).map_err(|_| Fault::Wrong("not a checkpoint that this log's key signed"));
     let end = read(note)?;
     let (mut appender, mut full, mut rows, mut tiles) = (Appender::new(), Vec::new(), 0, 0_u64);
-    let mut kept = std::collections::HashMap::new();
+    let (mut kept, first) = (std::collections::HashMap::new(), usage::first(tx, log)?);
     for item in tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[CHECKPOINT]]))? {
         let (row_key, bytes) = item?;
         let checkpoint = read(std::str::from_utf8(&bytes).unwrap_or_default())?;
@@ -103,7 +105,10 @@ pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
         let index = appender.size();
         ensure(row_key.get(17..) == Some(&index.to_be_bytes()[..]), "an entry before it is missing")?;
         let entry = std::str::from_utf8(&line).ok().and_then(|line| Entry::parse(line).ok());
-        ensure(entry.is_some_and(|entry| entry.i == index), "not a canonical entry of this index")?;
+        let entry = entry.filter(|entry| entry.i == index).ok_or(Fault::Wrong("not a canonical entry of this index"))?;
+        if index >= first {
+            told.count(&entry, entry.t);
+        }
         appender.append(leaf_hash(&line), &mut full);
         for tile in full.drain(..) {
             let place = key(&[log.bytes(), &[TILE, tile.level], &tile.index.to_be_bytes()]);
