@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::api::answers::{components, reference};
-use crate::api::ops::usage;
+use crate::api::ops::{graph, usage};
 use crate::api::{administration, briefing, mem0};
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
@@ -80,6 +80,7 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     let others = mem0::components().into_iter();
     let others = others.chain(briefing::components());
     let others = others.chain(usage::components());
+    let others = others.chain(graph::components());
     let others = others.chain(administration::components());
     schemas.as_object_mut().expect("components are an object").extend(others.map(|(name, schema)| (name.to_owned(), schema)));
     let mut document = json!({

@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, briefing, erasures, events, identity, keys, memories, model, operations, search, usage};
+use crate::api::ops::{agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -138,6 +138,7 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/billing/checkout", "openCheckout", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
     row("POST", "/billing/portal", "openPortal", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
     row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
+    row("GET", "/graph", "getGraph", "How your memories hang together: threads, tags in common, clusters", Auth::User, ok("Graph")).query(&inputs::GRAPH).run("memory.graph", graph::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),

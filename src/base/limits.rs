@@ -340,6 +340,10 @@ pub const BRIEFING_SURVEY_MAX: usize = 20_000;
 pub const BRIEFING_TOPIC_MEMORIES: usize = 1000;
 /// Topics of one briefing.
 pub const BRIEFING_TOPICS_MAX: usize = 20;
+/// Nodes that a graph may be asked for.
+pub const GRAPH_NODES_MAX: i64 = 2000;
+/// Edges of one graph that join memories by their tags.
+pub const GRAPH_EDGES_MAX: usize = 20_000;
 /// Tags of one memory that clusters are made of.
 pub const CLUSTER_TAGS_MAX: usize = 16;
 /// Tags of the smallest cluster.

@@ -144,6 +144,8 @@ actions! {
     TellEvent(Scope) Reads true "memory.event";
     /// Have a scope told in short: what it is about, by its tags and threads.
     BriefMemories(Scope) Reads true "memory.brief";
+    /// See how memories hang together.
+    GraphMemories(Scope) Reads true "memory.graph";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Have the site's language model answer a question from memories.

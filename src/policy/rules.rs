@@ -77,6 +77,7 @@ pub const RULES: &[Rule] = &[
             "memory.reply",
             "memory.list",
             "memory.brief",
+            "memory.graph",
             "memory.search",
             "memory.query",
             "memory.update",

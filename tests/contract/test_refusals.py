@@ -21,6 +21,7 @@ ROUTES = (
     ("GET", "/users/me", None),
     ("GET", "/events", None),
     ("GET", "/usage", None),
+    ("GET", "/graph", None),
     ("GET", "/usage/check", None),
     ("GET", "/billing/status", None),
     ("POST", "/billing/checkout", None),

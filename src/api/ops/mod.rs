@@ -7,6 +7,7 @@ pub mod backups;
 pub mod briefing;
 pub mod erasures;
 pub mod events;
+pub mod graph;
 pub mod identity;
 pub mod keys;
 pub mod memories;
