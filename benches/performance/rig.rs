@@ -160,6 +160,7 @@ impl Instance {
             static_keys: Vec::new(),
             sign_in: Default::default(),
             index_bytes: 0,
+            memories_max: None,
             anchor: None,
             clock: Clock::system(),
             fatal: Box::new(|| panic!("the store cannot be recovered")),

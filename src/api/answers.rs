@@ -177,26 +177,6 @@ pub(super) fn components() -> Value {
         "CountedMemories": answer([("memories", list_of("Memory")), ("count", number())], []),
         "MemoryPage": page("Memory"),
         "SummaryPage": page("Summary"),
-        "Backups": answer([("backups", list_of("Backup"))], [("last_drill", reference("Drill"))]),
-        "Backup": answer(
-            [
-                ("id", id()),
-                ("state", word(&["begun", "done", "failed", "removed"])),
-                ("begun_at", time()),
-                ("ended_at", maybe_time()),
-                ("expires_at", maybe_time()),
-                ("log", id()),
-                ("entries", number()),
-                ("bytes", number()),
-                ("own_key", flag()),
-            ],
-            [],
-        ),
-        "Drill": answer(
-            [("at", time()), ("backup", id()), ("passed", flag()), ("restore_ms", number()), ("memories", number()), ("entries", number())],
-            [],
-        ),
-        "BackupAsked": answer([("requested", json!({ "const": true }))], []),
         "Versions": answer([("versions", list_of("Version"))], []),
         "AgentVersions": answer([("versions", list_of("Version")), ("current_version", first())], []),
         "Thread": answer([("parent", reference("Memory")), ("children", list_of("Memory"))], []),
@@ -261,7 +241,7 @@ pub(super) fn components() -> Value {
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),
-                ("status", word(&["ok", "unavailable"])),
+                ("status", word(&["ok", "unavailable", "locked"])),
                 ("uptime_seconds", number()),
                 ("deployment_mode", json!({ "const": "self-host" })),
                 ("network_boundary", word(&["private", "public"])),
@@ -331,7 +311,17 @@ pub(super) fn components() -> Value {
         "Document": object(),
         "Error": answer(
             [("error", text("Memory not found"))],
-            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), ("mode", json!({ "const": "self-host" })), outcome, operation_id],
+            [
+                ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
+                ("mode", json!({ "const": "self-host" })),
+                ("plan", text("free")),
+                ("memory_count", number()),
+                ("active_keys", number()),
+                ("limit", number()),
+                ("upgrade_url", never()),
+                outcome,
+                operation_id,
+            ],
         ),
         "Problem": answer(
             [
@@ -341,7 +331,10 @@ pub(super) fn components() -> Value {
                 ("detail", text("Operation not found")),
                 ("error", text("Operation not found")),
             ],
-            unknown(),
+            {
+                let [outcome, operation_id] = unknown();
+                [("code", word(&["locked", "read_only"])), outcome, operation_id]
+            },
         ),
     })
 }

@@ -52,6 +52,7 @@ impl Service {
             ],
             sign_in: Default::default(),
             index_bytes: 64 << 20,
+            memories_max: None,
             anchor: None,
             clock: Clock::system(),
             fatal: Box::new(|| {}),

@@ -6,8 +6,10 @@
 
 #[cfg(test)]
 mod attacks;
+mod administration;
 mod answers;
 pub mod body;
+pub mod door;
 pub mod briefing;
 pub mod inputs;
 pub mod mem0;

@@ -73,6 +73,8 @@ pub struct Config {
     pub cache_mib: u32,
     /// Search index, MiB.
     pub index_mib: u32,
+    /// Memories that a person other than the owner may have; none: as many as they like.
+    pub memories_max: Option<NonZeroU32>,
     /// Least important level that is logged.
     pub log: Level,
     /// Where the anchor is kept.
@@ -89,6 +91,8 @@ pub struct Config {
     pub backup_drill_days: u32,
     /// Must the kernel lock the running service in?
     pub egress_lock: bool,
+    /// Where the operator of this machine speaks to the running service.
+    pub console_socket: PathBuf,
     /// Where SIGHUP reads the level of the log anew.
     pub settings_file: Option<PathBuf>,
 }
@@ -113,6 +117,8 @@ pub enum KekChoice {
     PassphraseFile(PathBuf),
     /// A systemd credential, as a file in the unit's private folder.
     Credential(PathBuf),
+    /// Nowhere on this machine: somebody brings it to the console at each start.
+    Console,
 }
 
 impl KekChoice {
@@ -122,13 +128,15 @@ impl KekChoice {
             Self::KeyFile(_) => settings::KEK_FILE.row.name,
             Self::PassphraseFile(_) => settings::KEK_PASSPHRASE_FILE.row.name,
             Self::Credential(_) => "the systemd credential rosemary.kek",
+            Self::Console => settings::SEALED_START.row.name,
         }
     }
 
-    /// The file, whichever kind it is.
-    pub fn path(&self) -> &Path {
+    /// The file, whichever kind it is, if there is one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::KeyFile(path) | Self::PassphraseFile(path) | Self::Credential(path) => path,
+            Self::KeyFile(path) | Self::PassphraseFile(path) | Self::Credential(path) => Some(path),
+            Self::Console => None,
         }
     }
 }
@@ -226,7 +234,9 @@ impl Config {
         let max_connections_per_address = raw.take(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let cache_mib = raw.take(&settings::CACHE_MIB);
         let index_mib = raw.take(&settings::INDEX_MIB);
+        let memories_max = raw.take(&settings::SANDBOX_MEMORY_CAP);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
+        let console_socket = raw.take(&settings::CONSOLE_SOCKET);
         let settings_file = raw.take(&settings::SETTINGS_FILE);
         let log = raw.take(&settings::LOG);
         raw.take(&settings::DEPLOYMENT_MODE);
@@ -247,7 +257,9 @@ impl Config {
             raw.warn(settings::BACKUP_DIR.row.name, "the data file's folder, which is lost together with the data file; put it on another disk");
         }
 
+        let beside = |db: &PathBuf| db.with_file_name("console.sock");
         Some(Self {
+            console_socket: console_socket.or_else(|| db_path.as_ref().map(beside))?,
             db_path: db_path?,
             tenant_label: tenant_label?,
             owner_email: owner_email?,
@@ -271,6 +283,7 @@ impl Config {
             trusted_proxies: trusted_proxies.unwrap_or_default(),
             cache_mib: cache_mib?,
             index_mib: index_mib?,
+            memories_max: NonZeroU32::new(memories_max?),
             log: log?,
             anchor_file,
             backup_dir,
@@ -298,13 +311,15 @@ pub fn level_in(path: &Path) -> Result<Level, String> {
     (settings::LOG.parse)(row, value.unwrap_or("info")).map_err(|error| format!("{shown}: {}: {error}", row.name))
 }
 
-/// Exactly one of key file, passphrase file and systemd credential.
+/// Exactly one of key file, passphrase file, systemd credential and sealed start.
 fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
     let typed_wrong = raw.problem_count();
+    let sealed = raw.take(&settings::SEALED_START).unwrap_or_default();
     let choices: Vec<KekChoice> = [
         raw.take(&settings::KEK_FILE).map(KekChoice::KeyFile),
         raw.take(&settings::KEK_PASSPHRASE_FILE).map(KekChoice::PassphraseFile),
         raw.credentials.as_ref().map(|folder| folder.join(KEK_CREDENTIAL)).filter(|path| path.exists()).map(KekChoice::Credential),
+        sealed.then_some(KekChoice::Console),
     ]
     .into_iter()
     .flatten()
@@ -318,7 +333,8 @@ fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
             let (file, passphrase) = (settings::KEK_FILE.row.name, settings::KEK_PASSPHRASE_FILE.row.name);
             let text = format!(
                 "not set, and there is no other key; name a key file here, a passphrase file in {passphrase}, \
-                 or give the unit the credential {KEK_CREDENTIAL}"
+                 give the unit the credential {KEK_CREDENTIAL}, or set {}=on to unlock by hand at each start",
+                settings::SEALED_START.row.name
             );
             raw.problem(file, None, text);
             None
@@ -361,7 +377,7 @@ fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf
     let uses = [
         (settings::DB_PATH.row.name, db.as_deref()),
         (settings::ANCHOR_FILE.row.name, anchor.as_deref()),
-        (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().map(KekChoice::path)),
+        (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().and_then(KekChoice::path)),
         (settings::BACKUP_KEY_FILE.row.name, backup_key.as_deref()),
         (settings::TLS_KEY.row.name, tls.as_ref().map(|tls| tls.key.as_path())),
         (settings::TLS_CERT.row.name, cert),

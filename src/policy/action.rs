@@ -112,6 +112,7 @@ pub fn is_urgent(verb: &str) -> bool {
             | "keys.epoch"
             | "keys.rewrap"
             | "keys.slots"
+            | "instance.unlock"
     )
 }
 
@@ -143,6 +144,8 @@ actions! {
     TellEvent(Scope) Reads true "memory.event";
     /// Have a scope told in short: what it is about, by its tags and threads.
     BriefMemories(Scope) Reads true "memory.brief";
+    /// See how memories hang together.
+    GraphMemories(Scope) Reads true "memory.graph";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Have the site's language model answer a question from memories.
@@ -161,6 +164,10 @@ actions! {
     EmptyTrash(Scope) Writes true "memory.empty_trash";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
+    /// Ask how much one may keep, keeps and used.
+    ReadUsage(Scope) Reads false "usage.read";
+    /// Pay for the service.
+    Pay(Person) Reads false "billing.pay";
     /// Talk to the site's language model.
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.
@@ -217,4 +224,6 @@ actions! {
     RewrapKeys(Instance) Writes false "keys.rewrap";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
+    /// Unlock a service that started locked.
+    UnlockInstance(Instance) Writes false "instance.unlock";
 }

@@ -119,6 +119,7 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
         static_keys: KEYS.into_iter().map(key).collect(),
         sign_in: Default::default(),
         index_bytes: 64 << 20,
+        memories_max: None,
         anchor: None,
         clock: Clock::system(),
         fatal: Box::new(|| std::process::abort()),

@@ -7,6 +7,7 @@ use crate::api::run::Cx;
 use crate::identity;
 use crate::policy::action::{ReadSelf, UpdateSelf};
 use crate::store::Receipt;
+use crate::store::gate::Access;
 use crate::store::accounts::User;
 use crate::store::phi::Phi;
 
@@ -25,13 +26,13 @@ pub fn whoami(cx: &mut Cx<'_>) -> Answered {
 }
 
 /// The contract's view of a person.
-fn person(user: &User, receipt: &Receipt) -> Vec<u8> {
+fn person(user: &User, plan: &str, receipt: &Receipt) -> Vec<u8> {
     reply::json(&json!({
         "id": user.id.to_string(),
         "email": user.email.expose(receipt),
         "clerk_id": null,
         "role": "user",
-        "plan": "free",
+        "plan": plan,
         "stripe_customer_id": null,
         "org_id": null,
         "org_role": null,
@@ -43,11 +44,14 @@ fn person(user: &User, receipt: &Receipt) -> Vec<u8> {
 
 /// `GET /users/me`
 pub fn me(cx: &mut Cx<'_>) -> Answered {
-    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, person)
+    let plan = cx.api.vault.plan_of(cx.who.user()).name;
+    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, |user, receipt| person(user, plan, receipt))
 }
 
 /// `PATCH /users/me`: the name that is not sent becomes empty.
 pub fn rename(cx: &mut Cx<'_>) -> Answered {
+    let plan = cx.api.vault.plan_of(cx.who.user()).name;
     let [first, last] = ["first_name", "last_name"].map(|name| Phi::new(cx.fields.text(name).unwrap_or_default()));
-    cx.write::<UpdateSelf, _, _>(cx.person(), &Words::MEMORY, move |access| identity::rename(access, &first, &last), person)
+    let work = move |access: &mut Access<'_, UpdateSelf>| identity::rename(access, &first, &last);
+    cx.write::<UpdateSelf, _, _>(cx.person(), &Words::MEMORY, work, |user, receipt| person(user, plan, receipt))
 }

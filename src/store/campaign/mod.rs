@@ -160,7 +160,8 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
         static_keys,
         sign_in: Default::default(),
         index_bytes: 64 << 20,
-        anchor: None,
+        memories_max: None,
+            anchor: None,
         clock: clock.clone(),
         fatal: Box::new(move || {
             fatal.fetch_add(1, Ordering::SeqCst);
