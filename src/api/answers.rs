@@ -318,6 +318,11 @@ pub(super) fn components() -> Value {
             [
                 ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
                 ("mode", json!({ "const": "self-host" })),
+                ("plan", text("free")),
+                ("memory_count", number()),
+                ("active_keys", number()),
+                ("limit", number()),
+                ("upgrade_url", never()),
                 outcome,
                 operation_id,
             ],

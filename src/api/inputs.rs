@@ -52,6 +52,10 @@ const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX),
 const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.").like(Literal::Text("Dr. Adler"));
 const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
 
+/// All tags of a memory.
+const TAGS_SHARED_MAX: i64 = 50;
+const _: () = assert!(TAGS_SHARED_MAX as usize == limits::TAGS_MAX);
+
 const OFFSET: Field = Field::optional("offset", Kind::Integer { min: 0, max: INTEGER_MAX }, "How many to skip.").or(Literal::Integer(0));
 const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.").like(Literal::Text("penicillin"));
 
@@ -222,6 +226,22 @@ pub static BRIEFING: Schema = Schema {
         Field::optional("recency_days", Kind::Integer { min: 1, max: limits::RECENT_DAYS_MAX }, "How many days count as recent.").or(Literal::Integer(7)),
         Field::optional("active_threads", Kind::Integer { min: 0, max: limits::BRIEFING_THREADS_MAX }, "Threads at most.").or(Literal::Integer(5)),
     ],
+};
+
+/// `GET /graph`, query string
+pub static GRAPH: Schema = Schema {
+    fields: &[
+        Field::optional("scope", Kind::OneOf(&["personal", "team", "both"]), "Whose memories.").or(Literal::Text("both")),
+        Field::optional("days", Kind::Integer { min: 1, max: limits::RECENT_DAYS_MAX }, "Only those of so many days; all if absent."),
+        Field::optional("max_nodes", Kind::Integer { min: 1, max: limits::GRAPH_NODES_MAX }, "Memories at most, the newest.").or(Literal::Integer(500)),
+        Field::optional("include_similarity", Kind::OneOf(&["0", "1", "false", "true"]), "Whether tags in common join memories.").or(Literal::Text("1")),
+        Field::optional("sim_min_shared", Kind::Integer { min: 1, max: TAGS_SHARED_MAX }, "How many of them it takes.").or(Literal::Integer(2)),
+    ],
+};
+
+/// `GET /usage` and `GET /usage/check`, query string; the month is accepted and has no effect (the contract).
+pub static USAGE: Schema = Schema {
+    fields: &[Field::optional("month", text(0, limits::NAME_CHARS_MAX), "Without effect; see `/api/v1/usage`.").like(Literal::Text("2026-11"))],
 };
 
 /// `POST /api/keys`

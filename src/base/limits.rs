@@ -203,6 +203,10 @@ pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
 pub const CACHE_MIB: (u32, u32) = (4, 65_536);
 /// `RM_INDEX_MIB`, least and most.
 pub const INDEX_MIB: (u32, u32) = (16, 65_536);
+/// What `RM_SANDBOX_MEMORY_CAP` may ask for.
+pub const MEMORIES_SETTING_MAX: u32 = 100_000_000;
+/// Keys of one person other than the owner that are not revoked.
+pub const KEYS_ACTIVE_MAX: u64 = 100;
 /// Addresses in `RM_LISTEN`, networks in `RM_TRUSTED_PROXIES`.
 pub const ADDRESS_LIST_MAX: usize = 64;
 /// `RM_AGENT_KEY_<VENDOR>` settings.
@@ -334,6 +338,10 @@ pub const BRIEFING_SURVEY_MAX: usize = 20_000;
 pub const BRIEFING_TOPIC_MEMORIES: usize = 1000;
 /// Topics of one briefing.
 pub const BRIEFING_TOPICS_MAX: usize = 20;
+/// Nodes that a graph may be asked for.
+pub const GRAPH_NODES_MAX: i64 = 2000;
+/// Edges of one graph that join memories by their tags.
+pub const GRAPH_EDGES_MAX: usize = 20_000;
 /// Tags of one memory that clusters are made of.
 pub const CLUSTER_TAGS_MAX: usize = 16;
 /// Tags of the smallest cluster.

@@ -37,16 +37,12 @@ use clap::Parser as _;
 use args::{Cli, Command};
 use exit::{Exit, Failure};
 
-use crate::base::log;
+use crate::base::fault;
 use crate::config::Config;
 
 /// Runs the program with its arguments (the first is its name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // A panic's message may hold anything; its place is enough to find it.
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(|| "unknown".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
-        log::line(log::Level::Error, "a fault of the program", &[("at", &log::Operator::text(&place))]);
-    }));
+    fault::install(|| exit::now(Exit::OutcomeUnknown));
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

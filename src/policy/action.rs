@@ -144,6 +144,8 @@ actions! {
     TellEvent(Scope) Reads true "memory.event";
     /// Have a scope told in short: what it is about, by its tags and threads.
     BriefMemories(Scope) Reads true "memory.brief";
+    /// See how memories hang together.
+    GraphMemories(Scope) Reads true "memory.graph";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Have the site's language model answer a question from memories.
@@ -162,6 +164,10 @@ actions! {
     EmptyTrash(Scope) Writes true "memory.empty_trash";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
+    /// Ask how much one may keep, keeps and used.
+    ReadUsage(Scope) Reads false "usage.read";
+    /// Pay for the service.
+    Pay(Person) Reads false "billing.pay";
     /// Talk to the site's language model.
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.

@@ -34,7 +34,7 @@ pub use read::{
 pub(in crate::store) use row::VersionRow;
 pub(in crate::store) use reseal::resealed;
 pub use row::OrderPlace;
-pub(in crate::store) use row::{MemoryRow, facts};
+pub(in crate::store) use row::{MemoryRow, facts, growth};
 #[cfg(test)]
 pub(in crate::store) use seal::contents;
 pub use seal::{Entity, EntityKind};
