@@ -249,6 +249,15 @@ pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],
 };
 
+/// `POST /api/v1/erasures`
+pub static ERASURE: Schema = Schema {
+    fields: &[
+        Field::required("holder", Kind::OneOf(&["user", "subject"]), "A person with a sign-in, or somebody memories are about."),
+        Field::required("name", text(1, limits::EMAIL_CHARS_MAX), "The user's e-mail address, the subject's name; or the id of either, as the audit log has it.")
+            .like(Literal::Text("nurse@hospital.example")),
+    ],
+};
+
 /// `POST /api/v1/memories/search`
 pub static SEARCH: Schema = Schema {
     fields: &[

@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, briefing, events, graph, identity, keys, memories, model, operations, search, usage};
+use crate::api::ops::{agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -160,6 +160,9 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths")).run("usage.read", usage::months),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
+    row("POST", "/api/v1/erasures", "askErasure", "Have a person, or somebody memories are about, erased by the death of their key", Auth::Admin, (202, Some("Erasure"))).body(&inputs::ERASURE).refuses(&[404, 409]).run("erasure.ask", erasures::ask),
+    row("GET", "/api/v1/erasures", "listErasures", "Erasures, and how far each has come", Auth::Admin, ok("Erasures")).run("erasure.read", erasures::list),
+    row("GET", "/api/v1/erasures/:id", "getErasure", "An erasure, and its signed receipt once it has come to its end", Auth::Admin, ok("ErasureWithReceipt")).run("erasure.read", erasures::read),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
     row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),

@@ -107,6 +107,8 @@ pub const AUDIT_BEHALF_MAX: usize = 16;
 pub const NOTE_SIGNATURES_MAX: usize = 16;
 /// A signed note as a whole.
 pub const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// The receipt of an erasure: a signed note that names every backup which still holds what was erased.
+pub const RECEIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // --- memories (REFLECT_API 4, DESIGN 10); lengths are code points ---
 /// Title.
@@ -389,6 +391,8 @@ pub const RESEAL_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 pub const RESEAL_SEEN: usize = 20_000;
 /// Longest ledger of erased holders that is read.
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long a start waits for holders to be erased again from an older copy of the data, before it gives up and says so.
+pub const ERASE_AGAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a failed step of the rotator before it tries again.
 pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 

@@ -124,7 +124,7 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
         OpenError::NotInitialised | OpenError::Backup => Exit::NoInput,
         OpenError::Anchor(_) | OpenError::OlderSuperblock { .. } => Exit::AnchorRefused,
         OpenError::Store(_) | OpenError::Log(_) => Exit::DataDamaged,
-        OpenError::Thread(_) => Exit::Temporary,
+        OpenError::Erasing(_) | OpenError::Thread(_) => Exit::Temporary,
     };
     Failure::new(exit, format_args!("{}: {error}", path.display()))
 }

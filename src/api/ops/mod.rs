@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod backups;
 pub mod briefing;
+pub mod erasures;
 pub mod events;
 pub mod graph;
 pub mod identity;
