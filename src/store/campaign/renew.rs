@@ -67,7 +67,7 @@ fn who_asks_to_be_erased_meanwhile_does_not_wait_for_the_end() {
     let (vault, owner) = (house.vault(), house.owner());
     furnish(vault, &owner);
     vault.rotate_deks(&console(vault)).unwrap();
-    let whom = Whom::Named(Phi::new("Jane".into()));
+    let whom = Whom::Subject(Phi::new("Jane".into()));
     vault.write::<AskErasure, _, Refusal>(&owner, Instance, &Call::internal(), move |a| erasure::ask(a, &whom)).unwrap();
     assert!(vault.rotation_done(LONG, |_| true));
     assert_eq!(vault.keys().old_epoch(), None);
