@@ -393,6 +393,12 @@ pub const ERASE_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX / 2;
 pub const ERASE_SEEN: usize = 20_000;
 /// Holders whose keys are wrapped anew by one commit.
 pub const REWRAP_CHUNK: usize = 2000;
+/// Rows sealed again by one commit.
+pub const RESEAL_CHUNK: usize = 200;
+/// Bytes after which such a commit ends.
+pub const RESEAL_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// Rows looked at by one step of it.
+pub const RESEAL_SEEN: usize = 20_000;
 /// Longest ledger of erased holders that is read.
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How long a start waits for holders to be erased again from an older copy of the data, before it gives up and says so.

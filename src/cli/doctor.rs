@@ -185,6 +185,10 @@ fn data(posture: &mut Posture, config: &Config) {
             let slots = engine.key_slots();
             let what = format!("{slots} of {} in use: whoever holds no such key cannot open the file, you included", limits::KEY_SLOTS);
             posture.tell("key slots", State::On, what, "keep a copy of each key away from the data");
+            match engine.slot_kinds().contains(&unlock::SlotKind::Shares) {
+                true => posture.on("recovery shares", "printed shares open the data file together, should the key be lost"),
+                false => posture.weak("recovery shares", "none: if the key is lost, so is the data", "rosemary keys shares, printed, for several people"),
+            }
             match check::log_key(&engine) {
                 Ok(key) => posture.on("log key", format_args!("{key} (auditors check exports with it)")),
                 Err(error) => posture.weak("log key", error, "run rosemary verify"),

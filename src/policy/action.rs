@@ -222,6 +222,10 @@ actions! {
     ChangeEpoch(Instance) Writes false "keys.epoch";
     /// Wrap holders' keys under the new epoch's.
     RewrapKeys(Instance) Writes false "keys.rewrap";
+    /// Renew holders' keys, and say how far that has come.
+    RenewKeys(Instance) Writes false "keys.renew";
+    /// Seal fields again under their holders' new keys.
+    ResealFields(Instance) Writes true "keys.reseal";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
     /// Unlock a service that started locked.

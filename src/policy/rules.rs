@@ -134,6 +134,8 @@ pub const RULES: &[Rule] = &[
             "erasure.end",
             "keys.epoch",
             "keys.rewrap",
+            "keys.renew",
+            "keys.reseal",
             "keys.slots",
             "instance.unlock",
         ],

@@ -5,6 +5,7 @@
 
 mod crash;
 mod erase;
+mod renew;
 mod fault;
 pub mod gate;
 mod opening;

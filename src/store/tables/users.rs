@@ -129,6 +129,20 @@ pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) 
     ensure(lookup == lookup_key(tx, tenant, user.email.inner()), "the person it leads to has another address")
 }
 
+/// A row of USERS sealed again under the person's newest DEK, unless it is.
+pub fn resealed(tx: &Tx<'_>, row_key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let (tenant, id) = super::tenant_and_id(row_key).ok_or(StoreError::Row("users", CodecError::Malformed))?;
+    let (tenant, holder) = (TenantId::from_bytes(tenant), Holder::User(UserId::from_bytes(id)));
+    let mut found: UserRow = row("users", bytes)?;
+    let mut changed = holders::reseal(tx, tenant, holder, "email", &id, &mut found.email)?;
+    for (field, sealed) in [("first_name", &mut found.first_name), ("last_name", &mut found.last_name)] {
+        if let Some(sealed) = sealed {
+            changed |= holders::reseal(tx, tenant, holder, field, &id, sealed)?;
+        }
+    }
+    Ok(changed.then(|| value(&found)))
+}
+
 /// Stages the end of a person's row, and of what leads to it.
 pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, id: UserId) -> Result<(), StoreError> {
     if let Some(user) = get(tx, tenant, id)? {
