@@ -249,6 +249,23 @@ pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],
 };
 
+/// `PATCH /users/me`
+pub static NAMES: Schema = Schema {
+    fields: &[
+        Field::optional("first_name", text(0, limits::PERSON_NAME_CHARS_MAX), "Your first name; absent, it becomes empty.").like(Literal::Text("Ada")),
+        Field::optional("last_name", text(0, limits::PERSON_NAME_CHARS_MAX), "Your last name; absent, it becomes empty.").like(Literal::Text("Adler")),
+    ],
+};
+
+/// `POST /api/v1/erasures`
+pub static ERASURE: Schema = Schema {
+    fields: &[
+        Field::required("holder", Kind::OneOf(&["user", "subject"]), "A person with a sign-in, or somebody memories are about."),
+        Field::required("name", text(1, limits::EMAIL_CHARS_MAX), "The user's e-mail address, the subject's name; or the id of either, as the audit log has it.")
+            .like(Literal::Text("nurse@hospital.example")),
+    ],
+};
+
 /// `POST /api/v1/memories/search`
 pub static SEARCH: Schema = Schema {
     fields: &[
