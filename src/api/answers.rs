@@ -46,7 +46,7 @@ pub(in crate::api) fn id() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
-fn maybe_id() -> Value {
+pub(in crate::api) fn maybe_id() -> Value {
     json!({ "type": ["string", "null"], "format": "uuid" })
 }
 
@@ -90,7 +90,7 @@ fn extras() -> [(&'static str, Value); 5] {
     ]
 }
 
-fn title() -> Value {
+pub(in crate::api) fn title() -> Value {
     text("Allergy")
 }
 
@@ -102,12 +102,12 @@ fn memory_type() -> Value {
     word(&["semantic", "episodic", "procedural"])
 }
 
-fn first() -> Value {
+pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 
 /// Every component, by name.
-pub(super) fn components() -> Value {
+pub(in crate::api) fn components() -> Value {
     let [subject, metadata, run_id, speaker, occurred_at] = extras();
     let unknown = || [("outcome", json!({ "const": "unknown" })), ("operation_id", id())];
     let [outcome, operation_id] = unknown();

@@ -214,6 +214,16 @@ pub static LATEST: Schema = Schema {
     ],
 };
 
+/// `GET /briefing` and `GET /agent/briefing`, query string
+pub static BRIEFING: Schema = Schema {
+    fields: &[
+        Field::optional("format", Kind::OneOf(&["json", "markdown"]), "How it is written.").or(Literal::Text("json")),
+        Field::optional("top_tags", Kind::Integer { min: 1, max: limits::BRIEFING_TAGS_MAX }, "Tags in each list.").or(Literal::Integer(30)),
+        Field::optional("recency_days", Kind::Integer { min: 1, max: limits::RECENT_DAYS_MAX }, "How many days count as recent.").or(Literal::Integer(7)),
+        Field::optional("active_threads", Kind::Integer { min: 0, max: limits::BRIEFING_THREADS_MAX }, "Threads at most.").or(Literal::Integer(5)),
+    ],
+};
+
 /// `POST /api/keys`
 pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],

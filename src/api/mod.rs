@@ -8,7 +8,9 @@
 mod attacks;
 mod answers;
 pub mod body;
+pub mod briefing;
 pub mod inputs;
+pub mod mcp;
 pub mod mem0;
 pub mod openapi;
 pub mod ops;

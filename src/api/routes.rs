@@ -4,9 +4,9 @@
 //! - A path is matched segment by segment; a fixed segment wins over `:id`; nothing is decoded, so an id in an odd spelling is not found.
 //! - Whoever may call a route is in its row; there is no other list.
 
-use crate::api::{inputs, mem0};
+use crate::api::{inputs, mcp, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, events, identity, keys, memories, model, operations, search};
+use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, model, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -59,6 +59,16 @@ impl Route {
         Self { doc: RouteDoc { query: Some(schema), ..self.doc }, ..self }
     }
 
+    /// The same route with a body that the operation reads by itself, described by a component, and refusals of their own shape.
+    const fn takes(self, component: &'static str, errors: &'static str) -> Self {
+        Self { doc: RouteDoc { takes: Some(component), errors: Some(errors), ..self.doc }, ..self }
+    }
+
+    /// The same route, whose refusals have a shape of their own.
+    const fn errors(self, errors: &'static str) -> Self {
+        Self { doc: RouteDoc { errors: Some(errors), ..self.doc }, ..self }
+    }
+
     /// The same route with further answers that are no refusals.
     const fn also(self, also: &'static [Also]) -> Self {
         Self { doc: RouteDoc { also, ..self.doc }, ..self }
@@ -104,6 +114,15 @@ const EVENTS: Also = Also {
     when: "`hello`, then `memory.created`, `.updated`, `.deleted`, `.restored` and `.purged`, each with its memory as it is then",
 };
 
+/// What is only said is taken.
+const TAKEN: Also = Also { status: 202, media_type: "", component: None, when: "Taken: what was sent needs no answer" };
+
+/// A stream that says that it is there.
+const SILENCE: Also = Also { status: 200, media_type: "text/event-stream", component: None, when: "A stream of the session; nothing is said unasked" };
+
+/// A briefing for a reader.
+const MARKDOWN: Also = Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
+
 /// Public routes are answered before routing; a row with this operation is one of them.
 fn public(_: &mut Cx<'_>) -> Answered {
     Err(Failure::new(500, reply::INTERNAL))
@@ -129,6 +148,7 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
@@ -142,6 +162,7 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
+    row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
     row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
     row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
@@ -149,6 +170,9 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
+    row("POST", "/mcp", "mcpMessage", "Speak MCP: a JSON-RPC message, of either era", Auth::Any, ok("McpAnswer")).takes("McpMessage", "McpRefusal").also(&[TAKEN]).refuses(&[404, 405, 406, 415]).run("mcp.call", mcp::post),
+    row("GET", "/mcp", "mcpListen", "Hear a session of a legacy MCP client (server-sent events)", Auth::Any, (200, None)).errors("McpRefusal").also(&[SILENCE]).refuses(&[400, 404, 405, 406]).run("mcp.listen", mcp::listen),
+    row("DELETE", "/mcp", "mcpEnd", "End a session of a legacy MCP client", Auth::Any, (200, None)).errors("McpRefusal").refuses(&[400, 404, 405]).run("mcp.end", mcp::end),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
     row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
     row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
@@ -174,6 +198,11 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
+
+/// Whether a path lies where agents may look for one.
+pub fn is_agents(path: &str) -> bool {
+    path.starts_with("/agent/") || path.starts_with("/api/v1/") || path == mcp::PATH || mem0::is_path(path)
+}
 
 /// What a method and path lead to.
 pub enum Found<'p> {
@@ -246,6 +275,7 @@ mod tests {
             let path = route.doc.path;
             let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/query" | "/api/v1/memories/search" | "/api/v1/operations/:id")
                 || path.starts_with("/agent/")
+                || path == "/mcp"
                 || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");
         }

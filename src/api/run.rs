@@ -15,6 +15,7 @@ use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
 use crate::api::stream::Streams;
 use crate::api::throttle::{Key, Taken, Throttle};
+use crate::api::mcp::Mcp;
 use crate::api::{body, mem0, openapi};
 use crate::audit::{Device, Reason};
 use crate::authn::credential::{Unauthenticated, bearer};
@@ -25,6 +26,9 @@ use crate::http::{self, Handler, Method, Refusal, Reply, Request};
 use crate::policy::action::{Reads, Writes};
 use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
 use crate::store::vault::Vault;
+
+/// What an agent is told of a path that is not for agents.
+const AGENT_ROUTE: &str = "Agent keys cannot access this endpoint";
 
 /// What the API needs from the configuration.
 pub struct Settings {
@@ -48,6 +52,7 @@ pub struct Api {
     pub(in crate::api) vendors: Vec<String>,
     pub(in crate::api) streams: Arc<Streams>,
     pub(in crate::api) exports: mem0::Exports,
+    pub(in crate::api) mcp: Mcp,
     started_ms: u64,
 }
 
@@ -65,6 +70,8 @@ pub struct Cx<'a> {
     pub fields: Fields,
     /// The verb that the operation asks for.
     pub verb: &'static str,
+    /// As it came, without its path.
+    pub request: &'a Request,
 }
 
 /// Somebody without a valid credential.
@@ -89,6 +96,7 @@ impl Api {
             vendors: vault.vendors(),
             streams: Arc::default(),
             exports: mem0::Exports::default(),
+            mcp: Mcp::new(&settings.public_url),
             started_ms: vault.clock().mono_ms(),
             vault,
         }
@@ -105,7 +113,7 @@ impl Api {
             Err(why) => return Err(Stranger { credential: None, reason: Reason::Unauthenticated, why: Ok(why) }),
         };
         match self.vault.admit(token) {
-            Ok(Admission::Principal(who, generation)) => Ok((who, generation)),
+            Ok(Admission::Principal(who, generation)) => self.agent(request, who).map(|who| (who, generation)),
             Ok(Admission::Revoked(id)) => Err(Stranger {
                 credential: Some(CredentialRef::Stored(id)),
                 reason: Reason::RevokedCredential,
@@ -117,6 +125,28 @@ impl Api {
                 Err(Stranger { credential: None, reason: Reason::Latched, why: Err(Box::new(answer)) })
             }
         }
+    }
+
+    /// Whom a credential makes of its holder on this path: MCP lets in agents alone.
+    fn agent(&self, request: &Request, who: Principal) -> Result<Principal, Stranger> {
+        if Shape::of(&request.path) != Shape::Mcp {
+            return Ok(who);
+        }
+        match self.vault.agent_of(who) {
+            Ok(Some(agent)) => Ok(agent),
+            Ok(None) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            Err(why) => {
+                let answer = Failure::unavailable(why).reply(Shape::Mcp);
+                Err(Stranger { credential: None, reason: Reason::Latched, why: Err(Box::new(answer)) })
+            }
+        }
+    }
+
+    /// Counts `more` further requests of `who`; the refusal if they are too many.
+    pub(in crate::api) fn further(&self, who: &Principal, more: usize) -> Option<Reply> {
+        let over = (0..more).find_map(|_| self.credentials.take(bucket(who), self.now_ms()).filter(|taken| !taken.allowed))?;
+        self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
+        Some(too_many(Shape::Mcp, &over))
     }
 
     fn answer(&self, request: Request) -> Reply {
@@ -158,7 +188,10 @@ impl Api {
             Some(credential) => self.vault.refuse_credential(&credential, stranger.reason, 401),
             None => self.vault.refuse_address(request.client, stranger.reason, 401),
         }
-        shape.error(401, why.to_string()).header("www-authenticate", "Bearer")
+        match shape {
+            Shape::Mcp => self.mcp.unauthenticated(&why.to_string()),
+            _ => shape.error(401, why.to_string()).header("www-authenticate", "Bearer"),
+        }
     }
 
     /// The routes that need no credential and touch no data.
@@ -196,9 +229,14 @@ impl Api {
         let path = std::mem::take(&mut request.path);
         let (route, id) = match routes::find(method, &path) {
             Found::Route(route, id) => (route, id),
-            Found::OtherMethod(allowed) if shape == Shape::Problem => {
+            Found::OtherMethod(allowed) if matches!(shape, Shape::Problem | Shape::Mcp) => {
                 self.vault.refuse_credential(who.credential(), Reason::Method, 405);
                 return shape.error(405, "This path does not take this method").header("allow", allowed.join(", "));
+            }
+            // The contract's order: an agent is told that this is none of its paths before it is told that there is none.
+            Found::OtherMethod(_) | Found::Nothing if matches!(who.role(), Role::Agent(_)) && !routes::is_agents(&path) => {
+                self.vault.refuse_credential(who.credential(), Reason::AgentRoute, 403);
+                return shape.error(403, AGENT_ROUTE);
             }
             Found::OtherMethod(_) | Found::Nothing => {
                 self.vault.refuse_credential(who.credential(), Reason::UnknownRoute, 404);
@@ -213,9 +251,9 @@ impl Api {
             ok_status: route.doc.answer.0,
             admitted: Some(admitted),
         };
-        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
+        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb, request: &request };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
-            return cx.refuse(Reason::AgentRoute, 403, "Agent keys cannot access this endpoint").reply(shape);
+            return cx.refuse(Reason::AgentRoute, 403, AGENT_ROUTE).reply(shape);
         }
         if route.administrative()
             && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())
@@ -242,7 +280,7 @@ fn input(route: &Route, request: &Request, shape: Shape) -> Result<Fields, Strin
         None => None,
     };
     // Mem0's clients say `application/json` of a body that is not there, and it means nothing.
-    let unread = shape == Shape::Mem0 && route.doc.body.is_none();
+    let unread = matches!(shape, Shape::Mem0 | Shape::Mcp) && route.doc.body.is_none();
     if unread || matches!(request.method, Method::Get | Method::Head) || query.is_some() && route.doc.body.is_none() {
         return Ok(query.unwrap_or_default());
     }
@@ -283,7 +321,7 @@ pub(in crate::api) fn bucket(who: &Principal) -> Key {
 
 fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
     match shape {
-        Shape::Problem | Shape::Mem0 => shape.error(404, "No such path"),
+        Shape::Problem | Shape::Mem0 | Shape::Mcp => shape.error(404, "No such path"),
         Shape::Contract => Reply::json(
             404,
             &json!({ "message": format!("Route {}:{path} not found", method.name()), "error": "Not Found", "statusCode": 404 }),

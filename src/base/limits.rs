@@ -339,6 +339,29 @@ pub const SNIPPET_CHARS_MAX: usize = 240;
 /// How long an address over its limit waits for each refusal.
 pub const FLOOD_PAUSE: Duration = Duration::from_millis(250);
 
+// --- briefing and graph ---
+/// Tags that a briefing lists, most.
+pub const BRIEFING_TAGS_MAX: i64 = 500;
+/// Threads that a briefing lists, most.
+pub const BRIEFING_THREADS_MAX: i64 = 50;
+/// Days that `recency_days` and `days` may ask for.
+pub const RECENT_DAYS_MAX: i64 = 3650;
+/// Tags that one list of a briefing names before it sorts them: of more that are equally frequent, those with the newest memories.
+pub const BRIEFING_TAGS_NAMED_MAX: usize = 1000;
+/// Newest memories among whose replies a briefing finds the threads.
+pub const BRIEFING_SURVEY_MAX: usize = 20_000;
+/// Newest memories whose tags a briefing makes topics of.
+pub const BRIEFING_TOPIC_MEMORIES: usize = 1000;
+/// Topics of one briefing.
+pub const BRIEFING_TOPICS_MAX: usize = 20;
+/// Tags of one memory that clusters are made of.
+pub const CLUSTER_TAGS_MAX: usize = 16;
+/// Tags of the smallest cluster.
+pub const CLUSTER_TAGS_MIN: usize = 3;
+/// Rounds of one level of clustering, and levels; what is not settled then stays as it is.
+pub const CLUSTER_ROUNDS_MAX: usize = 32;
+
+const _: () = assert!(BRIEFING_TAGS_MAX as usize <= BRIEFING_TAGS_NAMED_MAX);
 // --- the language model (REFLECT_API 5.8) ---
 /// A question to the model, code points.
 pub const MODEL_QUERY_CHARS_MAX: usize = 10_000;

@@ -4,12 +4,14 @@
 //! - Every function works under an `Access`, so policy has decided and an audit entry is open.
 //! - A refusal changes nothing, and says nothing of the text it refused.
 
+pub mod briefing;
+mod clusters;
 mod graph;
 mod select;
 
 use std::collections::BTreeSet;
 
-pub use graph::{Around, around, gathered};
+pub use graph::{around, gathered};
 pub use select::{Moment, Named, Order, Scalar, Select, Test, Who, list_selected, named, rank_selected, trash_selected};
 
 use crate::audit::{Detail, Reason};

@@ -141,6 +141,8 @@ actions! {
     WatchMemories(Scope) Reads false "memory.watch";
     /// Tell what became of one memory.
     TellEvent(Scope) Reads true "memory.event";
+    /// Have a scope told in short: what it is about, by its tags and threads.
+    BriefMemories(Scope) Reads true "memory.brief";
     /// See what is near a memory, and what a tag gathers.
     ReadAround(Scope) Reads true "memory.around";
     /// Search memories.

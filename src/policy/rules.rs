@@ -76,6 +76,7 @@ pub const RULES: &[Rule] = &[
             "memory.thread",
             "memory.reply",
             "memory.list",
+            "memory.brief",
             "memory.around",
             "memory.search",
             "memory.query",
@@ -91,7 +92,7 @@ pub const RULES: &[Rule] = &[
         relations: &[Own],
     },
     // An agent writes and finds among its person's memories, and reads what is open to its vendor.
-    Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.around", "memory.search", "memory.query"], relations: &[Own] },
+    Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.brief", "memory.around", "memory.search", "memory.query"], relations: &[Own] },
     Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions", "memory.thread", "memory.reply"], relations: &[Own, Visible] },
     // It changes only what it wrote itself.
     Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash", "memory.trash_all"], relations: &[Own] },

@@ -38,6 +38,13 @@ class Conventions(ServerCase):
         answer = self.owner.get("/no/such/route").expect(404)
         self.assertEqual(answer.json, {"message": "Route GET:/no/such/route not found", "error": "Not Found", "statusCode": 404})
 
+    def test_an_agent_is_told_that_a_path_is_none_of_its_own_before_it_is_told_that_there_is_none(self):
+        agent = self.agents["cursor"]
+        for path in ("/no/such/route", "/admin/nothing", "/memories"):
+            self.error(agent.get(path), 403, "Agent keys cannot access this endpoint")
+        agent.get("/agent/nothing").expect(404)
+        agent.get("/api/v1/nothing").expect(404)
+
     def test_an_unknown_route_without_a_token_is_401(self):
         with self.server.client() as nobody:
             self.error(nobody.get("/no/such/route"), 401)
@@ -270,7 +277,7 @@ class Memories(ServerCase):
                 self.assertEqual((read["title"], read["content"], read["tags"]), (content, content, [content]))
 
     def test_extra_fields_are_kept_and_echoed_only_when_set(self):
-        extra = {"subject": "MRN 12", "metadata": {"ward": {"bed": 3}}, "run_id": "run-1", "speaker": "Dr. Rao"}
+        extra = {"subject": "MRN 12", "metadata": {"ward": {"bed": 3}, "dose": [0.12088995980580641, 2.2250738585072011e-308, 9007199254740993]}, "run_id": "run-1", "speaker": "Dr. Rao"}
         record = self.owner.remember(unique(), occurred_at="2026-01-02T03:04:05Z", **extra)
         for key, value in extra.items():
             self.assertEqual(record[key], value, key)

@@ -20,6 +20,8 @@ ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
     ("GET", "/events", None),
+    ("GET", "/briefing", None),
+    ("GET", "/agent/briefing", None),
     ("POST", "/api/keys", {"label": "refused"}),
     ("GET", "/api/keys", None),
     ("DELETE", "/api/keys/{key}", None),

@@ -274,15 +274,17 @@ pub fn around(cx: &mut Cx<'_>) -> Called {
     let owner = cx.who.user();
     Ok(told(done, |near, receipt| {
         let one = |memory, relation| node(memory, owner, relation, receipt);
-        let all = |memories: &'_ [Memory], relation| memories.iter().map(|memory| node(memory, owner, relation, receipt)).collect();
+        fn all<'a>(memories: &'a [Memory], one: impl Fn(&'a Memory) -> Node<'a>) -> Vec<Node<'a>> {
+            memories.iter().map(one).collect()
+        }
         same(&Around {
             center: one(&near.center, "center"),
             parent: near.parent.as_ref().map(|memory| one(memory, "parent")),
-            children: all(&near.children, "child"),
-            siblings: all(&near.siblings, "sibling"),
+            children: all(&near.children, |memory| one(memory, "child")),
+            siblings: all(&near.siblings, |memory| one(memory, "sibling")),
             tag_similar: near.similar.iter().map(|(memory, n)| Node { shared_tag_count: Some(*n), ..one(memory, "tag_similar") }).collect(),
-            references: all(&near.references, "reference"),
-            referenced_by: all(&near.referenced_by, "referenced_by"),
+            references: all(&near.references, |memory| one(memory, "reference")),
+            referenced_by: all(&near.referenced_by, |memory| one(memory, "referenced_by")),
         })
     }))
 }

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod backups;
+pub mod briefing;
 pub mod events;
 pub mod identity;
 pub mod keys;
