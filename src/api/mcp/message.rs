@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::api::schema::wipe;
 
@@ -199,13 +199,19 @@ fn put(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
 
 /// A tool's result: `[{"type":"text","text":…}]` of one text.
 pub fn text_content(text: &str) -> Zeroizing<Vec<u8>> {
-    // Escapes make JSON within JSON longer; what does not fit grows a copy, and all of it is wiped.
-    let mut out = Zeroizing::new(Vec::with_capacity(text.len() + text.len() / 4 + 64));
-    out.extend_from_slice(br#"[{"type":"text","text":"#);
-    let mut json = serde_json::to_vec(text).expect("a text is JSON");
-    out.extend_from_slice(&json);
-    json.zeroize();
+    const BEFORE: &[u8] = br#"[{"type":"text","text":"#;
+    let escaped = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    let size = BEFORE.len() + text.bytes().map(escaped).sum::<usize>() + 4;
+    // In one piece, as above.
+    let mut out = Zeroizing::new(Vec::with_capacity(size));
+    out.extend_from_slice(BEFORE);
+    put(&mut out, text);
     out.extend_from_slice(b"}]");
+    debug_assert_eq!(out.len(), size);
     out
 }
 
@@ -268,6 +274,7 @@ mod tests {
         let fault = Fault::new(400, PARSE_ERROR, "no");
         assert_eq!(serde_json::from_slice::<Value>(&fault.json(None, false)).unwrap()["id"], Value::Null);
         assert!(!String::from_utf8(fault.json(None, true)).unwrap().contains("\"id\""));
+        assert_eq!(text_content("\u{1}\u{7f}\"\\\u{8}\u{1f9e0}").len(), text_content("\u{1}\u{7f}\"\\\u{8}\u{1f9e0}").capacity());
         assert_eq!(&*text_content("\"\n"), br#"[{"type":"text","text":"\"\n"}]"#);
     }
 }
