@@ -245,7 +245,7 @@ pub(in crate::api) fn components() -> Value {
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),
-                ("status", word(&["ok", "unavailable"])),
+                ("status", word(&["ok", "unavailable", "locked"])),
                 ("uptime_seconds", number()),
                 ("deployment_mode", json!({ "const": "self-host" })),
                 ("network_boundary", word(&["private", "public"])),
@@ -315,7 +315,12 @@ pub(in crate::api) fn components() -> Value {
         "Document": object(),
         "Error": answer(
             [("error", text("Memory not found"))],
-            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), ("mode", json!({ "const": "self-host" })), outcome, operation_id],
+            [
+                ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
+                ("mode", json!({ "const": "self-host" })),
+                outcome,
+                operation_id,
+            ],
         ),
         "Problem": answer(
             [
@@ -325,7 +330,10 @@ pub(in crate::api) fn components() -> Value {
                 ("detail", text("Operation not found")),
                 ("error", text("Operation not found")),
             ],
-            unknown(),
+            {
+                let [outcome, operation_id] = unknown();
+                [("code", word(&["locked", "read_only"])), outcome, operation_id]
+            },
         ),
     })
 }

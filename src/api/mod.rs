@@ -8,6 +8,7 @@
 mod attacks;
 mod answers;
 pub mod body;
+pub mod door;
 pub mod briefing;
 pub mod inputs;
 pub mod mcp;

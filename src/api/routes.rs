@@ -131,7 +131,7 @@ fn public(_: &mut Cx<'_>) -> Answered {
 /// Every route.
 pub static ROUTES: &[Route] = &[
     row("GET", "/health", "health", "Whether the service is up, and what it may reach", Auth::Public, ok("Health")).also(&[DOWN]),
-    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")),
+    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")).refuses(&[503]),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),

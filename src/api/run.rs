@@ -207,18 +207,8 @@ impl Api {
     }
 
     fn health(&self) -> Reply {
-        let up = self.vault.is_up();
         let seconds = self.now_ms().saturating_sub(self.started_ms) / 1000;
-        let body = json!({
-            "service": "reflect-memory",
-            "status": if up { "ok" } else { "unavailable" },
-            "uptime_seconds": seconds,
-            "deployment_mode": "self-host",
-            "network_boundary": "private",
-            "model_egress": "disabled",
-            "public_webhooks": false,
-        });
-        Reply::json(if up { 200 } else { 503 }, &body)
+        health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds)
     }
 
     fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape) -> Reply {
@@ -267,6 +257,20 @@ impl Api {
         }
         (route.run)(&mut cx).unwrap_or_else(|failure| failure.reply(shape))
     }
+}
+
+/// What `/health` says: `ok` with 200, anything else with 503.
+pub(in crate::api) fn health(status: &str, uptime_seconds: u64) -> Reply {
+    let body = json!({
+        "service": "reflect-memory",
+        "status": status,
+        "uptime_seconds": uptime_seconds,
+        "deployment_mode": "self-host",
+        "network_boundary": "private",
+        "model_egress": "disabled",
+        "public_webhooks": false,
+    });
+    Reply::json(if status == "ok" { 200 } else { 503 }, &body)
 }
 
 /// The checked input of a route, or what is wrong with it.

@@ -397,3 +397,21 @@ pub const REWRAP_CHUNK: usize = 2000;
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Pause after a failed step of the rotator before it tries again.
 pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+
+// --- the console of this machine ---
+/// One frame of the console's socket.
+pub const CONSOLE_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Connections to the console at once; one more is closed.
+pub const CONSOLE_CONNECTIONS_MAX: usize = 8;
+/// How long a console's connection may take to ask, and to take an answer.
+pub const CONSOLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often the console's thread looks whether it should end.
+pub const CONSOLE_TURN: Duration = Duration::from_millis(200);
+/// After the first attempt to unlock that failed, the next is not taken before this time; it doubles with each further one,
+pub const UNLOCK_PAUSE: Duration = Duration::from_secs(1);
+/// up to this.
+pub const UNLOCK_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Longest passphrase that is typed.
+pub const PASSPHRASE_BYTES_MAX: usize = 1024;
+
+const _: () = assert!(CONSOLE_FRAME_BYTES_MAX > 2 * KEK_BYTES_MAX);

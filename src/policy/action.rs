@@ -112,6 +112,7 @@ pub fn is_urgent(verb: &str) -> bool {
             | "keys.epoch"
             | "keys.rewrap"
             | "keys.slots"
+            | "instance.unlock"
     )
 }
 
@@ -231,4 +232,6 @@ actions! {
     RewrapKeys(Instance) Writes false "keys.rewrap";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
+    /// Unlock a service that started locked.
+    UnlockInstance(Instance) Writes false "instance.unlock";
 }

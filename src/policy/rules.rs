@@ -145,6 +145,7 @@ pub const RULES: &[Rule] = &[
             "keys.epoch",
             "keys.rewrap",
             "keys.slots",
+            "instance.unlock",
         ],
         relations: &[Own],
     },

@@ -373,7 +373,7 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             "Mem0Error",
             answer(
                 [("error", text("Memory not found")), ("detail", text("Memory not found"))],
-                [("outcome", json!({ "const": "unknown" })), ("operation_id", id_text())],
+                [("code", json!({ "enum": ["locked", "read_only"] })), ("outcome", json!({ "const": "unknown" })), ("operation_id", id_text())],
             ),
         ),
     ]
