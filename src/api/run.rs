@@ -202,6 +202,8 @@ impl Api {
         match request.path.as_str() {
             "/health" => Some(self.health()),
             "/openapi.json" => Some(Reply::bytes(200, "application/json; charset=utf-8", self.document.clone())),
+            // Browsers ask for these unasked and without a credential; there is no picture.
+            "/favicon.ico" | "/icon.png" => Some(unknown_route(request.method, &request.path, Shape::Contract)),
             _ => None,
         }
     }

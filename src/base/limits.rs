@@ -107,6 +107,8 @@ pub const AUDIT_BEHALF_MAX: usize = 16;
 pub const NOTE_SIGNATURES_MAX: usize = 16;
 /// A signed note as a whole.
 pub const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// The receipt of an erasure: a signed note that names every backup which still holds what was erased.
+pub const RECEIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // --- memories (REFLECT_API 4, DESIGN 10); lengths are code points ---
 /// Title.
@@ -203,6 +205,10 @@ pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
 pub const CACHE_MIB: (u32, u32) = (4, 65_536);
 /// `RM_INDEX_MIB`, least and most.
 pub const INDEX_MIB: (u32, u32) = (16, 65_536);
+/// What `RM_SANDBOX_MEMORY_CAP` may ask for.
+pub const MEMORIES_SETTING_MAX: u32 = 100_000_000;
+/// Keys of one person other than the owner that are not revoked.
+pub const KEYS_ACTIVE_MAX: u64 = 100;
 /// Addresses in `RM_LISTEN`, networks in `RM_TRUSTED_PROXIES`.
 pub const ADDRESS_LIST_MAX: usize = 64;
 /// `RM_AGENT_KEY_<VENDOR>` settings.
@@ -354,6 +360,10 @@ pub const BRIEFING_SURVEY_MAX: usize = 20_000;
 pub const BRIEFING_TOPIC_MEMORIES: usize = 1000;
 /// Topics of one briefing.
 pub const BRIEFING_TOPICS_MAX: usize = 20;
+/// Nodes that a graph may be asked for.
+pub const GRAPH_NODES_MAX: i64 = 2000;
+/// Edges of one graph that join memories by their tags.
+pub const GRAPH_EDGES_MAX: usize = 20_000;
 /// Tags of one memory that clusters are made of.
 pub const CLUSTER_TAGS_MAX: usize = 16;
 /// Tags of the smallest cluster.
@@ -395,6 +405,8 @@ pub const ERASE_SEEN: usize = 20_000;
 pub const REWRAP_CHUNK: usize = 2000;
 /// Longest ledger of erased holders that is read.
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long a start waits for holders to be erased again from an older copy of the data, before it gives up and says so.
+pub const ERASE_AGAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a failed step of the rotator before it tries again.
 pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 

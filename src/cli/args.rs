@@ -40,6 +40,12 @@ const RESTORE_EXAMPLES: &str = "Examples:
   rosemary restore FILE --discard-newer       give up what was written after the backup was taken
   rosemary restore FILE --to /srv/look.db     aside; nothing that exists is touched";
 
+const ERASE_EXAMPLES: &str = "Examples:
+  rosemary erase user nurse@hospital.example --receipt nurse.receipt
+  rosemary erase subject 'MRN 4711'
+  rosemary erase verify-receipt nurse.receipt --key 'rosemary/…+…+…'      (the key: rosemary doctor)
+While the service runs: POST /api/v1/erasures.";
+
 const BACKUP_EXAMPLES: &str = "Examples:
   rosemary backup make                        into RM_BACKUP_DIR
   rosemary backup make /mnt/usb/today.backup
@@ -125,6 +131,15 @@ pub enum Command {
     /// The service must be stopped. Every change is an entry of the audit log.
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
     Keys(Keys),
+
+    /// Erases a person, or somebody memories are about, by the death of their key; and the receipts of it
+    ///
+    /// The memories go, then the key that opens them, then the key of the epoch that wrapped it, while everybody else's key is wrapped anew:
+    /// nothing that the file, its free space, or a backup made from now on holds can be opened any more. It cannot be undone. Backups of
+    /// before still hold what was erased until they are removed; the receipt names them. Interrupted, it goes on at the next start.
+    /// Legal holds do not exist in this version: nothing refuses an erasure because of one.
+    #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment, after_help = ERASE_EXAMPLES)]
+    Erase(Erase),
 
     /// Stores memories of the owner from NDJSON, one object a line, as `export` writes them
     ///
@@ -242,6 +257,61 @@ pub enum Backup {
     },
 }
 
+/// `erase …`.
+#[derive(Subcommand, Debug)]
+pub enum Erase {
+    /// Erases a person with a sign-in: keys, memories, name
+    User {
+        /// Their e-mail address, or their id as the audit log has it
+        email: String,
+        #[command(flatten)]
+        how: EraseHow,
+    },
+    /// Erases somebody memories are about: every memory about them, whoever wrote it, and their name
+    Subject {
+        /// The name under which memories are about them (`subject`), or their id as the audit log has it
+        name: String,
+        #[command(flatten)]
+        how: EraseHow,
+    },
+    /// Lists erasures and how far each has come
+    List {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes the receipt of an erasure as of now; one that was interrupted is brought to its end first
+    Receipt {
+        /// Id, as `erase list` shows it
+        id: String,
+        /// File to make; - is standard output
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Checks a receipt against nothing but the log's public key: no settings, no data file
+    VerifyReceipt {
+        /// The receipt; - is standard input
+        file: PathBuf,
+        /// The log's public key, as `doctor` and `verify` print it
+        #[arg(long, value_name = "VKEY")]
+        key: String,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How to erase.
+#[derive(Args, Debug)]
+pub struct EraseHow {
+    /// Do not ask first
+    #[arg(long)]
+    pub yes: bool,
+    /// File to make for the receipt; standard output unless given
+    #[arg(long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    pub receipt: PathBuf,
+}
+
 /// `restore`.
 #[derive(Args, Debug)]
 pub struct Restore {
@@ -253,6 +323,9 @@ pub struct Restore {
     /// Give up what was written after the backup was taken; the log says so, and the file that was there is kept beside
     #[arg(long)]
     pub discard_newer: bool,
+    /// Restore although the list of erased people beside the anchor is older than the anchor: whoever it would name comes back; the log says so
+    #[arg(long)]
+    pub forget_erasures: bool,
     /// File with the key that opens the backup, if it is not the one of the settings
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,

@@ -124,7 +124,7 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
         OpenError::NotInitialised | OpenError::Backup => Exit::NoInput,
         OpenError::Anchor(_) | OpenError::OlderSuperblock { .. } => Exit::AnchorRefused,
         OpenError::Store(_) | OpenError::Log(_) => Exit::DataDamaged,
-        OpenError::Thread(_) => Exit::Temporary,
+        OpenError::Erasing(_) | OpenError::Thread(_) => Exit::Temporary,
     };
     Failure::new(exit, format_args!("{}: {error}", path.display()))
 }
@@ -146,6 +146,7 @@ pub fn store_settings(config: &mut Config) -> Settings {
         owner_email: config.owner_email.clone(),
         static_keys,
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
+        memories_max: config.memories_max.map(|most| most.get().into()),
         anchor: config.anchor_file.clone(),
         clock: Clock::system(),
         fatal: Box::new(|| {

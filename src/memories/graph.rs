@@ -1,175 +1,192 @@
-//! What is near a memory (its thread, what shares its tags, what names it and what it names), and what a tag gathers.
+//! The graph: a scope's newest memories, joined by threads and by tags in common, and the clusters of their tags.
 //!
 //! Invariants
-//! - Nothing is near that its asker may not see; what is hidden leaves no trace in a count.
-//! - Every list is bounded; the memory itself is opened whole, what names it is opened to be sure, all else without its content.
+//! - Nodes are what the asker may see, newest first, at most as many as asked for; edges join nodes alone.
+//! - The weight of an edge between memories that share tags is the number of those tags; where more than [`limits::GRAPH_EDGES_MAX`] such edges
+//!   are found, the heaviest between the newest stay and the answer says that it is cut.
+//! - The same memories give the same graph.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use super::clusters::{self, Cluster};
 use super::Refusal;
+use crate::audit::Detail;
 use crate::base::id::MemoryId;
 use crate::base::limits;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::memories::{self as table, Memory, Part, State};
-use crate::store::search;
+use crate::store::phi::Phi;
 
-/// A memory and what is near it.
-pub struct Around {
-    /// The memory.
-    pub center: Memory,
-    /// What it replies to.
-    pub parent: Option<Memory>,
-    /// Its replies, oldest first.
-    pub children: Vec<Memory>,
-    /// Other replies to what it replies to, oldest first.
-    pub siblings: Vec<Memory>,
-    /// Memories with tags of its own, and with how many of them; most first, then newest.
-    pub similar: Vec<(Memory, usize)>,
-    /// Memories whose id stands in its content.
-    pub references: Vec<Memory>,
-    /// Memories whose text holds its id.
-    pub referenced_by: Vec<Memory>,
+/// What graph is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Only memories of so many days; `None`: of all.
+    pub days: Option<u64>,
+    /// Nodes at most.
+    pub max_nodes: usize,
+    /// Tags that two memories must share to be joined; `None`: tags join nothing.
+    pub shared_min: Option<usize>,
 }
 
-/// What is near the live memory `id`: with at least `shared` tags in common, the `most` nearest of these.
-pub fn around<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, id: MemoryId, shared: usize, most: usize) -> Result<Around, Refusal> {
-    let center = table::one(a, id, Part::Full, State::Live)?.ok_or(Refusal::NotFound)?;
-    let mut above = match center.parent {
-        Some(parent) => summaries(a, [parent])?,
-        None => Vec::new(),
-    };
-    let parent = above.pop();
-    let siblings = match &parent {
-        Some(parent) => replies(a, parent.id, id)?,
-        None => Vec::new(),
-    };
-    let children = replies(a, id, id)?;
-    let similar = similar(a, &center, shared, most)?;
-    let named = named(center.text.content.expose(a), id);
-    let references = summaries(a, named)?;
-    let referenced_by = naming(a, id)?;
-    let near = Around { center, parent, children, siblings, similar, references, referenced_by };
-    let lists = [&near.children, &near.siblings, &near.references, &near.referenced_by];
-    let all = std::iter::once(&near.center).chain(&near.parent).chain(near.similar.iter().map(|(memory, _)| memory));
-    table::answer(a, all.chain(lists.into_iter().flatten()));
-    Ok(near)
+/// What joins two nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Join {
+    /// The second replies to the first.
+    ParentOf,
+    /// They have so many tags in common.
+    SharedTags(usize),
 }
 
-fn summaries<A: Reads + Action<Target = Scope>>(
-    a: &mut Access<'_, A>,
-    ids: impl IntoIterator<Item = MemoryId>,
-) -> Result<Vec<Memory>, Refusal> {
-    Ok(table::several(a, ids, Part::Summary, State::Live)?)
+/// Communities of tags among the nodes.
+#[derive(Debug)]
+pub struct Topic {
+    /// As that of `clusters`.
+    pub id: Phi,
+    /// The same.
+    pub name: Phi,
+    /// The same.
+    pub description: Phi,
+    /// In byte order.
+    pub tags: Vec<Phi>,
+    /// Nodes that carry one of them.
+    pub members: u64,
 }
 
-/// The replies to `parent` but `except`.
-fn replies<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, parent: MemoryId, except: MemoryId) -> Result<Vec<Memory>, Refusal> {
-    let ids = table::replies(a, parent)?;
-    let mut found = Vec::new();
-    for id in ids.into_iter().filter(|id| *id != except) {
-        if found.len() == limits::NEAR_MAX {
-            break;
+/// See the module text.
+#[derive(Debug)]
+pub struct Graph {
+    /// Newest first, opened without content.
+    pub nodes: Vec<Memory>,
+    /// By node: its live replies.
+    pub replies: Vec<u64>,
+    /// By node: the cluster that it shares most tags with.
+    pub of: Vec<Option<usize>>,
+    /// Places of two nodes, and what joins them.
+    pub edges: Vec<(usize, usize, Join)>,
+    /// Those of most nodes first.
+    pub topics: Vec<Topic>,
+    /// Whether nodes or edges are missing.
+    pub truncated: bool,
+}
+
+/// The graph of the granted memories.
+pub fn graph<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask) -> Result<Graph, Refusal> {
+    let since = ask.days.map_or(0, |days| a.now().ms().saturating_sub(days.saturating_mul(86_400_000)));
+    let mut ids = Vec::new();
+    for id in table::page(a, State::Live, 0, ask.max_nodes + 1)? {
+        match table::seen(a, id)? {
+            Some(written) if written.ms() < since => break,
+            Some(_) => ids.push(id),
+            None => {}
         }
-        found.extend(summaries(a, [id])?);
     }
-    Ok(found)
-}
+    let mut truncated = ids.len() > ask.max_nodes;
+    ids.truncate(ask.max_nodes);
+    let nodes = table::several(a, ids, Part::Summary, State::Live)?;
+    table::answer(a, &nodes);
+    a.detail(Detail::Hits(table::total(a, State::Live)?));
 
-fn similar<A: Reads + Action<Target = Scope>>(
-    a: &mut Access<'_, A>,
-    center: &Memory,
-    shared: usize,
-    most: usize,
-) -> Result<Vec<(Memory, usize)>, Refusal> {
-    let tags: BTreeSet<&str> = center.text.tags.iter().map(|tag| tag.expose(a)).collect();
-    let view = search::viewer(a);
-    let counts = search::ask(a, |index| {
-        let mut counts = HashMap::new();
-        for tag in &tags {
-            for id in index.by_tags(&[tag], view, 0, limits::NEAR_SCAN_MAX).0 {
-                *counts.entry(id).or_insert(0) += 1;
-            }
+    let tags: Vec<Vec<&str>> = nodes.iter().map(|node| node.text.tags.iter().map(|tag| tag.expose(a)).collect()).collect();
+    let found = clusters::clusters(&tags);
+    let of = tags.iter().map(|tags| nearest(tags, &found)).collect();
+    let topics = found.iter().map(|cluster| Topic {
+        id: Phi::new(cluster.id()),
+        name: Phi::new(cluster.name()),
+        description: Phi::new(cluster.description()),
+        tags: cluster.tags.iter().map(|tag| Phi::new((*tag).to_owned())).collect(),
+        members: cluster.memories,
+    });
+    let topics = topics.collect();
+
+    let place: HashMap<MemoryId, usize> = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
+    let (mut edges, mut replies) = (Vec::new(), vec![0; nodes.len()]);
+    for (at, node) in nodes.iter().enumerate() {
+        if let Some(&parent) = node.parent.as_ref().and_then(|parent| place.get(parent)) {
+            edges.push((parent, at, Join::ParentOf));
+            replies[parent] += 1;
         }
-        counts
-    })?;
-    let mut near: Vec<(usize, MemoryId)> = counts.into_iter().filter(|(id, n)| *n >= shared && *id != center.id).map(|(id, n)| (n, id)).collect();
-    near.sort_unstable_by(|one, other| other.cmp(one));
-    near.truncate(most);
-    let memories = summaries(a, near.iter().map(|(_, id)| *id))?;
-    let mut near = near.into_iter();
-    let paired = memories.into_iter().filter_map(|memory| near.find(|(_, id)| *id == memory.id).map(|(n, _)| (memory, n)));
-    Ok(paired.collect())
+    }
+    if let Some(least) = ask.shared_min {
+        let mut shared = pairs(&tags, least);
+        // Stable: among equals those between the newest come first.
+        shared.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
+        truncated |= shared.len() > limits::GRAPH_EDGES_MAX;
+        edges.extend(shared.into_iter().take(limits::GRAPH_EDGES_MAX).map(|(one, other, count)| (one, other, Join::SharedTags(count))));
+    }
+    drop(tags);
+    Ok(Graph { nodes, replies, of, edges, topics, truncated })
 }
 
-/// The ids of other memories that stand in `text`, in their order, each once.
-fn named(text: &str, own: MemoryId) -> Vec<MemoryId> {
-    const CHARS: usize = 36;
+/// The cluster that holds most of these tags; of equals the first.
+fn nearest(tags: &[&str], clusters: &[Cluster<'_>]) -> Option<usize> {
+    let mut best: Option<(usize, usize)> = None;
+    for (at, cluster) in clusters.iter().enumerate() {
+        let held = tags.iter().filter(|tag| cluster.tags.binary_search(tag).is_ok()).count();
+        if held > best.map_or(0, |(held, _)| held) {
+            best = Some((held, at));
+        }
+    }
+    best.map(|(_, at)| at)
+}
+
+/// All pairs of memories with at least `least` tags in common, and how many: at most 2,000 memories with 50 tags each.
+fn pairs(tags: &[Vec<&str>], least: usize) -> Vec<(usize, usize, usize)> {
+    let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut numbered: Vec<Vec<u32>> = Vec::with_capacity(tags.len());
+    for tags in tags {
+        let mut mine: Vec<u32> = Vec::with_capacity(tags.len());
+        for tag in tags {
+            let next = u32::try_from(numbers.len()).expect("a graph has fewer than 2^32 tags");
+            mine.push(*numbers.entry(tag).or_insert(next));
+        }
+        mine.sort_unstable();
+        mine.dedup();
+        numbered.push(mine);
+    }
     let mut found = Vec::new();
-    let mut at = 0;
-    while at + CHARS <= text.len() && found.len() < limits::NEAR_MAX {
-        // The first hyphen of an id stands after eight digits: what lies before it is looked at once.
-        let Some(hyphen) = text.as_bytes()[at..].iter().position(|byte| *byte == b'-').map(|offset| at + offset) else { break };
-        let id = hyphen.checked_sub(8).filter(|start| *start >= at).and_then(|start| MemoryId::parse(text.get(start..start + CHARS)?));
-        match id {
-            Some(id) => {
-                at = hyphen + CHARS - 8;
-                if id != own && !found.contains(&id) {
-                    found.push(id);
-                }
+    for (one, mine) in numbered.iter().enumerate().filter(|(_, mine)| mine.len() >= least) {
+        for (other, theirs) in numbered.iter().enumerate().skip(one + 1) {
+            let count = common(mine, theirs);
+            if count >= least {
+                found.push((one, other, count));
             }
-            None => at = hyphen + 1,
         }
     }
     found
 }
 
-/// Memories whose title or content holds `id`.
-fn naming<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, id: MemoryId) -> Result<Vec<Memory>, Refusal> {
-    let (text, view) = (id.to_string(), search::viewer(a));
-    let candidates = search::ask(a, |index| index.literal(&text, view))?;
-    Ok(search::confirm(a, candidates.into_iter().filter(|other| *other != id), &text, limits::NEAR_MAX)?)
-}
-
-/// Memories with the tag `tag`, the last changed first, at most `limit`.
-pub fn gathered<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, tag: &str, limit: usize) -> Result<Vec<Memory>, Refusal> {
-    let view = search::viewer(a);
-    let (ids, _) = search::ask(a, |index| index.by_tags(&[tag], view, 0, limits::NEAR_SCAN_MAX))?;
-    let mut dated = Vec::with_capacity(ids.len());
-    for id in ids {
-        dated.extend(table::outlined(a, id, |outline| (outline.updated_at(), id))?);
+/// How many numbers two ascending lists have in common.
+fn common(mut a: &[u32], mut b: &[u32]) -> usize {
+    let mut count = 0;
+    while let ([x, left @ ..], [y, right @ ..]) = (a, b) {
+        match x.cmp(y) {
+            std::cmp::Ordering::Less => a = left,
+            std::cmp::Ordering::Greater => b = right,
+            std::cmp::Ordering::Equal => (a, b, count) = (left, right, count + 1),
+        }
     }
-    dated.sort_unstable_by(|one, other| other.cmp(one));
-    let found = summaries(a, dated.into_iter().map(|(_, id)| id).take(limit))?;
-    table::answer(a, &found);
-    Ok(found)
+    count
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::Timestamp;
 
     #[test]
-    fn ids_in_a_text_are_found_once_wherever_they_stand() {
-        let ids: Vec<MemoryId> = (0..3).map(|n| MemoryId::draw(Timestamp::from_ms(n + 1))).collect();
-        let [one, two, own] = [ids[0], ids[1], ids[2]];
-        for (text, expected) in [
-            (String::new(), vec![]),
-            (one.to_string(), vec![one]),
-            (format!("see {one}, {two} and {one}."), vec![one, two]),
-            (format!("{one}{two}"), vec![one, two]),
-            (format!("é{one}é—{two}é"), vec![one, two]),
-            (format!("{own} is this one"), vec![]),
-            (format!("a-b-{one}-c"), vec![one]),
-            (one.to_string().to_uppercase(), vec![]),
-            (format!("x{}", &one.to_string()[..35]), vec![]),
-            ("-".repeat(100), vec![]),
-            ("\u{1f9e0}".repeat(30), vec![]),
-        ] {
-            assert_eq!(named(&text, own), expected, "{text}");
-        }
-        let many: String = (0..limits::NEAR_MAX + 5).map(|n| MemoryId::draw(Timestamp::from_ms(n as u64 + 9)).to_string()).collect();
-        assert_eq!(named(&many, own).len(), limits::NEAR_MAX);
+    fn pairs_are_those_with_enough_tags_in_common() {
+        let tags = vec![vec!["a", "b", "c"], vec!["b", "a"], vec!["c"], vec![], vec!["c", "a", "b", "b"]];
+        assert_eq!(pairs(&tags, 2), [(0, 1, 2), (0, 4, 3), (1, 4, 2)]);
+        assert_eq!(pairs(&tags, 1).len(), 5);
+        assert!(pairs(&tags, 4).is_empty() && pairs(&[], 1).is_empty());
+    }
+
+    #[test]
+    fn a_memory_belongs_to_the_cluster_that_holds_most_of_its_tags() {
+        let cluster = |tags: &[&'static str]| Cluster { tags: tags.to_vec(), memories: 1, weight: 1 };
+        let clusters = [cluster(&["a", "b", "c"]), cluster(&["x", "y", "z"])];
+        assert_eq!(nearest(&["a", "x", "y"], &clusters), Some(1));
+        assert_eq!(nearest(&["a", "x"], &clusters), Some(0));
+        assert_eq!(nearest(&["q"], &clusters), None);
     }
 }

@@ -144,6 +144,8 @@ actions! {
     TellEvent(Scope) Reads true "memory.event";
     /// Have a scope told in short: what it is about, by its tags and threads.
     BriefMemories(Scope) Reads true "memory.brief";
+    /// See how memories hang together.
+    GraphMemories(Scope) Reads true "memory.graph";
     /// See what is near a memory, and what a tag gathers.
     ReadAround(Scope) Reads true "memory.around";
     /// Search memories.
@@ -182,6 +184,10 @@ actions! {
     EndMcp(Person) Reads false "mcp.end";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
+    /// Ask how much one may keep, keeps and used.
+    ReadUsage(Scope) Reads false "usage.read";
+    /// Pay for the service.
+    Pay(Person) Reads false "billing.pay";
     /// Talk to the site's language model.
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.

@@ -12,6 +12,7 @@
 //! - The generation of the superblock is written into the data after each change of it; a change whose entry a crash prevented gets one at the
 //!   next start.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -277,7 +278,6 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
         });
         noted?;
     }
-    ask_again(vault, &who)?;
     let mut mended = false;
     loop {
         if vault.is_stopping() {
@@ -289,10 +289,10 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
         let (asked, destroyed) = (of(|stage| stage == Stage::Asked), of(|stage| stage == Stage::Destroyed));
         if let Some(old) = vault.keys().old_epoch() {
             leave(vault, &who, old, &asked)?;
-        } else if !std::mem::replace(&mut mended, true) && all.iter().any(|(_, row)| row.stage == Stage::Shredded(None) || row.stage == Stage::Destroyed) {
+        } else if !std::mem::replace(&mut mended, true) && all.iter().any(|(_, row)| row.stage != Stage::Asked && row.entries.is_none()) {
             // A crash came between the last superblock and the entries of the end.
             vault.engine().settle()?;
-            end(vault, &who, &all)?;
+            end(vault, &who, &all, &HashMap::new())?;
         } else if !asked.is_empty() {
             begin(vault, &who)?;
         } else if !destroyed.is_empty() {
@@ -305,12 +305,16 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
 
 /// Leaves epoch `old`: destroys who was asked for, wraps the rest anew, drops the old key, and tells the end.
 fn leave(vault: &Vault, who: &Principal, old: u32, asked: &[[u8; 16]]) -> Result<(), Stopped> {
+    // Where the log tells of each destruction.
+    let mut told = HashMap::new();
     // Whatever was wrapped with the keys of before is committed once this entry is.
     if look(vault, meta::rewrapping)?.is_none() {
         vault.rotation().set(|state| (state.doing, state.done) = (Doing::Erasing, 0));
         barrier(vault, who, "barrier")?;
         for id in asked {
-            erase_one(vault, who, *id, old)?;
+            if let Some(index) = erase_one(vault, who, *id, old)? {
+                told.insert(*id, index);
+            }
         }
         write_ledger(vault)?;
         write::<RewrapKeys, _>(vault, who, move |a| {
@@ -331,7 +335,7 @@ fn leave(vault: &Vault, who: &Principal, old: u32, asked: &[[u8; 16]]) -> Result
     })?;
     let tenant = vault.tenant();
     let all = look(vault, |tx| erasures::all(tx, tenant))?;
-    end(vault, who, &all)
+    end(vault, who, &all, &told)
 }
 
 /// Waits until every batch that began before is committed.
@@ -340,7 +344,8 @@ fn barrier(vault: &Vault, who: &Principal, word: &'static str) -> Result<(), Sto
     note_generation::<ChangeEpoch>(vault, who, generation, Word::of(word), |_| Ok(())).map(drop)
 }
 
-fn erase_one(vault: &Vault, who: &Principal, id: [u8; 16], old: u32) -> Result<(), Stopped> {
+/// Erases a holder: the index of the entry that tells of it, or nothing if it must wait for the next run.
+fn erase_one(vault: &Vault, who: &Principal, id: [u8; 16], old: u32) -> Result<Option<u64>, Stopped> {
     let tenant = vault.tenant();
     let row = look(vault, |tx| erasures::get(tx, tenant, id))?.ok_or(StoreError::Missing("erasures"))?;
     let holder = erasures::holder(row.kind, id).ok_or(StoreError::Missing("erasures"))?;
@@ -352,7 +357,7 @@ fn erase_one(vault: &Vault, who: &Principal, id: [u8; 16], old: u32) -> Result<(
             Holder::Tenant => return Err(Stopped::Fault),
         }
         match write::<DestroyHolder, _>(vault, who, move |a| erasure::destroy(a, id, old)) {
-            Ok(_) => return Ok(()),
+            Ok((done, receipt)) => return Ok(done.then(|| receipt.index())),
             Err(Stopped::Refused(Refusal::NotYet)) => {}
             Err(error) => return Err(error),
         }
@@ -445,69 +450,66 @@ fn rewrap(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// The entry of the end of each destroyed holder, and then its index.
-fn end(vault: &Vault, who: &Principal, all: &[([u8; 16], erasures::ErasureRow)]) -> Result<(), Stopped> {
+/// The entry of the end of each destroyed holder, and then where the log tells of destruction and end.
+fn end(vault: &Vault, who: &Principal, all: &[([u8; 16], erasures::ErasureRow)], told: &HashMap<[u8; 16], u64>) -> Result<(), Stopped> {
     write_ledger(vault)?;
     for (id, row) in all {
         let id = *id;
-        match row.stage {
-            Stage::Destroyed | Stage::Shredded(None) => {
-                // Where a crash lost the index of the entry, it is told once more.
-                let again = row.stage != Stage::Destroyed;
-                let (_, receipt) = write::<EndErasure, _>(vault, who, move |a| {
-                    if again {
-                        a.recovered();
-                    }
-                    erasure::shredded(a, id)
-                })?;
-                let index = receipt.index();
-                write::<EndErasure, _>(vault, who, move |a| erasure::receipted(a, id, index))?;
-            }
-            Stage::Asked | Stage::Shredded(Some(_)) => {}
+        if row.stage == Stage::Asked || row.entries.is_some() {
+            continue;
         }
+        // Where a crash lost the index of an entry, it is told once more.
+        let destroyed = match told.get(&id) {
+            Some(index) => *index,
+            None => write::<DestroyHolder, _>(vault, who, move |a| erasure::destroyed_again(a, id))?.1.index(),
+        };
+        let again = row.stage != Stage::Destroyed;
+        let (_, receipt) = write::<EndErasure, _>(vault, who, move |a| {
+            if again {
+                a.recovered();
+            }
+            erasure::shredded(a, id)
+        })?;
+        let ended = receipt.index();
+        write::<EndErasure, _>(vault, who, move |a| erasure::receipted(a, id, destroyed, ended))?;
     }
     Ok(())
 }
 
 /// Brings the list of erased holders beside the anchor up to date.
 fn write_ledger(vault: &Vault) -> Result<(), Stopped> {
-    let Some(path) = vault.anchor().map(ledger::path_beside) else { return Ok(()) };
-    let (instance, keys) = (vault.engine().instance(), vault.keys());
-    let mut stones = look(vault, |tx| erasures::all_tombstones(tx.reader))?;
-    let written = ledger::read(&path, instance, &keys)?;
-    if stones.is_empty() && written.is_none() {
-        return Ok(());
-    }
+    let Some(anchor) = vault.anchor() else { return Ok(()) };
+    let (path, instance, keys) = (ledger::path_beside(anchor), vault.engine().instance(), vault.keys());
+    let before = ledger::read(&path, instance, &keys)?.map_or(0, |lines| lines.len());
+    let published = vault.published()?;
     // What an older copy of the data put in this one's place does not know is kept, in front.
-    let mut lines = written.unwrap_or_default();
-    let before = lines.len();
-    stones.retain(|stone| !lines.iter().any(|line| (line.tenant, line.holder) == (stone.tenant, stone.holder)));
-    lines.extend(stones);
+    let lines = ledger::known(anchor, instance, &keys, &published.snapshot)?;
+    drop(published);
     if lines.len() != before {
         ledger::write(&path, instance, &keys, &lines)?;
     }
+    vault.set_erased(u64::try_from(lines.len()).unwrap_or(u64::MAX));
     Ok(())
 }
 
-/// Has those erased whom the ledger names and this copy of the data still has: it is an older one.
-fn ask_again(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
-    let Some(path) = vault.anchor().map(ledger::path_beside) else { return Ok(()) };
-    let tenant = vault.tenant();
+/// Has those erased whom the ledger names and this copy of the data still has: it is an older one. How many there are, those among them who
+/// were asked for before a crash.
+pub(in crate::store) fn ask_again(vault: &Vault) -> Result<u64, Stopped> {
+    let Some(path) = vault.anchor().map(ledger::path_beside) else { return Ok(0) };
+    let (who, tenant, mut found) = (system(vault), vault.tenant(), 0);
     let stones = ledger::read(&path, vault.engine().instance(), &vault.keys())?.unwrap_or_default();
     for stone in stones.iter().filter(|stone| stone.tenant == tenant) {
         let Some(holder) = erasures::holder(stone.kind, stone.holder) else { continue };
-        let there = look(vault, |tx| Ok(!holders::epochs(tx, tenant, holder)?.is_empty() && erasures::get(tx, tenant, stone.holder)?.is_none()))?;
-        if there {
-            let whom = match holder {
-                Holder::User(id) => Whom::User(id),
-                Holder::Subject(id) => Whom::Subject(id),
-                Holder::Tenant => continue,
-            };
-            write::<AskErasure, _>(vault, who, move |a| {
+        let (there, asked) = look(vault, |tx| {
+            Ok((!holders::epochs(tx, tenant, holder)?.is_empty(), erasures::get(tx, tenant, stone.holder)?.is_some()))
+        })?;
+        found += u64::from(there);
+        if there && !asked {
+            write::<AskErasure, _>(vault, &who, move |a| {
                 a.recovered();
-                erasure::ask(a, &whom)
+                erasure::ask(a, &Whom::Known(holder))
             })?;
         }
     }
-    Ok(())
+    Ok(found)
 }

@@ -36,6 +36,7 @@ use crate::store::events::{Hub, Subscription};
 use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
+use crate::store::ledger;
 use crate::store::migrate;
 use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
 use crate::store::rotator::{self, Rotation};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub static_keys: Vec<(String, Option<Vendor>, Secret<String>)>,
     /// Bytes that all search indexes together may take.
     pub index_bytes: usize,
+    /// `RM_SANDBOX_MEMORY_CAP`.
+    pub memories_max: Option<u64>,
     /// `RM_ANCHOR_FILE`.
     pub anchor: Option<PathBuf>,
     /// The clock.
@@ -108,6 +111,9 @@ pub enum OpenError {
     /// The anchor.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
+    /// Somebody who was erased is in this copy of the data, and could not be erased from it.
+    #[error("holders that were erased are in this older copy of the data, and erasing them again failed: {0}")]
+    Erasing(String),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
@@ -163,7 +169,10 @@ struct Inner {
     stopping: AtomicBool,
     /// Whether somebody makes the backups that are asked for.
     upkeep: AtomicBool,
+    memories_max: Option<u64>,
     anchor: Option<PathBuf>,
+    /// Holders known to be erased, the ledger's among them.
+    erased: AtomicU64,
     fatal: Box<dyn Fn() + Send + Sync>,
     rotation: Rotation,
     hub: Arc<Hub>,
@@ -284,10 +293,16 @@ impl Store {
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
         }
+        let first = engine.snapshot()?;
+        let erased = match &settings.anchor {
+            Some(path) => ledger::known(path, engine.instance(), &engine.keys(), &first).map_err(AnchorError::from)?.len(),
+            None => 0,
+        };
+        let erased = u64::try_from(erased).unwrap_or(u64::MAX);
         let (answers, answerer) = answers::channel();
         let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
         let (rotate, rotations) = sync_channel(1);
-        let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
+        let first = Published { snapshot: first, seq: 0, generation: 0, head: Head { checkpoint, note } };
         let vault = Vault(Arc::new(Inner {
             engine,
             common,
@@ -306,7 +321,9 @@ impl Store {
             refused_while_shut: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             upkeep: AtomicBool::new(false),
+            memories_max: settings.memories_max,
             anchor: settings.anchor,
+            erased: AtomicU64::new(erased),
             fatal: settings.fatal,
             rotation: Rotation::new(rotate),
             hub: Arc::default(),
@@ -323,8 +340,24 @@ impl Store {
         let rotator = vault.clone();
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
         store.note("system.start");
+        // Whom the ledger names and this older copy of the data still has: erased before anything is answered.
+        let asked = rotator::ask_again(&rotator);
         store.spawn("rotator", move || rotator::run(&rotator, &rotations))?;
-        Ok(store)
+        let again = match asked {
+            Ok(0) => Ok(()),
+            Ok(holders) => {
+                log::line(log::Level::Warn, "an older copy of the data: holders that were erased are erased again", &[("holders", &holders)]);
+                if store.vault().rotation_done(limits::ERASE_AGAIN_TIME_MAX, |_| true) { Ok(()) } else { Err("not done yet; start again to go on".to_owned()) }
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match again {
+            Ok(()) => Ok(store),
+            Err(why) => {
+                store.stop();
+                Err(OpenError::Erasing(why))
+            }
+        }
     }
 
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
@@ -461,6 +494,11 @@ impl Vault {
     /// The instance's owner.
     pub fn owner(&self) -> UserId {
         self.0.owner
+    }
+
+    /// Live memories that a person other than the owner may have.
+    pub(in crate::store) fn memories_max(&self) -> Option<u64> {
+        self.0.memories_max
     }
 
     /// The audit log.
@@ -703,7 +741,12 @@ impl Vault {
     /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
     pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
         let published = self.published().map_err(io::Error::other)?;
-        anchor::write(path, &self.0.engine, published.head.checkpoint)
+        anchor::write(path, &self.0.engine, published.head.checkpoint, self.0.erased.load(Ordering::SeqCst))
+    }
+
+    /// From here on the ledger names this many holders.
+    pub(in crate::store) fn set_erased(&self, holders: u64) {
+        self.0.erased.fetch_max(holders, Ordering::SeqCst);
     }
 
     fn write_anchor(&self) {

@@ -94,6 +94,9 @@ class Canaries(ServerCase):
                      {"title": "t", "content": "c", "tags": [], "allowed_vendors": [new("badvendor")]}):
             owner.post("/memories", body, headers=noise).expect(400)
         owner.post("/memories", raw=b'{"title": "' + new("broken").encode(), headers={"Content-Type": "application/json"}).expect(400)
+        owner.post("/api/v1/erasures", {"holder": "user", "name": f"{new('erasemail')}@x.example"}, headers=noise).expect(404)
+        owner.post("/api/v1/erasures", {"holder": "subject", "name": new("erasename")}, headers=noise).expect(404)
+        owner.get(f"/api/v1/erasures/{new('eraseid')}", headers=noise).expect(404)
         with self.server.client(new("token")) as stranger:
             stranger.get(f"/{new('strangerpath')}?z={new('strangerquery')}", headers=noise).expect(401)
         with self.server.socket() as bare:

@@ -5,13 +5,16 @@
 pub mod agent;
 pub mod backups;
 pub mod briefing;
+pub mod erasures;
 pub mod events;
+pub mod graph;
 pub mod identity;
 pub mod keys;
 pub mod memories;
 pub mod model;
 pub mod operations;
 pub mod search;
+pub mod usage;
 
 use crate::api::run::Cx;
 use crate::policy::action::{Person, Scope};

@@ -159,7 +159,8 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
         owner_email: OWNER.to_owned(),
         static_keys,
         index_bytes: 64 << 20,
-        anchor: None,
+        memories_max: None,
+            anchor: None,
         clock: clock.clone(),
         fatal: Box::new(move || {
             fatal.fetch_add(1, Ordering::SeqCst);
