@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{self, reference};
+use crate::api::answers::{self, admin, reference};
 use crate::api::ops::{graph, usage};
 use crate::api::{administration, briefing, mcp, mem0};
 use crate::api::schema::{Field, Kind, Schema};
@@ -107,7 +107,7 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
 /// Every component, of whichever skin.
 pub(in crate::api) fn components() -> Value {
     let mut schemas = answers::components();
-    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components());
+    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components()).chain(admin());
     let further = further.chain(usage::components()).chain(graph::components()).chain(administration::components());
     schemas.as_object_mut().expect("components are an object").extend(further.map(|(name, schema)| (name.to_owned(), schema)));
     schemas

@@ -6,7 +6,8 @@ import secrets
 import time
 import unittest
 
-from rosemary_server import LONG, Server, ServerCase, unique
+from rosemary_server import LONG, OWNER, Server, ServerCase, unique
+from test_dashboard import DASHBOARD, KEY, token
 
 OTHER = "other@clinic.example"
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
@@ -551,6 +552,15 @@ class Credentials(McpCase):
             made = self.owner.post("/api/keys", {"label": label}).expect(200).json
             with self.server.client(made["key"]) as client:
                 self.assertEqual("isError" not in Modern(client).call("get_memory_by_id", id=hidden["id"]), seen, label)
+
+    def test_a_dashboard_is_not_let_in_and_makes_nobody_known(self):
+        with Server(settings=DASHBOARD) as server, server.client(KEY) as dashboard, server.client(server.owner_key) as owner:
+            for email in (OWNER, "somebody.new@clinic.example"):
+                for message, headers in ((self.both[1].meta(), self.both[1].headers("tools/list", {})), ({}, {"Accept": BOTH})):
+                    sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": message}}
+                    answer = dashboard.post("/mcp", sent, headers=headers | {"X-Dashboard-Token": token(email)}).expect(401)
+                    self.assertEqual(answer.json["error"], "invalid_token")
+            self.assertEqual([user["email"] for user in owner.get("/admin/users").expect(200).json["users"]], [OWNER])
 
     def test_a_user_key_reaches_its_own_persons_memories_alone(self):
         theirs = self.others[OTHER].remember(unique("theirs"))
