@@ -239,6 +239,8 @@ impl Words {
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.
     pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
+    /// For the state of the instance.
+    pub const STATUS: Words = Words { missing: "Not found", ..Self::MEMORY };
     /// For erasures.
     pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::MEMORY };
     /// For operations.

@@ -202,6 +202,8 @@ actions! {
     RecordDrill(Instance) Writes false "backup.drill";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// Read how the instance stands.
+    ReadStatus(Instance) Reads false "status.read";
     /// Have a person, or one whom memories are about, erased.
     AskErasure(Instance) Writes false "erasure.ask";
     /// Read how erasures stand, and their receipts.

@@ -104,8 +104,8 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User], verbs: &["usage.read", "billing.pay"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
-    // Who is erased is for administrators to say.
-    Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read"], relations: &[Own] },
+    // Who is erased is for administrators to say, and how the instance stands for them to know.
+    Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read", "status.read"], relations: &[Own] },
     // Who administrates the instance sees its backups and asks for one.
     Rule { askers: &[Admin], verbs: &["backup.ask", "backup.list"], relations: &[Own] },
     // The operator at the console acts as the program, and so do its background parts.

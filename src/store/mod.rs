@@ -24,6 +24,7 @@ pub mod search;
 mod queue;
 mod recent;
 pub mod rotator;
+pub mod status;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;
