@@ -94,11 +94,12 @@ fn shown(found: &Value) -> String {
         let backup = &found["backup"];
         line("backup", match (backup["configured"].as_bool(), &backup["last"]) {
             (Some(false), Value::Null) => "not configured".to_owned(),
+            (_, Value::Null) => "none yet".to_owned(),
             (_, last) => format!("last {}, {} kept, next due {}", word(&last["begun_at"]), word(&backup["kept"]), word(&backup["next_due_at"])),
         });
         let drill = &found["drill"];
         line("drill", match &drill["last"] {
-            Value::Null => format!("none yet, next due {}", word(&drill["next_due_at"])),
+            Value::Null => "none yet".to_owned(),
             last => format!(
                 "{} {}: restored in {} s of {} h that are promised",
                 if last["passed"] == json!(true) { "passed" } else { "FAILED" },

@@ -74,7 +74,8 @@ pub fn document(found: &Condition, around: &Surroundings, now: Timestamp) -> Val
     let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let free = free_bytes(&around.db_path);
     let ends = around.certificate.as_ref().and_then(|identity| identity.not_after());
-    let next = |last: Option<Timestamp>, every: Option<Duration>| every.map(|every| last.map_or(now, |last| last.plus(every)).to_string());
+    // Null where nothing is scheduled, or where it is due at once.
+    let next = |last: Option<Timestamp>, every: Option<Duration>| Some(last?.plus(every.filter(|_| around.backups)?).to_string());
     let last = found.last_backup.as_ref();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
