@@ -33,7 +33,8 @@ const VERIFY_EXAMPLES: &str = "Examples:
 
 const UNLOCK_EXAMPLES: &str = "Examples:
   rosemary unlock                             asks for the passphrase
-  rosemary unlock --key-file /media/usb/kek";
+  rosemary unlock --key-file /media/usb/kek
+  rosemary unlock --shares                    asks for one share after the other";
 
 const RESTORE_EXAMPLES: &str = "Examples:
   rosemary restore /mnt/backup/rosemary/rosemary-20261124T020000Z-1b4e28ba.backup
@@ -208,8 +209,11 @@ pub struct Demo {
 #[derive(Args, Debug)]
 pub struct Unlock {
     /// Key file to unlock with; without it a passphrase is asked for (standard input's first line where that is no terminal)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "shares")]
     pub key_file: Option<PathBuf>,
+    /// Unlock with printed shares, one a line
+    #[arg(long)]
+    pub shares: bool,
 }
 
 /// `verify`.
@@ -386,6 +390,21 @@ pub enum Keys {
         /// Number, as `keys list` shows it
         slot: usize,
     },
+    /// Makes shares to be printed and kept by several people: any two of three (or as told) unlock the data file together
+    ///
+    /// They are shown once, one a line. Fewer than are needed say nothing. `keys remove` takes their slot away.
+    #[command(verbatim_doc_comment, after_help = "Example:\n  rosemary keys shares | lp          to the printer, and to no disk")]
+    Shares {
+        /// How many are needed
+        #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+        need: u8,
+        /// How many are made
+        #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+        of: u8,
+    },
+    /// Lets a new key unlock the data file, with shares instead of a key that was lost; asks for them
+    #[command(after_help = "Example:\n  rosemary keys recover --key-file /etc/rosemary/kek --make")]
+    Recover(NewKek),
     /// Puts new keys in the place of old ones
     #[command(subcommand, arg_required_else_help = true)]
     Rotate(Rotate),
@@ -401,6 +420,10 @@ pub enum Rotate {
     Kek(NewKek),
     /// A new epoch key wraps every holder's key, and the old one is destroyed
     Epoch,
+    /// Every holder (person, subject, workspace) gets a new key, all text is sealed again, and the old keys are destroyed
+    ///
+    /// Works while the service runs, and goes on by itself after a crash or a stop. The epoch is left at the end.
+    Deks,
 }
 
 /// A key to unlock with.

@@ -172,6 +172,8 @@ actions! {
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.
     ListModels(Person) Reads false "model.list";
+    /// Change one's own names.
+    UpdateSelf(Person) Writes false "identity.update";
     /// Make a key.
     CreateKey(Person) Writes false "key.create";
     /// List keys.
@@ -204,6 +206,10 @@ actions! {
     CreatePerson(Instance) Writes false "person.create";
     /// Read how the instance stands.
     ReadStatus(Instance) Reads false "status.read";
+    /// List everybody.
+    ListPeople(Instance) Reads false "person.list";
+    /// Ask whether one administrates the instance, and for lists that are empty here.
+    ReadAdmin(Instance) Reads false "admin.read";
     /// Have a person, or one whom memories are about, erased.
     AskErasure(Instance) Writes false "erasure.ask";
     /// Read how erasures stand, and their receipts.
@@ -218,6 +224,10 @@ actions! {
     ChangeEpoch(Instance) Writes false "keys.epoch";
     /// Wrap holders' keys under the new epoch's.
     RewrapKeys(Instance) Writes false "keys.rewrap";
+    /// Renew holders' keys, and say how far that has come.
+    RenewKeys(Instance) Writes false "keys.renew";
+    /// Seal fields again under their holders' new keys.
+    ResealFields(Instance) Writes true "keys.reseal";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
     /// Unlock a service that started locked.

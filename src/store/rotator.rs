@@ -1,4 +1,4 @@
-//! The rotator: the one thread that changes keys while the store serves. It does erasures (`erasure`) and leaves epochs, as the system
+//! The rotator: the one thread that changes keys while the store serves. It does erasures (`erasure`), leaves epochs and renews DEKs (`renewal`), as the system
 //! principal `rotator`, through the gate.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariants
-//! - Where it stands is read from the file alone (epochs of the superblock, META `rewrap`, stages of ERASURES), so after a crash at any step
+//! - Where it stands is read from the file alone (epochs of the superblock, META `rewrap` and `renewal`, stages of ERASURES), so after a crash at any step
 //!   the next start goes on from there.
 //! - A superblock is durable before anything is wrapped under its new key, and the last re-wrapped DEK is durable before an old key goes.
 //! - The generation of the superblock is written into the data after each change of it; a change whose entry a crash prevented gets one at the
@@ -27,6 +27,7 @@ use crate::policy::action::{Action, AskErasure, ChangeEpoch, ChangeSlots, Destro
 use crate::store::erasure::{self, Refusal, Stage, Whom};
 use crate::store::gate::{Access, Call, Receipt, Refused};
 use crate::store::ledger::{self, LedgerError};
+use crate::store::renewal;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::memories::erase;
 use crate::store::tables::{erasures, meta};
@@ -44,6 +45,8 @@ pub enum Doing {
     Erasing,
     /// Wrapping DEKs anew.
     Rewrapping,
+    /// Giving holders new DEKs and sealing again what is theirs.
+    Renewing,
     /// Waiting to try a step again that failed; the log says which.
     Waiting,
 }
@@ -55,6 +58,7 @@ impl Doing {
             Self::Nothing => "idle",
             Self::Erasing => "erasing",
             Self::Rewrapping => "re-wrapping",
+            Self::Renewing => "re-sealing",
             Self::Waiting => "waiting after a failure",
         }
     }
@@ -65,7 +69,7 @@ impl Doing {
 pub struct Progress {
     /// What is being done.
     pub doing: Doing,
-    /// DEKs wrapped anew, or memories removed, since that began.
+    /// DEKs wrapped anew, rows sealed again, or memories removed, since that began.
     pub done: u64,
     /// Grows with each time that everything asked for was found done.
     rounds: u64,
@@ -87,6 +91,14 @@ impl Rotation {
 
     pub(in crate::store) fn wake(&self) {
         let _ = self.ask.try_send(());
+    }
+
+    /// So much more of this is done.
+    pub(in crate::store) fn more(&self, doing: Doing, done: u64) {
+        self.set(|state| {
+            state.done = if state.doing == doing { state.done + done } else { done };
+            state.doing = doing;
+        });
     }
 
     fn set(&self, change: impl FnOnce(&mut Progress)) {
@@ -134,6 +146,25 @@ impl Vault {
         begin(self, who)?;
         self.rotate_soon();
         Ok(self.keys().epoch())
+    }
+
+    /// Has every holder's DEK renewed, and the epoch left afterwards; the rotator does it. Asked again while it is under way, it goes on.
+    ///
+    /// Errors: the store's.
+    pub fn rotate_deks(&self, who: &Principal) -> Result<(), Stopped> {
+        renewal::ask(self, who)?;
+        self.rotate_soon();
+        Ok(())
+    }
+
+    /// Ends a long piece of work when the store stops.
+    pub(in crate::store) fn still_goes(&self) -> Result<(), Stopped> {
+        if self.is_stopping() { Err(Stopped::Stopping) } else { Ok(()) }
+    }
+
+    /// The epoch under which DEKs are wrapped now.
+    pub fn epoch(&self) -> u32 {
+        self.keys().epoch()
     }
 
     /// The data's identity, for a key that is to be made for it.
@@ -232,6 +263,21 @@ fn write<A: Writes + Action<Target = Instance>, T: Send + 'static>(
     Ok(vault.write::<A, T, Refusal>(who, Instance, &Call::internal(), work)?.into_parts())
 }
 
+/// A write of the rotator, or of what it calls, whose receipt nobody needs.
+pub(in crate::store) fn go<A: Writes + Action<Target = Instance>, T: Send + 'static>(
+    vault: &Vault,
+    who: &Principal,
+    work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Stopped> {
+    Ok(write::<A, T>(vault, who, work)?.0)
+}
+
+/// Whether somebody waits to be erased.
+pub(in crate::store) fn waiting_for_erasure(vault: &Vault) -> Result<bool, Stopped> {
+    let tenant = vault.tenant();
+    Ok(look(vault, |tx| erasures::all(tx, tenant))?.iter().any(|(_, row)| row.stage == Stage::Asked))
+}
+
 /// Records a superblock of this generation.
 fn note_generation<A: Writes + Action<Target = Instance>>(
     vault: &Vault,
@@ -252,13 +298,13 @@ fn note_generation<A: Writes + Action<Target = Instance>>(
     Ok(noted.1)
 }
 
-fn look<T>(vault: &Vault, look: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, Stopped> {
+pub(in crate::store) fn look<T>(vault: &Vault, look: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, Stopped> {
     let published = vault.published()?;
     Ok(look(&vault.reading(&published))?)
 }
 
 /// Begins an epoch: superblock {e, e+1}, then its entry.
-fn begin(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
+pub(in crate::store) fn begin(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
     let generation = vault.engine().rewrite(&Change::NextEpoch)?;
     note_generation::<ChangeEpoch>(vault, who, generation, Word::of("begin"), |_| Ok(()))?;
     Ok(())
@@ -297,6 +343,8 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
             begin(vault, &who)?;
         } else if !destroyed.is_empty() {
             mended = false;
+        } else if let Some(stage) = look(vault, meta::renewal)? {
+            renewal::go_on(vault, &who, stage)?;
         } else {
             return Ok(());
         }
@@ -431,11 +479,11 @@ fn rewrap(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
             if vault.is_stopping() {
                 return Err(Stopped::Stopping);
             }
-            let (rows, next) = look(vault, |tx| holders::rewrap(tx, after.as_deref(), limits::REWRAP_CHUNK))?;
+            let (rows, next) = look(vault, |tx| holders::to_change(tx, after.as_deref(), limits::REWRAP_CHUNK, holders::wrapped_anew))?;
             if !rows.is_empty() {
                 found = true;
                 let (count, _) = write::<RewrapKeys, _>(vault, who, move |a| {
-                    let count = holders::put_rewrapped(a.tx_mut(), rows)?;
+                    let count = holders::put_changed(a.tx_mut(), rows, holders::wrapped_anew)?;
                     a.count(count);
                     Ok(count)
                 })?;

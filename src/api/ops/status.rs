@@ -64,7 +64,7 @@ impl Fault for Refusal {
 /// `GET /api/v1/status`
 pub fn read(cx: &mut Cx<'_>) -> Answered {
     let (around, now) = (Arc::clone(&cx.api.surroundings), cx.api.vault.clock().now());
-    cx.read::<ReadStatus, _, Refusal>(Instance, &Words::STATUS, |access| Ok(status::read(access)?), move |found, _| {
+    cx.read::<ReadStatus, _, Refusal>(Instance, &Words::ADMIN, |access| Ok(status::read(access)?), move |found, _| {
         reply::json(&document(found, &around, now))
     })
 }

@@ -16,11 +16,11 @@ use crate::store::erasure::{self, Erasure, Holder, Refusal, Stage, Whom};
 use crate::store::rotator::Stopped;
 use crate::store::tables::subjects;
 
-const CANARY: &str = "the canary sings at midnight";
-const LONG: Duration = Duration::from_secs(120);
+pub(super) const CANARY: &str = "the canary sings at midnight";
+pub(super) const LONG: Duration = Duration::from_secs(120);
 
 /// A person beside the owner, with a key.
-fn person(vault: &Vault, email: &str, key: &'static str) -> Principal {
+pub(super) fn person(vault: &Vault, email: &str, key: &'static str) -> Principal {
     let console = Principal::system(vault.tenant(), vault.owner(), "console");
     let email = Phi::new(email.to_owned());
     let made = vault.write::<CreatePerson, _, Wrong>(&console, Instance, &Call::internal(), move |a| Ok(accounts::insert_person(a, &email)?));
@@ -34,7 +34,7 @@ fn person(vault: &Vault, email: &str, key: &'static str) -> Principal {
 }
 
 /// A memory about this subject.
-fn about(vault: &Vault, who: &Principal, subject: &str, content: &str) -> MemoryId {
+pub(super) fn about(vault: &Vault, who: &Principal, subject: &str, content: &str) -> MemoryId {
     let (scope, mut new) = (Scope { tenant: who.tenant(), owner: who.user() }, saying(content));
     new.text.subject = Some(Phi::new(subject.to_owned()));
     let made = vault.write::<CreateMemory, _, Wrong>(who, scope, &Call::internal(), move |a| Ok(memories::insert(a, new)?.id));
@@ -50,7 +50,7 @@ fn erasures_of(vault: &Vault, who: &Principal) -> Vec<Erasure> {
     vault.read::<ReadErasures, _, Refusal>(who, Instance, &Call::internal(), erasure::list).unwrap().into_parts().0
 }
 
-fn subject_id(vault: &Vault, name: &str) -> Option<SubjectId> {
+pub(super) fn subject_id(vault: &Vault, name: &str) -> Option<SubjectId> {
     let published = vault.published().unwrap();
     subjects::find(&vault.reading(&published), vault.tenant(), name).unwrap()
 }
@@ -66,9 +66,14 @@ fn receipt_of(vault: &Vault, who: &Principal, erasure: &Erasure) {
 
 /// How many DEKs of this holder the keys of the file in `image` still open, in every block of it, used or free.
 fn deks_that_open(image: &[u8], tenant: TenantId, kind: u8, id: [u8; 16]) -> usize {
+    numbers_that_open(image, tenant, kind, id).len()
+}
+
+/// The numbers of those DEKs.
+pub(super) fn numbers_that_open(image: &[u8], tenant: TenantId, kind: u8, id: [u8; 16]) -> Vec<u8> {
     let (keys, instance, blocks) = plain_blocks(image);
     assert!(blocks.len() > 10, "the scan sees the file");
-    let mut found = 0;
+    let mut found = Vec::new();
     for block in &blocks {
         assert!(!block.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "text in clear");
         // In a row: number, epoch, length 72, and the wrapped key.
@@ -78,7 +83,7 @@ fn deks_that_open(image: &[u8], tenant: TenantId, kind: u8, id: [u8; 16]) -> usi
             };
             let sealed = block[at + 1..at + 73].to_vec();
             let wrapped = WrappedDek { epoch: block[at - 1].into(), sealed };
-            found += usize::from(keys.unwrap_dek(&wrapped, &aad(block[at - 2])).is_ok());
+            found.extend(keys.unwrap_dek(&wrapped, &aad(block[at - 2])).is_ok().then_some(block[at - 2]));
         }
     }
     found
