@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::api::ops::status::Surroundings;
 use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub admin_per_minute: u32,
     /// Where clients reach the service.
     pub public_url: String,
+    /// What is around the store, for who asks how the instance stands.
+    pub surroundings: Arc<Surroundings>,
 }
 
 /// The product behind HTTP.
@@ -57,6 +60,7 @@ pub struct Api {
     pub(in crate::api) vendors: Vec<String>,
     pub(in crate::api) streams: Arc<Streams>,
     pub(in crate::api) exports: mem0::Exports,
+    pub(in crate::api) surroundings: Arc<Surroundings>,
     pub(in crate::api) mcp: Mcp,
     started_ms: u64,
 }
@@ -109,6 +113,7 @@ impl Api {
             vendors: vault.vendors(),
             streams: Arc::default(),
             exports: mem0::Exports::default(),
+            surroundings: Arc::clone(&settings.surroundings),
             mcp: Mcp::new(&settings.public_url),
             started_ms: vault.clock().mono_ms(),
             vault,

@@ -421,6 +421,10 @@ pub const RESEAL_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 pub const RESEAL_SEEN: usize = 20_000;
 /// Longest ledger of erased holders that is read.
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// An anchor that has not been written for this long, with entries that it lacks, is not being written.
+pub const ANCHOR_LATE: Duration = Duration::from_secs(60);
+/// A certificate with less time than this is to be renewed.
+pub const CERTIFICATE_TIME_MIN: Duration = Duration::from_secs(30 * 86_400);
 /// How long a start waits for holders to be erased again from an older copy of the data, before it gives up and says so.
 pub const ERASE_AGAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a failed step of the rotator before it tries again.

@@ -224,6 +224,8 @@ actions! {
     RecordDrill(Instance) Writes false "backup.drill";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// Read how the instance stands.
+    ReadStatus(Instance) Reads false "status.read";
     /// List everybody.
     ListPeople(Instance) Reads false "person.list";
     /// Ask whether one administrates the instance, and for lists that are empty here.
