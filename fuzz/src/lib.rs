@@ -9,13 +9,14 @@ pub mod targets {
     //! The targets, by the layer they attack.
     pub mod api;
     pub mod config;
+    pub mod embed;
     pub mod http;
     pub mod json;
     pub mod log;
     pub mod stored;
 }
 
-use targets::{api, config, http, json, log, stored};
+use targets::{api, config, embed, http, json, log, stored};
 
 /// One target.
 pub struct Target {
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "json", run: json::run, bytes_max: 4096, words: json::WORDS },
     Target { name: "notes", run: log::notes, bytes_max: 4096, words: log::WORDS },
     Target { name: "entries", run: log::entries, bytes_max: 8192, words: log::WORDS },
+    Target { name: "embed", run: embed::run, bytes_max: 1024, words: embed::WORDS },
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
     Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];

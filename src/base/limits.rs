@@ -338,3 +338,19 @@ pub const REWRAP_CHUNK: usize = 2000;
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Pause after a failed step of the rotator before it tries again.
 pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+
+// --- embeddings (docs/search.md) ---
+/// Longest model file that is read.
+pub const MODEL_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Pieces of a text that a model may look at.
+pub const MODEL_TOKENS_MAX: usize = 512;
+/// Numbers of a vector.
+pub const MODEL_WIDTH_MAX: usize = 1024;
+/// Width of a layer's inner step.
+pub const MODEL_INNER_MAX: usize = 4096;
+/// Layers of a model.
+pub const MODEL_LAYERS_MAX: usize = 24;
+/// Pieces that a model knows.
+pub const MODEL_PIECES_MAX: usize = 1 << 18;
+/// Characters of a word that is split into pieces; a longer one is unknown.
+pub const MODEL_WORD_CHARS_MAX: usize = 100;
