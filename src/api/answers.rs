@@ -46,7 +46,7 @@ pub(in crate::api) fn id() -> Value {
     json!({ "type": "string", "format": "uuid" })
 }
 
-fn maybe_id() -> Value {
+pub(in crate::api) fn maybe_id() -> Value {
     json!({ "type": ["string", "null"], "format": "uuid" })
 }
 
@@ -90,7 +90,7 @@ fn extras() -> [(&'static str, Value); 5] {
     ]
 }
 
-fn title() -> Value {
+pub(in crate::api) fn title() -> Value {
     text("Allergy")
 }
 
@@ -102,7 +102,7 @@ fn memory_type() -> Value {
     word(&["semantic", "episodic", "procedural"])
 }
 
-fn first() -> Value {
+pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 
@@ -208,10 +208,44 @@ pub(super) fn components() -> Value {
                 ),
             ],
         }),
+        "Models": answer([("models", texts("ward-model"))], []),
+        "QueryReceipt": json!({
+            "description": "What was answered, and from what: to a person everything that the model was told, to an agent the counts.",
+            "anyOf": [reference("UserReceipt"), reference("AgentReceipt")],
+        }),
+        "UserReceipt": answer(
+            [
+                ("response", text("Penicillin.")),
+                ("memories_used", list_of("Memory")),
+                ("prompt_sent", text("Memories:\n[1] Allergy\nPenicillin: rash on both arms, 2019\n\nQuestion: What is she allergic to?")),
+                ("model_config", reference("ModelConfig")),
+                ("vendor_filter", maybe_text("cursor")),
+                ("truncated", flag()),
+                ("memories_included", number()),
+                ("memories_total", number()),
+            ],
+            [],
+        ),
+        "ModelConfig": answer(
+            [("model", text("ward-model")), ("temperature", json!({ "type": "number", "minimum": 0, "maximum": 2 })), ("max_tokens", first())],
+            [],
+        ),
+        "AgentReceipt": answer(
+            [
+                ("response", text("Penicillin.")),
+                ("memories_used_count", number()),
+                ("memories_included_in_prompt", number()),
+                ("truncated", flag()),
+                ("estimated_tokens", number()),
+                ("vendor_filter", maybe_text("cursor")),
+            ],
+            [],
+        ),
+        "ChatReply": answer([("response", text("A class of antibiotics.")), ("model", text("ward-model"))], []),
         "Health": answer(
             [
                 ("service", json!({ "const": "reflect-memory" })),
-                ("status", word(&["ok", "unavailable"])),
+                ("status", word(&["ok", "unavailable", "locked"])),
                 ("uptime_seconds", number()),
                 ("deployment_mode", json!({ "const": "self-host" })),
                 ("network_boundary", word(&["private", "public"])),
@@ -281,7 +315,12 @@ pub(super) fn components() -> Value {
         "Document": object(),
         "Error": answer(
             [("error", text("Memory not found"))],
-            [("code", word(&["parent_not_found", "parent_deleted", "parent_is_child"])), outcome, operation_id],
+            [
+                ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
+                ("mode", json!({ "const": "self-host" })),
+                outcome,
+                operation_id,
+            ],
         ),
         "Problem": answer(
             [
@@ -291,7 +330,10 @@ pub(super) fn components() -> Value {
                 ("detail", text("Operation not found")),
                 ("error", text("Operation not found")),
             ],
-            unknown(),
+            {
+                let [outcome, operation_id] = unknown();
+                [("code", word(&["locked", "read_only"])), outcome, operation_id]
+            },
         ),
     })
 }

@@ -63,40 +63,41 @@ const fn by(word: &'static [&'static str]) -> Field {
     Field::required("by", Kind::OneOf(word), "Which filter this is.")
 }
 
-const FILTER: Field = Field::required(
-    "filter",
-    Kind::Tagged {
-        tag: "by",
-        variants: &[
-            ("all", Schema { fields: &[by(&["all"])] }),
-            (
-                "tags",
-                Schema {
-                    fields: &[
-                        by(&["tags"]),
-                        Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::FILTER_TAGS_MAX }, "Any of these.").like(Literal::Texts(&["allergy"])),
-                    ],
-                },
-            ),
-            (
-                "ids",
-                Schema {
-                    fields: &[
-                        by(&["ids"]),
-                        Field::required("ids", Kind::List { items: &ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories.").like(Literal::Texts(&["019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"])),
-                    ],
-                },
-            ),
-            ("search", Schema { fields: &[by(&["search"]), TERM] }),
-            (
-                "origin",
-                Schema {
-                    fields: &[by(&["origin"]), Field::required("origin", text(1, limits::VENDOR_CHARS_MAX), "Where they come from.").like(Literal::Text("cursor"))],
-                },
-            ),
-            ("trashed", Schema { fields: &[by(&["trashed"])] }),
+/// One kind of filter, by its word.
+type Variant = (&'static str, Schema);
+
+const BY_ALL: Variant = ("all", Schema { fields: &[by(&["all"])] });
+const BY_TAGS: Variant = (
+    "tags",
+    Schema {
+        fields: &[
+            by(&["tags"]),
+            Field::required("tags", Kind::List { items: &TAG, min: 1, max: limits::FILTER_TAGS_MAX }, "Any of these.").like(Literal::Texts(&["allergy"])),
         ],
     },
+);
+const BY_IDS: Variant = (
+    "ids",
+    Schema {
+        fields: &[
+            by(&["ids"]),
+            Field::required("ids", Kind::List { items: &ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories.")
+                .like(Literal::Texts(&["019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"])),
+        ],
+    },
+);
+const BY_SEARCH: Variant = ("search", Schema { fields: &[by(&["search"]), TERM] });
+const BY_ORIGIN: Variant = (
+    "origin",
+    Schema {
+        fields: &[by(&["origin"]), Field::required("origin", text(1, limits::VENDOR_CHARS_MAX), "Where they come from.").like(Literal::Text("cursor"))],
+    },
+);
+const BY_TRASHED: Variant = ("trashed", Schema { fields: &[by(&["trashed"])] });
+
+const FILTER: Field = Field::required(
+    "filter",
+    Kind::Tagged { tag: "by", variants: &[BY_ALL, BY_TAGS, BY_IDS, BY_SEARCH, BY_ORIGIN, BY_TRASHED] },
     "Which memories.",
 );
 
@@ -213,6 +214,16 @@ pub static LATEST: Schema = Schema {
     ],
 };
 
+/// `GET /briefing` and `GET /agent/briefing`, query string
+pub static BRIEFING: Schema = Schema {
+    fields: &[
+        Field::optional("format", Kind::OneOf(&["json", "markdown"]), "How it is written.").or(Literal::Text("json")),
+        Field::optional("top_tags", Kind::Integer { min: 1, max: limits::BRIEFING_TAGS_MAX }, "Tags in each list.").or(Literal::Integer(30)),
+        Field::optional("recency_days", Kind::Integer { min: 1, max: limits::RECENT_DAYS_MAX }, "How many days count as recent.").or(Literal::Integer(7)),
+        Field::optional("active_threads", Kind::Integer { min: 0, max: limits::BRIEFING_THREADS_MAX }, "Threads at most.").or(Literal::Integer(5)),
+    ],
+};
+
 /// `POST /api/keys`
 pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],
@@ -228,5 +239,33 @@ pub static SEARCH: Schema = Schema {
         Field::optional("since", Kind::Time, "Only from then on."),
         Field::optional("until", Kind::Time, "Only before then."),
         Field::optional("explain", Kind::Boolean, "Say how each score came about."),
+    ],
+};
+
+/// `POST /query`
+pub static QUERY: Schema = Schema {
+    fields: &[
+        Field::required("query", text(1, limits::MODEL_QUERY_CHARS_MAX), "What the model is asked.").like(Literal::Text("What is she allergic to?")),
+        Field::required(
+            "memory_filter",
+            Kind::Tagged { tag: "by", variants: &[BY_ALL, BY_TAGS, BY_IDS, BY_SEARCH, BY_ORIGIN] },
+            "Which memories it is given; none from the trash.",
+        ),
+        limit(50),
+    ],
+};
+
+const MESSAGE: Schema = Schema {
+    fields: &[
+        Field::required("role", Kind::OneOf(&["user", "assistant"]), "Who says it."),
+        Field::required("content", text(0, limits::CHAT_MESSAGE_CHARS_MAX), "What is said.").like(Literal::Text("What is a macrolide?")),
+    ],
+};
+
+/// `POST /chat`
+pub static CHAT: Schema = Schema {
+    fields: &[
+        Field::required("model", text(1, limits::MODEL_NAME_CHARS_MAX), "One of `GET /chat/models`.").like(Literal::Text("ward-model")),
+        Field::required("messages", Kind::List { items: &Kind::Object(&MESSAGE), min: 1, max: limits::CHAT_MESSAGES_MAX }, "The conversation so far."),
     ],
 };

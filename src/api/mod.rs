@@ -8,6 +8,8 @@
 mod attacks;
 mod answers;
 pub mod body;
+pub mod door;
+pub mod briefing;
 pub mod inputs;
 pub mod mem0;
 pub mod openapi;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::api::answers::{components, reference};
-use crate::api::mem0;
+use crate::api::{briefing, mem0};
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
 
@@ -76,7 +76,7 @@ pub struct RouteDoc {
 /// The document: `version` is the program's, `server_url` is where clients reach it (`RM_PUBLIC_URL`).
 pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     let mut schemas = components();
-    schemas.as_object_mut().expect("components are an object").extend(mem0::components().into_iter().map(|(name, schema)| (name.to_owned(), schema)));
+    schemas.as_object_mut().expect("components are an object").extend(mem0::components().into_iter().chain(briefing::components()).map(|(name, schema)| (name.to_owned(), schema)));
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -593,6 +593,7 @@ mod tests {
             "getMemoriesByTag",
             "browseMemories",
             "whoAmI",
+            "getMemoryBriefing",
         ] {
             assert!(ids.contains(id), "{id}");
         }

@@ -103,6 +103,8 @@ pub struct Failure {
     pub text: Cow<'static, str>,
     /// The contract's `code`, where it has one.
     pub code: Option<&'static str>,
+    /// The contract's `mode`, where a policy of the deployment refuses.
+    pub mode: Option<&'static str>,
     /// The operation, if it is not known whether it took effect.
     pub unknown: Option<OperationId>,
     /// Index of the entry that records the refusal; none where refusals are counted.
@@ -112,7 +114,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without code and entry.
     pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, text: text.into(), code: None, unknown: None, index: None }
+        Self { status, text: text.into(), code: None, mode: None, unknown: None, index: None }
     }
 
     /// The same, recorded by the entry of `receipt`.
@@ -129,7 +131,7 @@ impl Failure {
                 let (_, status) = error.audit();
                 let text = if status == 500 { INTERNAL.into() } else { error.to_string().into() };
                 let code = error.code().filter(|_| status != 500);
-                Self { status, text, code, unknown: None, index: Some(receipt.index()) }
+                Self { status, text, code, mode: None, unknown: None, index: Some(receipt.index()) }
             }
             Refused::Fault(receipt) => Self::new(500, INTERNAL).recorded(receipt),
             Refused::Revoked(receipt) => Self::new(401, "Invalid API key").recorded(receipt),
@@ -157,6 +159,9 @@ impl Failure {
         if let Some(code) = self.code {
             body["code"] = json!(code);
         }
+        if let Some(mode) = self.mode {
+            body["mode"] = json!(mode);
+        }
         if let Some(operation) = self.unknown {
             body["outcome"] = json!("unknown");
             body["operation_id"] = json!(operation.to_string());
@@ -177,7 +182,8 @@ impl Failure {
             }
         };
         let mut reply = Reply::bytes(self.status, content_type, body.to_string().into_bytes());
-        if self.status == 503 {
+        // What a policy refuses, it refuses again.
+        if self.status == 503 && self.mode.is_none() {
             reply = reply.header("retry-after", "1");
         }
         match self.index {
@@ -210,6 +216,8 @@ impl Words {
     pub const PARENT: Words = Words { missing: "Parent memory not found", code: Some("parent_not_found"), ..Self::MEMORY };
     /// For names that memories carry.
     pub const ENTITY: Words = Words { missing: "Entity not found", ..Self::MEMORY };
+    /// For exports.
+    pub const EXPORT: Words = Words { missing: "Export not found", ..Self::MEMORY };
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.

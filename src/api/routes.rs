@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, events, identity, keys, memories, operations, search};
+use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, model, operations, search};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -104,6 +104,9 @@ const EVENTS: Also = Also {
     when: "`hello`, then `memory.created`, `.updated`, `.deleted`, `.restored` and `.purged`, each with its memory as it is then",
 };
 
+/// A briefing for a reader.
+const MARKDOWN: Also = Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
+
 /// Public routes are answered before routing; a row with this operation is one of them.
 fn public(_: &mut Cx<'_>) -> Answered {
     Err(Failure::new(500, reply::INTERNAL))
@@ -112,7 +115,7 @@ fn public(_: &mut Cx<'_>) -> Answered {
 /// Every route.
 pub static ROUTES: &[Route] = &[
     row("GET", "/health", "health", "Whether the service is up, and what it may reach", Auth::Public, ok("Health")).also(&[DOWN]),
-    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")),
+    row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")).refuses(&[503]),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
@@ -129,6 +132,7 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
@@ -142,7 +146,11 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
+    row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
+    row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
+    row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
+    row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
@@ -167,8 +175,15 @@ pub static ROUTES: &[Route] = &[
     row("DELETE", "/v2/entities/agent/:id/", "mem0DeleteAgent", "Move your memories that name this agent to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_agent),
     row("DELETE", "/v2/entities/app/:id/", "mem0DeleteApp", "Move your memories that name this application to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_app),
     row("DELETE", "/v2/entities/run/:id/", "mem0DeleteRun", "Move your memories of this run to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_run),
+    row("POST", "/v1/exports/", "mem0AskExport", "Have memories ready to be fetched", Auth::Any, created("Mem0ExportAsked")).body(&mem0::inputs::EXPORT).run("memory.list", mem0::export_ask),
+    row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
     row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
 ];
+
+/// Whether a path lies where agents may look for one.
+pub fn is_agents(path: &str) -> bool {
+    path.starts_with("/agent/") || path.starts_with("/api/v1/") || mem0::is_path(path)
+}
 
 /// What a method and path lead to.
 pub enum Found<'p> {
@@ -239,7 +254,7 @@ mod tests {
     fn agents_reach_what_design_lists_and_nothing_else() {
         for route in ROUTES {
             let path = route.doc.path;
-            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/api/v1/memories/search" | "/api/v1/operations/:id")
+            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/query" | "/api/v1/memories/search" | "/api/v1/operations/:id")
                 || path.starts_with("/agent/")
                 || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");

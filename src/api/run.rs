@@ -26,6 +26,9 @@ use crate::policy::action::{Reads, Writes};
 use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
 use crate::store::vault::Vault;
 
+/// What an agent is told of a path that is not for agents.
+const AGENT_ROUTE: &str = "Agent keys cannot access this endpoint";
+
 /// What the API needs from the configuration.
 pub struct Settings {
     /// Requests a minute without a valid credential, by address; 0 is no limit.
@@ -47,6 +50,7 @@ pub struct Api {
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
     pub(in crate::api) streams: Arc<Streams>,
+    pub(in crate::api) exports: mem0::Exports,
     started_ms: u64,
 }
 
@@ -87,12 +91,13 @@ impl Api {
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
             vendors: vault.vendors(),
             streams: Arc::default(),
+            exports: mem0::Exports::default(),
             started_ms: vault.clock().mono_ms(),
             vault,
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(in crate::api) fn now_ms(&self) -> u64 {
         self.vault.clock().mono_ms()
     }
 
@@ -172,18 +177,8 @@ impl Api {
     }
 
     fn health(&self) -> Reply {
-        let up = self.vault.is_up();
         let seconds = self.now_ms().saturating_sub(self.started_ms) / 1000;
-        let body = json!({
-            "service": "reflect-memory",
-            "status": if up { "ok" } else { "unavailable" },
-            "uptime_seconds": seconds,
-            "deployment_mode": "self-host",
-            "network_boundary": "private",
-            "model_egress": "disabled",
-            "public_webhooks": false,
-        });
-        Reply::json(if up { 200 } else { 503 }, &body)
+        health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds)
     }
 
     fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape) -> Reply {
@@ -197,6 +192,11 @@ impl Api {
             Found::OtherMethod(allowed) if shape == Shape::Problem => {
                 self.vault.refuse_credential(who.credential(), Reason::Method, 405);
                 return shape.error(405, "This path does not take this method").header("allow", allowed.join(", "));
+            }
+            // The contract's order: an agent is told that this is none of its paths before it is told that there is none.
+            Found::OtherMethod(_) | Found::Nothing if matches!(who.role(), Role::Agent(_)) && !routes::is_agents(&path) => {
+                self.vault.refuse_credential(who.credential(), Reason::AgentRoute, 403);
+                return shape.error(403, AGENT_ROUTE);
             }
             Found::OtherMethod(_) | Found::Nothing => {
                 self.vault.refuse_credential(who.credential(), Reason::UnknownRoute, 404);
@@ -213,7 +213,7 @@ impl Api {
         };
         let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
-            return cx.refuse(Reason::AgentRoute, 403, "Agent keys cannot access this endpoint").reply(shape);
+            return cx.refuse(Reason::AgentRoute, 403, AGENT_ROUTE).reply(shape);
         }
         if route.administrative()
             && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())
@@ -227,6 +227,20 @@ impl Api {
         }
         (route.run)(&mut cx).unwrap_or_else(|failure| failure.reply(shape))
     }
+}
+
+/// What `/health` says: `ok` with 200, anything else with 503.
+pub(in crate::api) fn health(status: &str, uptime_seconds: u64) -> Reply {
+    let body = json!({
+        "service": "reflect-memory",
+        "status": status,
+        "uptime_seconds": uptime_seconds,
+        "deployment_mode": "self-host",
+        "network_boundary": "private",
+        "model_egress": "disabled",
+        "public_webhooks": false,
+    });
+    Reply::json(if status == "ok" { 200 } else { 503 }, &body)
 }
 
 /// The checked input of a route, or what is wrong with it.

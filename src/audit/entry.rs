@@ -480,6 +480,7 @@ macro_rules! details {
 
 details! {
     "ahead_ms" Ahead(u64): "by how many milliseconds the wall clock was set ahead";
+    "attempts" Attempts(u64): "attempts that failed before";
     "back_ms" Back(u64): "by how many milliseconds the wall clock was set back";
     "bytes" Bytes(u64): "bytes read or written";
     "created" Created(u64): "records made";

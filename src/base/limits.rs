@@ -293,6 +293,12 @@ pub const FILTER_BYTES_MAX: usize = 64 * 1024;
 pub const FILTER_DEPTH_MAX: usize = 16;
 /// Memories on one page.
 pub const PAGE_MEMORIES_MAX: usize = 1000;
+/// Exports that were asked for and may be fetched: in all, of one credential, and for how long.
+pub const EXPORTS_MAX: usize = 1000;
+/// See [`EXPORTS_MAX`].
+pub const EXPORTS_PER_CREDENTIAL_MAX: usize = 16;
+/// See [`EXPORTS_MAX`].
+pub const EXPORT_LIFE: Duration = Duration::from_secs(3600);
 /// Characters of the title that is made of a message.
 pub const DERIVED_TITLE_CHARS_MAX: usize = 80;
 
@@ -312,6 +318,39 @@ pub const SCAN_MEMORIES_MAX: u64 = 2000;
 pub const SNIPPET_CHARS_MAX: usize = 240;
 /// How long an address over its limit waits for each refusal.
 pub const FLOOD_PAUSE: Duration = Duration::from_millis(250);
+
+// --- briefing and graph ---
+/// Tags that a briefing lists, most.
+pub const BRIEFING_TAGS_MAX: i64 = 500;
+/// Threads that a briefing lists, most.
+pub const BRIEFING_THREADS_MAX: i64 = 50;
+/// Days that `recency_days` and `days` may ask for.
+pub const RECENT_DAYS_MAX: i64 = 3650;
+/// Tags that one list of a briefing names before it sorts them: of more that are equally frequent, those with the newest memories.
+pub const BRIEFING_TAGS_NAMED_MAX: usize = 1000;
+/// Newest memories among whose replies a briefing finds the threads.
+pub const BRIEFING_SURVEY_MAX: usize = 20_000;
+/// Newest memories whose tags a briefing makes topics of.
+pub const BRIEFING_TOPIC_MEMORIES: usize = 1000;
+/// Topics of one briefing.
+pub const BRIEFING_TOPICS_MAX: usize = 20;
+/// Tags of one memory that clusters are made of.
+pub const CLUSTER_TAGS_MAX: usize = 16;
+/// Tags of the smallest cluster.
+pub const CLUSTER_TAGS_MIN: usize = 3;
+/// Rounds of one level of clustering, and levels; what is not settled then stays as it is.
+pub const CLUSTER_ROUNDS_MAX: usize = 32;
+
+const _: () = assert!(BRIEFING_TAGS_MAX as usize <= BRIEFING_TAGS_NAMED_MAX);
+// --- the language model (REFLECT_API 5.8) ---
+/// A question to the model, code points.
+pub const MODEL_QUERY_CHARS_MAX: usize = 10_000;
+/// Name of a model, code points.
+pub const MODEL_NAME_CHARS_MAX: usize = 50;
+/// Messages of one conversation.
+pub const CHAT_MESSAGES_MAX: usize = 100;
+/// One message, code points.
+pub const CHAT_MESSAGE_CHARS_MAX: usize = 50_000;
 
 // --- import and export ---
 /// One line of an import: the longest record (100,000 code points, escaped) with all its fields.
@@ -339,6 +378,23 @@ pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Pause after a failed step of the rotator before it tries again.
 pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 
+// --- the console of this machine ---
+/// One frame of the console's socket.
+pub const CONSOLE_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Connections to the console at once; one more is closed.
+pub const CONSOLE_CONNECTIONS_MAX: usize = 8;
+/// How long a console's connection may take to ask, and to take an answer.
+pub const CONSOLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often the console's thread looks whether it should end.
+pub const CONSOLE_TURN: Duration = Duration::from_millis(200);
+/// After the first attempt to unlock that failed, the next is not taken before this time; it doubles with each further one,
+pub const UNLOCK_PAUSE: Duration = Duration::from_secs(1);
+/// up to this.
+pub const UNLOCK_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Longest passphrase that is typed.
+pub const PASSPHRASE_BYTES_MAX: usize = 1024;
+
+const _: () = assert!(CONSOLE_FRAME_BYTES_MAX > 2 * KEK_BYTES_MAX);
 // --- embeddings (docs/search.md) ---
 /// Longest model file that is read.
 pub const MODEL_BYTES_MAX: u64 = 512 * 1024 * 1024;

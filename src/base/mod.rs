@@ -1,9 +1,10 @@
-//! Base: ids, time, chance, bounds, stored encoding, durable files and the operator's log line.
+//! Base: ids, time, chance, bounds, stored encoding, durable files, faults and the operator's log line.
 //!
 //! The lowest layer; it knows nothing of the product above it. Time and chance enter the program here and nowhere else.
 
 pub mod codec;
 pub mod durable;
+pub mod fault;
 pub mod hex;
 pub mod id;
 pub mod limits;

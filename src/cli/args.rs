@@ -31,6 +31,10 @@ const VERIFY_EXAMPLES: &str = "Examples:
   rosemary verify
   rosemary verify --log log.ndjson --key 'rosemary/…+…+…'       (the key: rosemary doctor)";
 
+const UNLOCK_EXAMPLES: &str = "Examples:
+  rosemary unlock                             asks for the passphrase
+  rosemary unlock --key-file /media/usb/kek";
+
 const RESTORE_EXAMPLES: &str = "Examples:
   rosemary restore /mnt/backup/rosemary/rosemary-20261124T020000Z-1b4e28ba.backup
   rosemary restore FILE --discard-newer       give up what was written after the backup was taken
@@ -81,6 +85,12 @@ pub enum Command {
     /// Runs the service until SIGTERM or SIGINT
     #[command(after_long_help = document::help())]
     Serve,
+
+    /// Unlocks a service that started locked (RM_SEALED_START=on), from a terminal of the same machine
+    ///
+    /// Asks for the passphrase without showing it, or takes a key file. Tried too often with wrong keys, the service makes one wait.
+    #[command(verbatim_doc_comment, after_help = UNLOCK_EXAMPLES)]
+    Unlock(Unlock),
 
     /// Checks the whole data file: every block, tables, indexes, and the audit log against its tree
     ///
@@ -170,6 +180,14 @@ pub struct Demo {
     /// Remove what an earlier demo left in the folder, and begin anew
     #[arg(long)]
     pub reset: bool,
+}
+
+/// `unlock`.
+#[derive(Args, Debug)]
+pub struct Unlock {
+    /// Key file to unlock with; without it a passphrase is asked for (standard input's first line where that is no terminal)
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// `verify`.

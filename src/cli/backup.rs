@@ -1,6 +1,7 @@
 //! `rosemary backup`: made, listed and verified by the operator while the service is stopped. While it runs, it makes them itself.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::api::ops::backups;
 use crate::authn::Principal;
@@ -114,8 +115,10 @@ fn table(found: &Backups) -> String {
 
 fn drill(config: &mut Config) -> Result<Exit, Failure> {
     let name = settings::BACKUP_DIR.row.name;
-    let schedule = open::schedule(config).ok_or_else(|| Failure::new(Exit::Usage, format_args!("{name} is not set: there is nothing to restore from")))?;
-    let store = open::store(config)?;
+    let kek = Arc::new(open::kek(config)?);
+    let schedule = open::schedule(config, &kek).ok_or_else(|| Failure::new(Exit::Usage, format_args!("{name} is not set: there is nothing to restore from")))?;
+    let mut settings = Some(open::store_settings(config));
+    let store = open::store_with(config, &mut settings, &kek)?;
     let done = upkeep::run_drill(store.vault(), &schedule, &backup::never());
     store.stop();
     let drill = done.map_err(|error| {

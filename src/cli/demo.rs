@@ -47,12 +47,12 @@ pub fn run(demo: &args::Demo) -> Result<Exit, Failure> {
         super::say("warning: this kernel cannot lock the program in (Landlock, Linux 5.13 or later); without that, a real service would not start");
     }
     let running = serve::start(&mut config, serve::Outside::default())?;
-    let filled = fill(running.vault()).and_then(|added| {
-        let new_owner_key = folder.owner_key(running.vault())?;
+    let filled = fill(running.vault().expect("a demo is never sealed")).and_then(|added| {
+        let new_owner_key = folder.owner_key(running.vault().expect("a demo is never sealed"))?;
         text::print(folder.welcome(running.port(), first || new_owner_key, added)?.as_bytes())
     });
     match filled {
-        Ok(_) => running.until_told(&config),
+        Ok(_) => running.until_told(&config)?,
         Err(failure) => {
             running.stop();
             return Err(failure);

@@ -156,8 +156,12 @@ fn private(posture: &mut Posture, name: &'static str, path: &Path, forbidden: u3
 fn files(posture: &mut Posture, config: &Config) {
     private(posture, "data file", &config.db_path, 0o077);
     private(posture, "data folder", folder_of(&config.db_path), 0o022);
-    private(posture, "key", config.kek.path(), unlock::EXPOSING_BITS);
-    match (nearest(&config.db_path), nearest(config.kek.path())) {
+    let Some(key) = config.kek.path() else {
+        let what = "no key lies on this machine: the service starts locked";
+        return posture.tell("key", State::On, what, "unlock it at each start: rosemary unlock");
+    };
+    private(posture, "key", key, unlock::EXPOSING_BITS);
+    match (nearest(&config.db_path), nearest(key)) {
         (Ok(data), Ok(key)) if data.dev() == key.dev() => posture.weak(
             "key apart from data",
             "key and data are on one disk: whoever takes the disk has both",

@@ -49,7 +49,7 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     certificate(config)?;
     let engine =
         Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
-    let made = first_rows(config, engine);
+    let made = first_rows(config, engine, &kek);
     if made.is_err() {
         // Nobody was told of this file yet; a second run starts afresh.
         let _ = std::fs::remove_file(&config.db_path);
@@ -57,7 +57,7 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     made
 }
 
-fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
+fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Failure> {
     let clock = Clock::system();
     let head = vault::initialise(&engine, &config.tenant_label, &config.owner_email, &clock)
         .map_err(|error| open::store_failure(&config.db_path, error))?;
@@ -65,7 +65,8 @@ fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
         anchor::write(path, &engine, head).map_err(|error| Failure::io(path, &error))?;
     }
     drop(engine);
-    let store = open::store(config)?;
+    let mut settings = Some(open::store_settings(config));
+    let store = open::store_with(config, &mut settings, kek)?;
     let made = key::make(store.vault(), store.vault().owner(), "first key");
     store.stop();
     made.map(|made| Made { key: made.0 })
@@ -75,7 +76,7 @@ fn first_rows(config: &mut Config, engine: Engine) -> Result<Made, Failure> {
 fn apart(config: &Config) {
     let folder = config.db_path.parent().unwrap_or(Path::new("."));
     let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
-    if device(folder).is_some_and(|data| device(config.kek.path()) == Some(data)) {
+    if device(folder).is_some_and(|data| config.kek.path().and_then(device) == Some(data)) {
         say("warning: key and data are on one disk, so whoever takes the disk can read the data: no safe harbour after a theft");
         say("         keep the key on another device, or seal it to this machine (systemd-creds encrypt --with-key=tpm2)");
     }
@@ -105,6 +106,7 @@ fn kek(config: &Config) -> Result<Kek, Failure> {
             say(&format!("made the key file {}: keep a copy of it away from the data, without it the data is lost", path.display()));
             Ok(kek)
         }
+        KekChoice::Console => crate::cli::terminal::new_passphrase("new passphrase of the data file: ").map(Kek::passphrase),
         _ => open::kek(config),
     }
 }

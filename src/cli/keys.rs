@@ -1,10 +1,15 @@
-//! `rosemary keys`: what unlocks the data file, and rotation of the keys inside it, by the operator at the console while the service is stopped.
+//! `rosemary keys`: what unlocks the data file, and rotation of the keys inside it, by the operator at the console: while the service is
+//! stopped, and what needs no closed file also while it serves.
 //!
 //! Every change is in the audit log before its success is told.
 
+use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::authn::Principal;
+use crate::cli::console::Line;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{args, open, say, serve, text};
 use crate::config::Config;
@@ -20,6 +25,9 @@ const ROTATION_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The command.
 pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
+    if let Some(done) = online(&command, &config)? {
+        return Ok(done);
+    }
     let present = open::kek(&config)?;
     let store = open::store(&mut config)?;
     let done = match command {
@@ -37,11 +45,20 @@ fn console(vault: &Vault) -> Principal {
     Principal::system(vault.tenant(), vault.owner(), "console")
 }
 
+/// Has the running service do what it can do while it serves; `None`: no service runs, or the file must be closed for it.
+fn online(command: &args::Keys, config: &Config) -> Result<Option<Exit>, Failure> {
+    let args::Keys::Rotate(args::Rotate::Epoch) = command else { return Ok(None) };
+    let Some(line) = Line::dial(config)? else { return Ok(None) };
+    let done = line.ask("keys.rotate_epoch", Value::Null, &mut say)?;
+    told_epoch(done["epoch"].as_u64().unwrap_or(0));
+    Ok(Some(Exit::Ok))
+}
+
 /// Why a change of keys was not made, under the code that fits it.
-pub fn stopped(config: &Config, doing: &str, why: Stopped) -> Failure {
+pub fn stopped(path: &Path, doing: &str, why: Stopped) -> Failure {
     match why {
         Stopped::Engine(error @ EngineError::Keys(_)) => Failure::new(Exit::Config, format_args!("{doing}: {error}")),
-        Stopped::Engine(error) => open::engine_failure(&config.db_path, error),
+        Stopped::Engine(error) => open::engine_failure(path, error),
         Stopped::Unavailable(Unavailable::NoSpace) => Failure::new(Exit::DiskFull, format_args!("{doing}: the disk is nearly full")),
         Stopped::Unavailable(Unavailable::Unknown(_)) => Failure::new(Exit::OutcomeUnknown, format_args!("{doing}: {why}")),
         Stopped::Unavailable(_) | Stopped::Stopping => Failure::new(Exit::Temporary, format_args!("{doing}: {why}")),
@@ -90,7 +107,7 @@ fn change(vault: &Vault, new: &args::NewKek, old: Option<Kek>, config: &Config) 
         Some(old) => (Change::ReplaceSlot(kek, KdfCost::DEFAULT, old), "rotate"),
         None => (Change::AddSlot(kek, KdfCost::DEFAULT), "add"),
     };
-    let receipt = vault.change_slots(&console(vault), &change, word).map_err(|why| stopped(config, "the key slots were not changed", why))?;
+    let receipt = vault.change_slots(&console(vault), &change, word).map_err(|why| stopped(&config.db_path, "the key slots were not changed", why))?;
     match rotates {
         true => say(&format!(
             "the new key unlocks the data file, and the old one does not; entry {} of the audit log says so. Point {} to the new key before \
@@ -111,26 +128,36 @@ fn remove(vault: &Vault, number: usize, present: &Kek, config: &Config) -> Resul
         ));
     }
     let receipt =
-        vault.change_slots(&console(vault), &Change::RemoveSlot(number), "remove").map_err(|why| stopped(config, "the slot was not removed", why))?;
+        vault.change_slots(&console(vault), &Change::RemoveSlot(number), "remove").map_err(|why| stopped(&config.db_path, "the slot was not removed", why))?;
     say(&format!("slot {number} is empty; entry {} of the audit log says so", receipt.index()));
     Ok(Exit::Ok)
 }
 
 fn epoch(vault: &Vault, config: &Config) -> Result<Exit, Failure> {
-    let epoch = vault.rotate_epoch(&console(vault)).map_err(|why| stopped(config, "the epoch was not left", why))?;
-    finish(vault)?;
-    say(&format!("every holder's key is wrapped under epoch {epoch}; the key of the epoch before is destroyed"));
+    told_epoch(rotate_epoch(vault, &config.db_path, &|| false, &mut say)?.into());
     Ok(Exit::Ok)
 }
 
+fn told_epoch(epoch: u64) {
+    say(&format!("every holder's key is wrapped under epoch {epoch}; the key of the epoch before is destroyed"));
+}
+
+/// Leaves the epoch, and waits until it is left. Gives the new one.
+pub fn rotate_epoch(vault: &Vault, path: &Path, stop: &dyn Fn() -> bool, say: &mut dyn FnMut(&str)) -> Result<u32, Failure> {
+    let epoch = vault.rotate_epoch(&console(vault)).map_err(|why| stopped(path, "the epoch was not left", why))?;
+    finish(vault, stop, say)?;
+    Ok(epoch)
+}
+
 /// Waits for the rotator, telling now and then how far it is.
-pub fn finish(vault: &Vault) -> Result<(), Failure> {
+pub fn finish(vault: &Vault, stop: &dyn Fn() -> bool, say: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     let mut told = 0;
     let done = vault.rotation_done(ROTATION_TIME_MAX, |progress| {
         if progress.done >= told + 20_000 {
             told = progress.done;
             say(&format!("{}: {told} so far", progress.doing.text()));
         }
+        !stop()
     });
-    if done { Ok(()) } else { Err(Failure::new(Exit::Temporary, "not done yet; the next start of the service goes on with it")) }
+    if done { Ok(()) } else { Err(Failure::new(Exit::Temporary, "not done yet; the service goes on with it, and so does its next start")) }
 }

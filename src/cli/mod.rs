@@ -8,7 +8,9 @@ mod args;
 mod audit;
 mod backup;
 mod bench;
+mod console;
 mod demo;
+mod desk;
 mod doctor;
 pub mod exit;
 mod init;
@@ -20,8 +22,10 @@ mod progress;
 mod restore;
 mod recall;
 mod serve;
+mod terminal;
 mod text;
 mod transfer;
+mod unlock;
 mod verify;
 
 use std::ffi::OsString;
@@ -33,16 +37,12 @@ use clap::Parser as _;
 use args::{Cli, Command};
 use exit::{Exit, Failure};
 
-use crate::base::log;
+use crate::base::fault;
 use crate::config::Config;
 
 /// Runs the program with its arguments (the first is its name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // A panic's message may hold anything; its place is enough to find it.
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(|| "unknown".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
-        log::line(log::Level::Error, "a fault of the program", &[("at", &log::Operator::text(&place))]);
-    }));
+    fault::install(|| exit::now(Exit::OutcomeUnknown));
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -65,6 +65,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Demo(demo) => demo::run(&demo),
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
+        Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Backup(backup) => backup::run(&backup, settings()?),

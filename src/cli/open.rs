@@ -9,6 +9,7 @@ use crate::base::log;
 use crate::base::time::Clock;
 use crate::cli::backup::KeyOf;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::terminal;
 use crate::config::{Config, KekChoice, TlsVersion};
 use crate::crypto::ladder::LadderError;
 use crate::crypto::secret::Secret;
@@ -17,7 +18,7 @@ use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
-use crate::store::upkeep::Schedule;
+use crate::store::upkeep::{DataKey, Schedule};
 use crate::store::vault::{self, OpenError, Settings, Store};
 use crate::store::writer::Unavailable;
 
@@ -27,22 +28,23 @@ pub fn options(config: &Config) -> Options {
     Options { cache_bytes, stride: 4608, tables: TABLES, kdf: KdfCost::DEFAULT }
 }
 
-/// Where the KEK is.
-pub fn kek_source(config: &Config) -> KekSource {
+/// Where the KEK is, if it is a file.
+fn kek_source(config: &Config) -> Option<KekSource> {
     match &config.kek {
-        KekChoice::KeyFile(path) => KekSource::KeyFile(path.clone()),
-        KekChoice::PassphraseFile(path) => KekSource::PassphraseFile(path.clone()),
-        KekChoice::Credential(path) => KekSource::Credential(path.clone()),
+        KekChoice::KeyFile(path) => Some(KekSource::KeyFile(path.clone())),
+        KekChoice::PassphraseFile(path) => Some(KekSource::PassphraseFile(path.clone())),
+        KekChoice::Credential(path) => Some(KekSource::Credential(path.clone())),
+        KekChoice::Console => None,
     }
 }
 
-/// The schedule of backups and drills, if there is a folder for them.
-pub fn schedule(config: &Config) -> Option<Schedule> {
+/// The schedule of backups and drills, if there is a folder for them. Without a file, `kek` is what opens the data.
+pub fn schedule(config: &Config, kek: &Arc<Kek>) -> Option<Schedule> {
     let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
     Some(Schedule {
         folder: config.backup_dir.clone()?,
         backup_key: config.backup_key_file.clone().map(KekSource::KeyFile),
-        data_key: kek_source(config),
+        data_key: kek_source(config).map_or_else(|| DataKey::Held(Arc::clone(kek)), DataKey::At),
         every: (config.backup_every_hours > 0).then(|| hours(config.backup_every_hours)),
         keep: hours(config.backup_keep_days * 24),
         drill: (config.backup_drill_days > 0).then(|| hours(config.backup_drill_days * 24)),
@@ -50,9 +52,10 @@ pub fn schedule(config: &Config) -> Option<Schedule> {
     })
 }
 
-/// Reads the KEK.
+/// Reads the KEK: from its file, or without one as a passphrase from the terminal.
 pub fn kek(config: &Config) -> Result<Kek, Failure> {
-    Kek::read(&kek_source(config)).map_err(|error| Failure::new(Exit::KekMissing, format_args!("{}: {error}", config.kek.source())))
+    let Some(source) = kek_source(config) else { return terminal::passphrase("passphrase of the data file: ").map(Kek::passphrase) };
+    Kek::read(&source).map_err(|error| Failure::new(Exit::KekMissing, format_args!("{}: {error}", config.kek.source())))
 }
 
 /// The backup at `path`, over an overlay, and the index of the key among `keys` that opened it.
@@ -128,11 +131,17 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
 
 /// Opens the store as the service does. Static keys are taken out of the settings.
 pub fn store(config: &mut Config) -> Result<Store, Failure> {
+    let (kek, mut settings) = (kek(config)?, Some(store_settings(config)));
+    store_with(config, &mut settings, &kek)
+}
+
+/// What the store is told. Static keys are taken out of the settings.
+pub fn store_settings(config: &mut Config) -> Settings {
     let agents = std::mem::take(&mut config.agent_keys).into_iter();
     let mut static_keys: Vec<(String, Option<Vendor>, Secret<String>)> =
         agents.map(|agent| (agent.name, Vendor::parse(&agent.vendor), agent.key)).collect();
     static_keys.extend(config.api_key.take().map(|key| ("RM_API_KEY".to_owned(), None, key)));
-    let settings = Settings {
+    Settings {
         label: config.tenant_label.clone(),
         owner_email: config.owner_email.clone(),
         static_keys,
@@ -143,14 +152,18 @@ pub fn store(config: &mut Config) -> Result<Store, Failure> {
             log::line(log::Level::Error, "stopping; start again to recover", &[]);
             crate::cli::exit::now(Exit::OutcomeUnknown)
         }),
-    };
+    }
+}
+
+/// Opens the store with `kek`. `settings` are there still after a failure that another key, or what the operator mends meanwhile, may avert.
+pub fn store_with(config: &Config, settings: &mut Option<Settings>, kek: &Kek) -> Result<Store, Failure> {
     // Looked at first without a byte written: a start that is refused leaves the file as it was.
-    let (kek, options, path) = (kek(config)?, options(config), &config.db_path);
-    let inspected = Engine::inspect(path, &options, &kek).map_err(|error| engine_failure(path, error))?;
-    vault::examine(&inspected, &settings).map_err(|error| store_failure(path, error))?;
+    let (options, path) = (options(config), &config.db_path);
+    let inspected = Engine::inspect(path, &options, kek).map_err(|error| engine_failure(path, error))?;
+    vault::examine(&inspected, settings.as_ref().expect("settings are taken once")).map_err(|error| store_failure(path, error))?;
     drop(inspected);
-    let engine = Engine::open(path, &options, &kek).map_err(|error| engine_failure(path, error))?;
-    Store::open(engine, settings).map_err(|error| store_failure(path, error))
+    let engine = Engine::open(path, &options, kek).map_err(|error| engine_failure(path, error))?;
+    Store::open(engine, settings.take().expect("settings are taken once")).map_err(|error| store_failure(path, error))
 }
 
 /// Where the certificate is.

@@ -1,33 +1,57 @@
 //! `rosemary serve`: opens the store, listens, and answers until told to stop.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use crate::api::door::Door;
 use crate::api::run::{Api, Settings};
+use crate::audit::{Detail, Word};
+use crate::authn::Principal;
 use crate::base::log::{self, Level, Operator};
+use crate::cli::console::{self, Attempt, Console};
+use crate::cli::desk::{Desk, Facts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::open;
-use crate::config::{self, Config, settings};
+use crate::config::{self, Config, KekChoice, settings};
+use crate::crypto::unlock::{Kek, SlotKind};
 use crate::http::{self, Authority, Server, TlsIdentity};
+use crate::identity::Refusal;
+use crate::policy::action::{Instance, UnlockInstance};
 use crate::sandbox::{self, Folders, Given, Notify};
+use crate::store::gate::Call;
 use crate::store::upkeep::Upkeep;
-use crate::store::{Store, Vault};
+use crate::store::{self, Store, Vault};
 
 /// What the service manager shows of a service that answers.
-const READY: &str = "answering";
+const ANSWERING: &str = "answering";
+/// Of one that waits for its key.
+const LOCKED: &str = "locked: waiting for rosemary unlock";
+/// Of one that has been given a key.
+const OPENING: &str = "opening the data file";
 /// How long a signal waits at most before it is obeyed.
 const TURN: Duration = Duration::from_millis(50);
 
-/// A running service.
+/// A running service: locked, or open.
 pub struct Running {
     server: Server,
-    store: Store,
+    door: Arc<Door>,
+    console: Option<Console>,
+    /// Where keys arrive, and what the store will be told, while it is locked.
+    sealed: Option<(Receiver<Attempt>, store::vault::Settings)>,
+    open: Option<Open>,
     tls: Arc<TlsIdentity>,
     told: Told,
     notify: Notify,
+}
+
+/// What is there once the data file is open.
+struct Open {
+    store: Store,
     upkeep: Option<Upkeep>,
 }
 
@@ -90,7 +114,7 @@ fn listeners(config: &Config, given: Given) -> Result<Vec<TcpListener>, Failure>
 fn folders(config: &Config) -> Folders {
     let parent = |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let read = [Some(&config.tls.cert), Some(&config.tls.key), config.tls.client_ca.as_ref(), config.settings_file.as_ref()];
-    let keys = [Some(config.kek.path()), config.backup_key_file.as_deref()];
+    let keys = [config.kek.path(), config.backup_key_file.as_deref()];
     Folders {
         // Folders of files that are read again later, since a renewed file is another one under the same name.
         read: read.into_iter().flatten().map(|path| parent(path)).chain(keys.into_iter().flatten().map(Path::to_owned)).collect(),
@@ -109,54 +133,121 @@ fn lock(config: &Config) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs")))
 }
 
+/// The console's socket. A service that serves without one is worth more than none; one that is locked could never be unlocked.
+fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
+    let (name, path) = (settings::CONSOLE_SOCKET.row.name, &config.console_socket);
+    match console::listen(path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.kek == KekChoice::Console => {
+            Err(Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; name a path in a folder of the service's user", path.display())))
+        }
+        Err(error) => {
+            log::line(Level::Warn, "there is no console", &[("setting", &name), ("error", &Operator::text(&error))]);
+            Ok(None)
+        }
+    }
+}
+
+/// How the API is told of limits and of its address.
+fn api_settings(config: &Config, port: u16) -> Settings {
+    let rate = |limit: Option<std::num::NonZeroU32>| limit.map_or(0, std::num::NonZeroU32::get);
+    Settings {
+        address_per_minute: rate(config.limits.address),
+        credential_per_minute: rate(config.limits.credential),
+        admin_per_minute: rate(config.limits.admin),
+        public_url: config.public_url.as_ref().map_or_else(|| format!("https://localhost:{port}"), |url| url.text.clone()),
+    }
+}
+
+/// Opens the data file with `kek`, and the door. `settings` are there still after a failure that another key may avert.
+fn bring_up(config: &Config, settings: &mut Option<store::vault::Settings>, kek: Kek, door: &Door, port: u16) -> Result<Open, Failure> {
+    let kek = Arc::new(kek);
+    let store = open::store_with(config, settings, &kek)?;
+    let vault = store.vault().clone();
+    match open::schedule(config, &kek).map(|schedule| Upkeep::start(vault.clone(), schedule)).transpose() {
+        Ok(upkeep) => {
+            door.open(Arc::new(Api::new(vault, &api_settings(config, port))));
+            Ok(Open { store, upkeep })
+        }
+        Err(error) => {
+            drop(vault);
+            store.stop();
+            Err(Failure::new(Exit::Temporary, format_args!("a thread could not be started: {error}")))
+        }
+    }
+}
+
 /// Starts the service that the settings describe.
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
     let tls = open::tls(config)?;
     let listeners = listeners(config, outside.given)?;
+    let console = console(config)?;
     // Before any other thread: what is started from here on is inside.
     lock(config)?;
-    let store = open::store(config)?;
-    let started = {
-        let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
-        let rate = |limit: Option<std::num::NonZeroU32>| limit.map_or(0, std::num::NonZeroU32::get);
-        let settings = Settings {
-            address_per_minute: rate(config.limits.address),
-            credential_per_minute: rate(config.limits.credential),
-            admin_per_minute: rate(config.limits.admin),
-            public_url: config.public_url.as_ref().map_or_else(|| format!("https://localhost:{port}"), |url| url.text.clone()),
-        };
-        let http = http::Settings {
-            max_connections: config.max_connections,
-            max_per_address: config.max_connections_per_address,
-            trusted_proxies: config.trusted_proxies.clone(),
-            public: config.public_url.as_ref().and_then(|url| Authority::parse(&format!("{}:{}", url.host, url.port))),
-            ..http::Settings::default()
-        };
-        let api = Arc::new(Api::new(store.vault().clone(), &settings));
-        Server::start(listeners, http, Arc::clone(&tls), Arc::new(api))
-            .map_err(|error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}")))
+    let no_thread = |error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}"));
+    let console = console.map(Console::start).transpose().map_err(no_thread)?;
+    let (console, attempts) = console.unzip();
+    let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
+    let (door, mut settings) = (Arc::new(Door::shut()), Some(open::store_settings(config)));
+    let open = match config.kek {
+        KekChoice::Console => None,
+        _ => {
+            console.iter().for_each(Console::opening);
+            Some(bring_up(config, &mut settings, open::kek(config)?, &door, port)?)
+        }
     };
-    let started = started.and_then(|server| match open::schedule(config).map(|schedule| Upkeep::start(store.vault().clone(), schedule)).transpose() {
-        Ok(upkeep) => Ok((server, upkeep)),
+    let http = http::Settings {
+        max_connections: config.max_connections,
+        max_per_address: config.max_connections_per_address,
+        trusted_proxies: config.trusted_proxies.clone(),
+        public: config.public_url.as_ref().and_then(|url| Authority::parse(&format!("{}:{}", url.host, url.port))),
+        ..http::Settings::default()
+    };
+    let server = match Server::start(listeners, http, Arc::clone(&tls), Arc::new(Arc::clone(&door))) {
+        Ok(server) => server,
         Err(error) => {
-            server.stop();
-            Err(Failure::new(Exit::Temporary, format_args!("a thread could not be started: {error}")))
+            drop(door);
+            if let Some(open) = open {
+                open.stop();
+            }
+            return Err(no_thread(error));
         }
+    };
+    if let (Some(console), Some(open)) = (&console, &open) {
+        console.open(|stop| desk(open.store.vault(), config, stop));
+    }
+    let sealed = if open.is_none() { attempts.zip(settings) } else { None };
+    Ok(Running { server, door, console, sealed, open, tls, told, notify: outside.notify })
+}
+
+fn desk(vault: &Vault, config: &Config, stop: Arc<AtomicBool>) -> Desk {
+    Desk { vault: vault.clone(), stop, config: Facts { db_path: config.db_path.clone() } }
+}
+
+/// Records that the service was unlocked, with what, and what came before.
+fn note_unlocked(vault: &Vault, kind: SlotKind, refused: u64, failed: u32) -> Result<(), Failure> {
+    let who = Principal::system(vault.tenant(), vault.owner(), "console");
+    let noted = vault.write::<UnlockInstance, _, Refusal>(&who, Instance, &Call::internal(), move |access| {
+        access.detail(Detail::Attempts(failed.into()));
+        access.detail(Detail::Refused(refused));
+        access.detail(Detail::Setting(Word::of(kind.word())));
+        Ok(())
     });
-    match started {
-        Ok((server, upkeep)) => Ok(Running { server, store, tls, told, notify: outside.notify, upkeep }),
-        Err(failure) => {
-            store.stop();
-            Err(failure)
-        }
+    noted.map(drop).map_err(|refused| open::refused("the unlocking was not recorded", &refused))
+}
+
+impl Open {
+    fn stop(self) {
+        self.upkeep.map(Upkeep::stop).unwrap_or_default();
+        self.store.stop();
     }
 }
 
 impl Running {
-    /// The store's gate.
-    pub fn vault(&self) -> &Vault {
-        self.store.vault()
+    /// The store's gate, once it is open.
+    pub fn vault(&self) -> Option<&Vault> {
+        self.open.as_ref().map(|open| open.store.vault())
     }
 
     /// Where it listens.
@@ -164,28 +255,85 @@ impl Running {
         self.server.addresses().first().map_or(0, std::net::SocketAddr::port)
     }
 
+    fn status(&self) -> &'static str {
+        if self.open.is_some() { ANSWERING } else { LOCKED }
+    }
+
     /// Serves until SIGTERM or SIGINT; SIGHUP reads the certificate and the level of the log anew. Then drains and closes.
-    pub fn until_told(self, config: &Config) {
+    ///
+    /// Errors: a locked service was given its key, and what it then met leaves it unable to serve.
+    pub fn until_told(mut self, config: &Config) -> Result<(), Failure> {
         for address in self.server.addresses() {
             log::line(Level::Info, "listening", &[("address", address)]);
         }
-        self.notify.ready(READY);
+        if self.open.is_none() {
+            log::line(Level::Warn, "locked: unlock it with `rosemary unlock`", &[]);
+        }
+        self.notify.ready(self.status());
         let mut last = Instant::now();
-        while !self.told.stop.load(Ordering::Relaxed) {
+        let mut fatal = None;
+        while !self.told.stop.load(Ordering::Relaxed) && fatal.is_none() {
             std::thread::sleep(TURN);
+            if let Some(attempt) = self.sealed.as_ref().and_then(|(attempts, _)| attempts.try_recv().ok()) {
+                fatal = self.attempt(attempt, config).err();
+            }
             if self.told.reload.swap(false, Ordering::Relaxed) {
                 self.notify.reloading();
                 self.reload(config);
-                self.notify.ready(READY);
+                self.notify.ready(self.status());
             }
             // Whoever watches hears nothing from a service that cannot answer any more, and starts it anew.
-            if self.notify.interval().is_some_and(|interval| last.elapsed() >= interval) && self.vault().is_up() {
+            if self.notify.interval().is_some_and(|interval| last.elapsed() >= interval) && self.vault().is_none_or(Vault::is_up) {
                 last = Instant::now();
                 self.notify.alive();
             }
         }
         self.notify.stopping();
         self.stop();
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// Tries a key that was brought. A wrong one, and what the operator can mend meanwhile, leave the service locked.
+    ///
+    /// Errors: the data file was opened and the service cannot go on.
+    fn attempt(&mut self, attempt: Attempt, config: &Config) -> Result<(), Failure> {
+        let Some((attempts, settings)) = self.sealed.take() else { return Ok(()) };
+        let Attempt { kek, answer } = attempt;
+        let (kind, mut settings) = (kek.kind(), Some(settings));
+        if let Some(console) = &self.console {
+            console.opening();
+        }
+        self.notify.ready(OPENING);
+        drop(attempts);
+        let refused = self.door.refused();
+        let opened = bring_up(config, &mut settings, kek, &self.door, self.port());
+        match (opened, settings, &self.console) {
+            (Ok(open), _, Some(console)) => {
+                let failed = console.open(|stop| desk(open.store.vault(), config, stop));
+                let noted = note_unlocked(open.store.vault(), kind, refused, failed);
+                self.open = Some(open);
+                log::line(Level::Info, "unlocked", &[("with", &kind.word())]);
+                self.notify.ready(self.status());
+                // An unlocking that is not on record is as if it had not been.
+                let _ = answer.send(noted.as_ref().copied().map_err(|failure| Failure::new(failure.exit, failure)));
+                noted
+            }
+            (Err(failure), Some(settings), Some(console)) => {
+                log::line(Level::Warn, "a key that was brought did not open the data file", &[("error", &Operator::text(&failure))]);
+                self.sealed = Some((console.locked_again(), settings));
+                self.notify.ready(self.status());
+                let _ = answer.send(Err(failure));
+                Ok(())
+            }
+            (Err(failure), _, _) => {
+                let _ = answer.send(Err(Failure::new(failure.exit, &failure)));
+                Err(failure)
+            }
+            (Ok(open), _, None) => {
+                self.open = Some(open);
+                Ok(())
+            }
+        }
     }
 
     /// What SIGHUP asks for. What cannot be read stays as it is.
@@ -208,8 +356,11 @@ impl Running {
     pub fn stop(self) {
         log::line(Level::Info, "stopping", &[]);
         self.server.stop();
-        self.upkeep.map(Upkeep::stop).unwrap_or_default();
-        self.store.stop();
+        self.console.map(Console::stop).unwrap_or_default();
+        drop(self.door);
+        if let Some(open) = self.open {
+            open.stop();
+        }
         log::line(Level::Info, "stopped", &[]);
     }
 }
@@ -217,7 +368,7 @@ impl Running {
 /// The command.
 pub fn run(mut config: Config) -> Result<Exit, Failure> {
     harden();
-    start(&mut config, Outside::receive()?)?.until_told(&config);
+    start(&mut config, Outside::receive()?)?.until_told(&config)?;
     Ok(Exit::Ok)
 }
 

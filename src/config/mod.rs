@@ -83,6 +83,8 @@ pub struct Config {
     pub backup_drill_days: u32,
     /// Must the kernel lock the running service in?
     pub egress_lock: bool,
+    /// Where the operator of this machine speaks to the running service.
+    pub console_socket: PathBuf,
     /// Where SIGHUP reads the level of the log anew.
     pub settings_file: Option<PathBuf>,
 }
@@ -107,6 +109,8 @@ pub enum KekChoice {
     PassphraseFile(PathBuf),
     /// A systemd credential, as a file in the unit's private folder.
     Credential(PathBuf),
+    /// Nowhere on this machine: somebody brings it to the console at each start.
+    Console,
 }
 
 impl KekChoice {
@@ -116,13 +120,15 @@ impl KekChoice {
             Self::KeyFile(_) => settings::KEK_FILE.row.name,
             Self::PassphraseFile(_) => settings::KEK_PASSPHRASE_FILE.row.name,
             Self::Credential(_) => "the systemd credential rosemary.kek",
+            Self::Console => settings::SEALED_START.row.name,
         }
     }
 
-    /// The file, whichever kind it is.
-    pub fn path(&self) -> &Path {
+    /// The file, whichever kind it is, if there is one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::KeyFile(path) | Self::PassphraseFile(path) | Self::Credential(path) => path,
+            Self::KeyFile(path) | Self::PassphraseFile(path) | Self::Credential(path) => Some(path),
+            Self::Console => None,
         }
     }
 }
@@ -210,6 +216,7 @@ impl Config {
         let cache_mib = raw.take(&settings::CACHE_MIB);
         let index_mib = raw.take(&settings::INDEX_MIB);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
+        let console_socket = raw.take(&settings::CONSOLE_SOCKET);
         let settings_file = raw.take(&settings::SETTINGS_FILE);
         let log = raw.take(&settings::LOG);
         raw.take(&settings::DEPLOYMENT_MODE);
@@ -230,7 +237,9 @@ impl Config {
             raw.warn(settings::BACKUP_DIR.row.name, "the data file's folder, which is lost together with the data file; put it on another disk");
         }
 
+        let beside = |db: &PathBuf| db.with_file_name("console.sock");
         Some(Self {
+            console_socket: console_socket.or_else(|| db_path.as_ref().map(beside))?,
             db_path: db_path?,
             tenant_label: tenant_label?,
             owner_email: owner_email?,
@@ -278,13 +287,15 @@ pub fn level_in(path: &Path) -> Result<Level, String> {
     (settings::LOG.parse)(row, value.unwrap_or("info")).map_err(|error| format!("{shown}: {}: {error}", row.name))
 }
 
-/// Exactly one of key file, passphrase file and systemd credential.
+/// Exactly one of key file, passphrase file, systemd credential and sealed start.
 fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
     let typed_wrong = raw.problem_count();
+    let sealed = raw.take(&settings::SEALED_START).unwrap_or_default();
     let choices: Vec<KekChoice> = [
         raw.take(&settings::KEK_FILE).map(KekChoice::KeyFile),
         raw.take(&settings::KEK_PASSPHRASE_FILE).map(KekChoice::PassphraseFile),
         raw.credentials.as_ref().map(|folder| folder.join(KEK_CREDENTIAL)).filter(|path| path.exists()).map(KekChoice::Credential),
+        sealed.then_some(KekChoice::Console),
     ]
     .into_iter()
     .flatten()
@@ -298,7 +309,8 @@ fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
             let (file, passphrase) = (settings::KEK_FILE.row.name, settings::KEK_PASSPHRASE_FILE.row.name);
             let text = format!(
                 "not set, and there is no other key; name a key file here, a passphrase file in {passphrase}, \
-                 or give the unit the credential {KEK_CREDENTIAL}"
+                 give the unit the credential {KEK_CREDENTIAL}, or set {}=on to unlock by hand at each start",
+                settings::SEALED_START.row.name
             );
             raw.problem(file, None, text);
             None
@@ -341,7 +353,7 @@ fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf
     let uses = [
         (settings::DB_PATH.row.name, db.as_deref()),
         (settings::ANCHOR_FILE.row.name, anchor.as_deref()),
-        (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().map(KekChoice::path)),
+        (kek.as_ref().map_or("", KekChoice::source), kek.as_ref().and_then(KekChoice::path)),
         (settings::BACKUP_KEY_FILE.row.name, backup_key.as_deref()),
         (settings::TLS_KEY.row.name, tls.as_ref().map(|tls| tls.key.as_path())),
         (settings::TLS_CERT.row.name, cert),

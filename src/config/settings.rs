@@ -134,12 +134,17 @@ settings! {
     }
     "The key that opens it" {
         /// File with the key that opens the data file: at least 32 random bytes, not readable by others (mode 0640 or stricter).
-        /// Set this, or `RM_KEK_PASSPHRASE_FILE`, or give the unit the systemd credential `rosemary.kek`: exactly one of the three.
+        /// Set this, or `RM_KEK_PASSPHRASE_FILE`, or give the unit the systemd credential `rosemary.kek`, or set `RM_SEALED_START`: exactly
+        /// one of the four.
         KEK_FILE: PathBuf = "RM_KEK_FILE", "0.1.0",
             Takes::Path, Fallback::Absent("the systemd credential `rosemary.kek`", "/etc/rosemary/kek"), parse::path;
         /// File with a passphrase instead of a key. Argon2id turns it into the key, which takes about a second at each start.
         KEK_PASSPHRASE_FILE: PathBuf = "RM_KEK_PASSPHRASE_FILE", "0.1.0",
             Takes::Path, Fallback::Absent("none", "/etc/rosemary/passphrase"), parse::path;
+        /// No key lies on this machine: the service starts locked, answers 503 to everything, and serves once somebody has brought a key,
+        /// a passphrase or printed shares to `rosemary unlock` on this machine.
+        SEALED_START: bool = "RM_SEALED_START", "0.1.0",
+            Takes::Text("on (1, true, yes) or off (0, false, no)"), Fallback::Value("off"), parse::switch;
     }
     "Backups" {
         /// Folder for backups, best on another disk; it must exist and belong to the service's user.
@@ -232,6 +237,10 @@ settings! {
         /// not start unless this is off; then `doctor` says so.
         EGRESS_LOCK: bool = "RM_EGRESS_LOCK", "0.1.0",
             Takes::Text("on (1, true, yes) or off (0, false, no)"), Fallback::Value("on"), parse::switch;
+        /// UNIX socket on which the operator of this machine speaks to the running service: `rosemary unlock`, `keys rotate`, `incident`
+        /// and others. Only the service's own user and root are heard. The packaged unit sets it.
+        CONSOLE_SOCKET: PathBuf = "RM_CONSOLE_SOCKET", "0.1.0",
+            Takes::Path, Fallback::Absent("`console.sock` beside the data file", "/run/rosemary/console.sock"), parse::path;
         /// The file that these settings come from, so that SIGHUP can read `RM_LOG` in it anew. The packaged unit sets it.
         SETTINGS_FILE: PathBuf = "RM_SETTINGS_FILE", "0.1.0",
             Takes::Path, Fallback::Absent("none: SIGHUP reads the certificate alone", "/etc/rosemary/rosemary.env"), parse::path;

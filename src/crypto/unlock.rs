@@ -62,6 +62,15 @@ impl SlotKind {
         }
     }
 
+    /// The kind as one word, for the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::KeyFile => "key_file",
+            Self::Passphrase => "passphrase",
+            Self::Credential => "credential",
+        }
+    }
+
     /// The kind in the operator's words.
     pub fn name(self) -> &'static str {
         match self {
@@ -182,6 +191,21 @@ impl Kek {
         let line = Zeroizing::new(format!("{KEY_FILE_WORD} {instance} {}\n", digits.as_str()));
         durable::create(path, line.as_bytes(), 0o600)?;
         Ok(Self { kind: SlotKind::KeyFile, secret: Secret::new(secret.expose().to_vec()), instance: Some(instance), derived: Mutex::default() })
+    }
+
+    /// A passphrase that was typed.
+    pub fn passphrase(secret: Secret<Vec<u8>>) -> Self {
+        Self::presented(SlotKind::Passphrase, secret, None)
+    }
+
+    /// A key that was read elsewhere, as [`Kek::parts`] gave it.
+    pub fn presented(kind: SlotKind, secret: Secret<Vec<u8>>, instance: Option<InstanceId>) -> Self {
+        Self { kind, secret, instance, derived: Mutex::default() }
+    }
+
+    /// What it consists of, for whoever takes it to the service.
+    pub fn parts(&self) -> (SlotKind, &Secret<Vec<u8>>, Option<InstanceId>) {
+        (self.kind, &self.secret, self.instance)
     }
 
     /// The kind of slot this opens.

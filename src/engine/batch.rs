@@ -15,14 +15,13 @@
 
 use std::cell::OnceCell;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::base::durable;
+use crate::base::{durable, fault};
 use crate::base::id::{FileId, InstanceId};
 use crate::base::limits::{RESERVE_READ_BYTES, RESERVE_WRITE_BYTES};
 use crate::crypto::ladder::Keys;
@@ -97,7 +96,7 @@ pub enum Place<'p> {
 
 /// Runs `work`; a panic becomes `Panicked`. Nothing is looked at afterwards but the latch, so unwind safety does not matter.
 pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(EngineError::Panicked))
+    fault::catch(work).unwrap_or(Err(EngineError::Panicked))
 }
 
 /// Drops what belongs to redb; its destructors walk trees and take locks, and may panic on a damaged file.

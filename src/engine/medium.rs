@@ -238,7 +238,9 @@ impl Overlay {
         let mut bytes = [0; SECTOR_BYTES];
         let at = sector * SECTOR_BYTES as u64;
         let there = usize::try_from(above.kept.saturating_sub(at).min(SECTOR_BYTES as u64)).expect("at most a sector");
-        self.below.read_at(at, &mut bytes[..there])?;
+        if there > 0 {
+            self.below.read_at(at, &mut bytes[..there])?;
+        }
         Ok(bytes)
     }
 }

@@ -15,12 +15,12 @@
 
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rustls::ServerConnection;
 
+use crate::base::fault;
 use crate::base::limits::{HEAD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
 use crate::http::admission::{Admitted, Place};
 use crate::http::listen::Shared;
@@ -85,13 +85,13 @@ impl Connection<'_> {
                 Ok((request, keep_alive)) => {
                     let head_only = request.method == Method::Head;
                     // A panic unwinds out of the handler's own work; nothing of this connection was lent to it.
-                    let answer = catch_unwind(AssertUnwindSafe(|| self.shared.handler.handle(request)));
+                    let answer = fault::catch(|| self.shared.handler.handle(request));
                     let keep_alive = keep_alive && answer.is_ok();
                     (answer.unwrap_or_else(|_| problem::error(500, "Internal server error")), head_only, keep_alive)
                 }
                 Err(End::Refused { reason, client, head_only }) => {
                     let refusal = Refusal { reason, client };
-                    let answer = catch_unwind(AssertUnwindSafe(|| self.shared.handler.refuse(&refusal)));
+                    let answer = fault::catch(|| self.shared.handler.refuse(&refusal));
                     (answer.unwrap_or_else(|_| refusal.reply()), head_only, false)
                 }
                 Err(End::Gone) => return,
@@ -121,7 +121,7 @@ impl Connection<'_> {
     fn stream(mut self, mut source: Box<dyn Source>) {
         while !self.told_to_end() && self.wire.is_quiet() {
             // As with an answer: a panic ends this connection alone.
-            match catch_unwind(AssertUnwindSafe(|| source.next(STREAM_TURN))) {
+            match fault::catch(|| source.next(STREAM_TURN)) {
                 Ok(Chunk::Nothing) => {}
                 Ok(Chunk::Bytes(bytes)) => {
                     for part in bytes.chunks(STREAM_PART_BYTES) {

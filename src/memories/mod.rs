@@ -4,6 +4,8 @@
 //! - Every function works under an `Access`, so policy has decided and an audit entry is open.
 //! - A refusal changes nothing, and says nothing of the text it refused.
 
+pub mod briefing;
+mod clusters;
 mod select;
 
 use std::collections::BTreeSet;

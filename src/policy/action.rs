@@ -112,6 +112,7 @@ pub fn is_urgent(verb: &str) -> bool {
             | "keys.epoch"
             | "keys.rewrap"
             | "keys.slots"
+            | "instance.unlock"
     )
 }
 
@@ -141,8 +142,12 @@ actions! {
     WatchMemories(Scope) Reads false "memory.watch";
     /// Tell what became of one memory.
     TellEvent(Scope) Reads true "memory.event";
+    /// Have a scope told in short: what it is about, by its tags and threads.
+    BriefMemories(Scope) Reads true "memory.brief";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
+    /// Have the site's language model answer a question from memories.
+    QueryMemories(Scope) Reads true "memory.query";
     /// Replace a memory's text.
     UpdateMemory(MemoryId) Writes true "memory.update";
     /// Move a memory to the trash.
@@ -157,6 +162,10 @@ actions! {
     EmptyTrash(Scope) Writes true "memory.empty_trash";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
+    /// Talk to the site's language model.
+    Chat(Person) Reads true "model.chat";
+    /// Ask which language models there are.
+    ListModels(Person) Reads false "model.list";
     /// Make a key.
     CreateKey(Person) Writes false "key.create";
     /// List keys.
@@ -203,4 +212,6 @@ actions! {
     RewrapKeys(Instance) Writes false "keys.rewrap";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
+    /// Unlock a service that started locked.
+    UnlockInstance(Instance) Writes false "instance.unlock";
 }

@@ -76,7 +76,9 @@ pub const RULES: &[Rule] = &[
             "memory.thread",
             "memory.reply",
             "memory.list",
+            "memory.brief",
             "memory.search",
+            "memory.query",
             "memory.update",
             "memory.trash",
             "memory.trash_all",
@@ -89,12 +91,14 @@ pub const RULES: &[Rule] = &[
         relations: &[Own],
     },
     // An agent writes and finds among its person's memories, and reads what is open to its vendor.
-    Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.search"], relations: &[Own] },
+    Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.brief", "memory.search", "memory.query"], relations: &[Own] },
     Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions", "memory.thread", "memory.reply"], relations: &[Own, Visible] },
     // It changes only what it wrote itself.
     Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash", "memory.trash_all"], relations: &[Own] },
     // Everybody may ask who they are and how their own operation ended.
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
+    // A person may talk to the site's language model.
+    Rule { askers: &[Admin, User], verbs: &["model.chat", "model.list"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
     // Who is erased is for administrators to say.
@@ -124,6 +128,7 @@ pub const RULES: &[Rule] = &[
             "keys.epoch",
             "keys.rewrap",
             "keys.slots",
+            "instance.unlock",
         ],
         relations: &[Own],
     },

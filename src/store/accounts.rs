@@ -2,7 +2,7 @@
 
 use crate::authn::credential::Verifier;
 use crate::base::id::{CredentialId, UserId};
-use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, Person, ReadOperation, RevokeKey};
+use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, Person, ReadOperation, Reads, RevokeKey, Scope};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
 use crate::store::tables::{credentials, users};
@@ -59,6 +59,12 @@ pub fn user<A: Action<Target = Person>>(a: &mut Access<'_, A>) -> Result<User, S
 /// The granted person, not noted: the entry names their keys.
 pub fn holder(a: &Access<'_, ListKeys>) -> Result<User, StoreError> {
     users::get(a.tx(), a.who().tenant(), a.target().0)?.ok_or(StoreError::Missing("users"))
+}
+
+/// The person whose memories are granted, not noted: the entry names the memories.
+pub fn owner<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>) -> Result<User, StoreError> {
+    let scope = a.target();
+    users::get(a.tx(), scope.tenant, scope.owner)?.ok_or(StoreError::Missing("users"))
 }
 
 /// Whom the operator at the console means: ids alone, so no grant is needed; what is done to them goes through the gate.

@@ -8,12 +8,11 @@
 //! - A panic here ends the process as one in the writer does: whoever was not answered is told that the outcome is not known, which the log tells
 //!   after the next start.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::base::limits;
+use crate::base::{fault, limits};
 use crate::policy::action::Scope;
 use crate::store::events::Event;
 use crate::store::index::indexes::Change;
@@ -83,7 +82,7 @@ impl Answerer {
     /// Tells of batches until the writer has ended.
     pub fn run(self, vault: &Vault) {
         while let Ok(batch) = self.batches.recv() {
-            if catch_unwind(AssertUnwindSafe(|| batch.tell(vault))).is_err() {
+            if fault::catch(|| batch.tell(vault)).is_err() {
                 vault.unpublish();
                 return vault.fatal();
             }

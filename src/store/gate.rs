@@ -12,15 +12,14 @@
 //! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
 
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use crate::audit::{self, Actor, ActorKind, Decision, Detail, Device, Entry, Id, Outcome, Reason, RequestId, Resource, Word};
 use crate::authn::credential::Verifier;
 use crate::authn::{CredentialRef, Principal, Role, StoredCredential};
 use crate::base::id::{CredentialId, MemoryId, OperationId, SubjectId};
-use crate::base::limits;
 use crate::base::time::Timestamp;
+use crate::base::{fault, limits};
 use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
@@ -392,7 +391,7 @@ fn perform<A: Action, T, E: Fault>(
         Ok(Some(Ok(grant))) => {
             // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
             let mut access = Access { grant, who, vault, tx };
-            let worked = catch_unwind(AssertUnwindSafe(|| work(&mut access)));
+            let worked = fault::catch(|| work(&mut access));
             let tx = access.tx;
             touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
             entry.det = tx.details;

@@ -106,8 +106,9 @@ impl Vault {
         self.rotation().wake();
     }
 
-    /// Waits until all that was asked for before is done, `most` has passed, or a step failed; whether it is done. `tell` hears of progress.
-    pub fn rotation_done(&self, most: Duration, mut tell: impl FnMut(Progress)) -> bool {
+    /// Waits until all that was asked for before is done, `most` has passed, or a step failed; whether it is done. `tell` hears of progress
+    /// and says whether to wait on.
+    pub fn rotation_done(&self, most: Duration, mut tell: impl FnMut(Progress) -> bool) -> bool {
         let rotation = self.rotation();
         self.rotate_soon();
         let mut state = rotation.state.lock().expect("no code panics while it holds this lock");
@@ -118,7 +119,9 @@ impl Vault {
                 return false;
             }
             state = rotation.changed.wait_timeout(state, left.min(Duration::from_millis(200))).expect("no code panics while it holds this lock").0;
-            tell(*state);
+            if !tell(*state) {
+                return false;
+            }
         }
         true
     }

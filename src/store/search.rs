@@ -18,6 +18,7 @@ use crate::store::tx::{StoreError, Unanswered};
 
 pub use crate::store::index::rank::{Hit, Query};
 pub use crate::store::index::scope::Viewer;
+pub use crate::store::index::tags::{Group, Groups};
 
 /// Why a search has no answer.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,24 @@ use crate::store::backup::{BackupError, Backups, DrillRow, Order, State, Where};
 use crate::store::restore::{self, RestoreError};
 use crate::store::vault::Vault;
 
+/// Where the data file's key is.
+#[derive(Clone, Debug)]
+pub enum DataKey {
+    /// In a file: a drill reads it as a restore would.
+    At(KekSource),
+    /// With whoever unlocked the service.
+    Held(Arc<Kek>),
+}
+
+impl DataKey {
+    fn read(&self) -> Result<Arc<Kek>, UnlockError> {
+        match self {
+            Self::At(source) => Kek::read(source).map(Arc::new),
+            Self::Held(kek) => Ok(Arc::clone(kek)),
+        }
+    }
+}
+
 /// What is to be done, how often, and with which keys.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -36,7 +54,7 @@ pub struct Schedule {
     /// What opens backups, if not the data file's own key (`RM_BACKUP_KEY_FILE`).
     pub backup_key: Option<KekSource>,
     /// The data file's key.
-    pub data_key: KekSource,
+    pub data_key: DataKey,
     /// Between two backups; none: only when asked for.
     pub every: Option<Duration>,
     /// How long a backup is kept.
@@ -173,7 +191,10 @@ pub fn run_drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Resul
     let aside = folder.join(DRILL_FILE);
     let _ = std::fs::remove_file(&aside);
     let began = Instant::now();
-    let key = if backup.own_key { schedule.backup_key.as_ref().unwrap_or(&schedule.data_key) } else { &schedule.data_key };
+    let key = match schedule.backup_key.as_ref().filter(|_| backup.own_key) {
+        Some(source) => Kek::read(source).map(Arc::new),
+        None => schedule.data_key.read(),
+    };
     let restored = restored(vault, schedule, key, &Vault::backup_path(folder, *id, backup), &aside, stop);
     row.restore_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let _ = std::fs::remove_file(&aside);
@@ -193,9 +214,9 @@ pub fn run_drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Resul
 const DRILL_FILE: &str = "rosemary-drill.db";
 
 /// Restores `backup` to `aside`, opens what came of it as a service would, and gives its number of memories.
-fn restored(vault: &Vault, schedule: &Schedule, key: &KekSource, backup: &Path, aside: &Path, stop: &AtomicBool) -> Result<u64, DrillError> {
+fn restored(vault: &Vault, schedule: &Schedule, key: Result<Arc<Kek>, UnlockError>, backup: &Path, aside: &Path, stop: &AtomicBool) -> Result<u64, DrillError> {
     let name = |path: &Path| path.display().to_string();
-    let kek = Kek::read(key)?;
+    let kek = key?;
     let options = Options { cache_bytes: limits::COPY_CACHE_BYTES, ..schedule.options.clone() };
     vault.room(&schedule.folder)?;
     let source = Engine::inspect(backup, &options, &kek).map_err(|error| DrillError::File(name(backup), error))?;

@@ -724,7 +724,7 @@ fn status_of(reason: Reason) -> u16 {
         Reason::AddressRate | Reason::CredentialRate | Reason::AdminRate => 429,
         Reason::UnknownRoute | Reason::NotFound => 404,
         Reason::Host => 421,
-        Reason::Origin => 403,
+        Reason::Origin | Reason::AgentRoute => 403,
         Reason::TooLarge => 413,
         Reason::NoSpace => 507,
         Reason::BadHandshake => 0,

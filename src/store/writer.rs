@@ -13,13 +13,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::audit::{Actor, Detail, Entry, Outcome, Reason};
 use crate::authn::CredentialRef;
 use crate::base::id::{CredentialId, OperationId};
 use crate::base::time::Timestamp;
-use crate::base::{limits, log};
+use crate::base::{fault, limits, log};
 use crate::engine::{Batch, CommitError, EngineError, Read};
 use crate::store::answers::{Answers, Committed, News};
 use crate::store::queue::{Asker, Request, Work};
@@ -137,7 +136,7 @@ impl Writer {
                 return;
             }
             // A panic here is a fault of ours with an unknown outcome: the process ends, and the next start reads the medium.
-            if catch_unwind(AssertUnwindSafe(|| self.commit(requests))).is_err() {
+            if fault::catch(|| self.commit(requests)).is_err() {
                 vault.unpublish();
                 return vault.fatal();
             }

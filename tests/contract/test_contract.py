@@ -38,6 +38,13 @@ class Conventions(ServerCase):
         answer = self.owner.get("/no/such/route").expect(404)
         self.assertEqual(answer.json, {"message": "Route GET:/no/such/route not found", "error": "Not Found", "statusCode": 404})
 
+    def test_an_agent_is_told_that_a_path_is_none_of_its_own_before_it_is_told_that_there_is_none(self):
+        agent = self.agents["cursor"]
+        for path in ("/no/such/route", "/admin/nothing", "/memories"):
+            self.error(agent.get(path), 403, "Agent keys cannot access this endpoint")
+        agent.get("/agent/nothing").expect(404)
+        agent.get("/api/v1/nothing").expect(404)
+
     def test_an_unknown_route_without_a_token_is_401(self):
         with self.server.client() as nobody:
             self.error(nobody.get("/no/such/route"), 401)
@@ -170,7 +177,7 @@ class PublicRoutes(ServerCase):
         named = {op.get("operationId") for path in body["paths"].values() for op in path.values() if isinstance(op, dict)}
         self.assertLessEqual(
             {"writeMemory", "getLatestMemory", "getMemoryById", "updateMemory", "deleteMemory", "getVersionHistory", "searchMemories",
-             "readMemories", "getMemoriesByTag", "browseMemories", "whoAmI"}, named)
+             "readMemories", "getMemoriesByTag", "browseMemories", "queryMemory", "whoAmI"}, named)
         self.assertNotIn("reflectmemory.com", str(body))
 
 
@@ -270,7 +277,7 @@ class Memories(ServerCase):
                 self.assertEqual((read["title"], read["content"], read["tags"]), (content, content, [content]))
 
     def test_extra_fields_are_kept_and_echoed_only_when_set(self):
-        extra = {"subject": "MRN 12", "metadata": {"ward": {"bed": 3}}, "run_id": "run-1", "speaker": "Dr. Rao"}
+        extra = {"subject": "MRN 12", "metadata": {"ward": {"bed": 3}, "dose": [0.12088995980580641, 2.2250738585072011e-308, 9007199254740993]}, "run_id": "run-1", "speaker": "Dr. Rao"}
         record = self.owner.remember(unique(), occurred_at="2026-01-02T03:04:05Z", **extra)
         for key, value in extra.items():
             self.assertEqual(record[key], value, key)
@@ -546,6 +553,52 @@ class Agents(ServerCase):
         self.agents["cursor"].put(path, put_body(record, title="Second")).expect(200)
         body = self.agents["cursor"].get(f"{path}/versions").expect(200).json
         self.assertEqual((len(body["versions"]), body["current_version"]), (1, 2))
+
+
+class ModelRoutes(ServerCase):
+    """With model egress off, as it is by default."""
+
+    OFF = {"error": "Model egress disabled by deployment policy", "mode": "self-host"}
+    CHAT = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+
+    def test_query_and_chat_are_off_by_policy(self):
+        for client in (self.owner, self.agents["cursor"]):
+            answer = client.post("/query", {"query": "q", "memory_filter": {"by": "all"}})
+            self.assertEqual(self.error(answer, 503), self.OFF)
+            self.assertNotIn("retry-after", answer.headers)
+            self.assertGreater(answer.audit_index, 0)
+        self.assertEqual(self.error(self.owner.post("/chat", self.CHAT), 503), self.OFF)
+        self.assertEqual(self.owner.get("/chat/models").expect(200).json, {"models": []})
+
+    def test_a_bad_body_is_400_even_with_egress_off(self):
+        good = {"query": "q", "memory_filter": {"by": "all"}}
+        for body, text in (
+            ({}, "body must have required property 'query'"),
+            ({"query": "q"}, "body must have required property 'memory_filter'"),
+            ({**good, "query": ""}, "body/query must NOT have fewer than 1 characters"),
+            ({**good, "query": "x" * 10_001}, "body/query must NOT have more than 10000 characters"),
+            ({**good, "memory_filter": {"by": "trashed"}}, "body/memory_filter must match exactly one schema in oneOf"),
+            ({**good, "limit": 51}, "body/limit must be <= 50"),
+            ({**good, "limit": 0}, "body/limit must be >= 1"),
+            ({**good, "extra": 1}, "body must NOT have additional properties"),
+        ):
+            with self.subTest(text):
+                self.error(self.owner.post("/query", body), 400, text)
+                self.error(self.agents["cursor"].post("/query", body), 400, text)
+        for body, text in (
+            ({"messages": self.CHAT["messages"]}, "body must have required property 'model'"),
+            ({**self.CHAT, "model": "m" * 51}, "body/model must NOT have more than 50 characters"),
+            ({**self.CHAT, "messages": []}, "body/messages must NOT have fewer than 1 items"),
+            ({**self.CHAT, "messages": self.CHAT["messages"] * 101}, "body/messages must NOT have more than 100 items"),
+            ({**self.CHAT, "messages": [{"role": "system", "content": "q"}]}, "body/messages/0/role must be equal to one of the allowed values"),
+            ({**self.CHAT, "messages": [{"role": "user", "content": "x" * 50_001}]}, "body/messages/0/content must NOT have more than 50000 characters"),
+        ):
+            with self.subTest(text):
+                self.error(self.owner.post("/chat", body), 400, text)
+
+    def test_agents_may_ask_and_not_chat(self):
+        for method, path, body in (("POST", "/chat", self.CHAT), ("GET", "/chat/models", None)):
+            self.error(self.agents["cursor"].request(method, path, body), 403, "Agent keys cannot access this endpoint")
 
 
 class Threads(ServerCase):

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 import unittest
 
 from rosemary_server import ServerCase, unique
@@ -117,6 +118,7 @@ class Events(ServerCase):
             with Stream(self.server, key) as again:
                 if again.status == 200:
                     return
+            time.sleep(0.1)
         self.fail("the place of a closed stream was not given back")
 
     def test_head_is_the_head_alone(self):

@@ -459,6 +459,29 @@ class Many(Mem0Case):
 
 
 class Boundaries(Mem0Case):
+    def test_an_export_is_asked_for_and_fetched_by_its_asker_alone(self):
+        self.add("Penicillin")
+        self.add("Latex", user_id=unique("somebody-else-"))
+        asked = self.owner.post("/v1/exports/", {"schema": {"properties": {"allergy": {"type": "string"}}}, "filters": {"user_id": self.user}}).expect(201)
+        self.assertEqual(asked.json["total_memories"], 1)
+        self.add("Nuts")
+        export = self.owner.post("/v1/exports/get/", {"memory_export_id": asked.json["id"]}).expect(200).json
+        self.assertEqual(sorted(memory["memory"] for memory in export["memories"]), ["Nuts", "Penicillin"])
+        self.assertEqual((export["count"], export["schema_applied"]), (2, False))
+        for other in (self.others[OTHER], self.agents["cursor"]):
+            self.refusal(other.post("/v1/exports/get/", {"memory_export_id": asked.json["id"]}), 404, "Export not found")
+            self.assertEqual(other.post("/v1/exports/get/", {"memory_export_id": UNKNOWN}).status, 404)
+        self.refusal(self.owner.post("/v1/exports/get/", {"memory_export_id": "x"}), 404, "Export not found")
+
+    def test_the_older_clients_export_by_names(self):
+        self.add("Penicillin")
+        self.owner.post("/v1/exports/", {"schema": "{}", "user_id": self.user}).expect(201)
+        self.assertEqual(self.owner.post("/v1/exports/get/", {"user_id": self.user}).expect(200).json["count"], 1)
+        self.refusal(self.owner.post("/v1/exports/get/", {"org_id": "x"}), 400, "memory_export_id or filters")
+        self.refusal(self.owner.post("/v1/exports/", {"filters": {"user_id": self.user}}), 400, "schema")
+        self.refusal(self.owner.post("/v1/exports/", {"schema": {}, "filters": {"nonsense": 1}}), 400, "nonsense|filters")
+        self.assertEqual(self.others[OTHER].post("/v1/exports/get/", {"user_id": self.user}).expect(200).json["count"], 0)
+
     def test_names_reach_nobody_elses_memories(self):
         secret = unique("secret ")
         mine = self.add(secret, agent_id="triage", run_id=f"{self.user}-run", metadata={"k": self.user})

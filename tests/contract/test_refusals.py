@@ -20,6 +20,8 @@ ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
     ("GET", "/events", None),
+    ("GET", "/briefing", None),
+    ("GET", "/agent/briefing", None),
     ("POST", "/api/keys", {"label": "refused"}),
     ("GET", "/api/keys", None),
     ("DELETE", "/api/keys/{key}", None),
@@ -47,6 +49,9 @@ ROUTES = (
     ("DELETE", "/agent/memories/{id}", None),
     ("GET", "/agent/memories/{id}/versions", None),
     ("POST", "/api/v1/memories/search", {"query": "x"}),
+    ("POST", "/query", {"query": "x", "memory_filter": {"by": "all"}}),
+    ("POST", "/chat", {"model": "x", "messages": [{"role": "user", "content": "x"}]}),
+    ("GET", "/chat/models", None),
     ("GET", "/api/v1/backups", None),
     ("POST", "/api/v1/backups", None),
     ("GET", "/api/v1/operations/{operation}", None),
@@ -71,6 +76,8 @@ ROUTES = (
     ("DELETE", "/v2/entities/agent/{name}/", None),
     ("DELETE", "/v2/entities/app/{name}/", None),
     ("DELETE", "/v2/entities/run/{name}/", None),
+    ("POST", "/v1/exports/", {"schema": {}, "filters": {"user_id": "x"}}),
+    ("POST", "/v1/exports/get/", {"filters": {"user_id": "x"}}),
     ("POST", "/v1/feedback/", {"memory_id": UNKNOWN, "feedback": "POSITIVE"}),
 )
 

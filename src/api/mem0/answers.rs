@@ -8,6 +8,7 @@ use super::{IN_METADATA, derived_title};
 use crate::api::answers::{answer, flag, list_of, maybe_text, never, number, object, text, texts, time, word};
 use crate::api::answers::id as id_text;
 use crate::api::reply;
+use crate::base::id::OperationId;
 use crate::base::limits;
 use crate::memories::{Named, Page, Who};
 use crate::store::gate::Receipt;
@@ -16,6 +17,11 @@ use crate::store::phi::Phi;
 
 /// What an addition says of what was done with the messages.
 const VERBATIM: &str = "Kept word for word: no model infers facts here";
+
+/// What a request for an export is answered with.
+const EXPORT_ASKED: &str = "The export can be fetched";
+/// What an export says of itself.
+const EXPORTED: &str = "Memories as they are: no model fills a schema here";
 
 /// A memory as Mem0's clients read it: all of it, or its id, score and event and those keys that were asked for.
 struct View<'a> {
@@ -136,6 +142,23 @@ pub fn array(memories: &[Memory], only: Option<&[String]>, receipt: &Receipt) ->
 /// A list under `results`.
 pub fn results(memories: &[Memory], only: Option<&[String]>, receipt: &Receipt) -> Vec<u8> {
     reply::json(&Results { results: views(memories, only, receipt) })
+}
+
+/// That an export may be fetched.
+pub fn export_asked(id: OperationId, total: u64) -> Vec<u8> {
+    reply::json(&json!({ "message": EXPORT_ASKED, "id": id.to_string(), "total_memories": total }))
+}
+
+/// What an export holds.
+pub fn export(memories: &[Memory], receipt: &Receipt) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Export<'a> {
+        memories: Vec<View<'a>>,
+        count: usize,
+        schema_applied: bool,
+        message: &'static str,
+    }
+    reply::json(&Export { memories: views(memories, None, receipt), count: memories.len(), schema_applied: false, message: EXPORTED })
 }
 
 /// What a search found, best first.
@@ -303,6 +326,11 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
         ("Mem0HitList", either(array("Mem0Hit"), vec![results("Mem0Hit")])),
         ("Mem0Message", answer([message()], [])),
         ("Mem0Trashed", answer([("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], [])),
+        ("Mem0ExportAsked", answer([("message", text(EXPORT_ASKED)), ("id", id_text()), ("total_memories", number())], [])),
+        (
+            "Mem0Export",
+            answer([("memories", list_of("Mem0Memory")), ("count", number()), ("schema_applied", flag()), ("message", text(EXPORTED))], []),
+        ),
         ("Mem0Feedback", answer([("message", text("Feedback kept as a reply to the memory")), ("id", id_text())], [])),
         (
             "Mem0Entity",
@@ -345,7 +373,7 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             "Mem0Error",
             answer(
                 [("error", text("Memory not found")), ("detail", text("Memory not found"))],
-                [("outcome", json!({ "const": "unknown" })), ("operation_id", id_text())],
+                [("code", json!({ "enum": ["locked", "read_only"] })), ("outcome", json!({ "const": "unknown" })), ("operation_id", id_text())],
             ),
         ),
     ]

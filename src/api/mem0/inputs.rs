@@ -266,6 +266,36 @@ pub static BATCH_DELETE: Schema = Schema {
         .like(Literal::Json(r#"[{"memory_id":"019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"}]"#))],
 };
 
+/// `POST /v1/exports/`
+pub static EXPORT: Schema = Schema {
+    fields: &[
+        Field::required("schema", ANYTHING, "Read, without effect: there is no model that could fill it.").like(Literal::Json(r#"{"properties":{}}"#)),
+        FILTERS,
+        USER_ID,
+        AGENT_ID,
+        APP_ID,
+        RUN_ID,
+        unused("export_instructions"),
+        unused("org_id"),
+        unused("project_id"),
+    ],
+};
+
+/// `POST /v1/exports/get/`
+pub static EXPORT_GET: Schema = Schema {
+    fields: &[
+        Field::optional("memory_export_id", Kind::Any(&[text(100), Kind::Null]), "The id that the request for the export was answered with.")
+            .like(Literal::Text("6f1c9a52-8d0e-4b7a-9f63-2f1f0c5c7f10")),
+        FILTERS,
+        USER_ID,
+        AGENT_ID,
+        APP_ID,
+        RUN_ID,
+        unused("org_id"),
+        unused("project_id"),
+    ],
+};
+
 /// `POST /v1/feedback/`
 pub static FEEDBACK: Schema = Schema {
     fields: &[

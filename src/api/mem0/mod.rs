@@ -16,13 +16,15 @@
 //! - Replies are threads' business: Mem0's lists, searches and counts do not show them; what is deleted takes them along.
 //! - Nothing here destroys: `delete_all` and entity deletions move the asker's own memories to the trash.
 //!
-//! `inputs` says what is accepted, `filter` reads conditions, `answers` writes the shapes.
+//! `inputs` says what is accepted, `filter` reads conditions, `answers` writes the shapes, `exports` keeps what is to be fetched.
 
 mod answers;
+mod exports;
 mod filter;
 pub mod inputs;
 
 pub(in crate::api) use answers::components;
+pub(in crate::api) use exports::{Exports, ask as export_ask, fetch as export_fetch};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,10 +4,12 @@
 
 pub mod agent;
 pub mod backups;
+pub mod briefing;
 pub mod events;
 pub mod identity;
 pub mod keys;
 pub mod memories;
+pub mod model;
 pub mod operations;
 pub mod search;
 

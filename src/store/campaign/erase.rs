@@ -95,7 +95,7 @@ fn an_erased_user_and_subject_leave_no_key_in_any_block_that_opens_what_was_thei
     assert!(matches!(vault.admit("a key of the nurse").unwrap(), Admission::Unknown), "no request of hers is taken from here on");
     ask(&vault, &owner, Whom::Named(Phi::new("Jane".into()))).unwrap();
     // Somebody of the same name who is written about from now on is somebody else.
-    assert!(vault.rotation_done(LONG, |_| {}));
+    assert!(vault.rotation_done(LONG, |_| true));
     let again = about(&vault, &owner, "Jane", "another Jane");
     assert!(subject_id(&vault, "Jane").is_some_and(|other| other != jane));
     let done = erasures_of(&vault, &owner);
@@ -130,7 +130,7 @@ fn who_is_unknown_or_the_owner_is_not_erased_and_a_user_may_not_ask() {
     for who in [&nurse, &house.agent("cursor")] {
         assert!(matches!(ask(vault, who, Whom::User(nurse.user())).unwrap_err(), Refused::Denied(..)));
     }
-    assert!(vault.rotation_done(LONG, |_| {}));
+    assert!(vault.rotation_done(LONG, |_| true));
     assert!(erasures_of(vault, &owner).is_empty() && matches!(vault.admit("a key of the nurse").unwrap(), Admission::Principal(..)));
 }
 
@@ -153,7 +153,7 @@ fn an_epoch_is_left_while_people_write() {
                 Ok(_) | Err(Stopped::Engine(crate::engine::EngineError::Keys(_))) => {}
                 Err(error) => panic!("{error}"),
             }
-            assert!(vault.rotation_done(LONG, |_| {}));
+            assert!(vault.rotation_done(LONG, |_| true));
         }
     });
     assert_eq!((vault.keys().epoch(), vault.keys().old_epoch()), (4, None));
@@ -167,7 +167,7 @@ fn an_older_superblock_put_back_is_refused_and_changes_nothing() {
     let before = house.tape.image();
     let console = Principal::system(house.vault().tenant(), house.vault().owner(), "console");
     house.vault().rotate_epoch(&console).unwrap();
-    assert!(house.vault().rotation_done(LONG, |_| {}));
+    assert!(house.vault().rotation_done(LONG, |_| true));
     house.stop();
     let mut image = house.tape.image();
     image[..8192].copy_from_slice(&before[..8192]);
@@ -203,7 +203,7 @@ fn no_power_cut_during_an_erasure_loses_anybody_or_keeps_the_erased() {
     ask(&vault, &owner, Whom::User(nurse.user())).unwrap();
     ask(&vault, &owner, Whom::Subject(jane)).unwrap();
     let asked = house.tape.count();
-    vault.rotation_done(LONG, |_| {});
+    vault.rotation_done(LONG, |_| true);
     drop(vault);
     house.stop();
     let (ops, mut chance) = (house.tape.ops(), Chance(11));
@@ -215,7 +215,7 @@ fn no_power_cut_during_an_erasure_loses_anybody_or_keeps_the_erased() {
             let what = format!("change {at} of {}", ops.len());
             let tape = Arc::new(Tape::faulty(cut(&durable, &pending, &mut chance), None, 5));
             let mut house = House::on(Arc::clone(&tape), &Clock::system()).unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(house.vault().rotation_done(LONG, |_| {}), "{what}: it does not come to its end");
+            assert!(house.vault().rotation_done(LONG, |_| true), "{what}: it does not come to its end");
             let all = erasures_of(house.vault(), &house.owner());
             assert!(at < asked || all.len() == 2, "{what}: an acknowledged erasure is forgotten");
             assert!(all.iter().all(|erasure| matches!(erasure.stage, Stage::Shredded(Some(_)))), "{what}: {all:?}");
@@ -265,13 +265,13 @@ fn what_the_ledger_names_is_erased_again_in_an_older_copy_of_the_data() {
     let (_, store) = open(older.clone(), false);
     let owner = admitted(store.vault(), OWNER_KEY);
     ask(store.vault(), &owner, Whom::Subject(jane)).unwrap();
-    assert!(store.vault().rotation_done(LONG, |_| {}));
+    assert!(store.vault().rotation_done(LONG, |_| true));
     store.stop();
     let ledger = crate::store::ledger::path_beside(&anchor);
     let written = std::fs::read_to_string(&ledger).unwrap();
     assert!(written.contains(&jane.to_string()));
     let (tape, store) = open(older.clone(), false);
-    assert!(store.vault().rotation_done(LONG, |_| {}));
+    assert!(store.vault().rotation_done(LONG, |_| true));
     let owner = admitted(store.vault(), OWNER_KEY);
     assert!(erasures_of(store.vault(), &owner).iter().any(|erasure| erasure.id == *jane.bytes() && matches!(erasure.stage, Stage::Shredded(_))));
     let listed = store.vault().read::<ListMemories, _, Wrong>(&owner, Scope { tenant: owner.tenant(), owner: owner.user() }, &Call::internal(), |a| {

@@ -85,10 +85,10 @@ struct Row {
 
 /// See the module text.
 pub struct ScopeIndex {
-    hasher: RandomState,
+    pub(super) hasher: RandomState,
     pub(super) words: Lists<u64>,
     pub(super) trigrams: Lists<u32>,
-    tags: Lists<u64>,
+    pub(super) tags: Lists<u64>,
     numbers: HashMap<MemoryId, u32>,
     pub(super) class: Vec<u32>,
     pub(super) length: Vec<u16>,

@@ -229,6 +229,11 @@ impl Outline<'_> {
         self.row.parent.is_some()
     }
 
+    /// The memory that it replies to.
+    pub fn parent(&self) -> Option<MemoryId> {
+        self.row.parent
+    }
+
     /// Whether it was written by `origin`.
     pub fn is_of(&self, origin: &str) -> bool {
         self.row.origin == origin

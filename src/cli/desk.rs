@@ -1,0 +1,49 @@
+//! The desk: what the running service does for its operator at the console, one arm a question.
+//!
+//! Every step passes the gate as the system principal `console` and leaves its audit entry, as the same command does on a stopped service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::keys;
+use crate::store::vault::Vault;
+
+/// What questions are answered with.
+pub struct Desk {
+    /// The store.
+    pub vault: Vault,
+    /// Set when the service stops.
+    pub stop: Arc<AtomicBool>,
+    /// The settings that answers name.
+    pub config: Facts,
+}
+
+/// What the desk knows of the settings.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The data file.
+    pub db_path: std::path::PathBuf,
+}
+
+impl Desk {
+    /// Whether a long answer is to be given up.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers one question of the console.
+///
+/// Errors: what the command on a stopped service would end with; `Usage` for a question that is not known.
+pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
+    match ask {
+        "keys.rotate_epoch" => {
+            let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
+            Ok(json!({ "epoch": epoch }))
+        }
+        _ => Err(Failure::new(Exit::Usage, format_args!("{ask}: this version of the service does not know this; update both"))),
+    }
+}
