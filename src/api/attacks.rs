@@ -52,6 +52,7 @@ impl Service {
             ],
             index_bytes: 64 << 20,
             anchor: None,
+            model: None,
             clock: Clock::system(),
             fatal: Box::new(|| {}),
         };

@@ -151,6 +151,8 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
     row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
     row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
+    row("GET", "/api/v1/embeddings", "readEmbeddings", "The embedding model in use and how many memories wait for their vector", Auth::Admin, ok("Embeddings"))
+        .run("embedding.read", search::embeddings),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),

@@ -395,6 +395,7 @@ pub const UNLOCK_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 
 const _: () = assert!(CONSOLE_FRAME_BYTES_MAX > 2 * KEK_BYTES_MAX);
+
 // --- embeddings (docs/search.md) ---
 /// Longest model file that is read.
 pub const MODEL_BYTES_MAX: u64 = 512 * 1024 * 1024;
@@ -410,3 +411,17 @@ pub const MODEL_LAYERS_MAX: usize = 24;
 pub const MODEL_PIECES_MAX: usize = 1 << 18;
 /// Characters of a word that is split into pieces; a longer one is unknown.
 pub const MODEL_WORD_CHARS_MAX: usize = 100;
+/// Memories embedded between two commits of vectors.
+pub const EMBED_CHUNK: usize = 32;
+/// Changed memories that wait by name for the embedder; more are found by looking through the rows.
+pub const EMBED_WAITING_MAX: usize = 4096;
+/// Rows that one step of that looks at.
+pub const EMBED_SEEN: usize = 5000;
+/// How long the embedder rests at a time while the writer has work,
+pub const EMBED_YIELD: Duration = Duration::from_millis(5);
+/// and how often at most before a memory.
+pub const EMBED_YIELDS_MAX: usize = 20;
+/// How long it waits before what failed is tried again.
+pub const EMBED_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+const _: () = assert!(EMBED_CHUNK <= AUDIT_IDS_PER_LINE_MAX);

@@ -181,6 +181,8 @@ fn bring_up(config: &Config, settings: &mut Option<store::vault::Settings>, kek:
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
     let tls = open::tls(config)?;
+    // Read before the lock, as nothing needs its file later.
+    let model = open::model(config)?;
     let listeners = listeners(config, outside.given)?;
     let console = console(config)?;
     // Before any other thread: what is started from here on is inside.
@@ -189,7 +191,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let console = console.map(Console::start).transpose().map_err(no_thread)?;
     let (console, attempts) = console.unzip();
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
-    let (door, mut settings) = (Arc::new(Door::shut()), Some(open::store_settings(config)));
+    let (door, mut settings) = (Arc::new(Door::shut()), Some(store::vault::Settings { model, ..open::store_settings(config) }));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {

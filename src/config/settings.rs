@@ -231,6 +231,17 @@ settings! {
         INDEX_MIB: u32 = "RM_INDEX_MIB", "0.1.0",
             Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
     }
+    "Search by meaning" {
+        /// File of the model that embeds memories and queries, made by `packaging/convert-model`: search then finds what means the same in
+        /// other words. It runs inside this service; its vectors are sealed like the text they are made of. Set it together with
+        /// `RM_EMBEDDING_MODEL_SHA256`. Another model makes all vectors anew, in the background.
+        EMBEDDING_MODEL: PathBuf = "RM_EMBEDDING_MODEL", "0.1.0",
+            Takes::Path, Fallback::Absent("none: search goes by words alone", "/var/lib/rosemary/minilm.model"), parse::path;
+        /// SHA-256 of that file, as `convert-model` prints it. A file with another hash is not used: the service does not start.
+        EMBEDDING_MODEL_SHA256: [u8; 32] = "RM_EMBEDDING_MODEL_SHA256", "0.1.0",
+            Takes::Text("64 hexadecimal digits"),
+            Fallback::Absent("none", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"), parse::sha256;
+    }
     "Operation" {
         /// The kernel's lock on the running service: no thread of it can make or connect a socket, run a program, or open a file outside
         /// the folders of these settings. On a kernel that cannot enforce it (Linux before 5.13, or without Landlock) the service does
@@ -272,7 +283,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_ACCESS_APPROVAL", "approval by a second person is not there yet"),
     ("RM_SESSION_IDLE_SECONDS", "there are no interactive sessions yet"),
     ("RM_SSO_*", "single sign-on is not there yet; people use keys made by `rosemary key make`"),
-    ("RM_EMBEDDING_MODEL", "search is lexical; embeddings are not there yet"),
     ("RM_MODEL_*", "no language model is called"),
     // of the product that Rosemary replaces
     ("RM_MCP_PORT", "there is one port, RM_PORT"),

@@ -23,7 +23,7 @@ use crate::engine::{Engine, EngineError, Read, Table};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{
-    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, ERASURES, MEMORIES, META, ORDER, PAST_LOGS,
+    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, ORDER, PAST_LOGS,
     SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, key, log, memories, past, subjects,
     users,
 };
@@ -190,6 +190,7 @@ impl Walk<'_, '_> {
         self.each(ORDER, memories::check::order)?;
         self.each(CHILDREN, |tx, key, _| memories::check::child(tx, key))?;
         self.each(VERSIONS, |tx, key, _| memories::check::version(tx, key))?;
+        self.each(EMBEDDINGS, |tx, key, row| memories::check::embedding(tx, key, row, &mut counts))?;
         self.each(COUNTS, |_, key, row| {
             let counted = counts.remove(key).unwrap_or(0_u64);
             ensure(row == counted.to_le_bytes(), "the count is not that of the rows")
@@ -372,6 +373,7 @@ mod tests {
             static_keys: Vec::new(),
             index_bytes: 1 << 20,
             anchor: None,
+            model: None,
             clock: Clock::system(),
             fatal: Box::new(|| {}),
         };

@@ -160,6 +160,7 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
         static_keys,
         index_bytes: 64 << 20,
         anchor: None,
+        model: None,
         clock: clock.clone(),
         fatal: Box::new(move || {
             fatal.fetch_add(1, Ordering::SeqCst);

@@ -198,7 +198,7 @@ pub fn measure(docs: usize) -> Report {
 
     let queries = vocabulary.queries(1000);
     let search = |text: &String| {
-        let query = Query { text, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+        let query = Query { text, probe: None, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
         std::hint::black_box(index.search(&query));
     };
     queries.iter().take(50).for_each(search);
@@ -287,7 +287,7 @@ mod tests {
                 continue;
             }
             let text = question["question"].as_str().unwrap();
-            let query = Query { text, limit: 20, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+            let query = Query { text, probe: None, limit: 20, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
             let hits = index.search(&query);
             for (sum, k) in sums.iter_mut().zip([1, 5, 10, 20]) {
                 let found = evidence.iter().filter(|&&&id| hits.iter().take(k).any(|hit| hit.id == id)).count();

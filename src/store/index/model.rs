@@ -120,7 +120,7 @@ fn fresh<'a>(kept: impl Iterator<Item = &'a Kept>) -> ScopeIndex {
 const VIEWERS: [Viewer<'static>; 4] = [Viewer::All, Viewer::Vendor("claude"), Viewer::Vendor("Claude"), Viewer::Vendor("unknown")];
 
 fn search(index: &ScopeIndex, text: &str, viewer: Viewer<'_>, narrow: impl Fn(&mut Query<'_>)) -> Vec<Hit> {
-    let mut query = Query { text, limit: 1000, tags_any: &[], subject: None, since: None, until: None, viewer, explain: true };
+    let mut query = Query { text, probe: None, limit: 1000, tags_any: &[], subject: None, since: None, until: None, viewer, explain: true };
     narrow(&mut query);
     index.search(&query)
 }

@@ -70,6 +70,8 @@ tables! {
     ERASURES = 18 "erasures";
     /// number → who was erased.
     TOMBSTONES = 19 "tombstones";
+    /// tenant | memory → the vector of its text, sealed.
+    EMBEDDINGS = 20 "embeddings";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -139,6 +141,7 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "subject_lookup" SubjectId;
         "memories" memories::MemoryRow;
         "memory_versions" memories::VersionRow;
+        "embeddings" memories::EmbeddingRow;
         "erasures" erasures::ErasureRow;
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;

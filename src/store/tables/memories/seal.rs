@@ -55,7 +55,7 @@ impl Sealer<'_, '_> {
         Bytes(out)
     }
 
-    fn open(&self, field: &str, envelope: &Bytes) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn open(&self, field: &str, envelope: &Bytes) -> Result<Vec<u8>, StoreError> {
         let (head, sealed) = envelope.0.split_first_chunk::<9>().ok_or(aead::OpenError)?;
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (owner_dek, subject_dek) = (number(1), number(5));
