@@ -159,6 +159,7 @@ impl Instance {
             owner_email: OWNER.to_owned(),
             static_keys: Vec::new(),
             index_bytes: 0,
+            memories_max: None,
             anchor: None,
             clock: Clock::system(),
             fatal: Box::new(|| panic!("the store cannot be recovered")),

@@ -111,7 +111,7 @@ pub(super) fn components() -> Value {
     let [subject, metadata, run_id, speaker, occurred_at] = extras();
     let unknown = || [("outcome", json!({ "const": "unknown" })), ("operation_id", id())];
     let [outcome, operation_id] = unknown();
-    json!({
+    let mut all = json!({
         "Memory": answer(
             [
                 ("id", id()),
@@ -318,6 +318,11 @@ pub(super) fn components() -> Value {
             [
                 ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
                 ("mode", json!({ "const": "self-host" })),
+                ("plan", text("free")),
+                ("memory_count", number()),
+                ("active_keys", number()),
+                ("limit", number()),
+                ("upgrade_url", never()),
                 outcome,
                 operation_id,
             ],
@@ -335,5 +340,11 @@ pub(super) fn components() -> Value {
                 [("code", word(&["locked", "read_only"])), outcome, operation_id]
             },
         ),
-    })
+    });
+    // Beside the others: the macro that makes them is full.
+    all["Embeddings"] = answer(
+        [("model", json!({ "type": ["string", "null"], "pattern": "^[0-9a-f]{32}$" }))],
+        [("dimensions", number()), ("memories", number()), ("embedded", number()), ("backlog", number())],
+    );
+    all
 }

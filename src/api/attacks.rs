@@ -51,6 +51,7 @@ impl Service {
                 key("RM_AGENT_KEY_CLAUDE", Vendor::parse("claude"), CLAUDE),
             ],
             index_bytes: 64 << 20,
+            memories_max: None,
             anchor: None,
             model: None,
             clock: Clock::system(),

@@ -224,6 +224,11 @@ pub static BRIEFING: Schema = Schema {
     ],
 };
 
+/// `GET /usage` and `GET /usage/check`, query string; the month is accepted and has no effect (the contract).
+pub static USAGE: Schema = Schema {
+    fields: &[Field::optional("month", text(0, limits::NAME_CHARS_MAX), "Without effect; see `/api/v1/usage`.").like(Literal::Text("2026-11"))],
+};
+
 /// `POST /api/keys`
 pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],

@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, model, operations, search};
+use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, model, operations, search, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -132,6 +132,11 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/usage", "getUsage", "How many memories you may keep, and keep", Auth::User, ok("Usage")).query(&inputs::USAGE).run("usage.read", usage::check),
+    row("GET", "/usage/check", "checkUsage", "Whether you may write another memory", Auth::User, ok("Usage")).query(&inputs::USAGE).run("usage.read", usage::check),
+    row("GET", "/billing/status", "getBilling", "Your plan; nothing is billed here", Auth::User, ok("Billing")).run("usage.read", usage::billing),
+    row("POST", "/billing/checkout", "openCheckout", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
+    row("POST", "/billing/portal", "openPortal", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
     row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
@@ -151,6 +156,7 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
     row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
     row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
+    row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths")).run("usage.read", usage::months),
     row("GET", "/api/v1/embeddings", "readEmbeddings", "The embedding model in use and how many memories wait for their vector", Auth::Admin, ok("Embeddings"))
         .run("embedding.read", search::embeddings),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),

@@ -203,6 +203,10 @@ pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
 pub const CACHE_MIB: (u32, u32) = (4, 65_536);
 /// `RM_INDEX_MIB`, least and most.
 pub const INDEX_MIB: (u32, u32) = (16, 65_536);
+/// What `RM_SANDBOX_MEMORY_CAP` may ask for.
+pub const MEMORIES_SETTING_MAX: u32 = 100_000_000;
+/// Keys of one person other than the owner that are not revoked.
+pub const KEYS_ACTIVE_MAX: u64 = 100;
 /// Addresses in `RM_LISTEN`, networks in `RM_TRUSTED_PROXIES`.
 pub const ADDRESS_LIST_MAX: usize = 64;
 /// `RM_AGENT_KEY_<VENDOR>` settings.

@@ -154,6 +154,7 @@ pub fn store_settings(config: &mut Config) -> Settings {
         owner_email: config.owner_email.clone(),
         static_keys,
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
+        memories_max: config.memories_max.map(|most| most.get().into()),
         anchor: config.anchor_file.clone(),
         model: None,
         clock: Clock::system(),

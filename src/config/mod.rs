@@ -67,6 +67,8 @@ pub struct Config {
     pub cache_mib: u32,
     /// Search index, MiB.
     pub index_mib: u32,
+    /// Memories that a person other than the owner may have; none: as many as they like.
+    pub memories_max: Option<NonZeroU32>,
     /// What embeds memories and queries.
     pub embedding: Option<EmbeddingModel>,
     /// Least important level that is logged.
@@ -226,6 +228,7 @@ impl Config {
         let max_connections_per_address = raw.take(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let cache_mib = raw.take(&settings::CACHE_MIB);
         let index_mib = raw.take(&settings::INDEX_MIB);
+        let memories_max = raw.take(&settings::SANDBOX_MEMORY_CAP);
         let embedding = take_embedding(raw);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
         let console_socket = raw.take(&settings::CONSOLE_SOCKET);
@@ -272,6 +275,7 @@ impl Config {
             trusted_proxies: trusted_proxies.unwrap_or_default(),
             cache_mib: cache_mib?,
             index_mib: index_mib?,
+            memories_max: NonZeroU32::new(memories_max?),
             embedding,
             log: log?,
             anchor_file,

@@ -230,6 +230,10 @@ settings! {
         /// built again when needed.
         INDEX_MIB: u32 = "RM_INDEX_MIB", "0.1.0",
             Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
+        /// Memories that each person other than the owner may have, replies included and the trash left out; a write that would make
+        /// more is refused with 429, whichever way it comes. 0: as many as they like. The owner has no cap.
+        SANDBOX_MEMORY_CAP: u32 = "RM_SANDBOX_MEMORY_CAP", "0.1.0",
+            Takes::Number(0, limits::MEMORIES_SETTING_MAX), Fallback::Value("0"), parse::number;
     }
     "Search by meaning" {
         /// File of the model that embeds memories and queries, made by `packaging/convert-model`: search then finds what means the same in
@@ -298,7 +302,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_DASHBOARD_*", "there is no dashboard"),
     ("RM_AUDIT_RETENTION_DAYS", "retention is not enforced yet: audit entries are kept without end"),
     ("RM_MAX_SEATS", "there are no seats"),
-    ("RM_SANDBOX_MEMORY_CAP", "there are no plans and no caps by plan"),
     ("RM_LOG_SHARING_ENABLED", "logs are shared with nobody"),
     ("RM_BACKUP_S3_*", "nothing is sent to outside storage"),
     ("RM_TEST_MODE", "no switch turns the safeguards off"),

@@ -11,6 +11,7 @@ use crate::policy::action::{CreateKey, CreatePerson, ListKeys, ReadOperation, Re
 use crate::store::accounts::{self, Credential, User};
 use crate::store::gate::{Access, Fault};
 use crate::store::phi::Phi;
+use crate::store::quota::{self, Full};
 use crate::store::tx::StoreError;
 use crate::store::vault::Vault;
 use crate::store::writer::Settled;
@@ -21,6 +22,9 @@ pub enum Refusal {
     /// No such key, or revoked already.
     #[error("Key not found")]
     KeyNotFound,
+    /// There may be no further key.
+    #[error("API key limit reached")]
+    Full(Full),
     /// No such operation of the asker.
     #[error("Operation not found")]
     OperationNotFound,
@@ -33,7 +37,15 @@ impl Fault for Refusal {
     fn audit(&self) -> (Reason, u16) {
         match self {
             Self::KeyNotFound | Self::OperationNotFound => (Reason::NotFound, 404),
+            Self::Full(_) => (Reason::Quota, 429),
             Self::Store(_) => (Reason::WorkFailed, 500),
+        }
+    }
+
+    fn full(&self) -> Option<Full> {
+        match self {
+            Self::Full(full) => Some(*full),
+            _ => None,
         }
     }
 }
@@ -70,6 +82,9 @@ pub fn draw_key(vault: &Vault) -> DrawnKey {
 
 /// Makes a key of the granted person.
 pub fn create_key(a: &mut Access<'_, CreateKey>, drawn: DrawnKey, label: Phi) -> Result<NewKey, Refusal> {
+    if let Some(full) = quota::keys_full(a)? {
+        return Err(Refusal::Full(full));
+    }
     let id = accounts::insert_key(a, &drawn.verifier, display_prefix(drawn.key.expose()), &label)?;
     a.detail(Detail::Credential(id));
     Ok(NewKey { key: drawn.key, id, label, created_at: a.now() })

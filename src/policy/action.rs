@@ -162,6 +162,10 @@ actions! {
     EmptyTrash(Scope) Writes true "memory.empty_trash";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
+    /// Ask how much one may keep, keeps and used.
+    ReadUsage(Scope) Reads false "usage.read";
+    /// Pay for the service.
+    Pay(Person) Reads false "billing.pay";
     /// Talk to the site's language model.
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.

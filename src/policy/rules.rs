@@ -99,6 +99,8 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
     // A person may talk to the site's language model.
     Rule { askers: &[Admin, User], verbs: &["model.chat", "model.list"], relations: &[Own] },
+    // A person sees how much they may keep and used.
+    Rule { askers: &[Admin, User], verbs: &["usage.read", "billing.pay"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
     // Who is erased is for administrators to say.

@@ -23,7 +23,7 @@ use crate::store::phi::Phi;
 use crate::store::tables::erasures::{self, ErasureRow, Tombstone};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::memories::erase;
-use crate::store::tables::{credentials, meta, subjects, users};
+use crate::store::tables::{credentials, meta, subjects, usage, users};
 use crate::store::tx::StoreError;
 
 pub use crate::store::tables::erasures::Stage;
@@ -205,6 +205,7 @@ pub(in crate::store) fn destroy(a: &mut Access<'_, DestroyHolder>, id: [u8; 16],
             }
             credentials::remove_all(tx, tenant, user)?;
             erase::forget_counts(tx, scope)?;
+            usage::forget(tx, scope)?;
             users::remove(tx, tenant, user)?;
         }
         Holder::Subject(subject) => {

@@ -24,6 +24,7 @@ use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
 use crate::store::phi::{Witness, sealed};
+use crate::store::quota::Full;
 use crate::store::tables::{credentials, memories};
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -111,6 +112,11 @@ pub trait Fault: From<StoreError> {
 
     /// The contract's `code` beside the error, where it has one.
     fn code(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The quota that is used up, where that is why.
+    fn full(&self) -> Option<Full> {
         None
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
 //! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `embedder` what texts mean, made in the background; `check` the whole-file check; `anchor` against rollback; `backup` and
-//! `restore` copies of the whole, `upkeep` when they are made; `migrate` old files.
+//! `restore` copies of the whole, `upkeep` when they are made; `quota` what a person may have; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod log_view;
 pub mod migrate;
 pub mod phi;
+pub mod quota;
 pub mod restore;
 pub mod search;
 mod queue;

@@ -59,6 +59,8 @@ pub struct Settings {
     pub static_keys: Vec<(String, Option<Vendor>, Secret<String>)>,
     /// Bytes that all search indexes together may take.
     pub index_bytes: usize,
+    /// `RM_SANDBOX_MEMORY_CAP`.
+    pub memories_max: Option<u64>,
     /// `RM_ANCHOR_FILE`.
     pub anchor: Option<PathBuf>,
     /// What embeds memories and queries; without one, search is lexical.
@@ -167,6 +169,7 @@ struct Inner {
     stopping: AtomicBool,
     /// Whether somebody makes the backups that are asked for.
     upkeep: AtomicBool,
+    memories_max: Option<u64>,
     anchor: Option<PathBuf>,
     fatal: Box<dyn Fn() + Send + Sync>,
     rotation: Rotation,
@@ -312,6 +315,7 @@ impl Store {
             refused_while_shut: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             upkeep: AtomicBool::new(false),
+            memories_max: settings.memories_max,
             anchor: settings.anchor,
             fatal: settings.fatal,
             rotation: Rotation::new(rotate),
@@ -482,6 +486,11 @@ impl Vault {
     /// The instance's owner.
     pub fn owner(&self) -> UserId {
         self.0.owner
+    }
+
+    /// Live memories that a person other than the owner may have.
+    pub(in crate::store) fn memories_max(&self) -> Option<u64> {
+        self.0.memories_max
     }
 
     /// The audit log.

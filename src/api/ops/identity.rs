@@ -23,13 +23,14 @@ pub fn whoami(cx: &mut Cx<'_>) -> Answered {
 
 /// `GET /users/me`
 pub fn me(cx: &mut Cx<'_>) -> Answered {
+    let plan = cx.api.vault.plan_of(cx.who.user()).name;
     cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, identity::read_self, |user, receipt| {
         reply::json(&json!({
             "id": user.id.to_string(),
             "email": user.email.expose(receipt),
             "clerk_id": null,
             "role": "user",
-            "plan": "free",
+            "plan": plan,
             "stripe_customer_id": null,
             "org_id": null,
             "org_role": null,

@@ -12,6 +12,7 @@ pub mod memories;
 pub mod model;
 pub mod operations;
 pub mod search;
+pub mod usage;
 
 use crate::api::run::Cx;
 use crate::policy::action::{Person, Scope};

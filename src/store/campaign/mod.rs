@@ -159,6 +159,7 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
         owner_email: OWNER.to_owned(),
         static_keys,
         index_bytes: 64 << 20,
+        memories_max: None,
         anchor: None,
         model: None,
         clock: clock.clone(),

@@ -135,6 +135,16 @@ pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Creden
     Ok(found)
 }
 
+/// How many keys of `user` are not revoked.
+pub fn count_active(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for item in tx.prefix(CREDENTIALS, tenant.bytes())? {
+        let found: CredentialRow = row("credentials", &item?.1)?;
+        count += u64::from(found.user == user && found.revoked_at.is_none());
+    }
+    Ok(count)
+}
+
 /// Stages the end of every key of `user`.
 pub fn remove_all(tx: &mut Tx<'_>, tenant: TenantId, user: UserId) -> Result<(), StoreError> {
     for item in tx.prefix(CREDENTIALS, tenant.bytes())? {

@@ -14,6 +14,7 @@ pub mod memories;
 pub(in crate::store) mod meta;
 pub(in crate::store) mod past;
 pub(in crate::store) mod subjects;
+pub(in crate::store) mod usage;
 pub(in crate::store) mod users;
 
 use serde::de::{self, Visitor};
@@ -70,8 +71,10 @@ tables! {
     ERASURES = 18 "erasures";
     /// number → who was erased.
     TOMBSTONES = 19 "tombstones";
+    /// log → first entry that counts; tenant | user | month → uses.
+    USAGE = 20 "usage";
     /// tenant | memory → the vector of its text, sealed.
-    EMBEDDINGS = 20 "embeddings";
+    EMBEDDINGS = 21 "embeddings";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -145,6 +148,7 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "erasures" erasures::ErasureRow;
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;
+        "usage" usage::UsageRow;
         "tags" Vec<String>;
     }
     names

@@ -7,6 +7,7 @@ use crate::audit::checkpoint::{Checkpoint, vkey};
 use crate::audit::{Appender, Entry, leaf_hash};
 use crate::base::id::LogId;
 use crate::store::check::{Fault, ensure};
+use crate::store::tables::usage::{self, Meter};
 use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, PAST_LOGS, key};
 use crate::store::tx::{StoreError, Tx};
 use crate::engine::Table;
@@ -46,13 +47,14 @@ pub fn all(tx: &Tx<'_>) -> Result<Vec<(LogId, String)>, StoreError> {
     Ok(found)
 }
 
-/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows.
-pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
+/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows,
+/// and counts in `told` what its entries tell of.
+pub fn check(tx: &Tx<'_>, log: LogId, note: &str, told: &mut Meter) -> Result<u64, Fault> {
     let vkey = vkey(log, tx.keys.signing().public());
     let read = |note: &str| Checkpoint::parse(note, &vkey).map_err(|_| Fault::Wrong("not a checkpoint that this log's key signed"));
     let end = read(note)?;
     let (mut appender, mut full, mut rows, mut tiles) = (Appender::new(), Vec::new(), 0, 0_u64);
-    let mut kept = std::collections::HashMap::new();
+    let (mut kept, first) = (std::collections::HashMap::new(), usage::first(tx, log)?);
     for item in tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[CHECKPOINT]]))? {
         let (row_key, bytes) = item?;
         let checkpoint = read(std::str::from_utf8(&bytes).unwrap_or_default())?;
@@ -65,7 +67,10 @@ pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
         let index = appender.size();
         ensure(row_key.get(17..) == Some(&index.to_be_bytes()[..]), "an entry before it is missing")?;
         let entry = std::str::from_utf8(&line).ok().and_then(|line| Entry::parse(line).ok());
-        ensure(entry.is_some_and(|entry| entry.i == index), "not a canonical entry of this index")?;
+        let entry = entry.filter(|entry| entry.i == index).ok_or(Fault::Wrong("not a canonical entry of this index"))?;
+        if index >= first {
+            told.count(&entry, entry.t);
+        }
         appender.append(leaf_hash(&line), &mut full);
         for tile in full.drain(..) {
             let place = key(&[log.bytes(), &[TILE, tile.level], &tile.index.to_be_bytes()]);

@@ -37,7 +37,7 @@ pub use read::{
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;
 pub use row::OrderPlace;
-pub(in crate::store) use row::{MemoryRow, facts};
+pub(in crate::store) use row::{MemoryRow, facts, growth};
 #[cfg(test)]
 pub(in crate::store) use seal::contents;
 pub use seal::{Entity, EntityKind};
