@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Bottom to top: a layer may use itself and those before it.
-const LAYERS: [&str; 15] =
-    ["base", "config", "sandbox", "crypto", "embed", "authn", "policy", "audit", "engine", "store", "memories", "identity", "http", "api", "cli"];
+const LAYERS: [&str; 15] = [
+    "base", "config", "sandbox", "crypto", "embed", "authn", "policy", "audit", "engine", "store", "memories", "identity", "http", "api",
+    "cli",
+];
 
 /// Layers that may use less than their place allows: leaves that must stay separable.
 const ONLY: [(&str, &[&str]); 3] = [("http", &["base", "config"]), ("audit", &["base", "crypto"]), ("embed", &["base", "crypto"])];

@@ -324,9 +324,11 @@ mod tests {
     use crate::base::id::MemoryId;
     use crate::base::time::Clock;
     use crate::crypto::unlock::{KdfCost, Kek};
+    use crate::embed::Model;
     use crate::engine::Options;
-    use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, ListMemories, Person, Scope};
+    use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, Instance, ListMemories, Person, ReadEmbeddings, Scope};
     use crate::store::accounts;
+    use crate::store::embedder::{self, Failed};
     use crate::store::gate::{self, Admission, Call};
     use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
     use crate::store::phi::Phi;
@@ -396,7 +398,7 @@ mod tests {
             index_bytes: 1 << 20,
             memories_max: None,
             anchor: None,
-            model: None,
+            model: Some(Arc::new(Model::read(include_bytes!("../../tests/vectors/embedding/tiny.model")).unwrap())),
             clock: Clock::system(),
             fatal: Box::new(|| {}),
         };
@@ -428,6 +430,15 @@ mod tests {
             Ok(())
         });
         listed.unwrap();
+        // Vectors of what is not in the trash.
+        let standing = || {
+            let standing = vault.read::<ReadEmbeddings, _, Failed>(&who, Instance, &Call::internal(), embedder::standing).unwrap();
+            standing.into_parts().0.unwrap().progress
+        };
+        while standing().embedded < 3 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(standing().live, 3);
         // Enough entries for a full tile, and more behind it.
         for _ in 0..300 {
             vault.read::<ExportMemories, _, Oops>(&who, scope, &Call::internal(), |a| Ok(memories::total(a, State::Live)?)).unwrap();
@@ -514,6 +525,8 @@ mod tests {
         named(SUBJECTS, &subjects[0].0, &subjects[1].1);
         let deks = rows(&engine, DEKS);
         named(DEKS, &deks[0].0, &deks[1].1);
+        let vectors = rows(&engine, EMBEDDINGS);
+        named(EMBEDDINGS, &vectors[0].0, &vectors[1].1);
         named(META, b"stranger", b"");
         named(VERSIONS, &key(&[&memory, &1_u32.to_be_bytes()]), b"");
         let (child, _) = rows(&engine, CHILDREN).remove(0);

@@ -6,7 +6,7 @@
 //! ```
 //! Invariants
 //! - What is to do is derived from the rows: it survives the end of the process, and another model makes all of it anew.
-//! - No request waits for it: it has the least share of the processor that the system gives, and rests while the writer has work.
+//! - No request waits for it: it gives way to every other thread, and rests while the writer has work.
 //! - A vector is kept only if its memory is still the one it was made of, which the writing transaction looks at.
 
 use std::collections::VecDeque;
@@ -27,8 +27,8 @@ use crate::store::tables::meta;
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::Vault;
 
-/// The least share of the processor: see setpriority(2).
-const NICEST: i32 = 19;
+/// A share of the processor that leaves all but a thirtieth of it to whoever else wants it: see setpriority(2).
+const NICE: i32 = 15;
 
 /// Work for the embedder refuses only when the store does.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +175,7 @@ fn together(all: &[(UserId, Progress)]) -> Progress {
 
 /// Makes what is missing until the vault stops.
 pub fn run(vault: &Vault, model: &Model) {
-    if let Err(error) = rustix::process::nice(NICEST) {
+    if let Err(error) = rustix::process::nice(NICE) {
         log::line(log::Level::Warn, "the embedder runs like any other thread", &[("error", &log::Operator::text(&error))]);
     }
     loop {

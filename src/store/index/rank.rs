@@ -343,21 +343,22 @@ impl ScopeIndex {
     }
 }
 
-/// Mean and standard deviation; zeros for none.
+/// Mean and standard deviation; zeros for none. In whole steps, so that the order of the values makes no difference.
 fn spread(values: impl Iterator<Item = f32>) -> (f32, f32) {
-    let (mut count, mut sum, mut squares) = (0u64, 0.0f64, 0.0f64);
-    for value in values.map(f64::from) {
-        (count, sum, squares) = (count + 1, sum + value, squares + value * value);
-    }
-    let share = 1.0 / f64::from(real(count.max(1)));
-    let mean = sum * share;
-    let narrow = |value: f64| {
+    const STEPS: f64 = 65_536.0;
+    let (mut count, mut sum, mut squares) = (0u64, 0i64, 0i128);
+    for value in values {
         #[allow(clippy::cast_possible_truncation, clippy::as_conversions)]
-        {
-            value as f32
-        }
-    };
-    (narrow(mean), narrow((squares * share - mean * mean).max(0.0).sqrt()))
+        let steps = (f64::from(value) * STEPS).round() as i64;
+        (count, sum, squares) = (count + 1, sum.saturating_add(steps), squares.saturating_add(i128::from(steps) * i128::from(steps)));
+    }
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::as_conversions)]
+    {
+        let count = count.max(1) as f64;
+        let mean = sum as f64 / count / STEPS;
+        let variance = squares as f64 / count / STEPS / STEPS - mean * mean;
+        (mean as f32, variance.max(0.0).sqrt() as f32)
+    }
 }
 
 /// What the turn at `place` owes to those beside it.

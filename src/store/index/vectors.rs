@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(all(&vectors), [0, 3, 255, 256, 5000]);
         // Three blocks of 256 vectors, not 5001 vectors.
         assert!(vectors.bytes() < 3 * 256 * 2 + 32 * 2100, "{}", vectors.bytes());
-        (vectors.clear(3), vectors.clear(3), vectors.clear(100_000));
+        [3, 3, 100_000].into_iter().for_each(|number| vectors.clear(number));
         assert_eq!(all(&vectors), [0, 255, 256, 5000]);
         vectors.renumber(|number| (number != 255).then_some(number / 2));
         assert_eq!(all(&vectors), [0, 128, 2500]);

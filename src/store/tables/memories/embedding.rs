@@ -128,7 +128,7 @@ pub fn unembedded_before<A: Reads + Action<Target = Scope>>(
     for item in tx.reader.range(ORDER, std::ops::Bound::Included(&low), std::ops::Bound::Excluded(&high))?.rev() {
         let (at, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
         // Most have one, which is seen without a look at the memory: the row goes when its memory changes.
-        if !EmbeddingRow::read(tx, scope.tenant, id)?.is_some_and(|row| row.model == *model) {
+        if EmbeddingRow::read(tx, scope.tenant, id)?.is_none_or(|row| row.model != *model) {
             found.extend(unembedded(tx, scope, id, model)?);
         }
         looked += 1;

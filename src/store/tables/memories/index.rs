@@ -21,6 +21,9 @@ use crate::store::recent::Digest;
 use crate::store::tables::{self, ORDER, key};
 use crate::store::tx::StoreError;
 
+/// A memory and its vector, if the model in use made one.
+pub type WithVector = (Memory, Option<Embedding>);
+
 /// What the search index keeps of a memory and its vector.
 pub(in crate::store) fn prepared_with(memory: &Memory, vector: Option<Embedding>) -> Box<Prepared> {
     let mut prepared = prepared(memory);
@@ -67,7 +70,7 @@ pub fn chunk<A: Reads + Action<Target = Scope>>(
     a: &mut Access<'_, A>,
     after: Option<OrderPlace>,
     most: usize,
-) -> Result<(Vec<(Memory, Option<Embedding>)>, Option<OrderPlace>), StoreError> {
+) -> Result<(Vec<WithVector>, Option<OrderPlace>), StoreError> {
     let (scope, model) = (a.target(), a.vault().model().map(|model| model.id()));
     let end = tables::after(&order_prefix(scope, State::Live));
     let start = match after {
