@@ -73,7 +73,9 @@ impl Vectors {
         self.width = old.width;
         for (at, block) in old.blocks.iter().enumerate().filter_map(|(at, block)| Some((at, block.as_ref()?))) {
             for (place, (scale, values)) in block.scales.iter().zip(block.values.chunks_exact(old.width)).enumerate() {
-                if let Some(number) = live(at * BLOCK + place).filter(|_| *scale > 0.0) {
+                if *scale > 0.0
+                    && let Some(number) = live(at * BLOCK + place)
+                {
                     self.put(number, *scale, values);
                 }
             }
