@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{components, reference};
-use crate::api::ops::usage;
-use crate::api::{briefing, mem0};
+use crate::api::answers::{admin, components, reference};
+use crate::api::ops::{graph, usage};
+use crate::api::{administration, briefing, mem0};
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
 
@@ -77,7 +77,13 @@ pub struct RouteDoc {
 /// The document: `version` is the program's, `server_url` is where clients reach it (`RM_PUBLIC_URL`).
 pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     let mut schemas = components();
-    schemas.as_object_mut().expect("components are an object").extend(mem0::components().into_iter().chain(briefing::components()).chain(usage::components()).map(|(name, schema)| (name.to_owned(), schema)));
+    let others = mem0::components().into_iter();
+    let others = others.chain(briefing::components());
+    let others = others.chain(admin());
+    let others = others.chain(usage::components());
+    let others = others.chain(graph::components());
+    let others = others.chain(administration::components());
+    schemas.as_object_mut().expect("components are an object").extend(others.map(|(name, schema)| (name.to_owned(), schema)));
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {

@@ -54,6 +54,7 @@ fn slug(status: u16) -> &'static str {
         403 => "forbidden",
         404 => "not-found",
         405 => "method-not-allowed",
+        409 => "conflict",
         413 => "too-large",
         429 => "rate-limited",
         503 => "unavailable",
@@ -69,6 +70,7 @@ fn title(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not found",
         405 => "Method not allowed",
+        409 => "Conflict",
         413 => "Body too large",
         429 => "Too many requests",
         503 => "Unavailable",
@@ -236,7 +238,11 @@ impl Words {
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.
-    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
+    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::ADMIN };
+    /// For what administrators alone may do.
+    pub const ADMIN: Words = Words { missing: "Not found", forbidden: "Admin access required", ..Self::MEMORY };
+    /// For erasures.
+    pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::ADMIN };
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 

@@ -6,6 +6,7 @@
 
 pub mod briefing;
 mod clusters;
+pub mod graph;
 mod select;
 
 use std::collections::BTreeSet;

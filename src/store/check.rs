@@ -133,6 +133,7 @@ impl Walk<'_, '_> {
             }
             meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
             meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
+            meta::RENEWAL => Ok(meta::renewal(tx).map(drop)?),
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
             meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),
             meta::ASKED => Ok(meta::fact::<Timestamp>(tx, key).map(drop)?),
@@ -395,6 +396,7 @@ mod tests {
             label: "label".into(),
             owner_email: "owner@example.org".into(),
             static_keys: Vec::new(),
+            sign_in: Default::default(),
             index_bytes: 1 << 20,
             memories_max: None,
             anchor: None,

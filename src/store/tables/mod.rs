@@ -108,6 +108,12 @@ pub(in crate::store) fn key(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
+/// The parts of a key `tenant | id`.
+pub(in crate::store) fn tenant_and_id(key: &[u8]) -> Option<([u8; 16], [u8; 16])> {
+    let (tenant, id) = key.split_first_chunk::<16>()?;
+    Some((*tenant, id.try_into().ok()?))
+}
+
 /// The end of the range of all keys that begin with `prefix`: the next prefix of that length. `prefix` is not all 0xff.
 pub(in crate::store) fn after(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();

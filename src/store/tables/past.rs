@@ -4,13 +4,15 @@
 //! The checkpoint of the greatest size is the log's end, and the first entry of the log that follows carries its origin, size and root.
 
 use crate::audit::checkpoint::{Checkpoint, vkey};
-use crate::audit::{Appender, Entry, leaf_hash};
+use crate::audit::receipt::Proved;
+use crate::audit::{Appender, Entry, Hash, Tiles, Tree, leaf_hash};
 use crate::base::id::LogId;
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::usage::{self, Meter};
 use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, PAST_LOGS, key};
 use crate::store::tx::{StoreError, Tx};
-use crate::engine::Table;
+use crate::engine::{EngineError, Read, Table};
+use crate::store::tables::log::{self, LogError, StoredTiles};
 
 const LINE: u8 = 0;
 const TILE: u8 = 1;
@@ -45,6 +47,42 @@ pub fn all(tx: &Tx<'_>) -> Result<Vec<(LogId, String)>, StoreError> {
         from = key(&[log.bytes(), &[CHECKPOINT + 1]]);
     }
     Ok(found)
+}
+
+/// Tiles of a log that has ended.
+struct PastTiles<'r>(&'r dyn Read, LogId);
+
+impl Tiles for PastTiles<'_> {
+    type Error = EngineError;
+
+    fn tile(&self, level: u8, index: u64) -> Result<Vec<u8>, EngineError> {
+        Ok(self.0.get(PAST_LOGS, &key(&[self.1.bytes(), &[TILE, level], &index.to_be_bytes()]))?.unwrap_or_default())
+    }
+}
+
+/// The entry at `index` of `of`, the running log or one that has ended, with its inclusion proof and a checkpoint that is signed now.
+///
+/// Errors: the file's; `Damaged` if there is no such log or entry.
+pub fn proved(tx: &Tx<'_>, running: LogId, of: LogId, index: u64) -> Result<Proved, LogError> {
+    let signing = tx.keys.signing();
+    if of == running {
+        let note = log::checkpoint_note(tx.reader)?.ok_or(LogError::Damaged)?;
+        let checkpoint = Checkpoint::parse(&note, &vkey(of, signing.public()))?;
+        let tiles = StoredTiles(tx.reader);
+        let proof = log::tree(&tiles, checkpoint.size)?.inclusion(index, checkpoint.size)?;
+        let entry = log::line(tx.reader, index)?.ok_or(LogError::Damaged)?;
+        return Ok(Proved { entry, checkpoint: note, proof });
+    }
+    let note = all(tx)?.into_iter().find_map(|(log, note)| (log == of).then_some(note)).ok_or(LogError::Damaged)?;
+    let checkpoint = Checkpoint::parse(&note, &vkey(of, signing.public()))?;
+    let line = |index: u64| -> Result<String, LogError> {
+        let bytes = tx.get(PAST_LOGS, &key(&[of.bytes(), &[LINE], &index.to_be_bytes()]))?.ok_or(LogError::Damaged)?;
+        String::from_utf8(bytes).map_err(|_| LogError::Damaged)
+    };
+    let tail = (checkpoint.size & !0xff..checkpoint.size).map(|index| line(index).map(|line| leaf_hash(line.as_bytes())));
+    let tiles = PastTiles(tx.reader, of);
+    let tree = Tree::new(&tiles, checkpoint.size, tail.collect::<Result<Vec<Hash>, _>>()?).ok_or(LogError::Damaged)?;
+    Ok(Proved { entry: line(index)?, proof: tree.inclusion(index, checkpoint.size)?, checkpoint: note })
 }
 
 /// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows,
