@@ -90,6 +90,16 @@ class Embedding(unittest.TestCase):
         owner.delete(f"/memories/{kept[3]['id']}").expect(200)
         self.assertEqual(self.drained(server, 39)["embedded"], 39, reply)
 
+        # Erased with her whom it is about.
+        owner.remember("about her", "a cough", subject="Jane")
+        self.drained(server, 40)
+        asked = owner.post("/api/v1/erasures", {"holder": "subject", "name": "Jane"}).expect(202).json
+        deadline = time.monotonic() + WAIT_SECONDS
+        while owner.get(f"/api/v1/erasures/{asked['id']}").expect(200).json["stage"] != "done":
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        self.drained(server, 39)
+
         # Killed with work to do: the start finds what is left to do in the rows.
         for n in range(60):
             owner.remember(f"late {n}", f"a rash, {n} days")
@@ -98,6 +108,10 @@ class Embedding(unittest.TestCase):
         server.start()
         self.drained(server, 99)
         self.assertEqual(server.stop(), 0)
+        self.verify(server)
+        # New keys for all: vectors are sealed again with the text.
+        done = server.run("keys", "rotate", "deks")
+        self.assertEqual(done.returncode, 0, text(done))
         self.verify(server)
 
         # Without the model its vectors stay and search goes by words; with it again there is nothing to make.
