@@ -43,10 +43,8 @@ const NEIGHBOURS: [f32; 4] = [0.25, 0.15, 0.1, 0.05];
 const CONVERSATION: f32 = 0.4;
 /// What a speaker's being named in the query multiplies.
 const SPOKEN: f32 = 1.75;
-/// What meaning counts beside words, each by how far it stands out.
+/// What meaning counts beside words, each by how far it stands out; by what was published of this fusion before this was written.
 const MEANING: f32 = 1.5;
-/// How far from the mean, in standard deviations, a meaning must be to count.
-const MEANING_MIN: f32 = 1.0;
 /// What a memory of the time that the query names gains, as a share.
 const NAMED_TIME: f32 = 1.0;
 
@@ -260,7 +258,7 @@ impl ScopeIndex {
         if spread > 0.0 {
             for (number, cosine) in cosines {
                 let above = (cosine - mean) / spread;
-                if above > MEANING_MIN {
+                if above > 0.0 {
                     meaning[at(number)] = MEANING * unit * above;
                 }
             }

@@ -16,6 +16,7 @@ use crate::base::id::{MemoryId, TenantId, UserId};
 use crate::embed::{Embedding, ModelId};
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::Access;
+use crate::store::phi::Phi;
 use crate::store::index::indexes::Change;
 use crate::store::tables::{Bytes, COUNTS, EMBEDDINGS, ORDER, holders};
 use crate::store::tx::{StoreError, Tx, row, value};
@@ -83,9 +84,12 @@ pub(in crate::store) fn vector(tx: &Tx<'_>, tenant: TenantId, memory: &Memory, m
     found.open(tx, tenant, memory.id, &of).map(Some)
 }
 
-/// What of a memory is embedded: its title, unless the content begins with it, and its content.
+/// What of a memory is embedded: its title, unless the content begins with it, and its content, without the name of its speaker in front.
 fn text_of(memory: &Memory) -> Zeroizing<String> {
     let (title, content) = (memory.text.title.inner(), memory.text.content.inner());
+    let speaker = memory.text.speaker.as_ref().map_or("", Phi::inner);
+    let said = content.strip_prefix(speaker).and_then(|rest| rest.strip_prefix(':')).filter(|_| !speaker.is_empty());
+    let content = said.map_or(content, str::trim_start);
     let mut text = Zeroizing::new(String::with_capacity(title.len() + 1 + content.len()));
     if !content.starts_with(title.trim_end_matches('…')) {
         text.push_str(title);
