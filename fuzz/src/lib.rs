@@ -10,6 +10,7 @@ pub mod targets {
     pub mod api;
     pub mod config;
     pub mod embed;
+    pub mod egress;
     pub mod http;
     pub mod json;
     pub mod jwt;
@@ -17,7 +18,7 @@ pub mod targets {
     pub mod stored;
 }
 
-use targets::{api, config, embed, http, json, jwt, log, stored};
+use targets::{api, config, egress, embed, http, json, jwt, log, stored};
 
 /// One target.
 pub struct Target {
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "entries", run: log::entries, bytes_max: 8192, words: log::WORDS },
     Target { name: "embed", run: embed::run, bytes_max: 1024, words: embed::WORDS },
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
+    Target { name: "egress", run: egress::run, bytes_max: 2048, words: egress::WORDS },
     Target { name: "jwt", run: jwt::run, bytes_max: 1024, words: jwt::WORDS },
     Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];

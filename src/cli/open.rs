@@ -193,8 +193,8 @@ pub fn model(config: &Config) -> Result<Option<Arc<Model>>, Failure> {
 /// A model's file.
 pub fn model_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(limits::MODEL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    match u64::try_from(bytes.len()).is_ok_and(|length| length <= limits::MODEL_BYTES_MAX) {
+    std::fs::File::open(path)?.take(limits::ENCODER_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()).is_ok_and(|length| length <= limits::ENCODER_BYTES_MAX) {
         true => Ok(bytes),
         false => Err(std::io::Error::other("longer than any model")),
     }

@@ -18,7 +18,7 @@ use crate::base::limits;
 
 /// The largest step of what weights meet: `128 * FINE * inner` fits an i32.
 const FINE: f32 = 2047.0;
-const _: () = assert!(128 * 2047 * limits::MODEL_INNER_MAX < 1 << 31);
+const _: () = assert!(128 * 2047 * limits::ENCODER_INNER_MAX < 1 << 31);
 
 type Numbers = Zeroizing<Vec<f32>>;
 

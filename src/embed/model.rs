@@ -103,12 +103,12 @@ impl Model {
     pub fn read(bytes: &[u8]) -> Result<Self, ModelError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(ModelError::NotAModel)?;
         let mut from = Reader { rest, whole: bytes.len() };
-        let tokens = from.size("longest text", 2, limits::MODEL_TOKENS_MAX)?;
-        let width = from.size("width", 1, limits::MODEL_WIDTH_MAX)?;
-        let layers = from.size("layers", 1, limits::MODEL_LAYERS_MAX)?;
+        let tokens = from.size("longest text", 2, limits::ENCODER_TOKENS_MAX)?;
+        let width = from.size("width", 1, limits::ENCODER_WIDTH_MAX)?;
+        let layers = from.size("layers", 1, limits::ENCODER_LAYERS_MAX)?;
         let heads = from.size("heads", 1, width)?;
-        let inner = from.size("inner width", 1, limits::MODEL_INNER_MAX)?;
-        let pieces = from.size("pieces", 3, limits::MODEL_PIECES_MAX)?;
+        let inner = from.size("inner width", 1, limits::ENCODER_INNER_MAX)?;
+        let pieces = from.size("pieces", 3, limits::ENCODER_PIECES_MAX)?;
         let flags = from.size("flags", 0, 1)?;
         if !width.is_multiple_of(heads) {
             return Err(ModelError::Size("heads"));

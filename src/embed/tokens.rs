@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - At most the asked number of pieces comes out, `[CLS]` first and `[SEP]` last; text behind them is not read.
-//! - Work is bounded by that number and by `limits::MODEL_WORD_CHARS_MAX`: a longer word is `[UNK]`.
+//! - Work is bounded by that number and by `limits::ENCODER_WORD_CHARS_MAX`: a longer word is `[UNK]`.
 //! - What is kept of the text while it is read is wiped.
 //!
 //! Source: Devlin et al., "BERT" (2018), and the behaviour of its released tokenizer: control and format characters dropped, ideographs alone,
@@ -49,7 +49,7 @@ impl Vocabulary {
         let room = most.saturating_sub(1).max(1);
         let mut found = Zeroizing::new(Vec::with_capacity(most));
         found.push(self.begin);
-        let mut word = Zeroizing::new(String::with_capacity(4 * limits::MODEL_WORD_CHARS_MAX));
+        let mut word = Zeroizing::new(String::with_capacity(4 * limits::ENCODER_WORD_CHARS_MAX));
         let (mut chars, mut lower) = (0, Zeroizing::new(String::with_capacity(16)));
         for c in text.chars().filter(|c| !is_dropped(*c)) {
             if found.len() >= room {
@@ -87,13 +87,13 @@ impl Vocabulary {
     /// Adds to the word under way; what exceeds the longest word is counted, not kept.
     fn add(&self, word: &mut String, chars: &mut usize, c: char) {
         *chars = chars.saturating_add(1);
-        if *chars <= limits::MODEL_WORD_CHARS_MAX {
+        if *chars <= limits::ENCODER_WORD_CHARS_MAX {
             word.push(c);
         }
     }
 
     fn end_word(&self, word: &mut String, chars: &mut usize, found: &mut Vec<u32>) {
-        if *chars > limits::MODEL_WORD_CHARS_MAX {
+        if *chars > limits::ENCODER_WORD_CHARS_MAX {
             found.push(self.unknown);
         } else if *chars > 0 {
             self.split(word, found);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(*all.pieces(&"the ".repeat(1000), 5), [2, 4, 4, 4, 3]);
         assert_eq!(*all.pieces("unaable", 3), [2, 5, 3]);
         assert_eq!(*all.pieces("the", 2), [2, 3]);
-        let long = "a".repeat(limits::MODEL_WORD_CHARS_MAX + 1);
+        let long = "a".repeat(limits::ENCODER_WORD_CHARS_MAX + 1);
         assert_eq!(*all.pieces(&format!("{long} the"), 9), [2, 1, 4, 3]);
     }
 }

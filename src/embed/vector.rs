@@ -22,7 +22,7 @@ pub struct Probe {
 
 /// The largest value of a probe: `128 * 2047 * DIMENSIONS_MAX` fits an i32.
 const FINE: f32 = 2047.0;
-const _: () = assert!(128 * 2047 * limits::MODEL_WIDTH_MAX < 1 << 31);
+const _: () = assert!(128 * 2047 * limits::ENCODER_WIDTH_MAX < 1 << 31);
 
 impl Embedding {
     /// The int8 form of a vector.
@@ -43,7 +43,7 @@ impl Embedding {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (scale, values) = bytes.split_first_chunk::<4>()?;
         let scale = f32::from_le_bytes(*scale);
-        if !(scale.is_finite() && scale >= 0.0) || values.is_empty() || values.len() > limits::MODEL_WIDTH_MAX {
+        if !(scale.is_finite() && scale >= 0.0) || values.is_empty() || values.len() > limits::ENCODER_WIDTH_MAX {
             return None;
         }
         Some(Self { scale, values: values.iter().map(|value| i8::from_le_bytes([*value])).collect() })
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!((again.scale(), again.values()), (embedding.scale(), embedding.values()));
         assert!(Embedding::from_bytes(&bytes[..4]).is_none() && Embedding::from_bytes(b"").is_none());
         assert!(Embedding::from_bytes(&[0, 0, 0xc0, 0x7f, 1]).is_none(), "a scale that is no number");
-        assert!(Embedding::from_bytes(&vec![0; 5 + limits::MODEL_WIDTH_MAX]).is_none());
+        assert!(Embedding::from_bytes(&vec![0; 5 + limits::ENCODER_WIDTH_MAX]).is_none());
     }
 
     #[test]
