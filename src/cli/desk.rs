@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::keys;
+use crate::cli::{certificate, incident, keys};
 use crate::store::vault::Vault;
 
 /// What questions are answered with.
 pub struct Desk {
     /// The store.
     pub vault: Vault,
+    /// Set to have certificate and level of the log read anew.
+    pub reload: Arc<AtomicBool>,
     /// Set when the service stops.
     pub stop: Arc<AtomicBool>,
     /// The settings that answers name.
@@ -38,7 +40,7 @@ impl Desk {
 /// Answers one question of the console.
 ///
 /// Errors: what the command on a stopped service would end with; `Usage` for a question that is not known.
-pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
+pub fn answer(desk: &Desk, ask: &str, with: &Value, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
     match ask {
         "keys.rotate_epoch" => {
             let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
@@ -47,6 +49,14 @@ pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) 
         "keys.rotate_deks" => {
             let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
+        }
+        "keys.tls" => certificate::note(&desk.vault, with["own"] == true).map(|()| Value::Null),
+        "reload" => {
+            desk.reload.store(true, Ordering::Relaxed);
+            Ok(Value::Null)
+        }
+        ask if ask.starts_with("incident.") => {
+            incident::answer(&desk.vault, &desk.config.db_path, ask, with, &|| desk.is_stopping(), say)
         }
         _ => Err(Failure::new(Exit::Usage, format_args!("{ask}: this version of the service does not know this; update both"))),
     }

@@ -8,12 +8,14 @@ mod args;
 mod audit;
 mod backup;
 mod bench;
+mod certificate;
 mod console;
 mod demo;
 mod desk;
 mod doctor;
 mod erase;
 pub mod exit;
+mod incident;
 mod init;
 mod key;
 mod keys;
@@ -64,6 +66,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Demo(demo) => demo::run(&demo),
+        Command::Incident(incident) => incident::run(&incident, settings()?),
         Command::Init => init::run(settings()?),
         Command::Serve => serve::run(settings()?),
         Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),

@@ -215,14 +215,14 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
         }
     };
     if let (Some(console), Some(open)) = (&console, &open) {
-        console.open(|stop| desk(open.store.vault(), config, stop));
+        console.open(|stop| desk(open.store.vault(), config, &told, stop));
     }
     let sealed = if open.is_none() { attempts.zip(settings) } else { None };
     Ok(Running { server, door, console, sealed, open, tls, told, notify: outside.notify })
 }
 
-fn desk(vault: &Vault, config: &Config, stop: Arc<AtomicBool>) -> Desk {
-    Desk { vault: vault.clone(), stop, config: Facts { db_path: config.db_path.clone() } }
+fn desk(vault: &Vault, config: &Config, told: &Told, stop: Arc<AtomicBool>) -> Desk {
+    Desk { vault: vault.clone(), reload: Arc::clone(&told.reload), stop, config: Facts { db_path: config.db_path.clone() } }
 }
 
 /// Records that the service was unlocked, with what, and what came before.
@@ -309,7 +309,7 @@ impl Running {
         let opened = bring_up(config, &mut settings, kek, &self.door, self.port());
         match (opened, settings, &self.console) {
             (Ok(open), _, Some(console)) => {
-                let failed = console.open(|stop| desk(open.store.vault(), config, stop));
+                let failed = console.open(|stop| desk(open.store.vault(), config, &self.told, stop));
                 let noted = note_unlocked(open.store.vault(), kind, refused, failed);
                 self.open = Some(open);
                 log::line(Level::Info, "unlocked", &[("with", &kind.word())]);

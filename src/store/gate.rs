@@ -9,6 +9,7 @@
 //! - No data without an [`Access`], no `Access` without a `Grant` from `policy::decide`, no answer without a [`Receipt`].
 //! - A write is admitted, decided and done inside the transaction that commits it; its entry is in the same commit.
 //! - A read's answer is held until its entry is durable; if credentials changed meanwhile it is decided anew.
+//! - While the instance is frozen (`incident`) a write by anybody but the program itself is refused, inside its transaction, and recorded.
 //! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use crate::base::{fault, limits};
 use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
+use crate::store::incident;
 use crate::store::phi::{Witness, sealed};
 use crate::store::quota::Full;
 use crate::store::tables::{credentials, memories};
@@ -216,6 +218,7 @@ enum Found<T, E> {
     Work(E),
     Fault,
     Revoked,
+    ReadOnly,
 }
 
 impl Vault {
@@ -226,7 +229,9 @@ impl Vault {
         let verifier = Verifier::of(self.keys().pepper(), token);
         let published = self.published()?;
         if let Some(key) = self.static_keys().find(&verifier) {
-            return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key), published.generation));
+            let who = Principal::of_static_key(self.tenant(), self.owner(), key);
+            let revoked = incident::is_revoked(&self.reading(&published), who.credential()).map_err(|_| Unavailable::Latched)?;
+            return Ok(if revoked { Admission::Unknown } else { Admission::Principal(who, published.generation) });
         }
         let tx = self.reading(&published);
         let found = (|| -> Result<Option<StoredCredential>, StoreError> {
@@ -246,10 +251,13 @@ impl Vault {
     /// shut nobody does.
     pub fn stands(&self, who: &Principal, generation: &mut u64) -> bool {
         let Some(published) = self.shown() else { return false };
-        let CredentialRef::Stored(id) = who.credential() else { return true };
         if published.generation == *generation {
             return true;
         }
+        let CredentialRef::Stored(id) = who.credential() else {
+            *generation = published.generation;
+            return incident::is_revoked(&self.reading(&published), who.credential()).is_ok_and(|revoked| !revoked);
+        };
         let row = credentials::stored(&self.reading(&published), who.tenant(), *id);
         *generation = published.generation;
         row.is_ok_and(|row| who.still_valid(row.as_ref()))
@@ -298,6 +306,13 @@ impl Vault {
         let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
         let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
+            // A view that cannot be read is the work's to find out.
+            if incident::bars(&tx, A::NAME, matches!(principal.role(), Role::System(_))).unwrap_or(false) {
+                let mut entry = opened(&principal, &request, A::NAME, A::PHI);
+                entry.refuse(Reason::ReadOnly, 503);
+                *result.lock().expect("no code panics while it holds this lock") = Some(Found::ReadOnly);
+                return JobEnd::Entry(Box::new(entry), Staged::default());
+            }
             let done = perform::<A, T, E>(&vault, &principal, target, &request, tx, work);
             *result.lock().expect("no code panics while it holds this lock") = Some(done.found);
             JobEnd::Entry(Box::new(done.entry), done.staged)
@@ -429,6 +444,7 @@ fn perform<A: Action, T, E: Fault>(
         }
         Found::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
         Found::Revoked => entry.refuse(Reason::RevokedCredential, 401),
+        Found::ReadOnly => entry.refuse(Reason::ReadOnly, 503),
     }
     Done { found, entry, staged, held }
 }
@@ -443,7 +459,7 @@ fn decided<A: Action>(
     let standing = match who.credential() {
         CredentialRef::Stored(_) if admitted.is_some() && admitted == tx.generation => true,
         CredentialRef::Stored(id) => who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref()),
-        CredentialRef::Static { .. } | CredentialRef::None => true,
+        CredentialRef::Static { .. } | CredentialRef::None => !incident::is_revoked(tx, who.credential())?,
     };
     if !standing {
         return Ok(None);
@@ -477,5 +493,6 @@ fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Ref
         Found::Work(error) => Err(Refused::Work(error, receipt)),
         Found::Fault => Err(Refused::Fault(receipt)),
         Found::Revoked => Err(Refused::Revoked(receipt)),
+        Found::ReadOnly => Err(Refused::Unavailable(Unavailable::ReadOnly)),
     }
 }
