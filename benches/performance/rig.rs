@@ -158,6 +158,7 @@ impl Instance {
             label: TENANT.to_owned(),
             owner_email: OWNER.to_owned(),
             static_keys: Vec::new(),
+            sign_in: Default::default(),
             index_bytes: 0,
             memories_max: None,
             anchor: None,

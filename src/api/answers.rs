@@ -74,6 +74,11 @@ pub(in crate::api) fn list_of(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name) })
 }
 
+/// A list that is always empty in this version.
+fn nothing() -> Value {
+    json!({ "type": "array", "items": {}, "maxItems": 0, "examples": [[]] })
+}
+
 /// The contract's page envelope.
 fn page(name: &str) -> Value {
     answer([("memories", list_of(name)), ("total", number()), ("limit", number()), ("offset", number()), ("has_more", flag())], [])
@@ -106,7 +111,18 @@ pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 
-/// Every component, by name.
+/// What administrators see.
+pub(super) fn admin() -> [(&'static str, Value); 5] {
+    [
+        ("AdminCheck", answer([("owner", json!({ "const": true }))], [])),
+        ("AdminUsers", answer([("users", list_of("AdminUser"))], [])),
+        ("AdminUser", answer([("id", id()), ("email", text("owner@hospital.example")), ("created_at", time())], [])),
+        ("Waitlist", answer([("waitlist", nothing()), ("total", json!({ "const": 0 }))], [])),
+        ("Requests", answer([("requests", nothing()), ("total", json!({ "const": 0 }))], [])),
+    ]
+}
+
+/// Every component, by name, but those of [`admin`] and of other skins.
 pub(super) fn components() -> Value {
     let [subject, metadata, run_id, speaker, occurred_at] = extras();
     let unknown = || [("outcome", json!({ "const": "unknown" })), ("operation_id", id())];

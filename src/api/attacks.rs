@@ -50,6 +50,7 @@ impl Service {
                 key("RM_AGENT_KEY_CURSOR", Vendor::parse("cursor"), CURSOR),
                 key("RM_AGENT_KEY_CLAUDE", Vendor::parse("claude"), CLAUDE),
             ],
+            sign_in: Default::default(),
             index_bytes: 64 << 20,
             memories_max: None,
             anchor: None,

@@ -249,6 +249,14 @@ pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],
 };
 
+/// `PATCH /users/me`
+pub static NAMES: Schema = Schema {
+    fields: &[
+        Field::optional("first_name", text(0, limits::PERSON_NAME_CHARS_MAX), "Your first name; absent, it becomes empty.").like(Literal::Text("Ada")),
+        Field::optional("last_name", text(0, limits::PERSON_NAME_CHARS_MAX), "Your last name; absent, it becomes empty.").like(Literal::Text("Adler")),
+    ],
+};
+
 /// `POST /api/v1/erasures`
 pub static ERASURE: Schema = Schema {
     fields: &[

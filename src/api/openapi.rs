@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{components, reference};
+use crate::api::answers::{admin, components, reference};
 use crate::api::ops::{graph, usage};
 use crate::api::{administration, briefing, mem0};
 use crate::api::schema::{Field, Kind, Schema};
@@ -79,6 +79,7 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     let mut schemas = components();
     let others = mem0::components().into_iter();
     let others = others.chain(briefing::components());
+    let others = others.chain(admin());
     let others = others.chain(usage::components());
     let others = others.chain(graph::components());
     let others = others.chain(administration::components());

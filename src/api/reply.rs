@@ -242,9 +242,11 @@ impl Words {
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.
-    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
+    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::ADMIN };
+    /// For what administrators alone may do.
+    pub const ADMIN: Words = Words { missing: "Not found", forbidden: "Admin access required", ..Self::MEMORY };
     /// For erasures.
-    pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::MEMORY };
+    pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::ADMIN };
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 

@@ -6,7 +6,7 @@
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, usage};
+use crate::api::ops::{admin, agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -118,6 +118,12 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")).refuses(&[503]),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
+    row("PATCH", "/users/me", "renameUser", "Change your names", Auth::User, ok("User")).body(&inputs::NAMES).run("identity.update", identity::rename),
+    row("GET", "/admin/check", "adminCheck", "Whether the key is an administrator's", Auth::Admin, ok("AdminCheck")).run("admin.read", admin::check),
+    row("GET", "/admin/users", "adminUsers", "Everybody who is known, newest first", Auth::Admin, ok("AdminUsers")).refuses(&[400]).run("person.list", admin::users),
+    row("GET", "/admin/waitlist", "adminWaitlist", "A list of a hosted service: empty here", Auth::Admin, ok("Waitlist")).run("admin.read", admin::waitlist),
+    row("GET", "/admin/early-access", "adminEarlyAccess", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
+    row("GET", "/admin/integration-requests", "adminIntegrations", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
     row("GET", "/api/keys", "listKeys", "Keys, revoked ones included", Auth::User, ok("Keys")).run("key.list", keys::list),
     row("DELETE", "/api/keys/:id", "revokeKey", "Revoke a key at once", Auth::User, ok("Revoked")).run("key.revoke", keys::revoke),

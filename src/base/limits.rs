@@ -71,6 +71,12 @@ pub const LABEL_CHARS_MAX: usize = 100;
 pub const FILTER_TAGS_MAX: usize = 1000;
 /// A presented credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// A dashboard's token.
+pub const JWT_BYTES_MAX: usize = 4096;
+/// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// A first or last name; code points.
+pub const PERSON_NAME_CHARS_MAX: usize = 100;
 /// Addresses or credentials whose rate is counted at once; beyond it the least used is forgotten.
 pub const THROTTLE_SLOTS: usize = 16 * 1024;
 /// The window of every rate limit.
@@ -217,6 +223,10 @@ pub const AGENT_KEYS_MAX: usize = 256;
 pub const STATIC_KEY_CHARS: (usize, usize) = (16, 512);
 /// A static key below this many characters draws a warning.
 pub const STATIC_KEY_CHARS_ADVISED: usize = 32;
+/// The secret that dashboards sign with, least characters: as long as what HS256 gives (RFC 7518 section 3.2).
+pub const JWT_SECRET_CHARS_MIN: usize = 32;
+/// `RM_MAX_SEATS`, most.
+pub const SEATS_MAX: u32 = 1_000_000;
 /// A file that holds a secret: key, passphrase or static key.
 pub const SECRET_FILE_BYTES_MAX: usize = 4096;
 /// Bytes of a file of settings that are looked at.

@@ -19,7 +19,7 @@ use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
 use crate::store::upkeep::{DataKey, Schedule};
-use crate::store::vault::{self, OpenError, Settings, Store};
+use crate::store::vault::{self, OpenError, Settings, SignIn, Store};
 use crate::store::writer::Unavailable;
 
 /// How this program's data file is made and opened.
@@ -145,6 +145,11 @@ pub fn store_settings(config: &mut Config) -> Settings {
         label: config.tenant_label.clone(),
         owner_email: config.owner_email.clone(),
         static_keys,
+        sign_in: SignIn {
+            dashboard: config.dashboard.take().map(|dashboard| (dashboard.service_key, dashboard.jwt_secret)),
+            admins: config.admin_emails.clone(),
+            seats_max: config.seats_max,
+        },
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
         memories_max: config.memories_max.map(|most| most.get().into()),
         anchor: config.anchor_file.clone(),

@@ -174,6 +174,8 @@ actions! {
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.
     ListModels(Person) Reads false "model.list";
+    /// Change one's own names.
+    UpdateSelf(Person) Writes false "identity.update";
     /// Make a key.
     CreateKey(Person) Writes false "key.create";
     /// List keys.
@@ -204,6 +206,10 @@ actions! {
     RecordDrill(Instance) Writes false "backup.drill";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// List everybody.
+    ListPeople(Instance) Reads false "person.list";
+    /// Ask whether one administrates the instance, and for lists that are empty here.
+    ReadAdmin(Instance) Reads false "admin.read";
     /// Have a person, or one whom memories are about, erased.
     AskErasure(Instance) Writes false "erasure.ask";
     /// Read how erasures stand, and their receipts.

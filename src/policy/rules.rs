@@ -104,6 +104,10 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User], verbs: &["usage.read", "billing.pay"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // So are names.
+    Rule { askers: &[Admin, User], verbs: &["identity.update"], relations: &[Own] },
+    // Who is known is for administrators to see.
+    Rule { askers: &[Admin], verbs: &["person.list", "admin.read"], relations: &[Own] },
     // Who is erased is for administrators to say.
     Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read"], relations: &[Own] },
     // Who administrates the instance sees its backups and asks for one.

@@ -395,6 +395,7 @@ mod tests {
             label: "label".into(),
             owner_email: "owner@example.org".into(),
             static_keys: Vec::new(),
+            sign_in: Default::default(),
             index_bytes: 1 << 20,
             memories_max: None,
             anchor: None,

@@ -136,6 +136,8 @@ pub fn ask(a: &mut Access<'_, AskErasure>, whom: &Whom) -> Result<Erasure, Refus
                 return Err(Refusal::Owner);
             }
             credentials::remove_all(tx, tenant, user)?;
+            // Who signs in without a key is looked at anew too.
+            tx.staged.credentials_changed = true;
         }
         Holder::Subject(subject) => {
             subjects::forget_name(tx, tenant, subject)?;

@@ -27,6 +27,7 @@ use crate::policy::{Denied, Facts, Grant, Relation, decide};
 use crate::store::incident;
 use crate::store::phi::{Witness, sealed};
 use crate::store::quota::Full;
+use crate::store::sign_in;
 use crate::store::tables::{credentials, memories};
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -207,6 +208,8 @@ pub enum Admission {
     Principal(Principal, u64),
     /// A credential that was revoked.
     Revoked(CredentialId),
+    /// The dashboard's key: it speaks for the person whom its token names ([`Vault::admit_dashboard`]).
+    Dashboard,
     /// Not a credential of ours.
     Unknown,
 }
@@ -239,11 +242,20 @@ impl Vault {
             credentials::stored(&tx, tenant, id)
         })();
         match found.map_err(|_| Unavailable::Latched)? {
+            None if self.is_dashboard(&tx, &verifier).map_err(|_| Unavailable::Latched)? => Ok(Admission::Dashboard),
             None => Ok(Admission::Unknown),
-            Some(row) => match Principal::of_user_key(&row, self.owner()) {
+            Some(row) => match Principal::of_user_key(&row, self.is_admin(row.user)) {
                 Ok(who) => Ok(Admission::Principal(who, published.generation)),
                 Err(revoked) => Ok(Admission::Revoked(revoked.0)),
             },
+        }
+    }
+
+    /// Whether this is the dashboard's own key, and one that was not revoked.
+    fn is_dashboard(&self, tx: &Tx<'_>, verifier: &Verifier) -> Result<bool, StoreError> {
+        match self.dashboard().and_then(|(keys, _)| keys.find(verifier)) {
+            Some(key) => Ok(!incident::is_revoked_key(tx, &key.name, key.mark)?),
+            None => Ok(false),
         }
     }
 
@@ -251,16 +263,9 @@ impl Vault {
     /// shut nobody does.
     pub fn stands(&self, who: &Principal, generation: &mut u64) -> bool {
         let Some(published) = self.shown() else { return false };
-        if published.generation == *generation {
-            return true;
-        }
-        let CredentialRef::Stored(id) = who.credential() else {
-            *generation = published.generation;
-            return incident::is_revoked(&self.reading(&published), who.credential()).is_ok_and(|revoked| !revoked);
-        };
-        let row = credentials::stored(&self.reading(&published), who.tenant(), *id);
-        *generation = published.generation;
-        row.is_ok_and(|row| who.still_valid(row.as_ref()))
+        let tx = self.reading(&published);
+        let seen = std::mem::replace(generation, published.generation);
+        standing(&tx, who, Some(seen)).unwrap_or(false)
     }
 
     /// Reads: decides and works on a snapshot, then holds the value until its entry is durable.
@@ -371,6 +376,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
         Role::Agent(_) => Word::of("agent"),
         Role::System(_) => Word::of("system"),
     });
+    entry.origin = who.by_dashboard().then(|| Word::of("dashboard"));
     entry.phi = phi;
     entry.rid = call.rid.clone();
     entry.ip = call.ip;
@@ -383,7 +389,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
 pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
     match credential {
         CredentialRef::Stored(id) => Some(audit::Credential::Stored(*id)),
-        CredentialRef::Static { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
+        CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
         CredentialRef::None => None,
     }
 }
@@ -456,12 +462,7 @@ fn decided<A: Action>(
     target: A::Target,
     admitted: Option<u64>,
 ) -> Result<Option<Result<Grant<A>, Denied>>, StoreError> {
-    let standing = match who.credential() {
-        CredentialRef::Stored(_) if admitted.is_some() && admitted == tx.generation => true,
-        CredentialRef::Stored(id) => who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref()),
-        CredentialRef::Static { .. } | CredentialRef::None => !incident::is_revoked(tx, who.credential())?,
-    };
-    if !standing {
+    if !standing(tx, who, admitted)? {
         return Ok(None);
     }
     let facts = match target.into() {
@@ -475,6 +476,23 @@ fn decided<A: Action>(
         Target::Scope(_) | Target::Person(_) | Target::Instance => Facts::None,
     };
     Ok(Some(decide::<A>(who, target, &facts)))
+}
+
+/// Whether what proved `who` holds in this view. Looked up only if credentials changed since the generation `seen`.
+fn standing(tx: &Tx<'_>, who: &Principal, seen: Option<u64>) -> Result<bool, StoreError> {
+    if who.has_expired(tx.now) {
+        return Ok(false);
+    }
+    if seen.is_some() && seen == tx.generation {
+        return Ok(true);
+    }
+    match who.credential() {
+        CredentialRef::Stored(id) => Ok(who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref())),
+        CredentialRef::Dashboard { .. } => {
+            Ok(sign_in::may_sign_in(tx, who.tenant(), who.user())? && !incident::is_revoked(tx, who.credential())?)
+        }
+        CredentialRef::Static { .. } | CredentialRef::None => Ok(!incident::is_revoked(tx, who.credential())?),
+    }
 }
 
 /// Writes into the entry which records were touched or returned.

@@ -71,7 +71,11 @@ pub fn known(tx: &Tx<'_>) -> Result<Incident, StoreError> {
 
 /// Whether this is a key of the settings that was revoked.
 pub(in crate::store) fn is_revoked(tx: &Tx<'_>, credential: &CredentialRef) -> Result<bool, StoreError> {
-    let Some((name, mark)) = credential.configured() else { return Ok(false) };
+    credential.configured().map_or(Ok(false), |(name, mark)| is_revoked_key(tx, name, mark))
+}
+
+/// The same for a key by name and mark.
+pub(in crate::store) fn is_revoked_key(tx: &Tx<'_>, name: &str, mark: [u8; 4]) -> Result<bool, StoreError> {
     Ok(tx.get(META, ROW)?.is_some() && known(tx)?.settings.iter().any(|(known, revoked)| known == name && *revoked == mark))
 }
 
@@ -85,7 +89,9 @@ pub(in crate::store) fn bars(tx: &Tx<'_>, verb: &str, system: bool) -> Result<bo
 /// Revokes every credential. Gives how many stored ones, and how many keys of the settings.
 pub fn revoke_all(a: &mut Access<'_, RevokeAll>) -> Result<(u64, u64), Refusal> {
     let tenant = a.who().tenant();
-    let keys: Vec<(String, [u8; 4])> = a.vault().static_keys().iter().map(|key| (key.name.to_string(), key.mark)).collect();
+    let vault = a.vault();
+    let dashboard = vault.dashboard().into_iter().flat_map(|(keys, _)| keys.iter());
+    let keys: Vec<(String, [u8; 4])> = vault.static_keys().iter().chain(dashboard).map(|key| (key.name.to_string(), key.mark)).collect();
     let tx = a.tx_mut();
     let revoked = credentials::revoke_all(tx, tenant)?;
     let mut incident = known(tx)?;

@@ -23,6 +23,7 @@ pub mod phi;
 pub mod quota;
 pub mod restore;
 pub mod search;
+pub mod sign_in;
 mod queue;
 mod recent;
 pub mod renewal;

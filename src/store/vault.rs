@@ -20,7 +20,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
-use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Who};
+use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
 use crate::authn::credential::{StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
@@ -56,6 +56,8 @@ pub struct Settings {
     pub owner_email: String,
     /// Static keys: the variable's name, the vendor of an agent key, the key.
     pub static_keys: Vec<(String, Option<Vendor>, Secret<String>)>,
+    /// Who signs in otherwise than by a key, and who administrates.
+    pub sign_in: SignIn,
     /// Bytes that all search indexes together may take.
     pub index_bytes: usize,
     /// `RM_SANDBOX_MEMORY_CAP`.
@@ -66,6 +68,17 @@ pub struct Settings {
     pub clock: Clock,
     /// Called when the store cannot be recovered: must end the process.
     pub fatal: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Who signs in otherwise than by a key, and who administrates.
+#[derive(Default)]
+pub struct SignIn {
+    /// `RM_DASHBOARD_SERVICE_KEY` and `RM_DASHBOARD_JWT_SECRET`.
+    pub dashboard: Option<(Secret<String>, Secret<String>)>,
+    /// `RM_OWNER_EMAILS`, lower case.
+    pub admins: Vec<String>,
+    /// `RM_MAX_SEATS`; 0 = no bound.
+    pub seats_max: u32,
 }
 
 /// Why a store did not open. Each names what to do.
@@ -159,6 +172,10 @@ struct Inner {
     boot: BootId,
     clock: Clock,
     static_keys: StaticKeys,
+    /// The dashboard's key, and the secret that it signs with.
+    dashboard: Option<(StaticKeys, Secret<String>)>,
+    admins: Vec<UserId>,
+    seats_max: u32,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: Queue,
@@ -287,12 +304,22 @@ impl Store {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
+        let SignIn { dashboard, admins, seats_max } = settings.sign_in;
+        let (tail, note, admins) = match admins.is_empty() {
+            true => (tail, note, Vec::new()),
+            false => name_admins(&engine, &common, tenant, &admins, tail, &clock)?,
+        };
         let checkpoint = Checkpoint::parse(&note, &crate::audit::checkpoint::vkey(tail.log(), engine.keys().signing().public()))
             .map_err(LogError::from)?;
         let mut static_keys = StaticKeys::default();
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
         }
+        let dashboard = dashboard.map(|(key, secret)| {
+            let mut keys = StaticKeys::default();
+            keys.add(engine.keys().pepper(), "RM_DASHBOARD_SERVICE_KEY", None, &key);
+            (keys, secret)
+        });
         let first = engine.snapshot()?;
         let erased = match &settings.anchor {
             Some(path) => ledger::known(path, engine.instance(), &engine.keys(), &first).map_err(AnchorError::from)?.len(),
@@ -312,6 +339,9 @@ impl Store {
             boot,
             clock,
             static_keys,
+            dashboard,
+            admins,
+            seats_max,
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
             queue: Queue::default(),
@@ -433,6 +463,38 @@ fn change_owner(
     }
 }
 
+/// `RM_OWNER_EMAILS`: who is not known yet is made known, and the log says who administrates from this start on.
+fn name_admins(
+    engine: &Engine,
+    common: &Common,
+    tenant: TenantId,
+    emails: &[String],
+    mut tail: Tail,
+    clock: &Clock,
+) -> Result<(Tail, String, Vec<UserId>), OpenError> {
+    let now = clock.now();
+    let named = engine.commit(|batch| {
+        let mut tx = Tx::new(&*batch, engine.keys(), common, now, false);
+        let admins: Result<Vec<UserId>, StoreError> = emails.iter().map(|email| users::find_or_create(&mut tx, tenant, email)).collect();
+        let admins = admins.map_err(|_| EngineError::Damaged("an administrator's record"))?;
+        let rows = std::mem::take(&mut tx.staged.rows);
+        drop(tx);
+        for (table, key, value) in rows {
+            batch.put(table, &key, &value.expect("a new person deletes nothing"))?;
+        }
+        let mut entry = Entry::new("system.admins", Actor::SYSTEM);
+        entry.tenant = Some(tenant);
+        entry.n = u64::try_from(admins.len()).expect("a list's length fits 64 bits");
+        entry.res = Some(Resource { ids: admins.iter().map(|id| (*id).into()).collect(), kind: Word::of("user") });
+        tail.append(batch, &mut entry, clock, now)?;
+        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, admins))
+    });
+    match named {
+        Ok((note, admins)) => Ok((tail, note, admins)),
+        Err(CommitError::Refused(error) | CommitError::Unknown(error)) => Err(error.into()),
+    }
+}
+
 impl Vault {
     pub(in crate::store) fn engine(&self) -> &Engine {
         &self.0.engine
@@ -448,6 +510,21 @@ impl Vault {
 
     pub(in crate::store) fn static_keys(&self) -> &StaticKeys {
         &self.0.static_keys
+    }
+
+    /// The dashboard's key and its secret.
+    pub(in crate::store) fn dashboard(&self) -> Option<&(StaticKeys, Secret<String>)> {
+        self.0.dashboard.as_ref()
+    }
+
+    /// Whether this person administrates the instance.
+    pub(in crate::store) fn is_admin(&self, user: UserId) -> bool {
+        user == self.0.owner || self.0.admins.contains(&user)
+    }
+
+    /// How many people the dashboard may make known; `None` = no bound.
+    pub(in crate::store) fn seats_max(&self) -> Option<u32> {
+        Some(self.0.seats_max).filter(|most| *most > 0)
     }
 
     pub(in crate::store) fn rotation(&self) -> &Rotation {
@@ -720,7 +797,9 @@ impl Vault {
                 continue;
             }
             let own = Entry::parse(&line).ok().filter(|entry| {
-                entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
+                let person = crate::audit::Id::from(who.user());
+                let own = entry.actor.id == Some(person) || entry.actor.behalf.contains(&person);
+                own && entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
             });
             return Ok(own.map(|entry| Settled::of(&entry)));
         }
@@ -768,7 +847,7 @@ impl Vault {
 /// The status with which a counted refusal was answered.
 fn status_of(reason: Reason) -> u16 {
     match reason {
-        Reason::Unauthenticated | Reason::BadCredential | Reason::RevokedCredential => 401,
+        Reason::Unauthenticated | Reason::BadCredential | Reason::RevokedCredential | Reason::ExpiredCredential => 401,
         Reason::AddressRate | Reason::CredentialRate | Reason::AdminRate => 429,
         Reason::UnknownRoute | Reason::NotFound => 404,
         Reason::Host => 421,

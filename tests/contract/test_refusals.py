@@ -19,6 +19,12 @@ CHILD = {"title": "t", "content": "c", "tags": []}
 ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
+    ("PATCH", "/users/me", {"first_name": "x"}),
+    ("GET", "/admin/check", None),
+    ("GET", "/admin/users", None),
+    ("GET", "/admin/waitlist", None),
+    ("GET", "/admin/early-access", None),
+    ("GET", "/admin/integration-requests", None),
     ("GET", "/events", None),
     ("GET", "/usage", None),
     ("GET", "/graph", None),

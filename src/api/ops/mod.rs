@@ -2,6 +2,7 @@
 //! the answer out; why there is none is a `Failure`, which the skin that asked puts into its own shape. Where skins show the same thing
 //! differently, the part before the writing is a function of its own (`-> Done<…>`).
 
+pub mod admin;
 pub mod agent;
 pub mod backups;
 pub mod briefing;
@@ -23,6 +24,11 @@ impl Cx<'_> {
     /// The asker's own memories.
     pub(in crate::api) fn own(&self) -> Scope {
         Scope { tenant: self.who.tenant(), owner: self.who.user() }
+    }
+
+    /// Where what a person's credential writes comes from.
+    pub(in crate::api) fn origin(&self) -> &'static str {
+        if self.who.by_dashboard() { "dashboard" } else { "api" }
     }
 
     /// The asker.
