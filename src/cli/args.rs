@@ -117,6 +117,13 @@ pub enum Command {
     /// Exit code 1 when something should be put right.
     Doctor(Doctor),
 
+    /// Tells how the instance stands: log, anchor, space, backups, drills, keys, erasures, certificate
+    ///
+    /// Asks the running service at its console (RM_CONSOLE_SOCKET); reads the data file when none runs, and changes nothing.
+    /// Exit code 1 when something asks for attention; the last lines name it.
+    #[command(verbatim_doc_comment, after_help = "Examples:\n  rosemary status\n  rosemary status --json | jq .backup.last")]
+    Status(Status),
+
     /// Makes, lists and verifies backups: each one encrypted file, consistent with one commit
     #[command(subcommand, arg_required_else_help = true)]
     Backup(Backup),
@@ -238,6 +245,14 @@ pub struct Verify {
 /// `doctor`.
 #[derive(Args, Debug)]
 pub struct Doctor {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct Status {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

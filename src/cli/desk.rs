@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{certificate, incident, keys};
+use crate::api::ops::status::Surroundings;
+use crate::cli::{certificate, incident, keys, status};
 use crate::store::vault::Vault;
 
 /// What questions are answered with.
@@ -21,6 +22,8 @@ pub struct Desk {
     pub stop: Arc<AtomicBool>,
     /// The settings that answers name.
     pub config: Facts,
+    /// What is around the store.
+    pub surroundings: Arc<Surroundings>,
 }
 
 /// What the desk knows of the settings.
@@ -46,6 +49,7 @@ pub fn answer(desk: &Desk, ask: &str, with: &Value, say: &mut dyn FnMut(&str)) -
             let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
         }
+        "status" => status::running(&desk.vault, &desk.surroundings),
         "keys.rotate_deks" => {
             let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))

@@ -25,6 +25,7 @@ mod progress;
 mod restore;
 mod recall;
 mod serve;
+mod status;
 mod terminal;
 mod text;
 mod transfer;
@@ -71,6 +72,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Serve => serve::run(settings()?),
         Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
+        Command::Status(status) => status::run(&status, &settings()?),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Backup(backup) => backup::run(&backup, settings()?),
         Command::Restore(restore) => restore::run(&restore, settings()?),

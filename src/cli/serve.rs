@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::api::door::Door;
+use crate::api::ops::status::Surroundings;
 use crate::api::run::{Api, Settings};
 use crate::audit::{Detail, Word};
 use crate::authn::Principal;
@@ -16,7 +17,7 @@ use crate::base::log::{self, Level, Operator};
 use crate::cli::console::{self, Attempt, Console};
 use crate::cli::desk::{Desk, Facts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::open;
+use crate::cli::{open, status};
 use crate::config::{self, Config, KekChoice, settings};
 use crate::crypto::unlock::{Kek, SlotKind};
 use crate::http::{self, Authority, Server, TlsIdentity};
@@ -47,6 +48,7 @@ pub struct Running {
     tls: Arc<TlsIdentity>,
     told: Told,
     notify: Notify,
+    around: Arc<Surroundings>,
 }
 
 /// What is there once the data file is open.
@@ -133,6 +135,20 @@ fn lock(config: &Config) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs")))
 }
 
+/// Keeps all memory, present and to come, out of swap, if the settings want it.
+fn lock_memory(config: &Config) -> Result<bool, Failure> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    if !config.lock_memory {
+        return Ok(false);
+    }
+    let name = settings::LOCK_MEMORY.row.name;
+    // Each page as it is first used: what is only reserved costs nothing.
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map(|()| true).map_err(|error| {
+        let error = std::io::Error::from(error);
+        Failure::new(Exit::Config, format_args!("{name}: the kernel refused ({error}); allow it (LimitMEMLOCK=infinity in the unit, ulimit -l unlimited), or set {name}=off"))
+    })
+}
+
 /// The console's socket. A service that serves without one is worth more than none; one that is locked could never be unlocked.
 fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
     let (name, path) = (settings::CONSOLE_SOCKET.row.name, &config.console_socket);
@@ -149,24 +165,25 @@ fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
 }
 
 /// How the API is told of limits and of its address.
-fn api_settings(config: &Config, port: u16) -> Settings {
+fn api_settings(config: &Config, port: u16, around: &Arc<Surroundings>) -> Settings {
     let rate = |limit: Option<std::num::NonZeroU32>| limit.map_or(0, std::num::NonZeroU32::get);
     Settings {
         address_per_minute: rate(config.limits.address),
         credential_per_minute: rate(config.limits.credential),
         admin_per_minute: rate(config.limits.admin),
         public_url: config.public_url.as_ref().map_or_else(|| format!("https://localhost:{port}"), |url| url.text.clone()),
+        surroundings: Arc::clone(around),
     }
 }
 
 /// Opens the data file with `kek`, and the door. `settings` are there still after a failure that another key may avert.
-fn bring_up(config: &Config, settings: &mut Option<store::vault::Settings>, kek: Kek, door: &Door, port: u16) -> Result<Open, Failure> {
+fn bring_up(config: &Config, settings: &mut Option<store::vault::Settings>, kek: Kek, door: &Door, port: u16, around: &Arc<Surroundings>) -> Result<Open, Failure> {
     let kek = Arc::new(kek);
     let store = open::store_with(config, settings, &kek)?;
     let vault = store.vault().clone();
     match open::schedule(config, &kek).map(|schedule| Upkeep::start(vault.clone(), schedule)).transpose() {
         Ok(upkeep) => {
-            door.open(Arc::new(Api::new(vault, &api_settings(config, port))));
+            door.open(Arc::new(Api::new(vault, &api_settings(config, port, around))));
             Ok(Open { store, upkeep })
         }
         Err(error) => {
@@ -184,17 +201,20 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let listeners = listeners(config, outside.given)?;
     let console = console(config)?;
     // Before any other thread: what is started from here on is inside.
+    let memory_locked = lock_memory(config)?;
     lock(config)?;
     let no_thread = |error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}"));
     let console = console.map(Console::start).transpose().map_err(no_thread)?;
     let (console, attempts) = console.unzip();
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
+    let around = Surroundings { since: Some(Instant::now()), certificate: Some(Arc::clone(&tls)), ..status::around(config, memory_locked) };
+    let around = Arc::new(around);
     let (door, mut settings) = (Arc::new(Door::shut()), Some(open::store_settings(config)));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {
             console.iter().for_each(Console::opening);
-            Some(bring_up(config, &mut settings, open::kek(config)?, &door, port)?)
+            Some(bring_up(config, &mut settings, open::kek(config)?, &door, port, &around)?)
         }
     };
     let http = http::Settings {
@@ -214,15 +234,16 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
             return Err(no_thread(error));
         }
     };
+    let _ = around.connections.set(server.counter());
     if let (Some(console), Some(open)) = (&console, &open) {
-        console.open(|stop| desk(open.store.vault(), config, &told, stop));
+        console.open(|stop| desk(open.store.vault(), config, &told, stop, &around));
     }
     let sealed = if open.is_none() { attempts.zip(settings) } else { None };
-    Ok(Running { server, door, console, sealed, open, tls, told, notify: outside.notify })
+    Ok(Running { server, door, console, sealed, open, tls, told, notify: outside.notify, around })
 }
 
-fn desk(vault: &Vault, config: &Config, told: &Told, stop: Arc<AtomicBool>) -> Desk {
-    Desk { vault: vault.clone(), reload: Arc::clone(&told.reload), stop, config: Facts { db_path: config.db_path.clone() } }
+fn desk(vault: &Vault, config: &Config, told: &Told, stop: Arc<AtomicBool>, around: &Arc<Surroundings>) -> Desk {
+    Desk { vault: vault.clone(), reload: Arc::clone(&told.reload), stop, config: Facts { db_path: config.db_path.clone() }, surroundings: Arc::clone(around) }
 }
 
 /// Records that the service was unlocked, with what, and what came before.
@@ -306,10 +327,10 @@ impl Running {
         self.notify.ready(OPENING);
         drop(attempts);
         let refused = self.door.refused();
-        let opened = bring_up(config, &mut settings, kek, &self.door, self.port());
+        let opened = bring_up(config, &mut settings, kek, &self.door, self.port(), &self.around);
         match (opened, settings, &self.console) {
             (Ok(open), _, Some(console)) => {
-                let failed = console.open(|stop| desk(open.store.vault(), config, &self.told, stop));
+                let failed = console.open(|stop| desk(open.store.vault(), config, &self.told, stop, &self.around));
                 let noted = note_unlocked(open.store.vault(), kind, refused, failed);
                 self.open = Some(open);
                 log::line(Level::Info, "unlocked", &[("with", &kind.word())]);

@@ -91,6 +91,8 @@ pub struct Config {
     pub backup_drill_days: u32,
     /// Must the kernel lock the running service in?
     pub egress_lock: bool,
+    /// Is memory to be kept out of swap by the program itself?
+    pub lock_memory: bool,
     /// Where the operator of this machine speaks to the running service.
     pub console_socket: PathBuf,
     /// Where SIGHUP reads the level of the log anew.
@@ -236,6 +238,7 @@ impl Config {
         let index_mib = raw.take(&settings::INDEX_MIB);
         let memories_max = raw.take(&settings::SANDBOX_MEMORY_CAP);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
+        let lock_memory = raw.take(&settings::LOCK_MEMORY);
         let console_socket = raw.take(&settings::CONSOLE_SOCKET);
         let settings_file = raw.take(&settings::SETTINGS_FILE);
         let log = raw.take(&settings::LOG);
@@ -292,6 +295,7 @@ impl Config {
             backup_keep_days: backup_keep_days?,
             backup_drill_days: backup_drill_days?,
             egress_lock: egress_lock?,
+            lock_memory: lock_memory?,
             settings_file,
         })
     }

@@ -259,6 +259,10 @@ settings! {
         /// not start unless this is off; then `doctor` says so.
         EGRESS_LOCK: bool = "RM_EGRESS_LOCK", "0.1.0",
             Takes::Text("on (1, true, yes) or off (0, false, no)"), Fallback::Value("on"), parse::switch;
+        /// Keeps the service's memory out of swap (mlockall). The packaged unit bars swap anyway (`MemorySwapMax=0`); this is for where
+        /// nothing else does. The kernel must allow it (`LimitMEMLOCK=infinity`), else the service does not start.
+        LOCK_MEMORY: bool = "RM_LOCK_MEMORY", "0.1.0",
+            Takes::Text("on (1, true, yes) or off (0, false, no)"), Fallback::Value("off"), parse::switch;
         /// UNIX socket on which the operator of this machine speaks to the running service: `rosemary unlock`, `keys rotate`, `incident`
         /// and others. Only the service's own user and root are heard. The packaged unit sets it.
         CONSOLE_SOCKET: PathBuf = "RM_CONSOLE_SOCKET", "0.1.0",
@@ -287,7 +291,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_KEK", "the key is never taken from the environment; put it in a file and name that in RM_KEK_FILE"),
     ("RM_KEK_PASSPHRASE", "the passphrase is never taken from the environment; put it in a file and name that in RM_KEK_PASSPHRASE_FILE"),
     // later versions
-    ("RM_LOCK_MEMORY", "memory is not locked yet; keep it out of swap with the unit's MemorySwapMax=0"),
     ("RM_EGRESS_ALLOW", "nothing here opens an outbound connection, so there is nothing to allow"),
     ("RM_AUDIT_RETENTION_YEARS", "retention is not enforced yet: audit entries are kept without end"),
     ("RM_DATA_RETENTION_YEARS", "retention is not enforced yet: memories are kept until they are deleted"),
