@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::api::ops::status::Surroundings;
-use crate::cli::{certificate, incident, keys, status};
+use crate::cli::{certificate, egress, incident, keys, status};
+use crate::egress::hub::Hub;
 use crate::store::vault::Vault;
 
 /// What questions are answered with.
@@ -18,6 +19,8 @@ pub struct Desk {
     pub vault: Vault,
     /// Set to have certificate and level of the log read anew.
     pub reload: Arc<AtomicBool>,
+    /// The relay's line, where something may leave.
+    pub relay: Option<Arc<Hub>>,
     /// Set when the service stops.
     pub stop: Arc<AtomicBool>,
     /// The settings that answers name.
@@ -49,6 +52,7 @@ pub fn answer(desk: &Desk, ask: &str, with: &Value, say: &mut dyn FnMut(&str)) -
             let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
         }
+        "egress.test" => egress::tested(desk, say),
         "status" => status::running(&desk.vault, &desk.surroundings),
         "keys.rotate_deks" => {
             let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
