@@ -499,6 +499,8 @@ pub const UNLOCK_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 
 const _: () = assert!(CONSOLE_FRAME_BYTES_MAX > 2 * KEK_BYTES_MAX);
+/// Newest entries of the log that a report of an incident counts.
+pub const REPORT_ENTRIES_MAX: u64 = 1_000_000;
 
 // --- embeddings (docs/search.md) ---
 /// Longest model file that is read.

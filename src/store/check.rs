@@ -20,6 +20,7 @@ use crate::base::time::Timestamp;
 use crate::base::{hex, limits};
 use crate::crypto::ladder::Keys;
 use crate::engine::{Engine, EngineError, Read, Table};
+use crate::store::incident;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::usage::Meter;
@@ -133,6 +134,7 @@ impl Walk<'_, '_> {
             }
             meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
             meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
+            incident::ROW => Ok(incident::known(tx).map(drop)?),
             meta::RENEWAL => Ok(meta::renewal(tx).map(drop)?),
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
             meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),

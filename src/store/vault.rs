@@ -23,7 +23,7 @@ use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
 use crate::authn::credential::{StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
-use crate::base::id::{BootId, LogId, OperationId, TenantId, UserId};
+use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
@@ -599,6 +599,11 @@ impl Vault {
     /// Live memories that a person other than the owner may have.
     pub(in crate::store) fn memories_max(&self) -> Option<u64> {
         self.0.memories_max
+    }
+
+    /// This physical copy of the data.
+    pub fn file(&self) -> FileId {
+        self.0.engine.file()
     }
 
     /// The audit log.
