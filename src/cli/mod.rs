@@ -65,7 +65,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Demo(demo) => demo::run(&demo),
-        Command::Init => init::run(settings()?),
+        Command::Init(init) => init::run(&init, settings()?),
         Command::Serve => serve::run(settings()?),
         Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
