@@ -64,6 +64,7 @@ impl Service {
             admin_per_minute,
             public_url: "https://localhost:8443".into(),
             surroundings: Arc::default(),
+            model: None,
         };
         Self { api: Arc::new(Api::new(store.vault().clone(), &settings)), store: Some(store), folder }
     }

@@ -125,6 +125,7 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     machine(&mut posture, &config);
     backups(&mut posture, &config);
     absent(&mut posture);
+    model(&mut posture, &config);
     // Last: the lock closes the files too.
     way_out(&mut posture, &config);
     text::print(if command.json { posture.json() } else { posture.text() }.as_bytes())?;
@@ -389,6 +390,17 @@ fn machine(posture: &mut Posture, config: &Config) {
     }
     if fs::metadata(&config.db_path).is_ok_and(|about| about.uid() == 0) {
         posture.weak("user", "the data file belongs to root, so the service runs as root", "run it as a user of its own, as the unit does");
+    }
+}
+
+/// Whether memories may go to a language model.
+fn model(posture: &mut Posture, config: &Config) {
+    let name = settings::DISABLE_MODEL_EGRESS.row.name;
+    match &config.model {
+        None => posture.tell("model egress", State::Off, format_args!("{name}=true: /query and /chat refuse, nothing leaves"), ""),
+        Some(model) => {
+            posture.on("model egress", format_args!("{name}=false: {} is asked through the relay alone, each time on record; see rosemary egress list", model.name));
+        }
     }
 }
 

@@ -222,6 +222,10 @@ actions! {
     ListBackups(Instance) Reads false "backup.list";
     /// Note how a restore drill ended.
     RecordDrill(Instance) Writes false "backup.drill";
+    /// Hand the relay an order to connect to another machine.
+    SendEgress(Instance) Reads true "egress.send";
+    /// Note how such an order ended.
+    EndEgress(Instance) Reads true "egress.end";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
     /// Read how the instance stands.

@@ -145,6 +145,8 @@ pub const RULES: &[Rule] = &[
             "backup.end",
             "backup.list",
             "backup.drill",
+            "egress.send",
+            "egress.end",
             "person.create",
             "memory.erase",
             "erasure.destroy",

@@ -133,6 +133,7 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
         admin_per_minute: 0,
         public_url: "https://localhost".into(),
         surroundings: Arc::default(),
+        model: None,
     };
     let api = Arc::new(Api::new(store.vault().clone(), &limits));
     let canary: String = Key::random().expose().iter().map(|byte| format!("{byte:02x}")).collect();
