@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import unittest
 
-from rosemary_server import BINARY, ROOT
+from rosemary_server import BINARY, ROOT, Server, text
 
 DOCUMENT = (ROOT / "docs/operations.md").read_text()
 
@@ -47,6 +47,29 @@ class TenCommands(unittest.TestCase):
             for words in ("Penicillin: rash on both arms", "answering", "drill", "passed", "sound"):
                 self.assertIn(words, said)
             self.assertEqual(len(list(pathlib.Path(folder, "other-disk/backups").glob("*.backup"))), 1)
+
+
+class Certificate(unittest.TestCase):
+    def test_init_takes_over_a_certificate_that_fits_its_key_and_no_other(self):
+        one, two = Server().init(), Server()
+        self.addCleanup(one.remove)
+        self.addCleanup(two.remove)
+        cert, key = one.folder / "cert.pem", one.folder / "key.pem"
+        other = two.folder / "other.pem"
+        other.write_text("not a key")
+        refused = two.run("init", "--cert", str(cert), "--key", str(other))
+        self.assertEqual(refused.returncode, 90, text(refused))
+        self.assertFalse(two.data.exists())
+        self.assertEqual(two.run("init", "--cert", str(cert)).returncode, 2)
+        done = two.run("init", "--cert", str(cert), "--key", str(key))
+        self.assertEqual(done.returncode, 0, text(done))
+        for name in ("cert.pem", "key.pem"):
+            self.assertEqual((two.folder / name).read_bytes(), (one.folder / name).read_bytes())
+        self.assertEqual((two.folder / "key.pem").stat().st_mode & 0o777, 0o600)
+        two.start()
+        with two.client() as client:
+            client.get("/health").expect(200)
+        two.stop()
 
 
 class Addresses(unittest.TestCase):
