@@ -622,6 +622,9 @@ pub struct Recall {
     /// Folder to store in while measuring
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub scratch: PathBuf,
+    /// Model of embeddings, as RM_EMBEDDING_MODEL names it: each question is asked by words alone and by words and meaning
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -250,6 +250,8 @@ fn bring_up(
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
     let tls = open::tls(config)?;
+    // Read before the lock, as nothing needs its file later.
+    let model = open::model(config)?;
     let Given { tcp, unix } = outside.given;
     let listeners = listeners(config, tcp)?;
     let entrance = entrance(config, unix)?;
@@ -263,7 +265,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
     let around = Surroundings { since: Some(Instant::now()), certificate: Some(Arc::clone(&tls)), ..status::around(config, memory_locked) };
     let around = Arc::new(around);
-    let (door, mut settings) = (Arc::new(Door::shut(config.model.is_some())), Some(open::store_settings(config)));
+    let (door, mut settings) = (Arc::new(Door::shut(config.model.is_some())), Some(store::vault::Settings { model, ..open::store_settings(config) }));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {

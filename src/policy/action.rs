@@ -208,6 +208,10 @@ actions! {
     ImportMemories(Scope) Writes true "memory.import";
     /// Read all memories (operator's export).
     ExportMemories(Scope) Reads true "memory.export";
+    /// Keep the vectors of memories.
+    EmbedMemories(Scope) Writes true "memory.embed";
+    /// Read how far the vectors of memories are.
+    ReadEmbeddings(Instance) Reads false "embedding.read";
     /// Read memories to build the search index in memory.
     IndexMemories(Scope) Reads true "memory.index";
     /// Read the audit log (operator's export).
