@@ -213,7 +213,7 @@ enum Found<T, E> {
 }
 
 impl Vault {
-    /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file.
+    /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file; what the file said is known until credentials change.
     ///
     /// Errors: the store cannot be read.
     pub fn admit(&self, token: &str) -> Result<Admission, Unavailable> {
@@ -222,11 +222,16 @@ impl Vault {
         if let Some(key) = self.static_keys().find(&verifier) {
             return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key), published.generation));
         }
-        let tx = self.reading(&published);
-        let found = (|| -> Result<Option<StoredCredential>, StoreError> {
+        let look_up = || -> Result<Option<StoredCredential>, StoreError> {
+            let tx = self.reading(&published);
             let Some((tenant, id)) = credentials::find(&tx, &verifier.0)? else { return Ok(None) };
-            credentials::stored(&tx, tenant, id)
-        })();
+            let found = credentials::stored(&tx, tenant, id)?;
+            if let Some(found) = found {
+                self.standing().put(verifier.0, found, published.generation);
+            }
+            Ok(found)
+        };
+        let found = self.standing().get(&verifier.0, published.generation).map_or_else(look_up, |found| Ok(Some(found)));
         match found.map_err(|_| Unavailable::Latched)? {
             None => Ok(Admission::Unknown),
             Some(row) => match Principal::of_user_key(&row, self.owner()) {

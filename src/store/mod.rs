@@ -1,6 +1,6 @@
 //! Store: the tables and the gate, their only door.
 //!
-//! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
+//! `gate` is the door; `vault` the open store; `standing` the keys it knows; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
 //! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `backup` and
 //! `restore` copies of the whole, `upkeep` when they are made; `migrate` old files.
 
@@ -23,6 +23,7 @@ pub mod search;
 mod queue;
 mod recent;
 pub mod rotator;
+mod standing;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;

@@ -39,6 +39,7 @@ use crate::store::indexer;
 use crate::store::migrate;
 use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
 use crate::store::rotator::{self, Rotation};
+use crate::store::standing::Standing;
 use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
@@ -153,6 +154,7 @@ struct Inner {
     boot: BootId,
     clock: Clock,
     static_keys: StaticKeys,
+    standing: Standing,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: Queue,
@@ -297,6 +299,7 @@ impl Store {
             boot,
             clock,
             static_keys,
+            standing: Standing::default(),
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
             queue: Queue::default(),
@@ -415,6 +418,10 @@ impl Vault {
 
     pub(in crate::store) fn static_keys(&self) -> &StaticKeys {
         &self.0.static_keys
+    }
+
+    pub(in crate::store) fn standing(&self) -> &Standing {
+        &self.0.standing
     }
 
     pub(in crate::store) fn rotation(&self) -> &Rotation {
