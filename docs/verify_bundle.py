@@ -62,7 +62,7 @@ def signature_holds(public, message, signature):
 
 
 # --- signed note and checkpoint, C2SP ---
-def open_checkpoint(note, vkey):
+def open_note(note, vkey):
     name, key_id, key = vkey.split("+", 2)
     key = base64.b64decode(key, validate=True)
     require(key[0] == 1 and len(key) == 33 and sha256(name.encode(), b"\n", key)[:4].hex() == key_id, "not a verifier key")
@@ -73,11 +73,15 @@ def open_checkpoint(note, vkey):
         dash, signer, signature = line.split(" ")
         signature = base64.b64decode(signature, validate=True)
         if dash == "\u2014" and signer == name and signature[:4].hex() == key_id:
-            require(signature_holds(key[1:], text.encode(), signature[4:]), "the checkpoint's signature is wrong")
+            require(signature_holds(key[1:], text.encode(), signature[4:]), "the signature is wrong")
             held += 1
-    require(held, "the checkpoint is not signed by this key")
-    origin, size, root = text.split("\n")[:3]
-    require(origin == name, "the checkpoint is another log's")
+    require(held, "it is not signed by this key")
+    return text
+
+
+def open_checkpoint(note, vkey):
+    origin, size, root = open_note(note, vkey).split("\n")[:3]
+    require(origin == vkey.split("+", 1)[0], "the checkpoint is another log's")
     return int(size), base64.b64decode(root, validate=True)
 
 

@@ -11,11 +11,12 @@ pub mod targets {
     pub mod config;
     pub mod http;
     pub mod json;
+    pub mod jwt;
     pub mod log;
     pub mod stored;
 }
 
-use targets::{api, config, http, json, log, stored};
+use targets::{api, config, http, json, jwt, log, stored};
 
 /// One target.
 pub struct Target {
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "notes", run: log::notes, bytes_max: 4096, words: log::WORDS },
     Target { name: "entries", run: log::entries, bytes_max: 8192, words: log::WORDS },
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
+    Target { name: "jwt", run: jwt::run, bytes_max: 1024, words: jwt::WORDS },
     Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];
 

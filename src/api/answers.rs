@@ -74,6 +74,11 @@ pub(in crate::api) fn list_of(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name) })
 }
 
+/// A list that is always empty in this version.
+fn nothing() -> Value {
+    json!({ "type": "array", "items": {}, "maxItems": 0, "examples": [[]] })
+}
+
 /// The contract's page envelope.
 fn page(name: &str) -> Value {
     answer([("memories", list_of(name)), ("total", number()), ("limit", number()), ("offset", number()), ("has_more", flag())], [])
@@ -106,7 +111,18 @@ pub(in crate::api) fn first() -> Value {
     json!({ "type": "integer", "minimum": 1 })
 }
 
-/// Every component, by name.
+/// What administrators see.
+pub(super) fn admin() -> [(&'static str, Value); 5] {
+    [
+        ("AdminCheck", answer([("owner", json!({ "const": true }))], [])),
+        ("AdminUsers", answer([("users", list_of("AdminUser"))], [])),
+        ("AdminUser", answer([("id", id()), ("email", text("owner@hospital.example")), ("created_at", time())], [])),
+        ("Waitlist", answer([("waitlist", nothing()), ("total", json!({ "const": 0 }))], [])),
+        ("Requests", answer([("requests", nothing()), ("total", json!({ "const": 0 }))], [])),
+    ]
+}
+
+/// Every component, by name, but those of [`admin`] and of other skins.
 pub(super) fn components() -> Value {
     let [subject, metadata, run_id, speaker, occurred_at] = extras();
     let unknown = || [("outcome", json!({ "const": "unknown" })), ("operation_id", id())];
@@ -161,26 +177,6 @@ pub(super) fn components() -> Value {
         "CountedMemories": answer([("memories", list_of("Memory")), ("count", number())], []),
         "MemoryPage": page("Memory"),
         "SummaryPage": page("Summary"),
-        "Backups": answer([("backups", list_of("Backup"))], [("last_drill", reference("Drill"))]),
-        "Backup": answer(
-            [
-                ("id", id()),
-                ("state", word(&["begun", "done", "failed", "removed"])),
-                ("begun_at", time()),
-                ("ended_at", maybe_time()),
-                ("expires_at", maybe_time()),
-                ("log", id()),
-                ("entries", number()),
-                ("bytes", number()),
-                ("own_key", flag()),
-            ],
-            [],
-        ),
-        "Drill": answer(
-            [("at", time()), ("backup", id()), ("passed", flag()), ("restore_ms", number()), ("memories", number()), ("entries", number())],
-            [],
-        ),
-        "BackupAsked": answer([("requested", json!({ "const": true }))], []),
         "Versions": answer([("versions", list_of("Version"))], []),
         "AgentVersions": answer([("versions", list_of("Version")), ("current_version", first())], []),
         "Thread": answer([("parent", reference("Memory")), ("children", list_of("Memory"))], []),
@@ -318,6 +314,11 @@ pub(super) fn components() -> Value {
             [
                 ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
                 ("mode", json!({ "const": "self-host" })),
+                ("plan", text("free")),
+                ("memory_count", number()),
+                ("active_keys", number()),
+                ("limit", number()),
+                ("upgrade_url", never()),
                 outcome,
                 operation_id,
             ],

@@ -165,7 +165,7 @@ pub fn json(briefing: &Briefing, receipt: &Receipt) -> Vec<u8> {
             first_name: user.first_name.as_ref().map(|name| name.expose(receipt)),
             last_name: user.last_name.as_ref().map(|name| name.expose(receipt)),
             role: "user",
-            plan: "free",
+            plan: briefing.plan,
             org_id: (),
             team_name: (),
             org_role: (),

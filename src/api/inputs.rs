@@ -52,6 +52,10 @@ const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX),
 const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.").like(Literal::Text("Dr. Adler"));
 const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
 
+/// All tags of a memory.
+const TAGS_SHARED_MAX: i64 = 50;
+const _: () = assert!(TAGS_SHARED_MAX as usize == limits::TAGS_MAX);
+
 const OFFSET: Field = Field::optional("offset", Kind::Integer { min: 0, max: INTEGER_MAX }, "How many to skip.").or(Literal::Integer(0));
 const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.").like(Literal::Text("penicillin"));
 
@@ -224,9 +228,42 @@ pub static BRIEFING: Schema = Schema {
     ],
 };
 
+/// `GET /graph`, query string
+pub static GRAPH: Schema = Schema {
+    fields: &[
+        Field::optional("scope", Kind::OneOf(&["personal", "team", "both"]), "Whose memories.").or(Literal::Text("both")),
+        Field::optional("days", Kind::Integer { min: 1, max: limits::RECENT_DAYS_MAX }, "Only those of so many days; all if absent."),
+        Field::optional("max_nodes", Kind::Integer { min: 1, max: limits::GRAPH_NODES_MAX }, "Memories at most, the newest.").or(Literal::Integer(500)),
+        Field::optional("include_similarity", Kind::OneOf(&["0", "1", "false", "true"]), "Whether tags in common join memories.").or(Literal::Text("1")),
+        Field::optional("sim_min_shared", Kind::Integer { min: 1, max: TAGS_SHARED_MAX }, "How many of them it takes.").or(Literal::Integer(2)),
+    ],
+};
+
+/// `GET /usage` and `GET /usage/check`, query string; the month is accepted and has no effect (the contract).
+pub static USAGE: Schema = Schema {
+    fields: &[Field::optional("month", text(0, limits::NAME_CHARS_MAX), "Without effect; see `/api/v1/usage`.").like(Literal::Text("2026-11"))],
+};
+
 /// `POST /api/keys`
 pub static NEW_KEY: Schema = Schema {
     fields: &[Field::optional("label", text(1, limits::LABEL_CHARS_MAX), "Your name for the key.").or(Literal::Text("Default")).like(Literal::Text("Ward 3 laptop"))],
+};
+
+/// `PATCH /users/me`
+pub static NAMES: Schema = Schema {
+    fields: &[
+        Field::optional("first_name", text(0, limits::PERSON_NAME_CHARS_MAX), "Your first name; absent, it becomes empty.").like(Literal::Text("Ada")),
+        Field::optional("last_name", text(0, limits::PERSON_NAME_CHARS_MAX), "Your last name; absent, it becomes empty.").like(Literal::Text("Adler")),
+    ],
+};
+
+/// `POST /api/v1/erasures`
+pub static ERASURE: Schema = Schema {
+    fields: &[
+        Field::required("holder", Kind::OneOf(&["user", "subject"]), "A person with a sign-in, or somebody memories are about."),
+        Field::required("name", text(1, limits::EMAIL_CHARS_MAX), "The user's e-mail address, the subject's name; or the id of either, as the audit log has it.")
+            .like(Literal::Text("nurse@hospital.example")),
+    ],
 };
 
 /// `POST /api/v1/memories/search`

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod attacks;
+mod administration;
 mod answers;
 pub mod body;
 pub mod door;

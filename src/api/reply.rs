@@ -17,6 +17,7 @@ use crate::http::Reply;
 use crate::store::gate::{Fault, Receipt, Recorded, Refused, denial};
 use crate::store::memories::{Memory, Version};
 use crate::store::phi::Phi;
+use crate::store::quota::{Counted, Full};
 use crate::store::writer::Unavailable;
 
 /// The shape of a route's errors.
@@ -53,6 +54,7 @@ fn slug(status: u16) -> &'static str {
         403 => "forbidden",
         404 => "not-found",
         405 => "method-not-allowed",
+        409 => "conflict",
         413 => "too-large",
         429 => "rate-limited",
         503 => "unavailable",
@@ -68,6 +70,7 @@ fn title(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not found",
         405 => "Method not allowed",
+        409 => "Conflict",
         413 => "Body too large",
         429 => "Too many requests",
         503 => "Unavailable",
@@ -105,6 +108,10 @@ pub struct Failure {
     pub code: Option<&'static str>,
     /// The contract's `mode`, where a policy of the deployment refuses.
     pub mode: Option<&'static str>,
+    /// The quota that is used up.
+    pub full: Option<Box<Full>>,
+    /// Whether the same request will always be refused.
+    pub lasting: bool,
     /// The operation, if it is not known whether it took effect.
     pub unknown: Option<OperationId>,
     /// Index of the entry that records the refusal; none where refusals are counted.
@@ -114,7 +121,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without code and entry.
     pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, text: text.into(), code: None, mode: None, unknown: None, index: None }
+        Self { status, text: text.into(), code: None, mode: None, full: None, lasting: false, unknown: None, index: None }
     }
 
     /// The same, recorded by the entry of `receipt`.
@@ -129,9 +136,9 @@ impl Failure {
             Refused::Denied(denied, receipt) => words.failure(denial(denied).1).recorded(receipt),
             Refused::Work(error, receipt) => {
                 let (_, status) = error.audit();
-                let text = if status == 500 { INTERNAL.into() } else { error.to_string().into() };
+                let text: Cow<'static, str> = if status == 500 { INTERNAL.into() } else { error.to_string().into() };
                 let code = error.code().filter(|_| status != 500);
-                Self { status, text, code, mode: None, unknown: None, index: Some(receipt.index()) }
+                Self { code, full: error.full().map(Box::new), index: Some(receipt.index()), ..Self::new(status, text) }
             }
             Refused::Fault(receipt) => Self::new(500, INTERNAL).recorded(receipt),
             Refused::Revoked(receipt) => Self::new(401, "Invalid API key").recorded(receipt),
@@ -159,6 +166,16 @@ impl Failure {
         if let Some(code) = self.code {
             body["code"] = json!(code);
         }
+        if let Some(full) = &self.full {
+            body["plan"] = json!(full.plan);
+            body[match full.counted {
+                Counted::Memories => "memory_count",
+                Counted::Keys => "active_keys",
+            }] = json!(full.count);
+            body["limit"] = json!(full.limit);
+            // Nothing is sold here: the operator decides.
+            body["upgrade_url"] = Value::Null;
+        }
         if let Some(mode) = self.mode {
             body["mode"] = json!(mode);
         }
@@ -183,7 +200,7 @@ impl Failure {
         };
         let mut reply = Reply::bytes(self.status, content_type, body.to_string().into_bytes());
         // What a policy refuses, it refuses again.
-        if self.status == 503 && self.mode.is_none() {
+        if self.status == 503 && self.mode.is_none() && !self.lasting {
             reply = reply.header("retry-after", "1");
         }
         match self.index {
@@ -221,7 +238,11 @@ impl Words {
     /// For keys.
     pub const KEY: Words = Words { missing: "Key not found", ..Self::MEMORY };
     /// For backups.
-    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::MEMORY };
+    pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::ADMIN };
+    /// For what administrators alone may do.
+    pub const ADMIN: Words = Words { missing: "Not found", forbidden: "Admin access required", ..Self::MEMORY };
+    /// For erasures.
+    pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::ADMIN };
     /// For operations.
     pub const OPERATION: Words = Words { missing: "Operation not found", ..Self::MEMORY };
 

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use crate::api::{inputs, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{agent, backups, briefing, events, identity, keys, memories, model, operations, search};
+use crate::api::ops::{admin, agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -121,6 +121,12 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")).refuses(&[503]),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
+    row("PATCH", "/users/me", "renameUser", "Change your names", Auth::User, ok("User")).body(&inputs::NAMES).run("identity.update", identity::rename),
+    row("GET", "/admin/check", "adminCheck", "Whether the key is an administrator's", Auth::Admin, ok("AdminCheck")).run("admin.read", admin::check),
+    row("GET", "/admin/users", "adminUsers", "Everybody who is known, newest first", Auth::Admin, ok("AdminUsers")).refuses(&[400]).run("person.list", admin::users),
+    row("GET", "/admin/waitlist", "adminWaitlist", "A list of a hosted service: empty here", Auth::Admin, ok("Waitlist")).run("admin.read", admin::waitlist),
+    row("GET", "/admin/early-access", "adminEarlyAccess", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
+    row("GET", "/admin/integration-requests", "adminIntegrations", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
     row("GET", "/api/keys", "listKeys", "Keys, revoked ones included", Auth::User, ok("Keys")).run("key.list", keys::list),
     row("DELETE", "/api/keys/:id", "revokeKey", "Revoke a key at once", Auth::User, ok("Revoked")).run("key.revoke", keys::revoke),
@@ -135,7 +141,13 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
     row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
     row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/usage", "getUsage", "How many memories you may keep, and keep", Auth::User, ok("Usage")).query(&inputs::USAGE).run("usage.read", usage::check),
+    row("GET", "/usage/check", "checkUsage", "Whether you may write another memory", Auth::User, ok("Usage")).query(&inputs::USAGE).run("usage.read", usage::check),
+    row("GET", "/billing/status", "getBilling", "Your plan; nothing is billed here", Auth::User, ok("Billing")).run("usage.read", usage::billing),
+    row("POST", "/billing/checkout", "openCheckout", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
+    row("POST", "/billing/portal", "openPortal", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
     row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
+    row("GET", "/graph", "getGraph", "How your memories hang together: threads, tags in common, clusters", Auth::User, ok("Graph")).query(&inputs::GRAPH).run("memory.graph", graph::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
     row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
@@ -154,8 +166,12 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
     row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
     row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
+    row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths")).run("usage.read", usage::months),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
+    row("POST", "/api/v1/erasures", "askErasure", "Have a person, or somebody memories are about, erased by the death of their key", Auth::Admin, (202, Some("Erasure"))).body(&inputs::ERASURE).refuses(&[404, 409]).run("erasure.ask", erasures::ask),
+    row("GET", "/api/v1/erasures", "listErasures", "Erasures, and how far each has come", Auth::Admin, ok("Erasures")).run("erasure.read", erasures::list),
+    row("GET", "/api/v1/erasures/:id", "getErasure", "An erasure, and its signed receipt once it has come to its end", Auth::Admin, ok("ErasureWithReceipt")).run("erasure.read", erasures::read),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
     row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),

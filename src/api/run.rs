@@ -18,13 +18,18 @@ use crate::api::throttle::{Key, Taken, Throttle};
 use crate::api::{body, mem0, openapi};
 use crate::audit::{Device, Reason};
 use crate::authn::credential::{Unauthenticated, bearer};
+use crate::authn::jwt::JwtError;
 use crate::authn::{CredentialRef, Principal, Role};
 use crate::base::id::OperationId;
 use crate::base::limits;
 use crate::http::{self, Handler, Method, Refusal, Reply, Request};
-use crate::policy::action::{Reads, Writes};
+use crate::identity;
+use crate::policy::action::{CreatePerson, Instance, Reads, Writes};
 use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
+use crate::store::phi::Phi;
+use crate::store::sign_in::SignedIn;
 use crate::store::vault::Vault;
+use crate::store::writer::Unavailable;
 
 /// What an agent is told of a path that is not for agents.
 const AGENT_ROUTE: &str = "Agent keys cannot access this endpoint";
@@ -80,6 +85,14 @@ struct Stranger {
     why: Result<Unauthenticated, Box<Reply>>,
 }
 
+impl Stranger {
+    /// Nobody could be asked who this is.
+    fn unanswered(why: Unavailable, request: &Request) -> Self {
+        let answer = Failure::unavailable(why).reply(Shape::of(&request.path));
+        Self { credential: None, reason: Reason::Latched, why: Err(Box::new(answer)) }
+    }
+}
+
 impl Api {
     /// The API over an open vault.
     pub fn new(vault: Vault, settings: &Settings) -> Self {
@@ -114,11 +127,57 @@ impl Api {
                 reason: Reason::RevokedCredential,
                 why: Ok(Unauthenticated::Invalid),
             }),
+            Ok(Admission::Dashboard) => self.by_dashboard(request),
             Ok(Admission::Unknown) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
-            Err(why) => {
-                let answer = Failure::unavailable(why).reply(Shape::of(&request.path));
-                Err(Stranger { credential: None, reason: Reason::Latched, why: Err(Box::new(answer)) })
+            Err(why) => Err(Stranger::unanswered(why, request)),
+        }
+    }
+
+    /// For whom the dashboard asks, whose key was shown; somebody who signs in for the first time is made known.
+    fn by_dashboard(&self, request: &Request) -> Result<(Principal, u64), Stranger> {
+        let stranger = |reason, why| Err(Stranger { credential: None, reason, why: Ok(why) });
+        let mut tokens = request.headers.all("x-dashboard-token").filter(|token| !token.is_empty());
+        let token = match (tokens.next(), tokens.next()) {
+            (Some(token), None) => token,
+            (None, _) => return stranger(Reason::Unauthenticated, Unauthenticated::DashboardMissing),
+            (Some(_), Some(_)) => return stranger(Reason::BadCredential, Unauthenticated::DashboardInvalid),
+        };
+        for _ in 0..2 {
+            match self.vault.admit_dashboard(token).map_err(|why| Stranger::unanswered(why, request))? {
+                SignedIn::Principal(who, generation, None) => return Ok((*who, generation)),
+                SignedIn::New(email, None) => self.seat(email, request)?,
+                SignedIn::Refused(JwtError::Expired) => return stranger(Reason::ExpiredCredential, Unauthenticated::DashboardExpired),
+                // A token that approves one thing does not sign in.
+                SignedIn::Principal(.., Some(_)) | SignedIn::New(_, Some(_)) | SignedIn::Refused(JwtError::Invalid) => {
+                    return stranger(Reason::BadCredential, Unauthenticated::DashboardInvalid);
+                }
             }
+        }
+        Err(Stranger::unanswered(Unavailable::Busy, request))
+    }
+
+    /// Makes somebody known for whom the dashboard asks: an operation of its own, with its own entry.
+    fn seat(&self, email: Phi, request: &Request) -> Result<(), Stranger> {
+        let stranger = |answer| Stranger { credential: None, reason: Reason::Quota, why: Err(Box::new(answer)) };
+        let shape = Shape::of(&request.path);
+        if let Some(taken) = refused(self.credentials.take(Key::of_static("RM_DASHBOARD_SERVICE_KEY", [0; 4]), self.now_ms()).as_ref()) {
+            return Err(stranger(too_many(shape, taken)));
+        }
+        let dashboard = Principal::system(self.vault.tenant(), self.vault.owner(), "dashboard");
+        let call = self.call(request, 201, None);
+        let seated = self.vault.write::<CreatePerson, _, _>(&dashboard, Instance, &call, move |access| identity::seat_person(access, &email));
+        seated.map(drop).map_err(|refused| stranger(Failure::refused(&refused, &Words::ADMIN).reply(shape)))
+    }
+
+    /// What the log will tell of `request`.
+    fn call(&self, request: &Request, ok_status: u16, admitted: Option<u64>) -> Call {
+        Call {
+            operation: OperationId::draw(),
+            rid: request.header("x-request-id").map(str::trim).filter(|id| !id.is_empty()).map(|id| self.vault.request_id(id.as_bytes())),
+            ip: Some(request.client),
+            device: Device::of_user_agent(request.header("user-agent").unwrap_or_default().as_bytes()),
+            ok_status,
+            admitted,
         }
     }
 
@@ -172,6 +231,8 @@ impl Api {
         match request.path.as_str() {
             "/health" => Some(self.health()),
             "/openapi.json" => Some(Reply::bytes(200, "application/json; charset=utf-8", self.document.clone())),
+            // Browsers ask for these unasked and without a credential; there is no picture.
+            "/favicon.ico" | "/icon.png" => Some(unknown_route(request.method, &request.path, Shape::Contract)),
             _ => None,
         }
     }
@@ -203,14 +264,7 @@ impl Api {
                 return unknown_route(request.method, &path, shape);
             }
         };
-        let call = Call {
-            operation: OperationId::draw(),
-            rid: request.header("x-request-id").map(str::trim).filter(|id| !id.is_empty()).map(|id| self.vault.request_id(id.as_bytes())),
-            ip: Some(request.client),
-            device: Device::of_user_agent(request.header("user-agent").unwrap_or_default().as_bytes()),
-            ok_status: route.doc.answer.0,
-            admitted: Some(admitted),
-        };
+        let call = self.call(&request, route.doc.answer.0, Some(admitted));
         let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
             return cx.refuse(Reason::AgentRoute, 403, AGENT_ROUTE).reply(shape);
@@ -289,6 +343,8 @@ pub(in crate::api) fn bucket(who: &Principal) -> Key {
     match who.credential() {
         CredentialRef::Stored(id) => (*id).into(),
         CredentialRef::Static { name, mark } => Key::of_static(name, *mark),
+        // It speaks for many.
+        CredentialRef::Dashboard { .. } => who.user().into(),
         CredentialRef::None => Key::of_static("", [0; 4]),
     }
 }

@@ -14,6 +14,7 @@ mod json;
 pub mod merkle;
 pub mod names;
 pub mod note;
+pub mod receipt;
 pub mod verify;
 
 pub use coalesce::{Coalescer, Emit, Who};

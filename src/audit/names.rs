@@ -100,6 +100,7 @@ names! {
         Locked = "locked": "the data file is not unlocked";
         Latched = "latched": "the store has shut itself after a fault";
         NotReady = "not_ready": "what is needed is still being built";
+        NotOffered = "not_offered": "the service does not do this at all";
         EgressOff = "egress_off": "it would need an outbound connection, and none is allowed";
         WorkFailed = "work_failed": "the work failed inside";
         Panic = "panic": "the program met a fault of its own";

@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! - A text is given out only after the signature of the one trusted key ([`Vkey`]) was checked; other signatures are ignored, as C2SP asks.
-//! - A note has at most [`limits::NOTE_BYTES_MAX`] bytes and [`limits::NOTE_SIGNATURES_MAX`] signatures; reading one never panics.
+//! - A note has at most [`limits::NOTE_BYTES_MAX`] bytes (a longer sort says how many) and [`limits::NOTE_SIGNATURES_MAX`] signatures; reading one never panics.
 //! - What [`sign`] makes, [`open`] takes.
 
 use std::fmt;
@@ -60,6 +60,11 @@ impl Vkey {
         if id == hex::encode(&vkey.id()) { Ok(vkey) } else { Err(NoteError::Malformed) }
     }
 
+    /// The same public key under another name; `None` if that cannot be one.
+    pub fn renamed(&self, name: &str) -> Option<Self> {
+        Self::new(name, self.public)
+    }
+
     /// The key's name: for a log, its origin.
     pub fn name(&self) -> &str {
         &self.name
@@ -95,7 +100,14 @@ pub fn sign(text: &str, name: &str, key: &SigningKey) -> String {
 ///
 /// Errors: `Malformed` if it is not a note; `Unsigned` or `Forged` if the key's signature is missing or wrong.
 pub fn open<'a>(note: &'a str, vkey: &Vkey) -> Result<&'a str, NoteError> {
-    if note.len() > limits::NOTE_BYTES_MAX || note.chars().any(|c| c < ' ' && c != '\n') {
+    open_within(note, vkey, limits::NOTE_BYTES_MAX)
+}
+
+/// As [`open`], for notes of at most `bytes_max` bytes.
+///
+/// Errors: those of [`open`].
+pub fn open_within<'a>(note: &'a str, vkey: &Vkey, bytes_max: usize) -> Result<&'a str, NoteError> {
+    if note.len() > bytes_max || note.chars().any(|c| c < ' ' && c != '\n') {
         return Err(NoteError::Malformed);
     }
     let end = note.rfind("\n\n").ok_or(NoteError::Malformed)? + 1;

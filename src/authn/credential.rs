@@ -39,6 +39,15 @@ pub enum Unauthenticated {
     /// A credential that nobody holds, or that was revoked.
     #[error("Invalid API key")]
     Invalid,
+    /// The dashboard's own key without a token that says for whom it asks.
+    #[error("Missing X-Dashboard-Token header")]
+    DashboardMissing,
+    /// A token that the dashboard did not make for us, or for somebody who may not sign in.
+    #[error("Invalid dashboard token")]
+    DashboardInvalid,
+    /// A token whose time is over.
+    #[error("Dashboard token expired")]
+    DashboardExpired,
 }
 
 /// Finds the credential in the value of an `Authorization` header (RFC 6750 section 2.1; the scheme's case does not matter).

@@ -1,6 +1,7 @@
 //! Authentication: a presented credential and what is stored about it → who is asking. Pure: no tables, no clock.
 
 pub mod credential;
+pub mod jwt;
 pub mod principal;
 
 pub use principal::{CredentialRef, Principal, Role, StoredCredential, Vendor};

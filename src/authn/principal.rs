@@ -52,6 +52,13 @@ pub enum CredentialRef {
         /// The first 4 bytes of HMAC(pepper, key).
         mark: [u8; 4],
     },
+    /// The dashboard's key from the configuration, with a token that it signed for one person.
+    Dashboard {
+        /// The variable's name.
+        name: Arc<str>,
+        /// The first 4 bytes of HMAC(pepper, key).
+        mark: [u8; 4],
+    },
     /// None: the program itself.
     None,
 }
@@ -61,7 +68,7 @@ impl CredentialRef {
     pub fn text(&self) -> Option<String> {
         match self {
             CredentialRef::Stored(id) => Some(id.to_string()),
-            CredentialRef::Static { name, mark } => Some(format!("env:{name}#{}", hex::encode(mark))),
+            CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(format!("env:{name}#{}", hex::encode(mark))),
             CredentialRef::None => None,
         }
     }
@@ -75,6 +82,7 @@ pub struct Principal {
     role: Role,
     credential: CredentialRef,
     admin: bool,
+    expires_at: Option<Timestamp>,
 }
 
 /// What the store knows of a credential; the parts that decide.
@@ -96,24 +104,33 @@ pub struct StoredCredential {
 pub struct Revoked(pub CredentialId);
 
 impl Principal {
-    /// The person behind a stored user key whose verifier matched. `owner` is the instance's owner, who administrates.
-    pub fn of_user_key(row: &StoredCredential, owner: UserId) -> Result<Self, Revoked> {
+    /// The person behind a stored user key whose verifier matched. `admin`: they administrate the instance.
+    pub fn of_user_key(row: &StoredCredential, admin: bool) -> Result<Self, Revoked> {
         match row.revoked_at {
             Some(_) => Err(Revoked(row.id)),
-            None => Ok(Self { tenant: row.tenant, user: row.user, role: Role::User, credential: CredentialRef::Stored(row.id), admin: row.user == owner }),
+            None => {
+                let credential = CredentialRef::Stored(row.id);
+                Ok(Self { tenant: row.tenant, user: row.user, role: Role::User, credential, admin, expires_at: None })
+            }
         }
+    }
+
+    /// The person for whom the dashboard, known by its key, signed a token that is good until `expires_at`.
+    pub fn of_dashboard(tenant: TenantId, user: UserId, key: &StaticKey, admin: bool, expires_at: Timestamp) -> Self {
+        let credential = CredentialRef::Dashboard { name: Arc::clone(&key.name), mark: key.mark };
+        Self { tenant, user, role: Role::User, credential, admin, expires_at: Some(expires_at) }
     }
 
     /// The owner, by the configured API key (`vendor` none) or by one of the configured agent keys.
     pub fn of_static_key(tenant: TenantId, owner: UserId, key: &StaticKey) -> Self {
         let role = key.vendor.clone().map_or(Role::User, Role::Agent);
         let credential = CredentialRef::Static { name: Arc::clone(&key.name), mark: key.mark };
-        Self { tenant, user: owner, role, credential, admin: key.vendor.is_none() }
+        Self { tenant, user: owner, role, credential, admin: key.vendor.is_none(), expires_at: None }
     }
 
     /// The program itself, acting for `owner` where a memory is touched.
     pub fn system(tenant: TenantId, owner: UserId, name: &'static str) -> Self {
-        Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false }
+        Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false, expires_at: None }
     }
 
     /// Whether the stored credential this principal came from still stands; `row` is what the store says now.
@@ -122,8 +139,18 @@ impl Principal {
             CredentialRef::Stored(id) => {
                 row.is_some_and(|row| row.id == *id && row.revoked_at.is_none() && row.user == self.user && row.tenant == self.tenant)
             }
-            CredentialRef::Static { .. } | CredentialRef::None => true,
+            CredentialRef::Static { .. } | CredentialRef::Dashboard { .. } | CredentialRef::None => true,
         }
+    }
+
+    /// Whether what proved this principal holds no longer at `now`.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
+    }
+
+    /// Whether the dashboard speaks for this person.
+    pub fn by_dashboard(&self) -> bool {
+        matches!(self.credential, CredentialRef::Dashboard { .. })
     }
 
     /// The workspace this principal is confined to.
@@ -168,11 +195,19 @@ mod tests {
     fn a_revoked_key_makes_no_principal() {
         let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
         let mut row = StoredCredential { id: CredentialId::draw(), tenant, user, revoked_at: None };
-        let who = Principal::of_user_key(&row, user).unwrap();
+        let who = Principal::of_user_key(&row, true).unwrap();
         assert!(who.is_admin() && who.still_valid(Some(&row)));
         row.revoked_at = Some(Timestamp::from_ms(2));
-        assert_eq!(Principal::of_user_key(&row, user).unwrap_err(), Revoked(row.id));
+        assert_eq!(Principal::of_user_key(&row, true).unwrap_err(), Revoked(row.id));
         assert!(!who.still_valid(Some(&row)) && !who.still_valid(None));
+    }
+
+    #[test]
+    fn a_dashboards_principal_ends_with_its_token() {
+        let key = StaticKey { name: "RM_DASHBOARD_SERVICE_KEY".into(), vendor: None, mark: [1; 4] };
+        let who = Principal::of_dashboard(TenantId::draw(), UserId::draw(Timestamp::from_ms(1)), &key, false, Timestamp::from_ms(9));
+        assert!(who.by_dashboard() && !who.has_expired(Timestamp::from_ms(8)) && who.has_expired(Timestamp::from_ms(9)));
+        assert_eq!(who.credential().text().as_deref(), Some("env:RM_DASHBOARD_SERVICE_KEY#01010101"));
     }
 
     #[test]

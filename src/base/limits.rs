@@ -77,6 +77,12 @@ pub const STANDING_MAX: usize = 4096;
 pub const INDEX_WAITING_MAX: usize = 256;
 /// Where blocks are sealed: memory that is kept for the next ones.
 pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
+/// A dashboard's token.
+pub const JWT_BYTES_MAX: usize = 4096;
+/// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// A first or last name; code points.
+pub const PERSON_NAME_CHARS_MAX: usize = 100;
 /// Addresses or credentials whose rate is counted at once; beyond it the least used is forgotten.
 pub const THROTTLE_SLOTS: usize = 16 * 1024;
 /// The window of every rate limit.
@@ -113,6 +119,8 @@ pub const AUDIT_BEHALF_MAX: usize = 16;
 pub const NOTE_SIGNATURES_MAX: usize = 16;
 /// A signed note as a whole.
 pub const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// The receipt of an erasure: a signed note that names every backup which still holds what was erased.
+pub const RECEIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // --- memories (REFLECT_API 4, DESIGN 10); lengths are code points ---
 /// Title.
@@ -209,6 +217,10 @@ pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
 pub const CACHE_MIB: (u32, u32) = (4, 65_536);
 /// `RM_INDEX_MIB`, least and most.
 pub const INDEX_MIB: (u32, u32) = (16, 65_536);
+/// What `RM_SANDBOX_MEMORY_CAP` may ask for.
+pub const MEMORIES_SETTING_MAX: u32 = 100_000_000;
+/// Keys of one person other than the owner that are not revoked.
+pub const KEYS_ACTIVE_MAX: u64 = 100;
 /// Addresses in `RM_LISTEN`, networks in `RM_TRUSTED_PROXIES`.
 pub const ADDRESS_LIST_MAX: usize = 64;
 /// `RM_AGENT_KEY_<VENDOR>` settings.
@@ -217,6 +229,10 @@ pub const AGENT_KEYS_MAX: usize = 256;
 pub const STATIC_KEY_CHARS: (usize, usize) = (16, 512);
 /// A static key below this many characters draws a warning.
 pub const STATIC_KEY_CHARS_ADVISED: usize = 32;
+/// The secret that dashboards sign with, least characters: as long as what HS256 gives (RFC 7518 section 3.2).
+pub const JWT_SECRET_CHARS_MIN: usize = 32;
+/// `RM_MAX_SEATS`, most.
+pub const SEATS_MAX: u32 = 1_000_000;
 /// A file that holds a secret: key, passphrase or static key.
 pub const SECRET_FILE_BYTES_MAX: usize = 4096;
 /// Bytes of a file of settings that are looked at.
@@ -340,6 +356,10 @@ pub const BRIEFING_SURVEY_MAX: usize = 20_000;
 pub const BRIEFING_TOPIC_MEMORIES: usize = 1000;
 /// Topics of one briefing.
 pub const BRIEFING_TOPICS_MAX: usize = 20;
+/// Nodes that a graph may be asked for.
+pub const GRAPH_NODES_MAX: i64 = 2000;
+/// Edges of one graph that join memories by their tags.
+pub const GRAPH_EDGES_MAX: usize = 20_000;
 /// Tags of one memory that clusters are made of.
 pub const CLUSTER_TAGS_MAX: usize = 16;
 /// Tags of the smallest cluster.
@@ -379,8 +399,16 @@ pub const ERASE_CHUNK: usize = AUDIT_IDS_PER_LINE_MAX / 2;
 pub const ERASE_SEEN: usize = 20_000;
 /// Holders whose keys are wrapped anew by one commit.
 pub const REWRAP_CHUNK: usize = 2000;
+/// Rows sealed again by one commit.
+pub const RESEAL_CHUNK: usize = 200;
+/// Bytes after which such a commit ends.
+pub const RESEAL_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// Rows looked at by one step of it.
+pub const RESEAL_SEEN: usize = 20_000;
 /// Longest ledger of erased holders that is read.
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long a start waits for holders to be erased again from an older copy of the data, before it gives up and says so.
+pub const ERASE_AGAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a failed step of the rotator before it tries again.
 pub const ROTATE_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 

@@ -33,12 +33,19 @@ const VERIFY_EXAMPLES: &str = "Examples:
 
 const UNLOCK_EXAMPLES: &str = "Examples:
   rosemary unlock                             asks for the passphrase
-  rosemary unlock --key-file /media/usb/kek";
+  rosemary unlock --key-file /media/usb/kek
+  rosemary unlock --shares                    asks for one share after the other";
 
 const RESTORE_EXAMPLES: &str = "Examples:
   rosemary restore /mnt/backup/rosemary/rosemary-20261124T020000Z-1b4e28ba.backup
   rosemary restore FILE --discard-newer       give up what was written after the backup was taken
   rosemary restore FILE --to /srv/look.db     aside; nothing that exists is touched";
+
+const ERASE_EXAMPLES: &str = "Examples:
+  rosemary erase user nurse@hospital.example --receipt nurse.receipt
+  rosemary erase subject 'MRN 4711'
+  rosemary erase verify-receipt nurse.receipt --key 'rosemary/…+…+…'      (the key: rosemary doctor)
+While the service runs: POST /api/v1/erasures.";
 
 const BACKUP_EXAMPLES: &str = "Examples:
   rosemary backup make                        into RM_BACKUP_DIR
@@ -126,6 +133,15 @@ pub enum Command {
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
     Keys(Keys),
 
+    /// Erases a person, or somebody memories are about, by the death of their key; and the receipts of it
+    ///
+    /// The memories go, then the key that opens them, then the key of the epoch that wrapped it, while everybody else's key is wrapped anew:
+    /// nothing that the file, its free space, or a backup made from now on holds can be opened any more. It cannot be undone. Backups of
+    /// before still hold what was erased until they are removed; the receipt names them. Interrupted, it goes on at the next start.
+    /// Legal holds do not exist in this version: nothing refuses an erasure because of one.
+    #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment, after_help = ERASE_EXAMPLES)]
+    Erase(Erase),
+
     /// Stores memories of the owner from NDJSON, one object a line, as `export` writes them
     ///
     /// A line needs `title` and `content`; times, tags, subject, replies and the rest are kept when given, ids are drawn anew.
@@ -186,8 +202,11 @@ pub struct Demo {
 #[derive(Args, Debug)]
 pub struct Unlock {
     /// Key file to unlock with; without it a passphrase is asked for (standard input's first line where that is no terminal)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "shares")]
     pub key_file: Option<PathBuf>,
+    /// Unlock with printed shares, one a line
+    #[arg(long)]
+    pub shares: bool,
 }
 
 /// `verify`.
@@ -242,6 +261,61 @@ pub enum Backup {
     },
 }
 
+/// `erase …`.
+#[derive(Subcommand, Debug)]
+pub enum Erase {
+    /// Erases a person with a sign-in: keys, memories, name
+    User {
+        /// Their e-mail address, or their id as the audit log has it
+        email: String,
+        #[command(flatten)]
+        how: EraseHow,
+    },
+    /// Erases somebody memories are about: every memory about them, whoever wrote it, and their name
+    Subject {
+        /// The name under which memories are about them (`subject`), or their id as the audit log has it
+        name: String,
+        #[command(flatten)]
+        how: EraseHow,
+    },
+    /// Lists erasures and how far each has come
+    List {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes the receipt of an erasure as of now; one that was interrupted is brought to its end first
+    Receipt {
+        /// Id, as `erase list` shows it
+        id: String,
+        /// File to make; - is standard output
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Checks a receipt against nothing but the log's public key: no settings, no data file
+    VerifyReceipt {
+        /// The receipt; - is standard input
+        file: PathBuf,
+        /// The log's public key, as `doctor` and `verify` print it
+        #[arg(long, value_name = "VKEY")]
+        key: String,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How to erase.
+#[derive(Args, Debug)]
+pub struct EraseHow {
+    /// Do not ask first
+    #[arg(long)]
+    pub yes: bool,
+    /// File to make for the receipt; standard output unless given
+    #[arg(long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    pub receipt: PathBuf,
+}
+
 /// `restore`.
 #[derive(Args, Debug)]
 pub struct Restore {
@@ -253,6 +327,9 @@ pub struct Restore {
     /// Give up what was written after the backup was taken; the log says so, and the file that was there is kept beside
     #[arg(long)]
     pub discard_newer: bool,
+    /// Restore although the list of erased people beside the anchor is older than the anchor: whoever it would name comes back; the log says so
+    #[arg(long)]
+    pub forget_erasures: bool,
     /// File with the key that opens the backup, if it is not the one of the settings
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
@@ -298,6 +375,21 @@ pub enum Keys {
         /// Number, as `keys list` shows it
         slot: usize,
     },
+    /// Makes shares to be printed and kept by several people: any two of three (or as told) unlock the data file together
+    ///
+    /// They are shown once, one a line. Fewer than are needed say nothing. `keys remove` takes their slot away.
+    #[command(verbatim_doc_comment, after_help = "Example:\n  rosemary keys shares | lp          to the printer, and to no disk")]
+    Shares {
+        /// How many are needed
+        #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+        need: u8,
+        /// How many are made
+        #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+        of: u8,
+    },
+    /// Lets a new key unlock the data file, with shares instead of a key that was lost; asks for them
+    #[command(after_help = "Example:\n  rosemary keys recover --key-file /etc/rosemary/kek --make")]
+    Recover(NewKek),
     /// Puts new keys in the place of old ones
     #[command(subcommand, arg_required_else_help = true)]
     Rotate(Rotate),
@@ -313,6 +405,10 @@ pub enum Rotate {
     Kek(NewKek),
     /// A new epoch key wraps every holder's key, and the old one is destroyed
     Epoch,
+    /// Every holder (person, subject, workspace) gets a new key, all text is sealed again, and the old keys are destroyed
+    ///
+    /// Works while the service runs, and goes on by itself after a crash or a stop. The epoch is left at the end.
+    Deks,
 }
 
 /// A key to unlock with.

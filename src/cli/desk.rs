@@ -44,6 +44,10 @@ pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) 
             let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
         }
+        "keys.rotate_deks" => {
+            let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
+            Ok(json!({ "epoch": epoch }))
+        }
         _ => Err(Failure::new(Exit::Usage, format_args!("{ask}: this version of the service does not know this; update both"))),
     }
 }

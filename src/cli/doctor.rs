@@ -122,6 +122,7 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     tls(&mut posture, &config);
     rates(&mut posture, &config);
     static_keys(&mut posture, &config);
+    dashboard(&mut posture, &config);
     machine(&mut posture, &config);
     backups(&mut posture, &config);
     absent(&mut posture);
@@ -184,6 +185,10 @@ fn data(posture: &mut Posture, config: &Config) {
             let slots = engine.key_slots();
             let what = format!("{slots} of {} in use: whoever holds no such key cannot open the file, you included", limits::KEY_SLOTS);
             posture.tell("key slots", State::On, what, "keep a copy of each key away from the data");
+            match engine.slot_kinds().contains(&unlock::SlotKind::Shares) {
+                true => posture.on("recovery shares", "printed shares open the data file together, should the key be lost"),
+                false => posture.weak("recovery shares", "none: if the key is lost, so is the data", "rosemary keys shares, printed, for several people"),
+            }
             match check::log_key(&engine) {
                 Ok(key) => posture.on("log key", format_args!("{key} (auditors check exports with it)")),
                 Err(error) => posture.weak("log key", error, "run rosemary verify"),
@@ -299,7 +304,9 @@ fn rates(posture: &mut Posture, config: &Config) {
 }
 
 fn static_keys(posture: &mut Posture, config: &Config) {
+    let dashboard = [settings::DASHBOARD_SERVICE_KEY.row.name, settings::DASHBOARD_JWT_SECRET.row.name];
     let names = config.api_key.iter().map(|_| settings::API_KEY.row.name).chain(config.agent_keys.iter().map(|agent| agent.name.as_str()));
+    let names = names.chain(config.dashboard.iter().flat_map(|_| dashboard));
     let (mut bare, mut filed) = (Vec::new(), Vec::new());
     for name in names {
         if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { bare.push(name) } else { filed.push(name) }
@@ -315,6 +322,25 @@ fn static_keys(posture: &mut Posture, config: &Config) {
     if bare.is_empty() && filed.is_empty() {
         posture.on("static keys", "none: every key can be listed and revoked");
     }
+}
+
+/// Who may act as anybody.
+fn dashboard(posture: &mut Posture, config: &Config) {
+    let (key, secret) = (settings::DASHBOARD_SERVICE_KEY.row.name, settings::DASHBOARD_JWT_SECRET.row.name);
+    match (&config.dashboard, config.seats_max) {
+        (None, _) => posture.tell("dashboard", State::Off, format_args!("{key} is not set: people sign in by their own keys alone"), ""),
+        (Some(_), 0) => posture.tell(
+            "dashboard",
+            State::On,
+            format_args!("whoever holds {key} and {secret} can act as anybody, and make anybody known"),
+            format_args!("{} bounds whom it makes known", settings::MAX_SEATS.row.name),
+        ),
+        (Some(_), most) => {
+            posture.on("dashboard", format_args!("whoever holds {key} and {secret} can act as anybody; up to {most} people become known by it"));
+        }
+    }
+    let admins = config.admin_emails.len();
+    posture.on("administrators", format_args!("the owner, and {admins} more by {}", settings::OWNER_EMAILS.row.name));
 }
 
 fn machine(posture: &mut Posture, config: &Config) {

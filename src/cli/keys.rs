@@ -7,13 +7,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::authn::Principal;
 use crate::cli::console::Line;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{args, open, say, serve, text};
+use crate::cli::{args, open, say, serve, terminal, text};
 use crate::config::Config;
-use crate::crypto::unlock::{KdfCost, Kek, KekSource};
+use crate::crypto::secret::Secret;
+use crate::crypto::shamir;
+use crate::crypto::unlock::{KdfCost, Kek, KekSource, SlotKind};
 use crate::engine::{Change, EngineError};
 use crate::store::rotator::Stopped;
 use crate::store::vault::Vault;
@@ -28,14 +31,22 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     if let Some(done) = online(&command, &config)? {
         return Ok(done);
     }
-    let present = open::kek(&config)?;
-    let store = open::store(&mut config)?;
+    let present = match command {
+        args::Keys::Recover(_) => terminal::shares(None)?,
+        _ => open::kek(&config)?,
+    };
+    let mut settings = Some(open::store_settings(&mut config));
+    let store = open::store_with(&config, &mut settings, &present)?;
     let done = match command {
         args::Keys::List => list(store.vault(), &present),
-        args::Keys::Add(new) => change(store.vault(), &new, None, &config),
+        args::Keys::Shares { need, of } => shares(store.vault(), need, of, &config),
+        args::Keys::Add(new) | args::Keys::Recover(new) => change(store.vault(), &new, None, &config),
         args::Keys::Remove { slot } => remove(store.vault(), slot, &present, &config),
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
         args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
+        args::Keys::Rotate(args::Rotate::Deks) => {
+            rotate_deks(store.vault(), &config.db_path, &|| false, &mut say).map(|epoch| told_deks(epoch.into()))
+        }
     };
     store.stop();
     done
@@ -47,11 +58,15 @@ fn console(vault: &Vault) -> Principal {
 
 /// Has the running service do what it can do while it serves; `None`: no service runs, or the file must be closed for it.
 fn online(command: &args::Keys, config: &Config) -> Result<Option<Exit>, Failure> {
-    let args::Keys::Rotate(args::Rotate::Epoch) = command else { return Ok(None) };
+    let args::Keys::Rotate(rotate) = command else { return Ok(None) };
+    let (ask, told): (_, fn(u64) -> Exit) = match rotate {
+        args::Rotate::Epoch => ("keys.rotate_epoch", told_epoch),
+        args::Rotate::Deks => ("keys.rotate_deks", told_deks),
+        args::Rotate::Kek(_) => return Ok(None),
+    };
     let Some(line) = Line::dial(config)? else { return Ok(None) };
-    let done = line.ask("keys.rotate_epoch", Value::Null, &mut say)?;
-    told_epoch(done["epoch"].as_u64().unwrap_or(0));
-    Ok(Some(Exit::Ok))
+    let done = line.ask(ask, Value::Null, &mut say)?;
+    Ok(Some(told(done["epoch"].as_u64().unwrap_or(0))))
 }
 
 /// Why a change of keys was not made, under the code that fits it.
@@ -120,6 +135,24 @@ fn change(vault: &Vault, new: &args::NewKek, old: Option<Kek>, config: &Config) 
     Ok(Exit::Ok)
 }
 
+fn shares(vault: &Vault, need: u8, of: u8, config: &Config) -> Result<Exit, Failure> {
+    let (secret, shares) = shamir::draw(vault.instance(), need, of).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let kek = Kek::presented(SlotKind::Shares, Secret::new(secret.expose().to_vec()), None);
+    let change = Change::AddSlot(kek, KdfCost::NONE);
+    let receipt = vault.change_slots(&console(vault), &change, "shares").map_err(|why| stopped(&config.db_path, "no shares were made", why))?;
+    let short = &vault.instance().to_string()[..8];
+    let mut out = Zeroizing::new(String::new());
+    for share in &shares {
+        let (number, need, of) = share.place();
+        *out += &format!("rosemary {short} share {number} of {of}, {need} are needed: ");
+        *out += &share.text();
+        *out += "\n";
+    }
+    text::print(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
+    say(&format!("shown this once: print each on a paper of its own, for as many people; entry {} of the audit log says so", receipt.index()));
+    Ok(Exit::Ok)
+}
+
 fn remove(vault: &Vault, number: usize, present: &Kek, config: &Config) -> Result<Exit, Failure> {
     if vault.slots(present).iter().any(|slot| slot.number == number && slot.opened) {
         return Err(Failure::new(
@@ -134,12 +167,24 @@ fn remove(vault: &Vault, number: usize, present: &Kek, config: &Config) -> Resul
 }
 
 fn epoch(vault: &Vault, config: &Config) -> Result<Exit, Failure> {
-    told_epoch(rotate_epoch(vault, &config.db_path, &|| false, &mut say)?.into());
-    Ok(Exit::Ok)
+    Ok(told_epoch(rotate_epoch(vault, &config.db_path, &|| false, &mut say)?.into()))
 }
 
-fn told_epoch(epoch: u64) {
+fn told_epoch(epoch: u64) -> Exit {
     say(&format!("every holder's key is wrapped under epoch {epoch}; the key of the epoch before is destroyed"));
+    Exit::Ok
+}
+
+fn told_deks(epoch: u64) -> Exit {
+    say(&format!("every holder has a new key, all text is sealed under it, and the old keys died with the epoch before {epoch}"));
+    Exit::Ok
+}
+
+/// Renews every holder's DEK, and waits until the old ones are destroyed. Gives the epoch after it.
+pub fn rotate_deks(vault: &Vault, path: &Path, stop: &dyn Fn() -> bool, say: &mut dyn FnMut(&str)) -> Result<u32, Failure> {
+    vault.rotate_deks(&console(vault)).map_err(|why| stopped(path, "holders' keys were not renewed", why))?;
+    finish(vault, stop, say)?;
+    Ok(vault.epoch())
 }
 
 /// Leaves the epoch, and waits until it is left. Gives the new one.

@@ -12,6 +12,7 @@ mod console;
 mod demo;
 mod desk;
 mod doctor;
+mod erase;
 pub mod exit;
 mod init;
 mod key;
@@ -72,6 +73,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Restore(restore) => restore::run(&restore, settings()?),
         Command::Key(key) => key::run(key, settings()?),
         Command::Keys(keys) => keys::run(keys, settings()?),
+        Command::Erase(erase) => erase::run(&erase, settings),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),
         Command::Audit(audit) => audit::run(&audit, settings()?),

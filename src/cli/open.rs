@@ -19,7 +19,7 @@ use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
 use crate::store::tables::TABLES;
 use crate::store::upkeep::{DataKey, Schedule};
-use crate::store::vault::{self, OpenError, Settings, Store};
+use crate::store::vault::{self, OpenError, Settings, SignIn, Store};
 use crate::store::writer::Unavailable;
 
 /// How this program's data file is made and opened.
@@ -124,7 +124,7 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
         OpenError::NotInitialised | OpenError::Backup => Exit::NoInput,
         OpenError::Anchor(_) | OpenError::OlderSuperblock { .. } => Exit::AnchorRefused,
         OpenError::Store(_) | OpenError::Log(_) => Exit::DataDamaged,
-        OpenError::Thread(_) => Exit::Temporary,
+        OpenError::Erasing(_) | OpenError::Thread(_) => Exit::Temporary,
     };
     Failure::new(exit, format_args!("{}: {error}", path.display()))
 }
@@ -145,7 +145,13 @@ pub fn store_settings(config: &mut Config) -> Settings {
         label: config.tenant_label.clone(),
         owner_email: config.owner_email.clone(),
         static_keys,
+        sign_in: SignIn {
+            dashboard: config.dashboard.take().map(|dashboard| (dashboard.service_key, dashboard.jwt_secret)),
+            admins: config.admin_emails.clone(),
+            seats_max: config.seats_max,
+        },
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
+        memories_max: config.memories_max.map(|most| most.get().into()),
         anchor: config.anchor_file.clone(),
         clock: Clock::system(),
         fatal: Box::new(|| {

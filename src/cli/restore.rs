@@ -20,11 +20,11 @@ use crate::cli::{args, init, open, say, serve, text};
 use crate::config::{Config, KekChoice, settings};
 use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError, Place, Unlock};
-use crate::store::anchor;
-use crate::store::restore::{self, Facts, Order, RestoreError, Restored};
+use crate::store::restore::{self, Facts, Order, Overridden, RestoreError, Restored};
+use crate::store::{anchor, ledger};
 
 /// The command.
-pub fn run(command: &args::Restore, config: Config) -> Result<Exit, Failure> {
+pub fn run(command: &args::Restore, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
     let clock = Clock::system();
     let keys = backup::keys(&config, command.key.as_deref())?;
@@ -42,11 +42,19 @@ pub fn run(command: &args::Restore, config: Config) -> Result<Exit, Failure> {
     let unlock = if fits { Unlock::AsHere } else { Unlock::Only(&kek) };
     match &command.to {
         Some(path) => {
-            let restored = make(&source, &facts, &clock, path, unlock, Place::New, false)?;
+            let restored = make(&source, &facts, &clock, path, unlock, Place::New, Overridden::default())?;
             say(&format!("{}: restored aside; nothing else was touched", path.display()));
             report(command.json, path, &facts, &restored, None)
         }
-        None => in_place(command, &config, &source, &facts, &clock, &kek, unlock),
+        None => {
+            let done = in_place(command, &config, &source, &facts, &clock, &kek, unlock)?;
+            drop(source);
+            erase_again(&mut config)?;
+            match done {
+                Some((restored, kept)) => report(command.json, &config.db_path, &facts, &restored, kept.as_deref()),
+                None => Ok(Exit::Ok),
+            }
+        }
     }
 }
 
@@ -69,7 +77,7 @@ fn make(
     path: &Path,
     unlock: Unlock<'_>,
     place: Place<'_>,
-    overridden: bool,
+    overridden: Overridden,
 ) -> Result<Restored, Failure> {
     let mut progress = Progress::new("restoring", 0);
     let never = crate::store::backup::never();
@@ -100,11 +108,18 @@ fn in_place(
     clock: &Clock,
     kek: &Kek,
     unlock: Unlock<'_>,
-) -> Result<Exit, Failure> {
+) -> Result<Option<(Restored, Option<PathBuf>)>, Failure> {
     let path = &config.db_path;
     // Held until the end: no service can open the file that is about to make way.
     let (there, held) = look(path, config, facts, clock, kek)?;
     let anchored = config.anchor_file.as_deref().and_then(|path| anchored(path, source, facts));
+    let forgotten = config.anchor_file.as_deref().map(|path| forgotten(path, source)).transpose()?.flatten();
+    if let (Some(what), false) = (&forgotten, command.forget_erasures) {
+        return Err(Failure::new(
+            Exit::AnchorRefused,
+            format_args!("{what}. Put the right list back; or, to have back whoever it would name, run again with --forget-erasures"),
+        ));
+    }
     let restored = match (&there, &anchored) {
         (There::Restored, _) => {
             say(&format!("{}: restored from this backup already; what was missing is completed", path.display()));
@@ -119,7 +134,8 @@ fn in_place(
         (there, anchored) => {
             let kept = kept_name(path, clock);
             let place = if matches!(there, There::Nothing) { Place::New } else { Place::Over(&kept) };
-            let overridden = matches!(there, There::Newer(_)) || anchored.is_some();
+            let newer = matches!(there, There::Newer(_)) || anchored.is_some();
+            let overridden = Overridden { newer, erased: forgotten.is_some() };
             let restored = make(source, facts, clock, path, unlock, place, overridden)?;
             if !matches!(there, There::Nothing) {
                 say(&format!("the file that was there is kept as {}", kept.display()));
@@ -129,10 +145,36 @@ fn in_place(
     };
     drop(held);
     complete(config, kek, clock)?;
-    match restored {
-        Some((restored, kept)) => report(command.json, path, facts, &restored, kept.as_deref()),
-        None => Ok(Exit::Ok),
+    Ok(restored)
+}
+
+/// Whom the list beside the anchor names is erased from what was restored, before it serves.
+fn erase_again(config: &mut Config) -> Result<(), Failure> {
+    let Some(path) = config.anchor_file.as_deref().map(ledger::path_beside) else { return Ok(()) };
+    if path.exists() {
+        say(&format!("{}: whom it names is erased from what was restored", path.display()));
+        open::store(config)?.stop();
     }
+    Ok(())
+}
+
+/// What is wrong with the list of erased holders, in words: the anchor knows of more than it and the backup name.
+///
+/// Errors: the list cannot be read.
+fn forgotten(path: &Path, source: &Engine) -> Result<Option<String>, Failure> {
+    let refused = |error: &dyn std::fmt::Display| Failure::new(Exit::AnchorRefused, error);
+    let snapshot = source.snapshot().map_err(|error| refused(&error))?;
+    let keys = source.keys();
+    let known = ledger::known(path, source.instance(), &keys, &snapshot).map_err(|error| refused(&error))?.len();
+    let seen = anchor::read(path).ok().and_then(|text| anchor::of_any_log(&text, keys.signing().public()));
+    let known = u64::try_from(known).unwrap_or(u64::MAX);
+    Ok(seen.filter(|anchor| anchor.instance == source.instance() && anchor.tombstones > known).map(|anchor| {
+        format!(
+            "{}: {} holders were erased, and the list beside it and the backup name {known}",
+            path.display(),
+            anchor.tombstones
+        )
+    }))
 }
 
 /// What else a service needs: the anchor of the new log, and a certificate.
@@ -141,7 +183,12 @@ fn complete(config: &Config, kek: &Kek, clock: &Clock) -> Result<(), Failure> {
         let path = &config.db_path;
         let engine = Engine::inspect(path, &open::options(config), kek).map_err(|error| open::engine_failure(path, error))?;
         let facts = restore::facts(&engine, clock).map_err(|error| open::store_failure(path, error))?;
-        anchor::write(anchor, &engine, facts.checkpoint).map_err(|error| Failure::io(anchor, &error))?;
+        let known = engine.snapshot().map_err(|error| open::engine_failure(path, error)).and_then(|snapshot| {
+            let known = ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot);
+            known.map_err(|error| Failure::new(Exit::AnchorRefused, error))
+        })?;
+        let erased = u64::try_from(known.len()).unwrap_or(u64::MAX);
+        anchor::write(anchor, &engine, facts.checkpoint, erased).map_err(|error| Failure::io(anchor, &error))?;
     }
     init::certificate(config)
 }

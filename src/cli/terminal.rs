@@ -9,7 +9,10 @@ use zeroize::Zeroizing;
 
 use crate::base::limits;
 use crate::cli::exit::{Exit, Failure};
+use crate::base::id::InstanceId;
 use crate::crypto::secret::Secret;
+use crate::crypto::shamir::{self, Share, ShareError};
+use crate::crypto::unlock::{Kek, SlotKind};
 
 /// What standard input shows while it is hushed; shown again when dropped.
 struct Hushed(Termios);
@@ -57,6 +60,37 @@ pub fn passphrase(prompt: &str) -> Result<Secret<Vec<u8>>, Failure> {
         Ok(_) => Err(Failure::new(Exit::KekMissing, "no passphrase was given; type it, or name a key file")),
         Err(error) => Err(Failure::new(Exit::KekMissing, format_args!("standard input: {error}; type the passphrase, or name a key file"))),
     }
+}
+
+/// Asks for shares, one a line, until they are enough. At a terminal a wrong one is named and asked for again.
+///
+/// Errors: one that does not fit the others or the data, where nobody can be asked again; too few.
+pub fn shares(instance: Option<InstanceId>) -> Result<Kek, Failure> {
+    let (mut here, asked) = (Vec::new(), std::io::stdin().is_terminal());
+    let failed = |error: ShareError, number: usize| Failure::new(Exit::KekWrong, format_args!("line {number}: {error}"));
+    for number in 1.. {
+        if asked {
+            let _ = write!(std::io::stderr().lock(), "share ({} so far): ", here.len());
+        }
+        let hushed = Hushed::begin();
+        let typed = line();
+        drop(hushed);
+        let typed = typed.map_err(|error| Failure::new(Exit::KekMissing, format_args!("standard input: {error}")))?;
+        let text = String::from_utf8_lossy(&typed);
+        if text.trim().is_empty() {
+            break;
+        }
+        // What is printed before the share itself ends with a colon.
+        let share = text.rsplit(':').next().unwrap_or_default();
+        match Share::parse(share).and_then(|share| shamir::add(&mut here, share, instance)) {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) if asked => crate::cli::say(&failed(error, number).message),
+            Err(error) => return Err(failed(error, number)),
+        }
+    }
+    let secret = shamir::join(&here).map_err(|error| Failure::new(Exit::KekMissing, error))?;
+    Ok(Kek::presented(SlotKind::Shares, Secret::new(secret.expose().to_vec()), None))
 }
 
 /// Asks twice for a new passphrase.

@@ -19,6 +19,7 @@ pub fn run(unlock: &args::Unlock, config: &Config) -> Result<Exit, Failure> {
     }
     let kek = match &unlock.key_file {
         Some(path) => Kek::read(&KekSource::KeyFile(path.clone())).map_err(|error| Failure::new(Exit::KekMissing, error))?,
+        None if unlock.shares => terminal::shares(None)?,
         None => Kek::passphrase(terminal::passphrase("passphrase of the data file: ")?),
     };
     Line::dial(config)?.ok_or_else(none)?.unlock(&kek)?;

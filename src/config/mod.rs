@@ -55,6 +55,12 @@ pub struct Config {
     pub api_key: Option<Secret<String>>,
     /// Act for the owner as an agent; vendors and keys are pairwise distinct.
     pub agent_keys: Vec<AgentKey>,
+    /// The program that asks for people who signed in at it.
+    pub dashboard: Option<Dashboard>,
+    /// Further administrators, in lower case.
+    pub admin_emails: Vec<String>,
+    /// People who may be known here, as far as the dashboard makes them known; 0 = no bound.
+    pub seats_max: u32,
     /// Requests a minute; `None` = no limit.
     pub limits: RateLimits,
     /// Connections at once.
@@ -67,6 +73,8 @@ pub struct Config {
     pub cache_mib: u32,
     /// Search index, MiB.
     pub index_mib: u32,
+    /// Memories that a person other than the owner may have; none: as many as they like.
+    pub memories_max: Option<NonZeroU32>,
     /// Least important level that is logged.
     pub log: Level,
     /// Where the anchor is kept.
@@ -168,6 +176,15 @@ pub struct AgentKey {
     pub key: Secret<String>,
 }
 
+/// What a dashboard shows: its own key, and tokens signed under its secret.
+#[derive(Debug)]
+pub struct Dashboard {
+    /// Shown in `Authorization`.
+    pub service_key: Secret<String>,
+    /// Signs what is shown in `X-Dashboard-Token`.
+    pub jwt_secret: Secret<String>,
+}
+
 /// Requests a minute; `None` = that limit is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
@@ -207,7 +224,9 @@ impl Config {
         let public_url = raw.take(&settings::PUBLIC_URL);
         let trusted_proxies = raw.take(&settings::TRUSTED_PROXIES);
         let tls = take_tls(raw, db_path.as_deref());
-        let (api_key, agent_keys) = raw.take_static_keys();
+        let (api_key, agent_keys, dashboard) = raw.take_static_keys();
+        let admin_emails = raw.take(&settings::OWNER_EMAILS).unwrap_or_default();
+        let seats_max = raw.take(&settings::MAX_SEATS);
         let address = raw.take(&settings::RATE_LIMIT);
         let credential = raw.take(&settings::CREDENTIAL_RATE_LIMIT);
         let admin = raw.take(&settings::ADMIN_RATE_LIMIT);
@@ -215,6 +234,7 @@ impl Config {
         let max_connections_per_address = raw.take(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let cache_mib = raw.take(&settings::CACHE_MIB);
         let index_mib = raw.take(&settings::INDEX_MIB);
+        let memories_max = raw.take(&settings::SANDBOX_MEMORY_CAP);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
         let console_socket = raw.take(&settings::CONSOLE_SOCKET);
         let settings_file = raw.take(&settings::SETTINGS_FILE);
@@ -250,6 +270,9 @@ impl Config {
             tls: tls?,
             api_key,
             agent_keys,
+            dashboard,
+            admin_emails,
+            seats_max: seats_max?,
             limits: RateLimits {
                 address: NonZeroU32::new(address?),
                 credential: NonZeroU32::new(credential?),
@@ -260,6 +283,7 @@ impl Config {
             trusted_proxies: trusted_proxies.unwrap_or_default(),
             cache_mib: cache_mib?,
             index_mib: index_mib?,
+            memories_max: NonZeroU32::new(memories_max?),
             log: log?,
             anchor_file,
             backup_dir,

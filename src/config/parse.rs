@@ -64,6 +64,11 @@ pub fn email_address(text: &str) -> Result<String, String> {
     }
 }
 
+/// A comma list of addresses.
+pub fn emails(_: &Row, text: &str) -> Result<Vec<String>, String> {
+    list(text, email_address)
+}
+
 /// Labels of letters, digits and inner hyphens, separated by dots (RFC 1123 section 2.1).
 fn is_host_name(text: &str) -> bool {
     text.len() <= limits::HOST_CHARS_MAX
@@ -196,7 +201,8 @@ pub fn model_egress_off(_: &Row, text: &str) -> Result<(), String> {
 
 /// A static key: printable ASCII without spaces (it travels in a header field), long enough, not shaped like a generated one.
 pub fn static_key(row: &Row, text: &str) -> Result<Secret<String>, String> {
-    let (least, most) = limits::STATIC_KEY_CHARS;
+    let (shortest, most) = limits::STATIC_KEY_CHARS;
+    let least = if let Takes::Secret(least) = row.takes { least } else { shortest };
     if !text.bytes().all(|c| c.is_ascii_graphic()) || !(least..=most).contains(&text.len()) {
         return Err(format!("give a {}; `openssl rand -hex 32` makes one", row.takes()));
     }

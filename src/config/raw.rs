@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::base::limits;
 use crate::config::files::read_secret_text;
 use crate::config::settings::{self, Fallback, Setting};
-use crate::config::{AgentKey, parse};
+use crate::config::{AgentKey, Dashboard, parse};
 use crate::crypto::secret::Secret;
 
 /// Beginning of every setting's name.
@@ -163,8 +163,13 @@ impl Raw {
         Some(key)
     }
 
-    /// `RM_API_KEY` and every `RM_AGENT_KEY_<VENDOR>`, checked to differ from one another.
-    pub fn take_static_keys(&mut self) -> (Option<Secret<String>>, Vec<AgentKey>) {
+    /// `RM_API_KEY`, every `RM_AGENT_KEY_<VENDOR>` and the dashboard's two, checked to differ from one another.
+    pub fn take_static_keys(&mut self) -> (Option<Secret<String>>, Vec<AgentKey>, Option<Dashboard>) {
+        let dashboard = [&settings::DASHBOARD_SERVICE_KEY, &settings::DASHBOARD_JWT_SECRET].map(|setting| {
+            let faults = self.problems.len();
+            let secret = self.take_secret(setting.row.name, setting);
+            (setting.row.name, secret, self.problems.len() > faults)
+        });
         let api_key = self.take_secret(settings::API_KEY.row.name, &settings::API_KEY);
         let suffixes: BTreeSet<String> = (self.values.keys())
             .filter_map(|name| name.strip_suffix(FILE).unwrap_or(name).strip_prefix(AGENT_KEY))
@@ -187,6 +192,7 @@ impl Raw {
         }
         let all: Vec<(&str, &Secret<String>)> = (api_key.iter().map(|key| (settings::API_KEY.row.name, key)))
             .chain(agent_keys.iter().map(|agent| (agent.name.as_str(), &agent.key)))
+            .chain(dashboard.iter().filter_map(|(name, secret, _)| Some((*name, secret.as_ref()?))))
             .collect();
         let repeats: Vec<(String, String)> = (all.iter().enumerate())
             .filter_map(|(i, (name, key))| {
@@ -197,7 +203,15 @@ impl Raw {
         for (name, text) in repeats {
             self.problem(&name, None, text);
         }
-        (api_key, agent_keys)
+        let dashboard = match dashboard {
+            [(_, Some(service_key), _), (_, Some(jwt_secret), _)] => Some(Dashboard { service_key, jwt_secret }),
+            [(set, Some(_), _), (missing, None, false)] | [(missing, None, false), (set, Some(_), _)] => {
+                self.problem(missing, None, format!("not set although {set} is; set both or neither"));
+                None
+            }
+            _ => None,
+        };
+        (api_key, agent_keys, dashboard)
     }
 
     /// Ends the reading: names that nobody took are problems.

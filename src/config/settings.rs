@@ -26,8 +26,8 @@ pub enum Takes {
     Word(&'static [&'static str]),
     /// An absolute path.
     Path,
-    /// A secret: set here, or, better, in the file that `<name>_FILE` names.
-    Secret,
+    /// A secret of at least so many characters: set here, or, better, in the file that `<name>_FILE` names.
+    Secret(usize),
     /// Anything else, in words.
     Text(&'static str),
 }
@@ -61,7 +61,7 @@ pub struct Row {
 impl Row {
     /// Is the value itself a secret?
     pub fn is_secret(&self) -> bool {
-        matches!(self.takes, Takes::Secret)
+        matches!(self.takes, Takes::Secret(_))
     }
 
     /// May what is typed here by mistake be a secret (a passphrase, a pasted key)? Then a problem does not repeat it.
@@ -80,8 +80,8 @@ impl Row {
             Takes::Number(least, most) => format!("whole number, {least} to {most}"),
             Takes::Word(words) => words.join(" or "),
             Takes::Path => "absolute path".into(),
-            Takes::Secret => {
-                let (least, most) = limits::STATIC_KEY_CHARS;
+            Takes::Secret(least) => {
+                let (_, most) = limits::STATIC_KEY_CHARS;
                 format!("secret, {least} to {most} printable ASCII characters without spaces")
             }
             Takes::Text(words) => words.into(),
@@ -201,11 +201,29 @@ settings! {
         /// A key that acts for the owner with every right of a user. Prefer keys made by `rosemary key make`: they can be revoked
         /// without a restart.
         API_KEY: Secret<String> = "RM_API_KEY", "0.1.0",
-            Takes::Secret, Fallback::Absent("none", ""), parse::static_key;
+            Takes::Secret(limits::STATIC_KEY_CHARS.0), Fallback::Absent("none", ""), parse::static_key;
         /// A key for one AI tool. The rest of the name, in lower case, is its vendor (a-z 0-9 _ -, at most 50): memories that
         /// it writes carry this origin, and it sees those whose `allowed_vendors` hold `*` or this vendor.
         AGENT_KEY: Secret<String> = "RM_AGENT_KEY_<VENDOR>", "0.1.0",
-            Takes::Secret, Fallback::Absent("none", ""), parse::static_key;
+            Takes::Secret(limits::STATIC_KEY_CHARS.0), Fallback::Absent("none", ""), parse::static_key;
+    }
+    "People" {
+        /// Further administrators beside the owner. Who is not known yet is made known at the start; the log says at each start who
+        /// administrates. They sign in by keys (`rosemary key make --user`) or by the dashboard.
+        OWNER_EMAILS: Vec<String> = "RM_OWNER_EMAILS", "0.1.0",
+            Takes::Text("e-mail addresses, separated by commas"),
+            Fallback::Absent("the owner alone", "head.nurse@hospital.example,it@hospital.example"), parse::emails;
+        /// The key of a dashboard: a program of yours at which people sign in and which asks for them. With it go, in each request, the
+        /// header X-Dashboard-Token and in it a token (JWT, HS256) that names the person; who is not known yet is made known. Set it
+        /// together with `RM_DASHBOARD_JWT_SECRET`. Whoever holds both can act as anybody here.
+        DASHBOARD_SERVICE_KEY: Secret<String> = "RM_DASHBOARD_SERVICE_KEY", "0.1.0",
+            Takes::Secret(limits::STATIC_KEY_CHARS.0), Fallback::Absent("no dashboard", ""), parse::static_key;
+        /// The secret under which the dashboard signs its tokens. Set it together with `RM_DASHBOARD_SERVICE_KEY`.
+        DASHBOARD_JWT_SECRET: Secret<String> = "RM_DASHBOARD_JWT_SECRET", "0.1.0",
+            Takes::Secret(limits::JWT_SECRET_CHARS_MIN), Fallback::Absent("no dashboard", ""), parse::static_key;
+        /// People whom the dashboard may make known here, those who are known already included. 0: as many as sign in.
+        MAX_SEATS: u32 = "RM_MAX_SEATS", "0.1.0",
+            Takes::Number(0, limits::SEATS_MAX), Fallback::Value("0"), parse::number;
     }
     "Limits" {
         /// Requests a minute from one address without a valid credential, failed sign-ins included. 0 turns the limit off.
@@ -230,6 +248,10 @@ settings! {
         /// built again when needed.
         INDEX_MIB: u32 = "RM_INDEX_MIB", "0.1.0",
             Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
+        /// Memories that each person other than the owner may have, replies included and the trash left out; a write that would make
+        /// more is refused with 429, whichever way it comes. 0: as many as they like. The owner has no cap.
+        SANDBOX_MEMORY_CAP: u32 = "RM_SANDBOX_MEMORY_CAP", "0.1.0",
+            Takes::Number(0, limits::MEMORIES_SETTING_MAX), Fallback::Value("0"), parse::number;
     }
     "Operation" {
         /// The kernel's lock on the running service: no thread of it can make or connect a socket, run a program, or open a file outside
@@ -276,7 +298,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_MODEL_*", "no language model is called"),
     // of the product that Rosemary replaces
     ("RM_MCP_PORT", "there is one port, RM_PORT"),
-    ("RM_OWNER_EMAILS", "there is one owner; use RM_OWNER_EMAIL"),
     ("RM_REQUIRE_INTERNAL_MODEL_BASE_URL", "no language model is called"),
     ("RM_ALLOWED_MODEL_HOSTS", "no language model is called"),
     ("RM_CHAT_*", "no language model is called"),
@@ -285,10 +306,9 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_CLUSTER_NAMING_MODEL", "no language model is called"),
     ("RM_LLM_KEY_ENCRYPTION_KEY", "no language model is called; keys are sealed under the data file's own key ladder"),
     ("RM_ALLOW_PUBLIC_WEBHOOKS", "there are no webhooks"),
-    ("RM_DASHBOARD_*", "there is no dashboard"),
+    ("RM_DASHBOARD_URL", "the page of consent is served here, at RM_PUBLIC_URL"),
+    ("RM_DASHBOARD_PUBLIC_URL", "the page of consent is served here, at RM_PUBLIC_URL"),
     ("RM_AUDIT_RETENTION_DAYS", "retention is not enforced yet: audit entries are kept without end"),
-    ("RM_MAX_SEATS", "there are no seats"),
-    ("RM_SANDBOX_MEMORY_CAP", "there are no plans and no caps by plan"),
     ("RM_LOG_SHARING_ENABLED", "logs are shared with nobody"),
     ("RM_BACKUP_S3_*", "nothing is sent to outside storage"),
     ("RM_TEST_MODE", "no switch turns the safeguards off"),

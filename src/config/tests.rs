@@ -73,7 +73,7 @@ fn every_row_is_obeyed_and_refuses_what_it_does_not_take() {
             }
             Takes::Word(_) => &["nonsense", "Self-Host ", "1.1", "true,"],
             Takes::Path => &["relative/path", "/", "x"],
-            Takes::Secret => &["short", "has spaces has spaces", "rm_live_0123456789abcdef", "ключ-ключ-ключ-ключ"],
+            Takes::Secret(_) => &["short", "has spaces has spaces", "rm_live_0123456789abcdef", "ключ-ключ-ключ-ключ"],
             Takes::Text(_) => &["\u{7f}", "a b", ",", "maybe"],
         };
         for value in wrong.iter().filter(|value| !(row.name == "RM_TENANT_ID" && **value == "maybe")) {
@@ -200,6 +200,28 @@ fn static_keys_differ_and_vendors_are_lawful() {
     for prefix in ["rm_live_", "rma_", "rmr_", "rms_", "rmk_"] {
         assert!(problems(&[("RM_AGENT_KEY_X", &format!("{prefix}{a}"))]).contains("reserved"));
     }
+}
+
+#[test]
+fn a_dashboard_has_a_key_and_a_secret_or_neither() {
+    let (a, b) = ("a".repeat(32), "b".repeat(32));
+    let (config, _) = read(&[("RM_DASHBOARD_SERVICE_KEY", &a), ("RM_DASHBOARD_JWT_SECRET", &b)]).unwrap();
+    let dashboard = config.dashboard.unwrap();
+    assert!(dashboard.service_key.matches(a.as_bytes()) && dashboard.jwt_secret.matches(b.as_bytes()));
+    assert!(read(&[]).unwrap().0.dashboard.is_none());
+    assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a)]).contains("RM_DASHBOARD_JWT_SECRET: not set although RM_DASHBOARD_SERVICE_KEY is"));
+    assert!(problems(&[("RM_DASHBOARD_JWT_SECRET", &b)]).contains("RM_DASHBOARD_SERVICE_KEY: not set although RM_DASHBOARD_JWT_SECRET is"));
+    assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a), ("RM_DASHBOARD_JWT_SECRET", &b[..31])]).contains("32 to 512"));
+    assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a), ("RM_DASHBOARD_JWT_SECRET", &a)]).contains("the same key as"));
+    assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a), ("RM_DASHBOARD_JWT_SECRET", &b), ("RM_API_KEY", &a)]).contains("the same key as"));
+}
+
+#[test]
+fn administrators_are_a_list_of_addresses_in_lower_case() {
+    let (config, _) = read(&[("RM_OWNER_EMAILS", "A@x.example, b@x.example"), ("RM_MAX_SEATS", "3")]).unwrap();
+    assert_eq!((config.admin_emails, config.seats_max), (vec!["a@x.example".to_owned(), "b@x.example".to_owned()], 3));
+    assert!(problems(&[("RM_OWNER_EMAILS", "a@x.example,A@x.example")]).contains("repeats"));
+    assert!(problems(&[("RM_OWNER_EMAILS", "a@x.example,")]).contains("e-mail address"));
 }
 
 #[test]

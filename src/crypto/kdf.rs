@@ -37,6 +37,8 @@ labels! {
     Credential = "rosemary/v1/kek-credential";
     /// The KEK from Argon2id's output.
     Passphrase = "rosemary/v1/kek-passphrase";
+    /// The KEK from the secret that shares were made of.
+    Shares = "rosemary/v1/kek-shares";
     /// Seals the superblock's body: input is the master key.
     SuperblockSeal = "rosemary/v1/superblock-seal";
 }

@@ -1,7 +1,7 @@
 //! The key ladder, the only one.
 //!
 //! ```text
-//! passphrase (Argon2id) | key file | systemd credential
+//! passphrase (Argon2id) | key file | systemd credential | shares
 //!        └─ KEK ─ opens a key slot ─> master key (random)
 //!                                        └─ opens the superblock's body: block, MAC, audit, pepper, lookup and epoch keys (all random)
 //!                                             └─ epoch key ─ opens a wrapped DEK (random, one per holder)

@@ -7,5 +7,6 @@ pub mod hash;
 pub mod kdf;
 pub mod ladder;
 pub mod secret;
+pub mod shamir;
 pub mod sign;
 pub mod unlock;

@@ -45,12 +45,14 @@ pub enum SlotKind {
     Passphrase = 2,
     /// Opened by a systemd credential.
     Credential = 3,
+    /// Opened by printed shares that are brought together.
+    Shares = 4,
 }
 
 impl SlotKind {
     /// The kind stored as `number`.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::KeyFile, Self::Passphrase, Self::Credential].into_iter().find(|kind| kind.number() == number)
+        [Self::KeyFile, Self::Passphrase, Self::Credential, Self::Shares].into_iter().find(|kind| kind.number() == number)
     }
 
     /// The number that is stored.
@@ -59,6 +61,7 @@ impl SlotKind {
             Self::KeyFile => 1,
             Self::Passphrase => 2,
             Self::Credential => 3,
+            Self::Shares => 4,
         }
     }
 
@@ -68,6 +71,7 @@ impl SlotKind {
             Self::KeyFile => "key_file",
             Self::Passphrase => "passphrase",
             Self::Credential => "credential",
+            Self::Shares => "shares",
         }
     }
 
@@ -77,6 +81,7 @@ impl SlotKind {
             Self::KeyFile => "key file",
             Self::Passphrase => "passphrase",
             Self::Credential => "systemd credential",
+            Self::Shares => "set of shares",
         }
     }
 }
@@ -220,12 +225,13 @@ impl Kek {
 
     /// The key that opens a slot with this salt and cost; `None` if the cost is outside what may be run or memory is short.
     ///
-    /// Key file and credential: HKDF over the bytes with the salt as context. Passphrase: Argon2id v1.3 to 32 bytes, then HKDF.
+    /// Key file, credential and shares: HKDF over the bytes with the salt as context. Passphrase: Argon2id v1.3 to 32 bytes, then HKDF.
     pub fn slot_key(&self, salt: &[u8; 32], cost: &KdfCost) -> Option<Key> {
         let secret = self.secret.expose();
         match self.kind {
             SlotKind::KeyFile if *cost == KdfCost::NONE => Some(kdf::derive(&[secret], Label::KeyFile, &[salt])),
             SlotKind::Credential if *cost == KdfCost::NONE => Some(kdf::derive(&[secret], Label::Credential, &[salt])),
+            SlotKind::Shares if *cost == KdfCost::NONE => Some(kdf::derive(&[secret], Label::Shares, &[salt])),
             SlotKind::Passphrase if cost.is_allowed() => {
                 let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some((_, _, key)) = derived.as_ref().filter(|(known, at, _)| known == salt && at == cost) {

@@ -57,6 +57,11 @@ impl Engine {
         Ok(torn)
     }
 
+    /// What opens the key slots in use.
+    pub fn slot_kinds(&self) -> Vec<SlotKind> {
+        self.head().slots.iter().flatten().map(ladder::KeySlot::kind).collect()
+    }
+
     /// The key slots in use, and which of them `kek` opens. A passphrase costs one Argon2id run a passphrase slot.
     pub fn slots(&self, kek: &Kek) -> Vec<Slot> {
         let head = self.head();

@@ -19,6 +19,7 @@ use crate::store::accounts::{self, User};
 use crate::store::gate::Access;
 use crate::store::memories::{self as table, Memory, Part, State};
 use crate::store::phi::Phi;
+use crate::store::quota;
 use crate::store::search::{self, Group, Groups};
 
 /// What a briefing is asked to hold.
@@ -85,7 +86,9 @@ pub struct Topic {
 pub struct Briefing {
     /// Whose memories they are.
     pub user: User,
-    /// Live memories.
+    /// Their plan.
+    pub plan: &'static str,
+    /// Live memories in the asker's sight.
     pub memories: u64,
     /// The most frequent tags, then by name.
     pub tags: Vec<TagCount>,
@@ -117,7 +120,7 @@ pub fn brief<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask
     let conventions = conventions(a, &tags);
     let memories = table::total(a, State::Live)?;
     a.detail(Detail::Hits(memories));
-    Ok(Briefing { user: accounts::owner(a)?, memories, tags, recent, recency_days: ask.recency_days, threads, conventions, topics, at: now })
+    Ok(Briefing { user: accounts::owner(a)?, plan: quota::standing(a)?.plan.name, memories, tags, recent, recency_days: ask.recency_days, threads, conventions, topics, at: now })
 }
 
 /// Names groups of tags by opening one memory of each, every memory once.

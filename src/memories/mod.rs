@@ -6,6 +6,7 @@
 
 pub mod briefing;
 mod clusters;
+pub mod graph;
 mod select;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::store::events::{Event, Happened};
 use crate::store::gate::{Access, Fault};
 use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Version};
 use crate::store::phi::Phi;
+use crate::store::quota::{self, Full, Standing, UsageRow};
 use crate::store::search::{self, Hit, Query, SearchError, Viewer};
 use crate::store::tx::{StoreError, Unanswered};
 
@@ -48,6 +50,9 @@ pub enum Refusal {
     /// A thread that is full.
     #[error("This thread has reached its limit of {} replies", limits::REPLIES_MAX)]
     ThreadFull,
+    /// There may be no further memory.
+    #[error("Memory limit reached")]
+    Full(Full),
     /// A list without limit that would be too long.
     #[error("body/limit is required, and small enough: more than {} records or {} MiB match", limits::LIST_RECORDS_MAX, limits::LIST_BYTES_MAX / 1024 / 1024)]
     ListTooLong,
@@ -110,6 +115,7 @@ impl Fault for Refusal {
             Self::ParentDeleted => (Reason::Trashed, 400),
             Self::ParentIsChild => (Reason::Conflict, 400),
             Self::ThreadFull => (Reason::Quota, 400),
+            Self::Full(_) => (Reason::Quota, 429),
             Self::ListTooLong | Self::TooLong | Self::TooWide => (Reason::TooLarge, 400),
             Self::NotReady | Self::IndexTooLarge | Self::Busy => (Reason::NotReady, 503),
             Self::Store(_) => (Reason::WorkFailed, 500),
@@ -120,6 +126,13 @@ impl Fault for Refusal {
         match self {
             Self::ParentDeleted => Some("parent_deleted"),
             Self::ParentIsChild => Some("parent_is_child"),
+            _ => None,
+        }
+    }
+
+    fn full(&self) -> Option<Full> {
+        match self {
+            Self::Full(full) => Some(*full),
             _ => None,
         }
     }
@@ -156,7 +169,24 @@ pub fn create_all<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new
 
 /// Writes a memory; an exact repeat of a recent one is united with it.
 pub fn create<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: NewMemory) -> Result<Memory, Refusal> {
-    Ok(table::insert(a, new)?)
+    let memory = table::insert(a, new)?;
+    fits(a)?;
+    Ok(memory)
+}
+
+/// Refuses work that made more memories than the asker's person may have.
+fn fits<A: Writes>(a: &Access<'_, A>) -> Result<(), Refusal> {
+    quota::memories_full(a)?.map_or(Ok(()), |full| Err(Refusal::Full(full)))
+}
+
+/// How the granted person stands to the plan.
+pub fn standing<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>) -> Result<Standing, Refusal> {
+    Ok(quota::standing(a)?)
+}
+
+/// The granted person's uses by month, the newest first.
+pub fn months<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>) -> Result<Vec<(String, UsageRow)>, Refusal> {
+    Ok(quota::months(a)?)
 }
 
 /// Stores records from elsewhere, each as a memory of its own.
@@ -199,7 +229,9 @@ pub fn reply_to<A: Writes + Action<Target = MemoryId>>(
         return Err(Refusal::ThreadFull);
     }
     let new = write(a, &parent);
-    Ok(table::reply(a, new)?)
+    let memory = table::reply(a, new)?;
+    fits(a)?;
+    Ok(memory)
 }
 
 /// The granted memory.

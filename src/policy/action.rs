@@ -144,6 +144,8 @@ actions! {
     TellEvent(Scope) Reads true "memory.event";
     /// Have a scope told in short: what it is about, by its tags and threads.
     BriefMemories(Scope) Reads true "memory.brief";
+    /// See how memories hang together.
+    GraphMemories(Scope) Reads true "memory.graph";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Have the site's language model answer a question from memories.
@@ -162,10 +164,16 @@ actions! {
     EmptyTrash(Scope) Writes true "memory.empty_trash";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
+    /// Ask how much one may keep, keeps and used.
+    ReadUsage(Scope) Reads false "usage.read";
+    /// Pay for the service.
+    Pay(Person) Reads false "billing.pay";
     /// Talk to the site's language model.
     Chat(Person) Reads true "model.chat";
     /// Ask which language models there are.
     ListModels(Person) Reads false "model.list";
+    /// Change one's own names.
+    UpdateSelf(Person) Writes false "identity.update";
     /// Make a key.
     CreateKey(Person) Writes false "key.create";
     /// List keys.
@@ -196,6 +204,10 @@ actions! {
     RecordDrill(Instance) Writes false "backup.drill";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// List everybody.
+    ListPeople(Instance) Reads false "person.list";
+    /// Ask whether one administrates the instance, and for lists that are empty here.
+    ReadAdmin(Instance) Reads false "admin.read";
     /// Have a person, or one whom memories are about, erased.
     AskErasure(Instance) Writes false "erasure.ask";
     /// Read how erasures stand, and their receipts.
@@ -210,6 +222,10 @@ actions! {
     ChangeEpoch(Instance) Writes false "keys.epoch";
     /// Wrap holders' keys under the new epoch's.
     RewrapKeys(Instance) Writes false "keys.rewrap";
+    /// Renew holders' keys, and say how far that has come.
+    RenewKeys(Instance) Writes false "keys.renew";
+    /// Seal fields again under their holders' new keys.
+    ResealFields(Instance) Writes true "keys.reseal";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
     /// Unlock a service that started locked.

@@ -120,7 +120,7 @@ mod tests {
         let now = Timestamp::from_ms(1);
         let (tenant, owner) = (TenantId::draw(), UserId::draw(now));
         let row = StoredCredential { id: CredentialId::draw(), tenant, user: owner, revoked_at: None };
-        let user = Principal::of_user_key(&row, UserId::draw(now)).unwrap();
+        let user = Principal::of_user_key(&row, false).unwrap();
         let agent = Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_CURSOR".into(), vendor: Vendor::parse("cursor"), mark: [0; 4] });
         let memory = MemoryFacts { tenant, owner, origin: "api".into(), allowed_vendors: vec!["*".into()], trashed: false };
         (user, agent, memory, MemoryId::draw(now))

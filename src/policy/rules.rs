@@ -77,6 +77,7 @@ pub const RULES: &[Rule] = &[
             "memory.reply",
             "memory.list",
             "memory.brief",
+            "memory.graph",
             "memory.search",
             "memory.query",
             "memory.update",
@@ -99,8 +100,14 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User, Agent], verbs: &["identity.read", "operation.read"], relations: &[Own] },
     // A person may talk to the site's language model.
     Rule { askers: &[Admin, User], verbs: &["model.chat", "model.list"], relations: &[Own] },
+    // A person sees how much they may keep and used.
+    Rule { askers: &[Admin, User], verbs: &["usage.read", "billing.pay"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // So are names.
+    Rule { askers: &[Admin, User], verbs: &["identity.update"], relations: &[Own] },
+    // Who is known is for administrators to see.
+    Rule { askers: &[Admin], verbs: &["person.list", "admin.read"], relations: &[Own] },
     // Who is erased is for administrators to say.
     Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read"], relations: &[Own] },
     // Who administrates the instance sees its backups and asks for one.
@@ -127,6 +134,8 @@ pub const RULES: &[Rule] = &[
             "erasure.end",
             "keys.epoch",
             "keys.rewrap",
+            "keys.renew",
+            "keys.reseal",
             "keys.slots",
             "instance.unlock",
         ],

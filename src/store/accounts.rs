@@ -2,7 +2,8 @@
 
 use crate::authn::credential::Verifier;
 use crate::base::id::{CredentialId, UserId};
-use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, Person, ReadOperation, Reads, RevokeKey, Scope};
+use crate::base::limits;
+use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, ListPeople, Person, ReadOperation, Reads, RevokeKey, Scope, UpdateSelf};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
 use crate::store::tables::{credentials, users};
@@ -20,6 +21,49 @@ pub fn insert_person(a: &mut Access<'_, CreatePerson>, email: &Phi) -> Result<Us
     let id = users::find_or_create(tx, tenant, email.inner())?;
     tx.note(id.bytes());
     Ok(id)
+}
+
+/// The same for somebody whom the dashboard names; `None` if they would be one more than may be known.
+pub fn insert_seat(a: &mut Access<'_, CreatePerson>, email: &Phi) -> Result<Option<UserId>, StoreError> {
+    let (tenant, most) = (a.who().tenant(), a.vault().seats_max());
+    let tx = a.tx();
+    if let Some(most) = most
+        && users::find(tx, tenant, email.inner())?.is_none()
+        && users::are_at_least(tx, tenant, most)?
+    {
+        return Ok(None);
+    }
+    insert_person(a, email).map(Some)
+}
+
+/// How many people may be known; 0 = no bound.
+pub fn seats(a: &Access<'_, CreatePerson>) -> u32 {
+    a.vault().seats_max().unwrap_or_default()
+}
+
+/// Stages the granted person's names.
+pub fn rename(a: &mut Access<'_, UpdateSelf>, first_name: &Phi, last_name: &Phi) -> Result<User, StoreError> {
+    let (tenant, person) = (a.who().tenant(), a.target().0);
+    let tx = a.tx_mut();
+    tx.note(person.bytes());
+    users::rename(tx, tenant, person, first_name.inner(), last_name.inner())?;
+    users::get(tx, tenant, person)?.ok_or(StoreError::Missing("users"))
+}
+
+/// Everybody, newest first; `None` if there are more than [`limits::LIST_RECORDS_MAX`].
+pub fn everybody(a: &mut Access<'_, ListPeople>) -> Result<Option<Vec<User>>, StoreError> {
+    let tenant = a.who().tenant();
+    let tx = a.tx_mut();
+    let ids = users::all(tx, tenant)?;
+    if ids.len() > limits::LIST_RECORDS_MAX {
+        return Ok(None);
+    }
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids.into_iter().rev() {
+        tx.note(id.bytes());
+        found.push(users::get(tx, tenant, id)?.ok_or(StoreError::Missing("users"))?);
+    }
+    Ok(Some(found))
 }
 
 /// Stages a key of the granted person.

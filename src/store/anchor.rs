@@ -3,6 +3,8 @@
 //! Invariants
 //! - A store whose log is shorter than its anchor, or differs from it, does not open; nor does one whose configured anchor is missing,
 //!   unreadable or not signed by this log. Only `init`, `restore` and a recorded override create an anchor.
+//! - It says how many holders were erased. A store that, with the ledger beside the anchor, knows of fewer does not open: somebody who was
+//!   erased would be back.
 //! - It is written after the commit it speaks of, at most [`limits::ANCHOR_LAG_MAX`](crate::base::limits::ANCHOR_LAG_MAX) behind. A rollback
 //!   within that time is not seen.
 
@@ -13,6 +15,7 @@ use crate::audit::checkpoint::{Anchor, Checkpoint, vkey};
 use crate::base::durable;
 use crate::base::id::LogId;
 use crate::engine::{Engine, Read};
+use crate::store::ledger::{self, LedgerError};
 use crate::store::tables::erasures;
 use crate::store::tables::log::{StoredTiles, tree};
 use crate::store::tx::StoreError;
@@ -45,6 +48,21 @@ pub enum AnchorError {
         /// Entries in the file.
         found: u64,
     },
+    /// The list of erased holders is older than the anchor.
+    #[error(
+        "RM_ANCHOR_FILE {path}: {anchored} holders were erased, and the list {path}.erased and the data file know of {found}:          put the right list back, or after finding out why run `rosemary anchor accept`"
+    )]
+    LedgerOlder {
+        /// The anchor file.
+        path: String,
+        /// Erased holders, as the anchor says.
+        anchored: u64,
+        /// Erased holders that are known.
+        found: u64,
+    },
+    /// The list of erased holders.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Checks the store against the anchor at `path`.
@@ -63,7 +81,18 @@ pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: 
     let same = seen.size <= size
         && anchor.generation <= engine.generation()
         && tree(&tiles, size).ok().and_then(|tree| tree.root(seen.size).ok()) == Some(seen.root);
-    if same { Ok(()) } else { Err(AnchorError::RolledBack { path: name, anchored: seen.size, found: size }) }
+    if !same {
+        return Err(AnchorError::RolledBack { path: name, anchored: seen.size, found: size });
+    }
+    let known = ledger::known(path, engine.instance(), &engine.keys(), reader)?.len();
+    let found = u64::try_from(known).unwrap_or(u64::MAX);
+    if found < anchor.tombstones { Err(AnchorError::LedgerOlder { path: name, anchored: anchor.tombstones, found }) } else { Ok(()) }
+}
+
+/// The anchor in `text`, whichever log of this data it speaks of; `public` is the data's audit key.
+pub fn of_any_log(text: &str, public: [u8; 32]) -> Option<Anchor> {
+    let log = LogId::parse(text.lines().next()?.strip_prefix("rosemary/")?)?;
+    Anchor::parse(text, &vkey(log, public)).ok()
 }
 
 /// The text of the anchor at `path`.
@@ -74,10 +103,11 @@ pub fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Writes the anchor: `checkpoint` is durable in the file already.
-pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint) -> io::Result<()> {
+/// Writes the anchor: `checkpoint` is durable in the file already. `erased` holders are known to be erased, some of them perhaps from the
+/// ledger alone.
+pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint, erased: u64) -> io::Result<()> {
     let tombstones = engine.snapshot().map_err(StoreError::from).and_then(|snapshot| erasures::tombstones(&snapshot));
-    let tombstones = tombstones.map_err(io::Error::other)?;
+    let tombstones = tombstones.map_err(io::Error::other)?.max(erased);
     let (instance, file) = (engine.instance(), engine.file());
     let anchor = Anchor { checkpoint, instance, file, generation: engine.generation(), tombstones };
     durable::replace(path, anchor.note(engine.keys().signing()).as_bytes(), 0o600)

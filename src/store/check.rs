@@ -22,10 +22,11 @@ use crate::crypto::ladder::Keys;
 use crate::engine::{Engine, EngineError, Read, Table};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
+use crate::store::tables::usage::Meter;
 use crate::store::tables::{
     AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, ERASURES, MEMORIES, META, ORDER, PAST_LOGS,
-    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, key, log, memories, past, subjects,
-    users,
+    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, key, log, memories, past, subjects,
+    usage, users,
 };
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -132,6 +133,7 @@ impl Walk<'_, '_> {
             }
             meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
             meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
+            meta::RENEWAL => Ok(meta::renewal(tx).map(drop)?),
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
             meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),
             meta::ASKED => Ok(meta::fact::<Timestamp>(tx, key).map(drop)?),
@@ -149,19 +151,32 @@ impl Walk<'_, '_> {
         self.each(TOMBSTONES, erasures::check_tombstone)?;
         self.each(BACKUPS, |_, key, row| backups::check(key, row))?;
         self.memories(tenant)?;
-        self.log(instance)?;
-        self.past_logs()
+        let mut told = Meter::default();
+        self.log(instance, &mut told)?;
+        self.past_logs(&mut told)?;
+        self.usage(tenant, told)
+    }
+
+    /// What people used, against what the entries tell.
+    fn usage(&mut self, tenant: TenantId, mut told: Meter) -> Result<(), EngineError> {
+        self.each(USAGE, |tx, key, row| usage::check(tx, tenant, key, row, &mut told))?;
+        match told.left(self.tx, tenant) {
+            Ok(left) => left.iter().for_each(|key| self.finding(USAGE, Some(key), "the count of uses that the entries tell of is missing")),
+            Err(StoreError::Engine(error)) => return Err(error),
+            Err(error) => self.finding(USAGE, None, error.to_string()),
+        }
+        Ok(())
     }
 
     /// The logs before the last restore.
-    fn past_logs(&mut self) -> Result<(), EngineError> {
+    fn past_logs(&mut self, told: &mut Meter) -> Result<(), EngineError> {
         let (tx, mut done, mut there) = (self.tx, 0, 0);
         match past::all(tx) {
             Err(StoreError::Engine(error)) => return Err(error),
             Err(error) => self.finding(PAST_LOGS, None, error.to_string()),
             Ok(logs) => {
                 for (log, note) in logs {
-                    match past::check(tx, log, &note) {
+                    match past::check(tx, log, &note, told) {
                         Ok(rows) => done += rows,
                         Err(Fault::Store(StoreError::Engine(error))) => return Err(error),
                         Err(Fault::Store(error)) => self.finding(PAST_LOGS, Some(log.bytes()), error.to_string()),
@@ -201,7 +216,7 @@ impl Walk<'_, '_> {
     }
 
     /// Every line, leaf and tile, in order, up to the signed end.
-    fn log(&mut self, instance: &InstanceRow) -> Result<(), EngineError> {
+    fn log(&mut self, instance: &InstanceRow, told: &mut Meter) -> Result<(), EngineError> {
         let (tx, vkey) = (self.tx, vkey(instance.log, self.tx.keys.signing().public()));
         let note = match log::checkpoint_note(tx.reader) {
             Err(StoreError::Engine(error)) => return Err(error),
@@ -221,6 +236,7 @@ impl Walk<'_, '_> {
             Ok(())
         })?;
         let (mut appender, mut full, mut tiles, mut gap) = (Appender::new(), Vec::new(), 0_u64, false);
+        let first = usage::first(tx, instance.log).unwrap_or(u64::MAX);
         self.each(AUDIT, |tx, row_key, line| {
             let index = appender.size();
             if gap {
@@ -231,7 +247,12 @@ impl Walk<'_, '_> {
             ensure(!gap, "an entry before it is missing")?;
             appender.append(leaf_hash(line), &mut full);
             let mut verdict = match std::str::from_utf8(line).map(Entry::parse) {
-                Ok(Ok(entry)) => ensure(entry.i == index, "the entry names another index"),
+                Ok(Ok(entry)) => {
+                    if index >= first {
+                        told.count(&entry, entry.t);
+                    }
+                    ensure(entry.i == index, "the entry names another index")
+                }
                 _ => Err(Fault::Wrong("not a canonical entry")),
             };
             for tile in full.drain(..) {
@@ -304,11 +325,13 @@ mod tests {
     use crate::base::time::Clock;
     use crate::crypto::unlock::{KdfCost, Kek};
     use crate::engine::Options;
-    use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, Person, Scope};
+    use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, ListMemories, Person, Scope};
     use crate::store::accounts;
-    use crate::store::gate::{self, Call};
+    use crate::store::gate::{self, Admission, Call};
     use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
     use crate::store::phi::Phi;
+    use crate::store::tables::usage::UsageRow;
+    use crate::store::tx;
     use crate::store::vault::{self, Settings, Store};
 
     /// What no work of these tests may meet.
@@ -370,7 +393,9 @@ mod tests {
             label: "label".into(),
             owner_email: "owner@example.org".into(),
             static_keys: Vec::new(),
+            sign_in: Default::default(),
             index_bytes: 1 << 20,
+            memories_max: None,
             anchor: None,
             clock: Clock::system(),
             fatal: Box::new(|| {}),
@@ -396,6 +421,13 @@ mod tests {
             Ok(accounts::insert_key(a, &verifier, "prefix", &Phi::new("label".into()))?)
         });
         key.unwrap();
+        // A use that counts.
+        let Admission::Principal(person, _) = vault.admit("key").unwrap() else { panic!("the key is good") };
+        let listed = vault.read::<ListMemories, _, Oops>(&person, scope, &Call::internal(), |a| {
+            a.count(2);
+            Ok(())
+        });
+        listed.unwrap();
         // Enough entries for a full tile, and more behind it.
         for _ in 0..300 {
             vault.read::<ExportMemories, _, Oops>(&who, scope, &Call::internal(), |a| Ok(memories::total(a, State::Live)?)).unwrap();
@@ -460,6 +492,11 @@ mod tests {
         };
         let (count, _) = &rows(&engine, COUNTS)[0];
         named(COUNTS, count, &9_u64.to_le_bytes());
+        let used = rows(&engine, USAGE).into_iter().find(|(key, _)| key.len() > 16).unwrap();
+        named(USAGE, &used.0, &tx::value(&UsageRow { reads: 2, ..UsageRow::default() }));
+        let mut stranger = used.0.clone();
+        stranger[20] ^= 1;
+        named(USAGE, &stranger, &used.1);
         let (order, _) = &rows(&engine, ORDER)[0];
         let mut elsewhere = order.clone();
         elsewhere[40] ^= 1;

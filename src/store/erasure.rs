@@ -13,6 +13,10 @@
 //! - After step 2 no answer holds anything of the holder: reads under way are decided anew, as after a revocation.
 //! - The owner of the instance and the workspace itself are not erased.
 
+use unicode_normalization::UnicodeNormalization as _;
+use zeroize::Zeroizing;
+
+use crate::audit::receipt::{ErasureReceipt, HeldBackup};
 use crate::audit::{Detail, Reason};
 use crate::base::id::{MemoryId, SubjectId, UserId};
 use crate::base::limits;
@@ -21,24 +25,25 @@ use crate::policy::action::{AskErasure, DestroyHolder, EndErasure, EraseMemories
 use crate::store::gate::{Access, Fault};
 use crate::store::phi::Phi;
 use crate::store::tables::erasures::{self, ErasureRow, Tombstone};
-use crate::store::tables::holders::{self, Holder};
+pub use crate::store::tables::holders::Holder;
+use crate::store::tables::holders;
+use crate::store::tables::backups::{self, BackupRow};
+use crate::store::tables::log::LogError;
 use crate::store::tables::memories::erase;
-use crate::store::tables::{credentials, meta, subjects, users};
+use crate::store::tables::{credentials, meta, past, subjects, usage, users};
 use crate::store::tx::StoreError;
 
-pub use crate::store::tables::erasures::Stage;
+pub use crate::store::tables::erasures::{Place, Stage};
 
 /// Who is to be erased.
 #[derive(Debug)]
 pub enum Whom {
-    /// A person with a sign-in, by id.
-    User(UserId),
-    /// A person with a sign-in, by lower-case e-mail address.
-    Email(Phi),
-    /// A subject, by id.
-    Subject(SubjectId),
-    /// A subject, by external name.
-    Named(Phi),
+    /// A person with a sign-in, by e-mail address, or by id.
+    User(Phi),
+    /// A subject, by external name, or by id.
+    Subject(Phi),
+    /// One of either kind.
+    Known(Holder),
 }
 
 /// Why an erasure was not begun or does not go on.
@@ -90,12 +95,14 @@ pub struct Erasure {
     pub memories: u64,
     /// Number of its tombstone; 0 before there is one.
     pub tombstone: u64,
+    /// Where the log tells of its destruction and of its end, once there is a receipt.
+    pub entries: Option<(Place, Place)>,
 }
 
 impl Erasure {
     pub(in crate::store) fn of(id: [u8; 16], row: &ErasureRow) -> Self {
-        let ErasureRow { kind, stage, asked_at, destroyed_at, shredded_at, epoch, memories, tombstone } = row.clone();
-        Self { id, user: kind == 1, stage, asked_at, destroyed_at, shredded_at, epoch, memories, tombstone }
+        let ErasureRow { kind, stage, asked_at, destroyed_at, shredded_at, epoch, memories, tombstone, entries } = row.clone();
+        Self { id, user: kind == 1, stage, asked_at, destroyed_at, shredded_at, epoch, memories, tombstone, entries }
     }
 }
 
@@ -104,10 +111,15 @@ pub fn ask(a: &mut Access<'_, AskErasure>, whom: &Whom) -> Result<Erasure, Refus
     let tenant = a.who().tenant();
     let tx = a.tx_mut();
     let holder = match whom {
-        Whom::User(id) => Some(Holder::User(*id)),
-        Whom::Email(email) => users::find(tx, tenant, email.inner())?.map(Holder::User),
-        Whom::Subject(id) => Some(Holder::Subject(*id)),
-        Whom::Named(name) => subjects::find(tx, tenant, name.inner())?.map(Holder::Subject),
+        Whom::User(name) => {
+            let email = Zeroizing::new(name.inner().trim().to_lowercase());
+            users::find(tx, tenant, &email)?.or_else(|| UserId::parse(&email)).map(Holder::User)
+        }
+        Whom::Subject(name) => {
+            let name = Zeroizing::new(name.inner().nfc().collect::<String>());
+            subjects::find(tx, tenant, &name)?.or_else(|| SubjectId::parse(&name)).map(Holder::Subject)
+        }
+        Whom::Known(holder) => Some(*holder),
     };
     let holder = holder.ok_or(Refusal::Unknown)?;
     let id = holder.id(tenant);
@@ -124,6 +136,8 @@ pub fn ask(a: &mut Access<'_, AskErasure>, whom: &Whom) -> Result<Erasure, Refus
                 return Err(Refusal::Owner);
             }
             credentials::remove_all(tx, tenant, user)?;
+            // Who signs in without a key is looked at anew too.
+            tx.staged.credentials_changed = true;
         }
         Holder::Subject(subject) => {
             subjects::forget_name(tx, tenant, subject)?;
@@ -140,6 +154,7 @@ pub fn ask(a: &mut Access<'_, AskErasure>, whom: &Whom) -> Result<Erasure, Refus
         epoch: 0,
         memories: 0,
         tombstone: 0,
+        entries: None,
     };
     erasures::put(tx, tenant, id, &erasure);
     Ok(Erasure::of(id, &erasure))
@@ -205,6 +220,7 @@ pub(in crate::store) fn destroy(a: &mut Access<'_, DestroyHolder>, id: [u8; 16],
             }
             credentials::remove_all(tx, tenant, user)?;
             erase::forget_counts(tx, scope)?;
+            usage::forget(tx, scope)?;
             users::remove(tx, tenant, user)?;
         }
         Holder::Subject(subject) => {
@@ -221,10 +237,26 @@ pub(in crate::store) fn destroy(a: &mut Access<'_, DestroyHolder>, id: [u8; 16],
     erasures::put(tx, tenant, id, &erasure);
     // Reads under way that may have seen the holder are decided anew.
     tx.staged.credentials_changed = true;
-    tx.note(&id);
-    a.detail(Detail::Epoch(old.into()));
-    a.detail(Detail::Tombstone(erasure.tombstone));
+    tell_destroyed(a, id, &erasure);
     Ok(true)
+}
+
+fn tell_destroyed(a: &mut Access<'_, DestroyHolder>, id: [u8; 16], erasure: &ErasureRow) {
+    a.tx_mut().note(&id);
+    a.detail(Detail::Epoch(erasure.epoch.into()));
+    a.detail(Detail::Tombstone(erasure.tombstone));
+}
+
+/// Tells of the destruction once more, where a crash lost the place of the entry that told of it.
+pub(in crate::store) fn destroyed_again(a: &mut Access<'_, DestroyHolder>, id: [u8; 16]) -> Result<(), Refusal> {
+    let tenant = a.who().tenant();
+    let erasure = erasures::get(a.tx(), tenant, id)?.filter(|row| row.stage != Stage::Asked).ok_or(StoreError::Missing("erasures"))?;
+    if erasure.kind == 2 {
+        a.tx_mut().note_subject(Some(SubjectId::from_bytes(id)));
+    }
+    a.recovered();
+    tell_destroyed(a, id, &erasure);
+    Ok(())
 }
 
 /// Step 4: no key is left that opens what old pages hold of the holder. The entry is what the receipt is about.
@@ -232,10 +264,10 @@ pub(in crate::store) fn shredded(a: &mut Access<'_, EndErasure>, id: [u8; 16]) -
     let tenant = a.who().tenant();
     let tx = a.tx_mut();
     let mut erasure = erasures::get(tx, tenant, id)?.ok_or(StoreError::Missing("erasures"))?;
-    if !matches!(erasure.stage, Stage::Destroyed | Stage::Shredded(None)) {
+    if erasure.stage == Stage::Asked || erasure.entries.is_some() {
         return Err(StoreError::Missing("erasures").into());
     }
-    (erasure.stage, erasure.shredded_at) = (Stage::Shredded(None), erasure.shredded_at.or(Some(tx.now)));
+    (erasure.stage, erasure.shredded_at) = (Stage::Shredded, erasure.shredded_at.or(Some(tx.now)));
     erasures::put(tx, tenant, id, &erasure);
     tx.note(&id);
     if erasure.kind == 2 {
@@ -248,14 +280,64 @@ pub(in crate::store) fn shredded(a: &mut Access<'_, EndErasure>, id: [u8; 16]) -
     Ok(())
 }
 
-/// Notes the index of the entry that [`shredded`] left.
-pub(in crate::store) fn receipted(a: &mut Access<'_, EndErasure>, id: [u8; 16], index: u64) -> Result<(), Refusal> {
-    let tenant = a.who().tenant();
+/// Notes the indexes of the entries that [`destroy`] and [`shredded`] left: from here on there is a receipt.
+pub(in crate::store) fn receipted(a: &mut Access<'_, EndErasure>, id: [u8; 16], destroyed: u64, ended: u64) -> Result<(), Refusal> {
+    let (tenant, log) = (a.who().tenant(), a.vault().log());
     let tx = a.tx_mut();
     let mut erasure = erasures::get(tx, tenant, id)?.ok_or(StoreError::Missing("erasures"))?;
-    erasure.stage = Stage::Shredded(Some(index));
+    let place = |index| Place { log, index };
+    erasure.entries = Some((place(destroyed), place(ended)));
     erasures::put(tx, tenant, id, &erasure);
     tx.note(&id);
-    a.detail(Detail::First(index));
+    a.detail(Detail::First(destroyed));
+    a.detail(Detail::End(ended + 1));
     Ok(())
+}
+
+/// One erasure, and its receipt if it has come to its end: the signed note of [`audit::receipt`](crate::audit::receipt).
+pub fn read(a: &mut Access<'_, ReadErasures>, id: [u8; 16]) -> Result<(Erasure, Option<(ErasureReceipt, String)>), Refusal> {
+    let tenant = a.who().tenant();
+    a.tx_mut().note(&id);
+    let erasure = Erasure::of(id, &erasures::get(a.tx(), tenant, id)?.ok_or(Refusal::Unknown)?);
+    let receipt = receipt(a, &erasure)?;
+    let signed = receipt.map(|receipt| {
+        let note = receipt.note(a.vault().log(), a.tx().keys.signing());
+        (receipt, note)
+    });
+    Ok((erasure, signed))
+}
+
+fn receipt(a: &Access<'_, ReadErasures>, erasure: &Erasure) -> Result<Option<ErasureReceipt>, Refusal> {
+    let (Some((destroyed, ended)), Some(destroyed_at), Some(shredded_at)) = (erasure.entries, erasure.destroyed_at, erasure.shredded_at) else {
+        return Ok(None);
+    };
+    let tx = a.tx();
+    let proved = |place: Place| past::proved(tx, a.vault().log(), place.log, place.index).map_err(|error| match error {
+        LogError::Store(error) => error,
+        LogError::Damaged | LogError::Note(_) => StoreError::Missing("audit"),
+    });
+    // One of an earlier epoch holds the holder's key under that epoch's, if there was the holder then.
+    let holds = |row: &BackupRow| row.may_exist() && row.epochs.0 <= erasure.epoch;
+    let backups = backups::all(tx)?.into_iter().filter(|(_, row)| holds(row)).map(|(id, row)| HeldBackup {
+        id,
+        begun_at: row.begun_at,
+        expires_at: row.expires_at,
+        own_key: row.own_key,
+    });
+    Ok(Some(ErasureReceipt {
+        issued_at: tx.now,
+        instance: a.vault().instance(),
+        tenant: a.who().tenant(),
+        user: erasure.user,
+        holder: erasure.id,
+        asked_at: erasure.asked_at,
+        destroyed_at,
+        shredded_at,
+        memories: erasure.memories,
+        epoch: erasure.epoch,
+        tombstone: erasure.tombstone,
+        backups: backups.collect(),
+        destroyed: proved(destroyed)?,
+        ended: proved(ended)?,
+    }))
 }

@@ -24,6 +24,8 @@ use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
 use crate::store::phi::{Witness, sealed};
+use crate::store::quota::Full;
+use crate::store::sign_in;
 use crate::store::tables::{credentials, memories};
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -113,6 +115,11 @@ pub trait Fault: From<StoreError> {
     fn code(&self) -> Option<&'static str> {
         None
     }
+
+    /// The quota that is used up, where that is why.
+    fn full(&self) -> Option<Full> {
+        None
+    }
 }
 
 /// Reason for the log and HTTP status of a denial.
@@ -199,6 +206,8 @@ pub enum Admission {
     Principal(Principal, u64),
     /// A credential that was revoked.
     Revoked(CredentialId),
+    /// The dashboard's key: it speaks for the person whom its token names ([`Vault::admit_dashboard`]).
+    Dashboard,
     /// Not a credential of ours.
     Unknown,
 }
@@ -233,8 +242,9 @@ impl Vault {
         };
         let found = self.standing().get(&verifier.0, published.generation).map_or_else(look_up, |found| Ok(Some(found)));
         match found.map_err(|_| Unavailable::Latched)? {
+            None if self.dashboard().is_some_and(|(keys, _)| keys.find(&verifier).is_some()) => Ok(Admission::Dashboard),
             None => Ok(Admission::Unknown),
-            Some(row) => match Principal::of_user_key(&row, self.owner()) {
+            Some(row) => match Principal::of_user_key(&row, self.is_admin(row.user)) {
                 Ok(who) => Ok(Admission::Principal(who, published.generation)),
                 Err(revoked) => Ok(Admission::Revoked(revoked.0)),
             },
@@ -245,13 +255,9 @@ impl Vault {
     /// shut nobody does.
     pub fn stands(&self, who: &Principal, generation: &mut u64) -> bool {
         let Some(published) = self.shown() else { return false };
-        let CredentialRef::Stored(id) = who.credential() else { return true };
-        if published.generation == *generation {
-            return true;
-        }
-        let row = credentials::stored(&self.reading(&published), who.tenant(), *id);
-        *generation = published.generation;
-        row.is_ok_and(|row| who.still_valid(row.as_ref()))
+        let tx = self.reading(&published);
+        let seen = std::mem::replace(generation, published.generation);
+        standing(&tx, who, Some(seen)).unwrap_or(false)
     }
 
     /// Reads: decides and works on a snapshot, then holds the value until its entry is durable.
@@ -355,6 +361,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
         Role::Agent(_) => Word::of("agent"),
         Role::System(_) => Word::of("system"),
     });
+    entry.origin = who.by_dashboard().then(|| Word::of("dashboard"));
     entry.phi = phi;
     entry.rid = call.rid.clone();
     entry.ip = call.ip;
@@ -367,7 +374,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
 pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
     match credential {
         CredentialRef::Stored(id) => Some(audit::Credential::Stored(*id)),
-        CredentialRef::Static { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
+        CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
         CredentialRef::None => None,
     }
 }
@@ -439,12 +446,7 @@ fn decided<A: Action>(
     target: A::Target,
     admitted: Option<u64>,
 ) -> Result<Option<Result<Grant<A>, Denied>>, StoreError> {
-    let standing = match who.credential() {
-        CredentialRef::Stored(_) if admitted.is_some() && admitted == tx.generation => true,
-        CredentialRef::Stored(id) => who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref()),
-        CredentialRef::Static { .. } | CredentialRef::None => true,
-    };
-    if !standing {
+    if !standing(tx, who, admitted)? {
         return Ok(None);
     }
     let facts = match target.into() {
@@ -458,6 +460,21 @@ fn decided<A: Action>(
         Target::Scope(_) | Target::Person(_) | Target::Instance => Facts::None,
     };
     Ok(Some(decide::<A>(who, target, &facts)))
+}
+
+/// Whether what proved `who` holds in this view. Looked up only if credentials changed since the generation `seen`.
+fn standing(tx: &Tx<'_>, who: &Principal, seen: Option<u64>) -> Result<bool, StoreError> {
+    if who.has_expired(tx.now) {
+        return Ok(false);
+    }
+    if seen.is_some() && seen == tx.generation {
+        return Ok(true);
+    }
+    match who.credential() {
+        CredentialRef::Stored(id) => Ok(who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref())),
+        CredentialRef::Dashboard { .. } => sign_in::may_sign_in(tx, who.tenant(), who.user()),
+        CredentialRef::Static { .. } | CredentialRef::None => Ok(true),
+    }
 }
 
 /// Writes into the entry which records were touched or returned.

@@ -14,6 +14,7 @@
 //! - It never gets shorter: what an older copy of the data does not know is kept, and erased there too.
 //! - One that is damaged or another instance's is an error, and is not written over.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ use crate::crypto::hash::hmac_sha256;
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
 
+use crate::engine::Read;
+use crate::store::tables::erasures;
 pub use crate::store::tables::erasures::Tombstone;
 
 const HEAD: &str = "rosemary-erased-v1";
@@ -44,6 +47,9 @@ pub enum LedgerError {
     /// Changed, cut, or another instance's.
     #[error("{0}: the list of erased holders is damaged or another instance's; put the right one back, its copy is in every backup")]
     Damaged(String),
+    /// The data file's own.
+    #[error("the data file's tombstones cannot be read; run `rosemary verify`")]
+    Unread,
 }
 
 /// The ledger as text.
@@ -84,6 +90,17 @@ pub fn parse(text: &str, instance: InstanceId, keys: &Keys) -> Option<Vec<Tombst
         words.next().is_none().then_some(Tombstone { tenant, kind, holder, at, epoch })
     };
     lines.map(stone).collect()
+}
+
+/// Everybody whom the ledger beside the anchor or this copy of the data (`reader`) knows to be erased: the ledger's lines first, in their order.
+///
+/// Errors: see [`LedgerError`].
+pub fn known(anchor: &Path, instance: InstanceId, keys: &Keys, reader: &dyn Read) -> Result<Vec<Tombstone>, LedgerError> {
+    let mut lines = read(&path_beside(anchor), instance, keys)?.unwrap_or_default();
+    let named: HashSet<_> = lines.iter().map(|line| (line.tenant, line.holder)).collect();
+    let stones = erasures::all_tombstones(reader).map_err(|_| LedgerError::Unread)?;
+    lines.extend(stones.into_iter().filter(|stone| !named.contains(&(stone.tenant, stone.holder))));
+    Ok(lines)
 }
 
 /// Reads the ledger at `path`; none if there is no such file.

@@ -1,8 +1,9 @@
 //! Store: the tables and the gate, their only door.
 //!
 //! `gate` is the door; `vault` the open store; `standing` the keys it knows; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
-//! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor` against rollback; `backup` and
-//! `restore` copies of the whole, `upkeep` when they are made; `migrate` old files.
+//! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor`
+//! against rollback; `rotator` and `renewal` change keys; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
+//! person may have; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
@@ -18,10 +19,13 @@ pub mod ledger;
 pub mod log_view;
 pub mod migrate;
 pub mod phi;
+pub mod quota;
 pub mod restore;
 pub mod search;
+pub mod sign_in;
 mod queue;
 mod recent;
+pub mod renewal;
 pub mod rotator;
 mod standing;
 pub mod stopwatch;

@@ -98,6 +98,26 @@ pub fn continues(engine: &Engine, checkpoint: &Checkpoint) -> Result<bool, OpenE
     Ok(log::tree(&tiles, tail.size())?.root(checkpoint.size).map_err(LogError::from)? == checkpoint.root)
 }
 
+/// Safeguards that an operator overrides; the new log's first entry says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Overridden {
+    /// What was written after the backup is given up.
+    pub newer: bool,
+    /// Holders who were erased after the backup may come back: who they are is not known any more.
+    pub erased: bool,
+}
+
+impl Overridden {
+    fn word(self) -> Option<Word> {
+        match (self.newer, self.erased) {
+            (false, false) => None,
+            (true, false) => Some(Word::of("newer")),
+            (false, true) => Some(Word::of("erased")),
+            (true, true) => Some(Word::of("newer.erased")),
+        }
+    }
+}
+
 /// How a file is to be restored.
 pub struct Order<'o> {
     /// Where to.
@@ -106,8 +126,8 @@ pub struct Order<'o> {
     pub unlock: Unlock<'o>,
     /// Whether a file that is there makes way, and under which name it is kept.
     pub place: Place<'o>,
-    /// Whether the operator overrode a safeguard to have it.
-    pub overridden: bool,
+    /// The safeguards that the operator overrode to have it.
+    pub overridden: Overridden,
     /// Set to have it given up.
     pub stop: &'o AtomicBool,
     /// Told what is being done and how many rows are.
@@ -221,7 +241,7 @@ fn row_of<T: serde::Serialize + serde::de::DeserializeOwned>(bytes: &[u8]) -> Re
 }
 
 /// Begins the new log: its first entry tells what ended and why this one begins.
-fn begin_log(copy: &Engine, facts: &Facts, log: LogId, now: Timestamp, clock: &Clock, overridden: bool) -> Result<Checkpoint, EngineError> {
+fn begin_log(copy: &Engine, facts: &Facts, log: LogId, now: Timestamp, clock: &Clock, overridden: Overridden) -> Result<Checkpoint, EngineError> {
     let old = facts.checkpoint;
     let mut entry = Entry::new("system.restore", Actor::SYSTEM);
     entry.tenant = Some(facts.tenant);
@@ -229,9 +249,9 @@ fn begin_log(copy: &Engine, facts: &Facts, log: LogId, now: Timestamp, clock: &C
     entry.det.set(Detail::Log(old.log));
     entry.det.set(Detail::Size(old.size));
     entry.det.set(Detail::Root(old.root));
-    if overridden {
+    if let Some(safeguards) = overridden.word() {
         entry.reason = Some(Reason::Override);
-        entry.det.set(Detail::Setting(Word::of("newer")));
+        entry.det.set(Detail::Setting(safeguards));
     }
     let mark = RestoredMark { backup: facts.file, at: now, log: old.log, size: old.size };
     copy.commit(|batch| {

@@ -1,4 +1,4 @@
-//! The rotator: the one thread that changes keys while the store serves. It does erasures (`erasure`) and leaves epochs, as the system
+//! The rotator: the one thread that changes keys while the store serves. It does erasures (`erasure`), leaves epochs and renews DEKs (`renewal`), as the system
 //! principal `rotator`, through the gate.
 //!
 //! ```text
@@ -6,12 +6,13 @@
 //! ```
 //!
 //! Invariants
-//! - Where it stands is read from the file alone (epochs of the superblock, META `rewrap`, stages of ERASURES), so after a crash at any step
+//! - Where it stands is read from the file alone (epochs of the superblock, META `rewrap` and `renewal`, stages of ERASURES), so after a crash at any step
 //!   the next start goes on from there.
 //! - A superblock is durable before anything is wrapped under its new key, and the last re-wrapped DEK is durable before an old key goes.
 //! - The generation of the superblock is written into the data after each change of it; a change whose entry a crash prevented gets one at the
 //!   next start.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::policy::action::{Action, AskErasure, ChangeEpoch, ChangeSlots, Destro
 use crate::store::erasure::{self, Refusal, Stage, Whom};
 use crate::store::gate::{Access, Call, Receipt, Refused};
 use crate::store::ledger::{self, LedgerError};
+use crate::store::renewal;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::memories::erase;
 use crate::store::tables::{erasures, meta};
@@ -43,6 +45,8 @@ pub enum Doing {
     Erasing,
     /// Wrapping DEKs anew.
     Rewrapping,
+    /// Giving holders new DEKs and sealing again what is theirs.
+    Renewing,
     /// Waiting to try a step again that failed; the log says which.
     Waiting,
 }
@@ -54,6 +58,7 @@ impl Doing {
             Self::Nothing => "idle",
             Self::Erasing => "erasing",
             Self::Rewrapping => "re-wrapping",
+            Self::Renewing => "re-sealing",
             Self::Waiting => "waiting after a failure",
         }
     }
@@ -64,7 +69,7 @@ impl Doing {
 pub struct Progress {
     /// What is being done.
     pub doing: Doing,
-    /// DEKs wrapped anew, or memories removed, since that began.
+    /// DEKs wrapped anew, rows sealed again, or memories removed, since that began.
     pub done: u64,
     /// Grows with each time that everything asked for was found done.
     rounds: u64,
@@ -86,6 +91,14 @@ impl Rotation {
 
     pub(in crate::store) fn wake(&self) {
         let _ = self.ask.try_send(());
+    }
+
+    /// So much more of this is done.
+    pub(in crate::store) fn more(&self, doing: Doing, done: u64) {
+        self.set(|state| {
+            state.done = if state.doing == doing { state.done + done } else { done };
+            state.doing = doing;
+        });
     }
 
     fn set(&self, change: impl FnOnce(&mut Progress)) {
@@ -133,6 +146,25 @@ impl Vault {
         begin(self, who)?;
         self.rotate_soon();
         Ok(self.keys().epoch())
+    }
+
+    /// Has every holder's DEK renewed, and the epoch left afterwards; the rotator does it. Asked again while it is under way, it goes on.
+    ///
+    /// Errors: the store's.
+    pub fn rotate_deks(&self, who: &Principal) -> Result<(), Stopped> {
+        renewal::ask(self, who)?;
+        self.rotate_soon();
+        Ok(())
+    }
+
+    /// Ends a long piece of work when the store stops.
+    pub(in crate::store) fn still_goes(&self) -> Result<(), Stopped> {
+        if self.is_stopping() { Err(Stopped::Stopping) } else { Ok(()) }
+    }
+
+    /// The epoch under which DEKs are wrapped now.
+    pub fn epoch(&self) -> u32 {
+        self.keys().epoch()
     }
 
     /// The data's identity, for a key that is to be made for it.
@@ -231,6 +263,21 @@ fn write<A: Writes + Action<Target = Instance>, T: Send + 'static>(
     Ok(vault.write::<A, T, Refusal>(who, Instance, &Call::internal(), work)?.into_parts())
 }
 
+/// A write of the rotator, or of what it calls, whose receipt nobody needs.
+pub(in crate::store) fn go<A: Writes + Action<Target = Instance>, T: Send + 'static>(
+    vault: &Vault,
+    who: &Principal,
+    work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Stopped> {
+    Ok(write::<A, T>(vault, who, work)?.0)
+}
+
+/// Whether somebody waits to be erased.
+pub(in crate::store) fn waiting_for_erasure(vault: &Vault) -> Result<bool, Stopped> {
+    let tenant = vault.tenant();
+    Ok(look(vault, |tx| erasures::all(tx, tenant))?.iter().any(|(_, row)| row.stage == Stage::Asked))
+}
+
 /// Records a superblock of this generation.
 fn note_generation<A: Writes + Action<Target = Instance>>(
     vault: &Vault,
@@ -251,13 +298,13 @@ fn note_generation<A: Writes + Action<Target = Instance>>(
     Ok(noted.1)
 }
 
-fn look<T>(vault: &Vault, look: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, Stopped> {
+pub(in crate::store) fn look<T>(vault: &Vault, look: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, Stopped> {
     let published = vault.published()?;
     Ok(look(&vault.reading(&published))?)
 }
 
 /// Begins an epoch: superblock {e, e+1}, then its entry.
-fn begin(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
+pub(in crate::store) fn begin(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
     let generation = vault.engine().rewrite(&Change::NextEpoch)?;
     note_generation::<ChangeEpoch>(vault, who, generation, Word::of("begin"), |_| Ok(()))?;
     Ok(())
@@ -277,7 +324,6 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
         });
         noted?;
     }
-    ask_again(vault, &who)?;
     let mut mended = false;
     loop {
         if vault.is_stopping() {
@@ -289,14 +335,16 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
         let (asked, destroyed) = (of(|stage| stage == Stage::Asked), of(|stage| stage == Stage::Destroyed));
         if let Some(old) = vault.keys().old_epoch() {
             leave(vault, &who, old, &asked)?;
-        } else if !std::mem::replace(&mut mended, true) && all.iter().any(|(_, row)| row.stage == Stage::Shredded(None) || row.stage == Stage::Destroyed) {
+        } else if !std::mem::replace(&mut mended, true) && all.iter().any(|(_, row)| row.stage != Stage::Asked && row.entries.is_none()) {
             // A crash came between the last superblock and the entries of the end.
             vault.engine().settle()?;
-            end(vault, &who, &all)?;
+            end(vault, &who, &all, &HashMap::new())?;
         } else if !asked.is_empty() {
             begin(vault, &who)?;
         } else if !destroyed.is_empty() {
             mended = false;
+        } else if let Some(stage) = look(vault, meta::renewal)? {
+            renewal::go_on(vault, &who, stage)?;
         } else {
             return Ok(());
         }
@@ -305,12 +353,16 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
 
 /// Leaves epoch `old`: destroys who was asked for, wraps the rest anew, drops the old key, and tells the end.
 fn leave(vault: &Vault, who: &Principal, old: u32, asked: &[[u8; 16]]) -> Result<(), Stopped> {
+    // Where the log tells of each destruction.
+    let mut told = HashMap::new();
     // Whatever was wrapped with the keys of before is committed once this entry is.
     if look(vault, meta::rewrapping)?.is_none() {
         vault.rotation().set(|state| (state.doing, state.done) = (Doing::Erasing, 0));
         barrier(vault, who, "barrier")?;
         for id in asked {
-            erase_one(vault, who, *id, old)?;
+            if let Some(index) = erase_one(vault, who, *id, old)? {
+                told.insert(*id, index);
+            }
         }
         write_ledger(vault)?;
         write::<RewrapKeys, _>(vault, who, move |a| {
@@ -331,7 +383,7 @@ fn leave(vault: &Vault, who: &Principal, old: u32, asked: &[[u8; 16]]) -> Result
     })?;
     let tenant = vault.tenant();
     let all = look(vault, |tx| erasures::all(tx, tenant))?;
-    end(vault, who, &all)
+    end(vault, who, &all, &told)
 }
 
 /// Waits until every batch that began before is committed.
@@ -340,7 +392,8 @@ fn barrier(vault: &Vault, who: &Principal, word: &'static str) -> Result<(), Sto
     note_generation::<ChangeEpoch>(vault, who, generation, Word::of(word), |_| Ok(())).map(drop)
 }
 
-fn erase_one(vault: &Vault, who: &Principal, id: [u8; 16], old: u32) -> Result<(), Stopped> {
+/// Erases a holder: the index of the entry that tells of it, or nothing if it must wait for the next run.
+fn erase_one(vault: &Vault, who: &Principal, id: [u8; 16], old: u32) -> Result<Option<u64>, Stopped> {
     let tenant = vault.tenant();
     let row = look(vault, |tx| erasures::get(tx, tenant, id))?.ok_or(StoreError::Missing("erasures"))?;
     let holder = erasures::holder(row.kind, id).ok_or(StoreError::Missing("erasures"))?;
@@ -352,7 +405,7 @@ fn erase_one(vault: &Vault, who: &Principal, id: [u8; 16], old: u32) -> Result<(
             Holder::Tenant => return Err(Stopped::Fault),
         }
         match write::<DestroyHolder, _>(vault, who, move |a| erasure::destroy(a, id, old)) {
-            Ok(_) => return Ok(()),
+            Ok((done, receipt)) => return Ok(done.then(|| receipt.index())),
             Err(Stopped::Refused(Refusal::NotYet)) => {}
             Err(error) => return Err(error),
         }
@@ -426,11 +479,11 @@ fn rewrap(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
             if vault.is_stopping() {
                 return Err(Stopped::Stopping);
             }
-            let (rows, next) = look(vault, |tx| holders::rewrap(tx, after.as_deref(), limits::REWRAP_CHUNK))?;
+            let (rows, next) = look(vault, |tx| holders::to_change(tx, after.as_deref(), limits::REWRAP_CHUNK, holders::wrapped_anew))?;
             if !rows.is_empty() {
                 found = true;
                 let (count, _) = write::<RewrapKeys, _>(vault, who, move |a| {
-                    let count = holders::put_rewrapped(a.tx_mut(), rows)?;
+                    let count = holders::put_changed(a.tx_mut(), rows, holders::wrapped_anew)?;
                     a.count(count);
                     Ok(count)
                 })?;
@@ -445,69 +498,66 @@ fn rewrap(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// The entry of the end of each destroyed holder, and then its index.
-fn end(vault: &Vault, who: &Principal, all: &[([u8; 16], erasures::ErasureRow)]) -> Result<(), Stopped> {
+/// The entry of the end of each destroyed holder, and then where the log tells of destruction and end.
+fn end(vault: &Vault, who: &Principal, all: &[([u8; 16], erasures::ErasureRow)], told: &HashMap<[u8; 16], u64>) -> Result<(), Stopped> {
     write_ledger(vault)?;
     for (id, row) in all {
         let id = *id;
-        match row.stage {
-            Stage::Destroyed | Stage::Shredded(None) => {
-                // Where a crash lost the index of the entry, it is told once more.
-                let again = row.stage != Stage::Destroyed;
-                let (_, receipt) = write::<EndErasure, _>(vault, who, move |a| {
-                    if again {
-                        a.recovered();
-                    }
-                    erasure::shredded(a, id)
-                })?;
-                let index = receipt.index();
-                write::<EndErasure, _>(vault, who, move |a| erasure::receipted(a, id, index))?;
-            }
-            Stage::Asked | Stage::Shredded(Some(_)) => {}
+        if row.stage == Stage::Asked || row.entries.is_some() {
+            continue;
         }
+        // Where a crash lost the index of an entry, it is told once more.
+        let destroyed = match told.get(&id) {
+            Some(index) => *index,
+            None => write::<DestroyHolder, _>(vault, who, move |a| erasure::destroyed_again(a, id))?.1.index(),
+        };
+        let again = row.stage != Stage::Destroyed;
+        let (_, receipt) = write::<EndErasure, _>(vault, who, move |a| {
+            if again {
+                a.recovered();
+            }
+            erasure::shredded(a, id)
+        })?;
+        let ended = receipt.index();
+        write::<EndErasure, _>(vault, who, move |a| erasure::receipted(a, id, destroyed, ended))?;
     }
     Ok(())
 }
 
 /// Brings the list of erased holders beside the anchor up to date.
 fn write_ledger(vault: &Vault) -> Result<(), Stopped> {
-    let Some(path) = vault.anchor().map(ledger::path_beside) else { return Ok(()) };
-    let (instance, keys) = (vault.engine().instance(), vault.keys());
-    let mut stones = look(vault, |tx| erasures::all_tombstones(tx.reader))?;
-    let written = ledger::read(&path, instance, &keys)?;
-    if stones.is_empty() && written.is_none() {
-        return Ok(());
-    }
+    let Some(anchor) = vault.anchor() else { return Ok(()) };
+    let (path, instance, keys) = (ledger::path_beside(anchor), vault.engine().instance(), vault.keys());
+    let before = ledger::read(&path, instance, &keys)?.map_or(0, |lines| lines.len());
+    let published = vault.published()?;
     // What an older copy of the data put in this one's place does not know is kept, in front.
-    let mut lines = written.unwrap_or_default();
-    let before = lines.len();
-    stones.retain(|stone| !lines.iter().any(|line| (line.tenant, line.holder) == (stone.tenant, stone.holder)));
-    lines.extend(stones);
+    let lines = ledger::known(anchor, instance, &keys, &published.snapshot)?;
+    drop(published);
     if lines.len() != before {
         ledger::write(&path, instance, &keys, &lines)?;
     }
+    vault.set_erased(u64::try_from(lines.len()).unwrap_or(u64::MAX));
     Ok(())
 }
 
-/// Has those erased whom the ledger names and this copy of the data still has: it is an older one.
-fn ask_again(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
-    let Some(path) = vault.anchor().map(ledger::path_beside) else { return Ok(()) };
-    let tenant = vault.tenant();
+/// Has those erased whom the ledger names and this copy of the data still has: it is an older one. How many there are, those among them who
+/// were asked for before a crash.
+pub(in crate::store) fn ask_again(vault: &Vault) -> Result<u64, Stopped> {
+    let Some(path) = vault.anchor().map(ledger::path_beside) else { return Ok(0) };
+    let (who, tenant, mut found) = (system(vault), vault.tenant(), 0);
     let stones = ledger::read(&path, vault.engine().instance(), &vault.keys())?.unwrap_or_default();
     for stone in stones.iter().filter(|stone| stone.tenant == tenant) {
         let Some(holder) = erasures::holder(stone.kind, stone.holder) else { continue };
-        let there = look(vault, |tx| Ok(!holders::epochs(tx, tenant, holder)?.is_empty() && erasures::get(tx, tenant, stone.holder)?.is_none()))?;
-        if there {
-            let whom = match holder {
-                Holder::User(id) => Whom::User(id),
-                Holder::Subject(id) => Whom::Subject(id),
-                Holder::Tenant => continue,
-            };
-            write::<AskErasure, _>(vault, who, move |a| {
+        let (there, asked) = look(vault, |tx| {
+            Ok((!holders::epochs(tx, tenant, holder)?.is_empty(), erasures::get(tx, tenant, stone.holder)?.is_some()))
+        })?;
+        found += u64::from(there);
+        if there && !asked {
+            write::<AskErasure, _>(vault, &who, move |a| {
                 a.recovered();
-                erasure::ask(a, &whom)
+                erasure::ask(a, &Whom::Known(holder))
             })?;
         }
     }
-    Ok(())
+    Ok(found)
 }

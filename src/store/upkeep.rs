@@ -225,7 +225,7 @@ fn restored(vault: &Vault, schedule: &Schedule, key: Result<Arc<Kek>, UnlockErro
         path: aside,
         unlock: Unlock::AsHere,
         place: Place::New,
-        overridden: false,
+        overridden: restore::Overridden::default(),
         stop,
         progress: &mut |_, _| {},
     };

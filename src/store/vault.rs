@@ -20,7 +20,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
-use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Who};
+use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
 use crate::authn::credential::{StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, LogId, OperationId, TenantId, UserId};
@@ -36,6 +36,7 @@ use crate::store::events::{Hub, Subscription};
 use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
+use crate::store::ledger;
 use crate::store::migrate;
 use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
 use crate::store::rotator::{self, Rotation};
@@ -56,14 +57,29 @@ pub struct Settings {
     pub owner_email: String,
     /// Static keys: the variable's name, the vendor of an agent key, the key.
     pub static_keys: Vec<(String, Option<Vendor>, Secret<String>)>,
+    /// Who signs in otherwise than by a key, and who administrates.
+    pub sign_in: SignIn,
     /// Bytes that all search indexes together may take.
     pub index_bytes: usize,
+    /// `RM_SANDBOX_MEMORY_CAP`.
+    pub memories_max: Option<u64>,
     /// `RM_ANCHOR_FILE`.
     pub anchor: Option<PathBuf>,
     /// The clock.
     pub clock: Clock,
     /// Called when the store cannot be recovered: must end the process.
     pub fatal: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Who signs in otherwise than by a key, and who administrates.
+#[derive(Default)]
+pub struct SignIn {
+    /// `RM_DASHBOARD_SERVICE_KEY` and `RM_DASHBOARD_JWT_SECRET`.
+    pub dashboard: Option<(Secret<String>, Secret<String>)>,
+    /// `RM_OWNER_EMAILS`, lower case.
+    pub admins: Vec<String>,
+    /// `RM_MAX_SEATS`; 0 = no bound.
+    pub seats_max: u32,
 }
 
 /// Why a store did not open. Each names what to do.
@@ -109,6 +125,9 @@ pub enum OpenError {
     /// The anchor.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
+    /// Somebody who was erased is in this copy of the data, and could not be erased from it.
+    #[error("holders that were erased are in this older copy of the data, and erasing them again failed: {0}")]
+    Erasing(String),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
@@ -155,6 +174,10 @@ struct Inner {
     clock: Clock,
     static_keys: StaticKeys,
     standing: Standing,
+    /// The dashboard's key, and the secret that it signs with.
+    dashboard: Option<(StaticKeys, Secret<String>)>,
+    admins: Vec<UserId>,
+    seats_max: u32,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: Queue,
@@ -165,7 +188,10 @@ struct Inner {
     stopping: AtomicBool,
     /// Whether somebody makes the backups that are asked for.
     upkeep: AtomicBool,
+    memories_max: Option<u64>,
     anchor: Option<PathBuf>,
+    /// Holders known to be erased, the ledger's among them.
+    erased: AtomicU64,
     fatal: Box<dyn Fn() + Send + Sync>,
     rotation: Rotation,
     hub: Arc<Hub>,
@@ -280,16 +306,32 @@ impl Store {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
+        let SignIn { dashboard, admins, seats_max } = settings.sign_in;
+        let (tail, note, admins) = match admins.is_empty() {
+            true => (tail, note, Vec::new()),
+            false => name_admins(&engine, &common, tenant, &admins, tail, &clock)?,
+        };
         let checkpoint = Checkpoint::parse(&note, &crate::audit::checkpoint::vkey(tail.log(), engine.keys().signing().public()))
             .map_err(LogError::from)?;
         let mut static_keys = StaticKeys::default();
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
         }
+        let dashboard = dashboard.map(|(key, secret)| {
+            let mut keys = StaticKeys::default();
+            keys.add(engine.keys().pepper(), "RM_DASHBOARD_SERVICE_KEY", None, &key);
+            (keys, secret)
+        });
+        let first = engine.snapshot()?;
+        let erased = match &settings.anchor {
+            Some(path) => ledger::known(path, engine.instance(), &engine.keys(), &first).map_err(AnchorError::from)?.len(),
+            None => 0,
+        };
+        let erased = u64::try_from(erased).unwrap_or(u64::MAX);
         let (answers, answerer) = answers::channel();
         let (index_requests, scopes) = sync_channel(limits::INDEX_REQUESTS_MAX);
         let (rotate, rotations) = sync_channel(1);
-        let first = Published { snapshot: engine.snapshot()?, seq: 0, generation: 0, head: Head { checkpoint, note } };
+        let first = Published { snapshot: first, seq: 0, generation: 0, head: Head { checkpoint, note } };
         let vault = Vault(Arc::new(Inner {
             engine,
             common,
@@ -300,6 +342,9 @@ impl Store {
             clock,
             static_keys,
             standing: Standing::default(),
+            dashboard,
+            admins,
+            seats_max,
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
             queue: Queue::default(),
@@ -309,7 +354,9 @@ impl Store {
             refused_while_shut: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             upkeep: AtomicBool::new(false),
+            memories_max: settings.memories_max,
             anchor: settings.anchor,
+            erased: AtomicU64::new(erased),
             fatal: settings.fatal,
             rotation: Rotation::new(rotate),
             hub: Arc::default(),
@@ -326,8 +373,24 @@ impl Store {
         let rotator = vault.clone();
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
         store.note("system.start");
+        // Whom the ledger names and this older copy of the data still has: erased before anything is answered.
+        let asked = rotator::ask_again(&rotator);
         store.spawn("rotator", move || rotator::run(&rotator, &rotations))?;
-        Ok(store)
+        let again = match asked {
+            Ok(0) => Ok(()),
+            Ok(holders) => {
+                log::line(log::Level::Warn, "an older copy of the data: holders that were erased are erased again", &[("holders", &holders)]);
+                if store.vault().rotation_done(limits::ERASE_AGAIN_TIME_MAX, |_| true) { Ok(()) } else { Err("not done yet; start again to go on".to_owned()) }
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match again {
+            Ok(()) => Ok(store),
+            Err(why) => {
+                store.stop();
+                Err(OpenError::Erasing(why))
+            }
+        }
     }
 
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
@@ -403,6 +466,38 @@ fn change_owner(
     }
 }
 
+/// `RM_OWNER_EMAILS`: who is not known yet is made known, and the log says who administrates from this start on.
+fn name_admins(
+    engine: &Engine,
+    common: &Common,
+    tenant: TenantId,
+    emails: &[String],
+    mut tail: Tail,
+    clock: &Clock,
+) -> Result<(Tail, String, Vec<UserId>), OpenError> {
+    let now = clock.now();
+    let named = engine.commit(|batch| {
+        let mut tx = Tx::new(&*batch, engine.keys(), common, now, false);
+        let admins: Result<Vec<UserId>, StoreError> = emails.iter().map(|email| users::find_or_create(&mut tx, tenant, email)).collect();
+        let admins = admins.map_err(|_| EngineError::Damaged("an administrator's record"))?;
+        let rows = std::mem::take(&mut tx.staged.rows);
+        drop(tx);
+        for (table, key, value) in rows {
+            batch.put(table, &key, &value.expect("a new person deletes nothing"))?;
+        }
+        let mut entry = Entry::new("system.admins", Actor::SYSTEM);
+        entry.tenant = Some(tenant);
+        entry.n = u64::try_from(admins.len()).expect("a list's length fits 64 bits");
+        entry.res = Some(Resource { ids: admins.iter().map(|id| (*id).into()).collect(), kind: Word::of("user") });
+        tail.append(batch, &mut entry, clock, now)?;
+        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, admins))
+    });
+    match named {
+        Ok((note, admins)) => Ok((tail, note, admins)),
+        Err(CommitError::Refused(error) | CommitError::Unknown(error)) => Err(error.into()),
+    }
+}
+
 impl Vault {
     pub(in crate::store) fn engine(&self) -> &Engine {
         &self.0.engine
@@ -422,6 +517,21 @@ impl Vault {
 
     pub(in crate::store) fn standing(&self) -> &Standing {
         &self.0.standing
+    }
+
+    /// The dashboard's key and its secret.
+    pub(in crate::store) fn dashboard(&self) -> Option<&(StaticKeys, Secret<String>)> {
+        self.0.dashboard.as_ref()
+    }
+
+    /// Whether this person administrates the instance.
+    pub(in crate::store) fn is_admin(&self, user: UserId) -> bool {
+        user == self.0.owner || self.0.admins.contains(&user)
+    }
+
+    /// How many people the dashboard may make known; `None` = no bound.
+    pub(in crate::store) fn seats_max(&self) -> Option<u32> {
+        Some(self.0.seats_max).filter(|most| *most > 0)
     }
 
     pub(in crate::store) fn rotation(&self) -> &Rotation {
@@ -468,6 +578,11 @@ impl Vault {
     /// The instance's owner.
     pub fn owner(&self) -> UserId {
         self.0.owner
+    }
+
+    /// Live memories that a person other than the owner may have.
+    pub(in crate::store) fn memories_max(&self) -> Option<u64> {
+        self.0.memories_max
     }
 
     /// The audit log.
@@ -684,7 +799,9 @@ impl Vault {
                 continue;
             }
             let own = Entry::parse(&line).ok().filter(|entry| {
-                entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
+                let person = crate::audit::Id::from(who.user());
+                let own = entry.actor.id == Some(person) || entry.actor.behalf.contains(&person);
+                own && entry.opid == Some(id) && entry.tenant == Some(who.tenant()) && entry.cred == audit_credential(who.credential())
             });
             return Ok(own.map(|entry| Settled::of(&entry)));
         }
@@ -710,7 +827,12 @@ impl Vault {
     /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
     pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
         let published = self.published().map_err(io::Error::other)?;
-        anchor::write(path, &self.0.engine, published.head.checkpoint)
+        anchor::write(path, &self.0.engine, published.head.checkpoint, self.0.erased.load(Ordering::SeqCst))
+    }
+
+    /// From here on the ledger names this many holders.
+    pub(in crate::store) fn set_erased(&self, holders: u64) {
+        self.0.erased.fetch_max(holders, Ordering::SeqCst);
     }
 
     fn write_anchor(&self) {
@@ -727,7 +849,7 @@ impl Vault {
 /// The status with which a counted refusal was answered.
 fn status_of(reason: Reason) -> u16 {
     match reason {
-        Reason::Unauthenticated | Reason::BadCredential | Reason::RevokedCredential => 401,
+        Reason::Unauthenticated | Reason::BadCredential | Reason::RevokedCredential | Reason::ExpiredCredential => 401,
         Reason::AddressRate | Reason::CredentialRate | Reason::AdminRate => 429,
         Reason::UnknownRoute | Reason::NotFound => 404,
         Reason::Host => 421,

@@ -24,6 +24,7 @@ use crate::store::answers::{Answers, Committed, News};
 use crate::store::queue::{Asker, Request, Work};
 use crate::store::recent::Recents;
 use crate::store::tables::log::{LogError, Tail, line};
+use crate::store::tables::usage::{self, Meter};
 use crate::store::tables::{COUNTS, credentials};
 use crate::store::tx::{Staged, Tx};
 use crate::store::vault::{Head, Published, Vault};
@@ -194,6 +195,8 @@ impl Writer {
         let vault = &self.vault;
         let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
         let mut ends = Vec::with_capacity(requests.len());
+        let mut meter = Meter::default();
+        usage::begin(batch, tail.log(), tail.size())?;
         if let Some(step) = self.clock_step(now) {
             tail.append(batch, &mut { step }, vault.clock(), now)?;
         }
@@ -219,12 +222,14 @@ impl Writer {
                     &mut *done
                 }
             };
+            meter.count(entry, now);
             let index = tail.append(batch, entry, vault.clock(), now)?;
             if let Some(id) = self.touch(batch, request, &touched, now)? {
                 touched.push(id);
             }
             ends.push(Ok(Ended::Durable(index)));
         }
+        meter.put(batch)?;
         let (checkpoint, note) = tail.seal(batch, vault.keys().signing(), now)?;
         Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
     }

@@ -27,8 +27,11 @@ def forms(text):
         yield base64.b64encode(b"\0" * shift + raw)[4:-4]
 
 
+DASHBOARD = {name: f"Zq{secrets.token_hex(20)}" for name in ("RM_DASHBOARD_SERVICE_KEY", "RM_DASHBOARD_JWT_SECRET")}
+
+
 class Canaries(ServerCase):
-    options = {"users": (OTHER,)}
+    options = {"users": (OTHER,), "settings": DASHBOARD}
 
     def test_protected_text_is_found_through_the_api_and_nowhere_else(self):
         placed, owner, agent = {}, self.owner, self.agents["cursor"]
@@ -54,6 +57,8 @@ class Canaries(ServerCase):
         key = owner.post("/api/keys", {"label": new("label")}).expect(200).json
         placed["key"] = key["key"]
 
+        owner.request("PATCH", "/users/me", {"first_name": new("firstname"), "last_name": new("lastname")}).expect(200)
+
         # In through everything that is asked, named or announced.
         noise = {"User-Agent": f"{new('agentstring')}/1.0", "X-Request-Id": f"{new('requestid')} {new('patientname')}",
                  "Referer": f"https://x.example/{new('referer')}", "X-Other": new("header"), "Cookie": f"a={new('cookie')}"}
@@ -73,6 +78,9 @@ class Canaries(ServerCase):
                      {"title": "t", "content": "c", "tags": [], "allowed_vendors": [new("badvendor")]}):
             owner.post("/memories", body, headers=noise).expect(400)
         owner.post("/memories", raw=b'{"title": "' + new("broken").encode(), headers={"Content-Type": "application/json"}).expect(400)
+        owner.post("/api/v1/erasures", {"holder": "user", "name": f"{new('erasemail')}@x.example"}, headers=noise).expect(404)
+        owner.post("/api/v1/erasures", {"holder": "subject", "name": new("erasename")}, headers=noise).expect(404)
+        owner.get(f"/api/v1/erasures/{new('eraseid')}", headers=noise).expect(404)
         with self.server.client(new("token")) as stranger:
             stranger.get(f"/{new('strangerpath')}?z={new('strangerquery')}", headers=noise).expect(401)
         with self.server.socket() as bare:
@@ -82,17 +90,18 @@ class Canaries(ServerCase):
         other.remember(new("othertitle"), new("othercontent"))
         placed["email"] = OTHER
         placed |= {f"agentkey-{vendor}": key for vendor, key in self.server.agent_keys.items()}
+        placed |= {"dashboardkey": DASHBOARD["RM_DASHBOARD_SERVICE_KEY"], "dashboardsecret": DASHBOARD["RM_DASHBOARD_JWT_SECRET"]}
         placed |= {"apikey": self.server.api_key, "ownerkey": self.server.owner_key, "kek": self.server.kek.read_text()}
 
         # Found again through the API.
         text = json.dumps([
             owner.get(f"/memories/{record['id']}").expect(200).json, owner.get(f"/memories/{record['id']}/versions").expect(200).json,
             agent.get(f"/agent/memories/{agents['id']}").expect(200).json, agent.get(f"/agent/memories/{agents['id']}/versions").expect(200).json,
-            owner.post("/memories/list", {"filter": {"by": "trashed"}}).expect(200).json, owner.get("/api/keys").expect(200).json,
+            owner.post("/memories/list", {"filter": {"by": "trashed"}}).expect(200).json, owner.get("/api/keys").expect(200).json, owner.get("/users/me").expect(200).json,
             other.get("/users/me").expect(200).json, other.post("/agent/memories/list", {}).expect(200).json,
         ])
         for kind in ("title", "content", "tag", "subject", "metakey", "metavalue", "speaker", "run", "agenttitle", "agentcontent", "agenttag",
-                     "changed", "changedcontent", "changedtag", "agentchanged", "agentchangedcontent", "trashed", "trashedcontent", "label",
+                     "changed", "changedcontent", "changedtag", "agentchanged", "agentchangedcontent", "trashed", "trashedcontent", "label", "firstname", "lastname",
                      "othertitle", "othercontent", "email"):
             self.assertIn(placed[kind], text, f"{kind} is not found again")
         self.assertNotIn(placed["gone"], text)

@@ -1,11 +1,14 @@
 """Keys above the file as the operator turns them: what unlocks it, and the epoch of keys inside."""
 
+import json
+import random
 import subprocess
+import time
 import unittest
 
-from rosemary_server import Server, key_in, text, unique
+from rosemary_server import BINARY, LONG, Server, text, unique
 
-USAGE, KEK_WRONG, ANCHOR = 2, 80, 86
+USAGE, KEK_WRONG, KEK_MISSING, ANCHOR = 2, 80, 81, 86
 
 
 class Keys(unittest.TestCase):
@@ -70,6 +73,88 @@ class Keys(unittest.TestCase):
         said = log.read_text()
         self.assertEqual([said.count(f'"setting":"{word}"') for word in ("begin", "end")], [2, 1])
         self.assertEqual(self.server.run("verify").returncode, 0)
+
+    def make_shares(self, *arguments):
+        done = self.server.run("keys", "shares", *arguments)
+        self.assertEqual(done.returncode, 0, text(done))
+        return done.stdout.decode().splitlines()
+
+    def recover(self, lines, new, code=0):
+        done = subprocess.run(
+            [str(BINARY), "keys", "recover", "--key-file", str(new), "--make"], env=self.server.environment(), cwd=self.server.folder,
+            input="\n".join(lines).encode(), capture_output=True, timeout=120, check=False,
+        )
+        self.assertEqual(done.returncode, code, text(done))
+        return text(done)
+
+    def test_any_two_of_three_shares_recover_a_file_whose_key_is_lost(self):
+        shares, others = self.make_shares(), self.make_shares()
+        self.assertEqual(len(shares), 3)
+        self.server.kek.rename(self.server.folder / "lost")
+        new = self.server.folder / "recovered.kek"
+        self.assertIn("1 shares are here and 2 are needed", self.recover(shares[:1], new, KEK_MISSING))
+        self.assertIn("given already", self.recover([shares[0], shares[0]], new, KEK_WRONG))
+        self.assertIn("another set", self.recover([shares[0], others[1]], new, KEK_WRONG))
+        self.assertIn("mistyped", self.recover([shares[0], shares[1][:-1] + "~"], new, KEK_WRONG))
+        self.assertIn("are needed", self.recover([], new, KEK_MISSING))
+        self.assertFalse(new.exists())
+        typed = [shares[2].split(": ")[1].lower(), shares[0].replace("-", " ")]
+        self.recover(typed, new)
+        self.works(RM_KEK_FILE=new)
+        self.assertIn("set of shares", self.keys("list"))
+        self.keys("remove", "1")
+        self.recover(shares[:2], self.server.folder / "never", KEK_WRONG)
+        self.recover(others[:2], self.server.folder / "third.kek")
+        for share in shares + others:
+            self.assertNotIn(share.split(": ")[1].encode(), self.server.data.read_bytes())
+
+    def test_shares_of_another_instance_open_nothing_and_bounds_are_kept(self):
+        for bad in (("--need", "1"), ("--need", "4"), ("--of", "17"), ("--of", "1")):
+            self.keys("shares", *bad, code=USAGE)
+        self.assertEqual(len(self.make_shares("--need", "3", "--of", "5")), 5)
+        other = Server().init()
+        self.addCleanup(other.remove)
+        alien = other.run("keys", "shares").stdout.decode().splitlines()
+        self.recover(alien[:2], self.server.folder / "never", KEK_WRONG)
+
+    def test_every_holders_key_is_renewed_online_and_offline(self):
+        self.keys("rotate", "deks")
+        self.works()
+        self.server.start()
+        with self.server.client(self.server.owner_key) as owner:
+            owner.put(f"/memories/{self.record['id']}", {**{k: self.record[k] for k in ("title", "tags", "allowed_vendors")}, "content": "anew"})
+            self.keys("rotate", "deks")
+            self.assertEqual(owner.get(f"/memories/{self.record['id']}").expect(200).json["content"], "anew")
+            versions = owner.get(f"/memories/{self.record['id']}/versions").expect(200).json["versions"]
+            self.assertEqual(versions[-1]["content"], "through every change of keys")
+            owner.remember("new", "about her", subject="Jane")
+        self.assertEqual(self.server.stop(), 0)
+        self.assertEqual(self.server.run("verify").returncode, 0)
+        log = self.server.folder / "log.ndjson"
+        self.assertEqual(self.server.run("audit", "export", log).returncode, 0)
+        entries = [json.loads(line) for line in log.read_text().splitlines()[:-1]]
+        stages = [entry["det"]["setting"] for entry in entries if entry["op"] == "keys.renew" and "setting" in entry.get("det", {})]
+        self.assertEqual(stages, ["doubling", "sealing", "dropping", "leaving", "done"] * 2)
+
+    def test_a_kill_at_any_moment_of_a_rotation_loses_nothing_and_the_next_start_goes_on(self):
+        self.server.start()
+        with self.server.client(self.server.owner_key) as owner:
+            kept = [owner.remember(f"kept {number}", unique(), subject=f"subject {number % 7}") for number in range(60)]
+        for round in range(200 if LONG else 8):
+            what = ["deks", "epoch"][round % 2]
+            asked = subprocess.Popen([str(BINARY), "keys", "rotate", what], env=self.server.environment(), cwd=self.server.folder,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(random.random() * 0.25)
+            self.server.kill()
+            asked.wait(60)
+            self.server.start()
+        with self.server.client(self.server.owner_key) as owner:
+            for record in kept:
+                self.assertEqual(owner.get(f"/memories/{record['id']}").expect(200).json, record)
+            self.keys("rotate", "deks")
+        self.assertEqual(self.server.stop(), 0)
+        done = self.server.run("verify")
+        self.assertEqual(done.returncode, 0, text(done))
 
     def test_a_key_of_another_instance_is_not_enrolled(self):
         other = Server().init()

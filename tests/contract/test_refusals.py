@@ -19,7 +19,20 @@ CHILD = {"title": "t", "content": "c", "tags": []}
 ROUTES = (
     ("GET", "/whoami", None),
     ("GET", "/users/me", None),
+    ("PATCH", "/users/me", {"first_name": "x"}),
+    ("GET", "/admin/check", None),
+    ("GET", "/admin/users", None),
+    ("GET", "/admin/waitlist", None),
+    ("GET", "/admin/early-access", None),
+    ("GET", "/admin/integration-requests", None),
     ("GET", "/events", None),
+    ("GET", "/usage", None),
+    ("GET", "/graph", None),
+    ("GET", "/usage/check", None),
+    ("GET", "/billing/status", None),
+    ("POST", "/billing/checkout", None),
+    ("POST", "/billing/portal", None),
+    ("GET", "/api/v1/usage", None),
     ("GET", "/briefing", None),
     ("GET", "/agent/briefing", None),
     ("POST", "/api/keys", {"label": "refused"}),
@@ -54,6 +67,9 @@ ROUTES = (
     ("GET", "/chat/models", None),
     ("GET", "/api/v1/backups", None),
     ("POST", "/api/v1/backups", None),
+    ("POST", "/api/v1/erasures", {"holder": "user", "name": OTHER}),
+    ("GET", "/api/v1/erasures", None),
+    ("GET", "/api/v1/erasures/{erasure}", None),
     ("GET", "/api/v1/operations/{operation}", None),
     ("GET", "/v1/ping/", None),
     ("POST", "/v3/memories/add/", {"messages": "x"}),
@@ -111,7 +127,7 @@ class Credentials(ServerCase):
 
     def walk(self, client):
         for method, path, body in ROUTES:
-            yield path, client.request(method, path.format(id=self.record["id"], key=self.key["id"], operation=UNKNOWN, name="nobody"), body)
+            yield path, client.request(method, path.format(id=self.record["id"], key=self.key["id"], operation=UNKNOWN, erasure=UNKNOWN, name="nobody"), body)
 
     def unchanged(self):
         self.assertEqual(self.owner.get(f"/memories/{self.record['id']}").expect(200).json, self.record)
@@ -147,8 +163,9 @@ class Credentials(ServerCase):
     def test_every_route_hides_another_users_records(self):
         other = self.others[OTHER]
         for method, path, body in ROUTES:
-            # A name that no memory of one's own carries deletes nothing, whoever else has it (`test_mem0`).
-            if "{" in path and "{name}" not in path:
+            # A name that no memory of one's own carries deletes nothing, whoever else has it (`test_mem0`). Erasures are for administrators:
+            # others are told so, whatever the id (`test_erasure`).
+            if "{" in path and "{name}" not in path and "{erasure}" not in path:
                 with self.subTest(method + path):
                     answer = other.request(method, path.format(id=self.record["id"], key=self.key["id"], operation=UNKNOWN), body)
                     missing = other.request(method, path.format(id=UNKNOWN, key=UNKNOWN, operation=UNKNOWN), body)

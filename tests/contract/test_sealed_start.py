@@ -179,6 +179,14 @@ class Sealed(unittest.TestCase):
         done = self.server.run("unlock")
         self.assertEqual(done.returncode, TEMPORARY, text(done))
 
+    def test_shares_unlock_a_locked_service(self):
+        self.server.init()
+        shares = self.server.run("keys", "shares").stdout.splitlines()
+        self.server.change({"RM_KEK_FILE": None, "RM_SEALED_START": "on"})
+        self.server.start()
+        self.unlock("--shares", typed=shares[1] + b"\n", code=KEK_MISSING)
+        self.unlock("--shares", typed=shares[1] + b"\n" + shares[2] + b"\n")
+
     def test_two_who_bring_keys_at_once_do_not_both_open_it(self):
         self.seal()
         server = self.server.start()

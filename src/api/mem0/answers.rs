@@ -373,7 +373,15 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             "Mem0Error",
             answer(
                 [("error", text("Memory not found")), ("detail", text("Memory not found"))],
-                [("code", json!({ "enum": ["locked", "read_only"] })), ("outcome", json!({ "const": "unknown" })), ("operation_id", id_text())],
+                [
+                    ("code", json!({ "enum": ["locked", "read_only"] })),
+                    ("plan", text("free")),
+                    ("memory_count", number()),
+                    ("limit", number()),
+                    ("upgrade_url", never()),
+                    ("outcome", json!({ "const": "unknown" })),
+                    ("operation_id", id_text()),
+                ],
             ),
         ),
     ]

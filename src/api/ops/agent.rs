@@ -18,6 +18,7 @@ fn origin(cx: &mut Cx<'_>) -> String {
     let stated = cx.fields.text("origin");
     match cx.who.vendor() {
         Some(vendor) => vendor.name().to_owned(),
+        None if cx.who.by_dashboard() => cx.origin().to_owned(),
         None => stated.unwrap_or_else(|| "user".to_owned()),
     }
 }

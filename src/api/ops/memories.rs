@@ -107,7 +107,7 @@ pub fn create_as(cx: &mut Cx<'_>, origin: String) -> Done<Memory> {
 
 /// `POST /memories`
 pub fn create(cx: &mut Cx<'_>) -> Answered {
-    let done = create_as(cx, "api".to_owned());
+    let done = create_as(cx, cx.origin().to_owned());
     record(cx, done)
 }
 
@@ -222,7 +222,7 @@ pub fn reply_as(cx: &mut Cx<'_>, origin: String) -> Done<Memory> {
 
 /// `POST /memories/:id/children`
 pub fn reply(cx: &mut Cx<'_>) -> Answered {
-    let done = reply_as(cx, "api".to_owned());
+    let done = reply_as(cx, cx.origin().to_owned());
     record(cx, done)
 }
 

@@ -2,16 +2,20 @@
 //! the answer out; why there is none is a `Failure`, which the skin that asked puts into its own shape. Where skins show the same thing
 //! differently, the part before the writing is a function of its own (`-> Done<…>`).
 
+pub mod admin;
 pub mod agent;
 pub mod backups;
 pub mod briefing;
+pub mod erasures;
 pub mod events;
+pub mod graph;
 pub mod identity;
 pub mod keys;
 pub mod memories;
 pub mod model;
 pub mod operations;
 pub mod search;
+pub mod usage;
 
 use crate::api::run::Cx;
 use crate::policy::action::{Person, Scope};
@@ -20,6 +24,11 @@ impl Cx<'_> {
     /// The asker's own memories.
     pub(in crate::api) fn own(&self) -> Scope {
         Scope { tenant: self.who.tenant(), owner: self.who.user() }
+    }
+
+    /// Where what a person's credential writes comes from.
+    pub(in crate::api) fn origin(&self) -> &'static str {
+        if self.who.by_dashboard() { "dashboard" } else { "api" }
     }
 
     /// The asker.

@@ -5,6 +5,7 @@
 
 mod crash;
 mod erase;
+mod renew;
 mod fault;
 pub mod gate;
 mod opening;
@@ -158,8 +159,10 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
         label: LABEL.to_owned(),
         owner_email: OWNER.to_owned(),
         static_keys,
+        sign_in: Default::default(),
         index_bytes: 64 << 20,
-        anchor: None,
+        memories_max: None,
+            anchor: None,
         clock: clock.clone(),
         fatal: Box::new(move || {
             fatal.fetch_add(1, Ordering::SeqCst);
@@ -171,7 +174,7 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
 pub fn admitted(vault: &Vault, key: &str) -> Principal {
     match vault.admit(key).unwrap() {
         Admission::Principal(who, _) => who,
-        Admission::Revoked(_) | Admission::Unknown => panic!("a good key is not admitted"),
+        Admission::Revoked(_) | Admission::Dashboard | Admission::Unknown => panic!("a good key is not admitted"),
     }
 }
 

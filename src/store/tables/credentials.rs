@@ -98,6 +98,16 @@ pub fn revoke(tx: &mut Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<boo
     Ok(true)
 }
 
+/// A row of CREDENTIALS sealed again under the person's newest DEK, unless it is.
+pub fn resealed(tx: &Tx<'_>, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let (tenant, id) = super::tenant_and_id(key).ok_or(StoreError::Row("credentials", CodecError::Malformed))?;
+    let mut found: CredentialRow = row("credentials", bytes)?;
+    let (tenant, holder) = (TenantId::from_bytes(tenant), Holder::User(found.user));
+    let prefix = holders::reseal(tx, tenant, holder, "key_prefix", &id, &mut found.prefix)?;
+    let label = holders::reseal(tx, tenant, holder, "key_label", &id, &mut found.label)?;
+    Ok((prefix || label).then(|| value(&found)))
+}
+
 /// Stages the time of use.
 pub fn touch(tx: &mut Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<(), StoreError> {
     if let Some(mut found) = get_row(tx, tenant, id)? {
@@ -133,6 +143,16 @@ pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Creden
     }
     found.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
     Ok(found)
+}
+
+/// How many keys of `user` are not revoked.
+pub fn count_active(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for item in tx.prefix(CREDENTIALS, tenant.bytes())? {
+        let found: CredentialRow = row("credentials", &item?.1)?;
+        count += u64::from(found.user == user && found.revoked_at.is_none());
+    }
+    Ok(count)
 }
 
 /// Stages the end of every key of `user`.

@@ -1,7 +1,7 @@
 //! Erasures: who is to be erased and how far it has come; and tombstones, by which an older copy of the data knows whom to erase again.
 //!
 //! ```text
-//! Asked ──rows, DEK and lookups gone, tombstone written──▶ Destroyed ──no key of the old epoch left──▶ Shredded ──entry durable──▶ Done
+//! Asked ──rows, DEK and lookups gone, tombstone written──▶ Destroyed ──no key of the old epoch left──▶ Shredded ──entries' places known──▶ done
 //! ```
 //!
 //! ERASURES: tenant | holder id → row. TOMBSTONES: number u64 BE, from 1 → tombstone.
@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::codec::CodecError;
-use crate::base::id::TenantId;
+use crate::base::id::{LogId, TenantId};
 use crate::base::time::Timestamp;
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::holders::Holder;
@@ -27,8 +27,17 @@ pub enum Stage {
     Asked,
     /// Rows and key are gone; what the old epoch's key wraps is being wrapped anew.
     Destroyed,
-    /// No key is left that opens what old pages hold; the entry that says so has this index, if it is known yet.
-    Shredded(Option<u64>),
+    /// No key is left that opens what old pages hold.
+    Shredded,
+}
+
+/// Where the log tells of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// The log: a restore ends one and begins another.
+    pub log: LogId,
+    /// The entry's index.
+    pub index: u64,
 }
 
 /// An erasure.
@@ -50,6 +59,8 @@ pub struct ErasureRow {
     pub memories: u64,
     /// Number of its tombstone; 0 before there is one.
     pub tombstone: u64,
+    /// The entries that tell of the destruction and of the end, once both are durable: then there is a receipt.
+    pub entries: Option<(Place, Place)>,
 }
 
 /// That a holder was erased: nothing but random ids and numbers.
@@ -132,6 +143,7 @@ pub fn check(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8], bytes: &[u8]) -> Res
     let id = row_key.strip_prefix(tenant.bytes()).and_then(|id| id.try_into().ok()).ok_or(Fault::Wrong("not a key of this table"))?;
     let found: ErasureRow = row("erasures", bytes)?;
     ensure(holder(found.kind, id).is_some(), "not a holder that can be erased")?;
+    ensure(found.entries.is_none() || found.stage == Stage::Shredded, "a receipt before the end")?;
     if found.stage == Stage::Asked {
         return ensure(found.tombstone == 0, "a tombstone before the end");
     }

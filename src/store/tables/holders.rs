@@ -87,21 +87,27 @@ pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, holder: Holder) {
     tx.delete(DEKS, dek_key(tenant, holder));
 }
 
-/// A row to be wrapped anew: its key, what it was, what it is to be.
-pub struct Rewrapped {
+/// A row to be changed: its key, what it was, what it is to be.
+pub struct Changed {
     key: Vec<u8>,
     old: Vec<u8>,
     new: Vec<u8>,
 }
 
-/// Wraps the DEKs of up to `most` rows after `after` under the newest epoch. Gives the rows that change, and where to go on if the table goes on.
+/// A row of DEKS: its key and its bytes.
+pub type RowOf<'r> = (&'r [u8], &'r [u8]);
+
+/// What a row is to be; `None` if it is so already.
+pub type ChangeRow = fn(&Tx<'_>, RowOf<'_>) -> Result<Option<Vec<u8>>, StoreError>;
+
+/// Looks for up to `most` rows after `after` that `change` wants otherwise. Gives them, and where to go on if the table goes on.
 /// Costs what cryptography costs, so it is done on a snapshot, beside the writer.
-pub fn rewrap(tx: &Tx<'_>, after: Option<&[u8]>, most: usize) -> Result<(Vec<Rewrapped>, Option<Vec<u8>>), StoreError> {
+pub fn to_change(tx: &Tx<'_>, after: Option<&[u8]>, most: usize, change: ChangeRow) -> Result<(Vec<Changed>, Option<Vec<u8>>), StoreError> {
     let (mut changed, mut seen) = (Vec::new(), 0);
     let low = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
     for item in tx.reader.range(DEKS, low, std::ops::Bound::Unbounded)? {
         let (key, old) = item?;
-        changed.extend(wrapped_anew(tx, &key, &old)?.map(|new| Rewrapped { key: key.clone(), old, new }));
+        changed.extend(change(tx, (&key, &old))?.map(|new| Changed { key: key.clone(), old, new }));
         seen += 1;
         if changed.len() == most || seen == SEEN_MAX {
             return Ok((changed, Some(key)));
@@ -113,8 +119,8 @@ pub fn rewrap(tx: &Tx<'_>, after: Option<&[u8]>, most: usize) -> Result<(Vec<Rew
 /// Rows that one step looks at.
 const SEEN_MAX: usize = 50_000;
 
-/// The row with all DEKs under the newest epoch, unless they are.
-fn wrapped_anew(tx: &Tx<'_>, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+/// Wraps all DEKs of the row under the newest epoch.
+pub fn wrapped_anew(tx: &Tx<'_>, (key, bytes): RowOf<'_>) -> Result<Option<Vec<u8>>, StoreError> {
     let mut found: DekRow = row("deks", bytes)?;
     if found.deks.iter().all(|dek| dek.epoch == tx.keys.epoch()) {
         return Ok(None);
@@ -129,18 +135,56 @@ fn wrapped_anew(tx: &Tx<'_>, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>
     Ok(Some(value(&found)))
 }
 
-/// Stages rows that were wrapped anew; one that changed meanwhile is wrapped here. Gives how many changed.
-pub fn put_rewrapped(tx: &mut Tx<'_>, rows: Vec<Rewrapped>) -> Result<u64, StoreError> {
+/// Gives a holder with one DEK a second one, which seals from then on.
+pub fn doubled(tx: &Tx<'_>, (key, bytes): RowOf<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut found: DekRow = row("deks", bytes)?;
+    let [only] = found.deks.as_slice() else { return Ok(None) };
+    let malformed = || StoreError::Row("deks", CodecError::Malformed);
+    let number = only.number.checked_add(1).ok_or_else(malformed)?;
+    let wrapped = tx.keys.wrap_dek(&Key::random(), &row_aad(tx.common.instance, key, number).ok_or_else(malformed)?);
+    found.deks.push(Dek { number, epoch: wrapped.epoch, sealed: Bytes(wrapped.sealed) });
+    Ok(Some(value(&found)))
+}
+
+/// Leaves a holder the newest DEK alone: to be asked for once nothing is sealed under the others.
+pub fn newest_alone(_: &Tx<'_>, (_, bytes): RowOf<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut found: DekRow = row("deks", bytes)?;
+    if found.deks.len() < 2 {
+        return Ok(None);
+    }
+    found.deks.drain(..found.deks.len() - 1);
+    Ok(Some(value(&found)))
+}
+
+/// Stages changed rows; one that is another meanwhile is changed here. Gives how many changed.
+pub fn put_changed(tx: &mut Tx<'_>, rows: Vec<Changed>, change: ChangeRow) -> Result<u64, StoreError> {
     let mut count = 0;
-    for Rewrapped { key, old, new } in rows {
+    for Changed { key, old, new } in rows {
         let Some(now) = tx.reader.get(DEKS, &key)? else { continue };
-        let new = if now == old { Some(new) } else { wrapped_anew(tx, &key, &now)? };
+        let new = if now == old { Some(new) } else { change(tx, (&key, &now))? };
         if let Some(new) = new {
             tx.put(DEKS, key, new);
             count += 1;
         }
     }
     Ok(count)
+}
+
+/// The number of the holder's DEK that seals.
+pub fn newest(tx: &Tx<'_>, tenant: TenantId, holder: Holder) -> Result<u32, StoreError> {
+    let bytes = tx.get(DEKS, &dek_key(tenant, holder))?.ok_or(StoreError::Missing("deks"))?;
+    Ok(row::<DekRow>("deks", &bytes)?.deks.last().ok_or(StoreError::Missing("deks"))?.number)
+}
+
+/// Seals a field of a row about `holder` again, under the newest DEK; whether that was needed.
+pub fn reseal(tx: &Tx<'_>, tenant: TenantId, holder: Holder, field: &str, row: &[u8], sealed: &mut Bytes) -> Result<bool, StoreError> {
+    let number = sealed.0.first_chunk::<4>().map(|number| u32::from_le_bytes(*number)).ok_or(aead::OpenError)?;
+    if number == newest(tx, tenant, holder)? {
+        return Ok(false);
+    }
+    let plain = zeroize::Zeroizing::new(open(tx, tenant, holder, field, row, sealed)?);
+    *sealed = seal(tx, tenant, holder, field, row, &plain)?;
+    Ok(true)
 }
 
 /// Makes the first DEK of a new holder.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::id::{FileId, LogId, TenantId, UserId};
 use crate::base::time::Timestamp;
+use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::{Bytes, META};
 use crate::store::tx::{StoreError, Tx, row, value};
 
@@ -116,4 +117,55 @@ pub fn put_rewrapping(tx: &mut Tx<'_>, epoch: Option<u32>) {
         Some(epoch) => tx.put(META, REWRAP.to_vec(), value(&epoch)),
         None => tx.delete(META, REWRAP.to_vec()),
     }
+}
+
+/// Name of the row that says how far a renewal of DEKs has come.
+pub const RENEWAL: &[u8] = b"renewal";
+
+/// A stage of the renewal of DEKs, see `store::renewal`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Renewal {
+    /// Holders get their second DEK.
+    Doubling,
+    /// Fields are sealed again.
+    Sealing,
+    /// Old DEKs go.
+    Dropping,
+    /// The epoch that wrapped them is to be left.
+    Leaving,
+}
+
+impl Renewal {
+    /// As the log says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Doubling => "doubling",
+            Self::Sealing => "sealing",
+            Self::Dropping => "dropping",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// The stage of the renewal that is under way.
+pub fn renewal(tx: &Tx<'_>) -> Result<Option<Renewal>, StoreError> {
+    fact(tx, RENEWAL)
+}
+
+/// Stages that it is in another stage, or done.
+pub fn put_renewal(tx: &mut Tx<'_>, stage: Option<Renewal>) {
+    match stage {
+        Some(stage) => put_fact(tx, RENEWAL, &stage),
+        None => tx.delete(META, RENEWAL.to_vec()),
+    }
+}
+
+/// The instance's row with its label sealed again under the tenant's newest DEK, unless it is.
+pub fn resealed(tx: &Tx<'_>, name: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    if name != INSTANCE {
+        return Ok(None);
+    }
+    let mut found: InstanceRow = row("meta", bytes)?;
+    let tenant = found.tenant;
+    Ok(holders::reseal(tx, tenant, Holder::Tenant, "label", tenant.bytes(), &mut found.label)?.then(|| value(&found)))
 }

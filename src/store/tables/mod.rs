@@ -14,6 +14,7 @@ pub mod memories;
 pub(in crate::store) mod meta;
 pub(in crate::store) mod past;
 pub(in crate::store) mod subjects;
+pub(in crate::store) mod usage;
 pub(in crate::store) mod users;
 
 use serde::de::{self, Visitor};
@@ -70,6 +71,8 @@ tables! {
     ERASURES = 18 "erasures";
     /// number → who was erased.
     TOMBSTONES = 19 "tombstones";
+    /// log → first entry that counts; tenant | user | month → uses.
+    USAGE = 20 "usage";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -101,6 +104,12 @@ impl<'de> Deserialize<'de> for Bytes {
 /// A key from its parts.
 pub(in crate::store) fn key(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
+}
+
+/// The parts of a key `tenant | id`.
+pub(in crate::store) fn tenant_and_id(key: &[u8]) -> Option<([u8; 16], [u8; 16])> {
+    let (tenant, id) = key.split_first_chunk::<16>()?;
+    Some((*tenant, id.try_into().ok()?))
 }
 
 /// The end of the range of all keys that begin with `prefix`: the next prefix of that length. `prefix` is not all 0xff.
@@ -142,6 +151,7 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "erasures" erasures::ErasureRow;
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;
+        "usage" usage::UsageRow;
         "tags" Vec<String>;
     }
     names

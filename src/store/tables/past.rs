@@ -4,12 +4,15 @@
 //! The checkpoint of the greatest size is the log's end, and the first entry of the log that follows carries its origin, size and root.
 
 use crate::audit::checkpoint::{Checkpoint, vkey};
-use crate::audit::{Appender, Entry, leaf_hash};
+use crate::audit::receipt::Proved;
+use crate::audit::{Appender, Entry, Hash, Tiles, Tree, leaf_hash};
 use crate::base::id::LogId;
 use crate::store::check::{Fault, ensure};
+use crate::store::tables::usage::{self, Meter};
 use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, PAST_LOGS, key};
 use crate::store::tx::{StoreError, Tx};
-use crate::engine::Table;
+use crate::engine::{EngineError, Read, Table};
+use crate::store::tables::log::{self, LogError, StoredTiles};
 
 const LINE: u8 = 0;
 const TILE: u8 = 1;
@@ -46,13 +49,50 @@ pub fn all(tx: &Tx<'_>) -> Result<Vec<(LogId, String)>, StoreError> {
     Ok(found)
 }
 
-/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows.
-pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
+/// Tiles of a log that has ended.
+struct PastTiles<'r>(&'r dyn Read, LogId);
+
+impl Tiles for PastTiles<'_> {
+    type Error = EngineError;
+
+    fn tile(&self, level: u8, index: u64) -> Result<Vec<u8>, EngineError> {
+        Ok(self.0.get(PAST_LOGS, &key(&[self.1.bytes(), &[TILE, level], &index.to_be_bytes()]))?.unwrap_or_default())
+    }
+}
+
+/// The entry at `index` of `of`, the running log or one that has ended, with its inclusion proof and a checkpoint that is signed now.
+///
+/// Errors: the file's; `Damaged` if there is no such log or entry.
+pub fn proved(tx: &Tx<'_>, running: LogId, of: LogId, index: u64) -> Result<Proved, LogError> {
+    let signing = tx.keys.signing();
+    if of == running {
+        let note = log::checkpoint_note(tx.reader)?.ok_or(LogError::Damaged)?;
+        let checkpoint = Checkpoint::parse(&note, &vkey(of, signing.public()))?;
+        let tiles = StoredTiles(tx.reader);
+        let proof = log::tree(&tiles, checkpoint.size)?.inclusion(index, checkpoint.size)?;
+        let entry = log::line(tx.reader, index)?.ok_or(LogError::Damaged)?;
+        return Ok(Proved { entry, checkpoint: note, proof });
+    }
+    let note = all(tx)?.into_iter().find_map(|(log, note)| (log == of).then_some(note)).ok_or(LogError::Damaged)?;
+    let checkpoint = Checkpoint::parse(&note, &vkey(of, signing.public()))?;
+    let line = |index: u64| -> Result<String, LogError> {
+        let bytes = tx.get(PAST_LOGS, &key(&[of.bytes(), &[LINE], &index.to_be_bytes()]))?.ok_or(LogError::Damaged)?;
+        String::from_utf8(bytes).map_err(|_| LogError::Damaged)
+    };
+    let tail = (checkpoint.size & !0xff..checkpoint.size).map(|index| line(index).map(|line| leaf_hash(line.as_bytes())));
+    let tiles = PastTiles(tx.reader, of);
+    let tree = Tree::new(&tiles, checkpoint.size, tail.collect::<Result<Vec<Hash>, _>>()?).ok_or(LogError::Damaged)?;
+    Ok(Proved { entry: line(index)?, proof: tree.inclusion(index, checkpoint.size)?, checkpoint: note })
+}
+
+/// A past log: its lines are entries in their order, its tiles are theirs, and every checkpoint signed what is there. Gives its rows,
+/// and counts in `told` what its entries tell of.
+pub fn check(tx: &Tx<'_>, log: LogId, note: &str, told: &mut Meter) -> Result<u64, Fault> {
     let vkey = vkey(log, tx.keys.signing().public());
     let read = |note: &str| Checkpoint::parse(note, &vkey).map_err(|_| Fault::Wrong("not a checkpoint that this log's key signed"));
     let end = read(note)?;
     let (mut appender, mut full, mut rows, mut tiles) = (Appender::new(), Vec::new(), 0, 0_u64);
-    let mut kept = std::collections::HashMap::new();
+    let (mut kept, first) = (std::collections::HashMap::new(), usage::first(tx, log)?);
     for item in tx.prefix(PAST_LOGS, &key(&[log.bytes(), &[CHECKPOINT]]))? {
         let (row_key, bytes) = item?;
         let checkpoint = read(std::str::from_utf8(&bytes).unwrap_or_default())?;
@@ -65,7 +105,10 @@ pub fn check(tx: &Tx<'_>, log: LogId, note: &str) -> Result<u64, Fault> {
         let index = appender.size();
         ensure(row_key.get(17..) == Some(&index.to_be_bytes()[..]), "an entry before it is missing")?;
         let entry = std::str::from_utf8(&line).ok().and_then(|line| Entry::parse(line).ok());
-        ensure(entry.is_some_and(|entry| entry.i == index), "not a canonical entry of this index")?;
+        let entry = entry.filter(|entry| entry.i == index).ok_or(Fault::Wrong("not a canonical entry of this index"))?;
+        if index >= first {
+            told.count(&entry, entry.t);
+        }
         appender.append(leaf_hash(&line), &mut full);
         for tile in full.drain(..) {
             let place = key(&[log.bytes(), &[TILE, tile.level], &tile.index.to_be_bytes()]);

@@ -79,6 +79,14 @@ pub fn forget_name(tx: &mut Tx<'_>, tenant: TenantId, id: SubjectId) -> Result<(
     Ok(())
 }
 
+/// A row of SUBJECTS sealed again under the subject's newest DEK, unless it is.
+pub fn resealed(tx: &Tx<'_>, row_key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let (tenant, id) = super::tenant_and_id(row_key).ok_or(StoreError::Row("subjects", crate::base::codec::CodecError::Malformed))?;
+    let mut found: SubjectRow = row("subjects", bytes)?;
+    let (tenant, holder) = (TenantId::from_bytes(tenant), Holder::Subject(SubjectId::from_bytes(id)));
+    Ok(holders::reseal(tx, tenant, holder, "name", &id, &mut found.name)?.then(|| value(&found)))
+}
+
 /// Stages the end of the subject's row.
 pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, id: SubjectId) {
     tx.delete(SUBJECTS, key(&[tenant.bytes(), id.bytes()]));

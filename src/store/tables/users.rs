@@ -31,6 +31,8 @@ pub struct User {
     pub first_name: Option<Phi>,
     /// Family name.
     pub last_name: Option<Phi>,
+    /// Since when they are known.
+    pub created_at: Timestamp,
 }
 
 fn lookup_key(tx: &Tx<'_>, tenant: TenantId, email: &str) -> Vec<u8> {
@@ -81,7 +83,32 @@ pub fn get(tx: &Tx<'_>, tenant: TenantId, id: UserId) -> Result<Option<User>, St
         email: open("email", &found.email)?,
         first_name: found.first_name.as_ref().map(|s| open("first_name", s)).transpose()?,
         last_name: found.last_name.as_ref().map(|s| open("last_name", s)).transpose()?,
+        created_at: found.created_at,
     }))
+}
+
+/// Stages a person's names. `false` if there is no such person.
+pub fn rename(tx: &mut Tx<'_>, tenant: TenantId, id: UserId, first_name: &str, last_name: &str) -> Result<bool, StoreError> {
+    let row_key = key(&[tenant.bytes(), id.bytes()]);
+    let Some(bytes) = tx.get(USERS, &row_key)? else { return Ok(false) };
+    let mut found: UserRow = row("users", &bytes)?;
+    let seal = |field: &str, text: &str| holders::seal(tx, tenant, Holder::User(id), field, id.bytes(), text.as_bytes());
+    found.first_name = Some(seal("first_name", first_name)?);
+    found.last_name = Some(seal("last_name", last_name)?);
+    tx.put(USERS, row_key, value(&found));
+    Ok(true)
+}
+
+/// Whether there are at least so many people.
+pub fn are_at_least(tx: &Tx<'_>, tenant: TenantId, most: u32) -> Result<bool, StoreError> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    for (seen, item) in (1..).zip(tx.prefix(USERS, tenant.bytes())?) {
+        item?;
+        if seen >= most {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether there is such a person.
@@ -100,6 +127,20 @@ pub fn check(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8]) -> Result<(), Fault>
 pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) -> Result<(), Fault> {
     let user = get(tx, tenant, row("user_lookup", bytes)?)?.ok_or(StoreError::Missing("users"))?;
     ensure(lookup == lookup_key(tx, tenant, user.email.inner()), "the person it leads to has another address")
+}
+
+/// A row of USERS sealed again under the person's newest DEK, unless it is.
+pub fn resealed(tx: &Tx<'_>, row_key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let (tenant, id) = super::tenant_and_id(row_key).ok_or(StoreError::Row("users", CodecError::Malformed))?;
+    let (tenant, holder) = (TenantId::from_bytes(tenant), Holder::User(UserId::from_bytes(id)));
+    let mut found: UserRow = row("users", bytes)?;
+    let mut changed = holders::reseal(tx, tenant, holder, "email", &id, &mut found.email)?;
+    for (field, sealed) in [("first_name", &mut found.first_name), ("last_name", &mut found.last_name)] {
+        if let Some(sealed) = sealed {
+            changed |= holders::reseal(tx, tenant, holder, field, &id, sealed)?;
+        }
+    }
+    Ok(changed.then(|| value(&found)))
 }
 
 /// Stages the end of a person's row, and of what leads to it.

@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! - A live memory has one row in ORDER under its creation time, a trashed one under its deletion time; COUNTS agree with ORDER.
-//! - A version is the row as it was, envelopes untouched: they are bound to the record version that wrote them.
+//! - A version is the row as it was, its envelopes bound to the record version that wrote them; only `reseal` writes them anew, under other keys.
 //! - What an agent's vendor may not see is not returned by any function here.
 
 pub(in crate::store) mod check;
@@ -14,6 +14,7 @@ pub(in crate::store) mod erase;
 mod index;
 mod memory;
 mod read;
+mod reseal;
 mod row;
 mod seal;
 mod transfer;
@@ -31,8 +32,9 @@ pub use read::{
 };
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;
+pub(in crate::store) use reseal::resealed;
 pub use row::OrderPlace;
-pub(in crate::store) use row::{MemoryRow, facts};
+pub(in crate::store) use row::{MemoryRow, facts, growth};
 #[cfg(test)]
 pub(in crate::store) use seal::contents;
 pub use seal::{Entity, EntityKind};

@@ -201,6 +201,13 @@ pub(super) fn count(tx: &Tx<'_>, scope: Scope, name: &str) -> Result<u64, StoreE
     }
 }
 
+/// How many live memories the scope has, and by how many what is staged changes that.
+pub(in crate::store) fn growth(tx: &Tx<'_>, scope: Scope) -> Result<(u64, i64), StoreError> {
+    let name = count_key(scope, "live");
+    let staged = tx.staged.counts.iter().filter(|(key, _)| *key == name).map(|(_, by)| by).sum();
+    Ok((count(tx, scope, "live")?, staged))
+}
+
 /// The replies of a memory, oldest first. One that this very work purged is still among them: a range does not see staged deletions.
 pub(super) fn children_of(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<MemoryId>, StoreError> {
     let keys = tx.prefix(CHILDREN, &memory_key(tenant, parent))?;

@@ -55,7 +55,13 @@ impl Sealer<'_, '_> {
         Bytes(out)
     }
 
-    fn open(&self, field: &str, envelope: &Bytes) -> Result<Vec<u8>, StoreError> {
+    /// The numbers of the DEKs that an envelope was sealed under: owner's and subject's.
+    pub(super) fn numbers(envelope: &Bytes) -> Option<(u32, u32)> {
+        let number = |at: usize| Some(u32::from_le_bytes(envelope.0.get(at..at + 4)?.try_into().ok()?));
+        Some((number(1)?, number(5)?))
+    }
+
+    pub(super) fn open(&self, field: &str, envelope: &Bytes) -> Result<Vec<u8>, StoreError> {
         let (head, sealed) = envelope.0.split_first_chunk::<9>().ok_or(aead::OpenError)?;
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (owner_dek, subject_dek) = (number(1), number(5));

@@ -1,0 +1,50 @@
+//! Sealing a stored memory again, under its holders' newest DEKs: the same text, the same record version, other keys.
+
+use super::row::{MemoryRow, VersionRow, damaged};
+use super::seal::Sealer;
+use crate::base::id::{MemoryId, TenantId};
+use crate::store::tables::holders::{self, Holder};
+use crate::store::tables::{Bytes, MEMORIES, VERSIONS};
+use crate::store::tx::{StoreError, Tx, row, value};
+use crate::engine::Table;
+use zeroize::Zeroizing;
+
+/// A row of MEMORIES or VERSIONS as it is to be; `None` if its envelopes are under the newest DEKs already.
+pub fn resealed(tx: &Tx<'_>, table: Table, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let id = |at: std::ops::Range<usize>| -> Result<[u8; 16], StoreError> {
+        key.get(at).and_then(|id| id.try_into().ok()).ok_or(damaged("memories"))
+    };
+    let (tenant, memory) = (TenantId::from_bytes(id(0..16)?), MemoryId::from_bytes(id(16..32)?));
+    if table == MEMORIES {
+        let mut found: MemoryRow = row("memories", bytes)?;
+        return Ok(reseal(tx, tenant, memory, &mut found)?.then(|| value(&found)));
+    }
+    debug_assert_eq!(table, VERSIONS, "no other table holds memories");
+    let mut found: VersionRow = row("memory_versions", bytes)?;
+    Ok(reseal(tx, tenant, memory, &mut found.memory)?.then(|| value(&found)))
+}
+
+fn reseal(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &mut MemoryRow) -> Result<bool, StoreError> {
+    let owner = holders::newest(tx, tenant, Holder::User(found.owner))?;
+    let subject = found.subject.map(|subject| holders::newest(tx, tenant, Holder::Subject(subject))).transpose()?;
+    let newest = (owner, subject.unwrap_or(0));
+    let (scope, about, version) = (found.scope(tenant), found.subject, found.version);
+    let sealer = Sealer { tx, scope, subject: about, id, version };
+    let mut changed = false;
+    let fields: [(&str, Option<&mut Bytes>); 6] = [
+        ("title", Some(&mut found.title)),
+        ("content", Some(&mut found.content)),
+        ("tags", Some(&mut found.tags)),
+        ("metadata", found.metadata.as_mut()),
+        ("speaker", found.speaker.as_mut()),
+        ("run_id", found.run_id.as_mut()),
+    ];
+    for (field, envelope) in fields {
+        let Some(envelope) = envelope.filter(|envelope| Sealer::numbers(envelope) != Some(newest)) else { continue };
+        let plain = Zeroizing::new(sealer.open(field, envelope)?);
+        let key = holders::field_key(tx, scope, about, Some(newest))?;
+        *envelope = sealer.seal(&key, field, &plain);
+        changed = true;
+    }
+    Ok(changed)
+}
