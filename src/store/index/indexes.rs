@@ -187,6 +187,7 @@ impl Indexes {
 
     /// Takes in what commit `seq` changed in `scope`. Called by one thread, after each commit, in commit order.
     pub fn apply(&self, scope: ScopeKey, seq: u64, changes: Vec<Change>) {
+        let mut evicted = Vec::new();
         let mut slots = self.lock();
         let index = match slots.get_mut(&scope) {
             None => return,
@@ -206,6 +207,9 @@ impl Indexes {
             Some(Slot::Ready { index, waiting, .. }) => {
                 let fit = changes.into_iter().fold(true, |fit, change| waiting.push(seq, change) && fit);
                 if fit && waiting.changes.len() < limits::INDEX_WAITING_MAX {
+                    // Without room it is absent or too large now, and queries see that.
+                    let _ = self.evict(&mut slots, scope, &mut evicted);
+                    drop(slots);
                     return;
                 }
                 Arc::clone(index)
@@ -558,6 +562,72 @@ mod tests {
         .join();
         assert_eq!(found(&indexes, scope, "memory"), None);
         assert_eq!(indexes.state(scope), State::Absent);
+    }
+
+    #[test]
+    fn what_was_committed_waits_until_somebody_asks_or_it_is_much() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        build(&indexes, scope, 3).unwrap();
+        let inside = || match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => index.read().unwrap().len(),
+            _ => unreachable!(),
+        };
+        let before = indexes.bytes();
+        for n in 1..limits::INDEX_WAITING_MAX as u64 {
+            indexes.apply(scope, n, vec![put(&doc(100 + n, "later"))]);
+        }
+        assert_eq!(inside(), 3);
+        assert!(indexes.bytes() > before, "what waits is counted");
+        assert_eq!(found(&indexes, scope, "later").unwrap().len(), limits::INDEX_WAITING_MAX - 1);
+        assert_eq!(inside(), limits::INDEX_WAITING_MAX + 2);
+        let changes = (0..limits::INDEX_WAITING_MAX as u64).map(|n| put(&doc(1000 + n, "much"))).collect();
+        indexes.apply(scope, 1000, changes);
+        assert_eq!(inside(), 2 * limits::INDEX_WAITING_MAX + 2);
+    }
+
+    #[test]
+    fn waiting_changes_of_many_scopes_stay_within_the_capacity() {
+        let indexes = Indexes::new(1 << 20);
+        let mut most = 0;
+        for _ in 0..100 {
+            let scope = scope();
+            build(&indexes, scope, 1).unwrap();
+            for n in 1..100 {
+                indexes.apply(scope, n, vec![put(&doc(n, "a few words that wait at the index of a scope nobody asks"))]);
+                most = most.max(indexes.bytes());
+            }
+        }
+        assert!(most < (1 << 20) + (1 << 14), "{most}");
+    }
+
+    /// Whoever asks after a change was acknowledged finds it or a later one, and each memory once, while others ask and change.
+    #[test]
+    fn whoever_asks_finds_what_was_acknowledged_before() {
+        let (indexes, scope, acknowledged) = (Indexes::new(1 << 24), scope(), AtomicU64::new(0));
+        build(&indexes, scope, 3).unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    loop {
+                        let before = acknowledged.load(Ordering::SeqCst);
+                        let versions = indexes.with_ready(scope, |index| {
+                            let all: Vec<u64> = (before..=before + 300).filter(|n| !index.literal(&format!("version{n}end"), Viewer::All).is_empty()).collect();
+                            all
+                        });
+                        if before > 0 {
+                            assert_eq!(versions.unwrap().len(), 1, "of {before}");
+                        }
+                        if before == 300 {
+                            return;
+                        }
+                    }
+                });
+            }
+            for n in 1..=300 {
+                indexes.apply(scope, n, vec![put(&doc(50, &format!("version{n}end")))]);
+                acknowledged.store(n, Ordering::SeqCst);
+            }
+        });
     }
 
     /// A store with one writer, and builders and evictions beside it: whenever the scope is ready after the last commit, it is the store.
