@@ -205,7 +205,10 @@ impl Indexes {
             }
             Some(Slot::Ready { since, .. }) if seq <= *since => return,
             Some(Slot::Ready { index, waiting, .. }) => {
-                let fit = changes.into_iter().fold(true, |fit, change| waiting.push(seq, change) && fit);
+                let mut fit = true;
+                for change in changes {
+                    fit &= waiting.push(seq, change);
+                }
                 if fit && waiting.changes.len() < limits::INDEX_WAITING_MAX {
                     // Without room it is absent or too large now, and queries see that.
                     let _ = self.evict(&mut slots, scope, &mut evicted);

@@ -160,7 +160,7 @@ mod tests {
         use crate::store::index::measure::Seeded;
         let mut seeded = Seeded(7);
         for count in [0, 1, COMPARED_MAX, COMPARED_MAX + 1, 50_000] {
-            let mut pairs: Vec<u64> = (0..count as u64).map(|n| (seeded.below(1 << 24) as u64) << 32 | n / 500).collect();
+            let mut pairs: Vec<u64> = (0..count as u64).map(|n| ((seeded.below(1 << 24) as u64) << 32) | (n / 500)).collect();
             let mut expected = pairs.clone();
             expected.sort();
             sort(&mut pairs);
