@@ -214,7 +214,7 @@ pub enum Found<'p> {
     Nothing,
 }
 
-/// The table in the order in which it is looked up: *(measured)* going through all of it took a tenth of the time of reading a memory.
+/// The table in the order in which it is looked up: *(measured)* going through all of it took 8 of the 76 us of reading a memory.
 struct Shapes {
     /// Rows without an id, by path.
     fixed: HashMap<&'static str, Vec<&'static Route>>,

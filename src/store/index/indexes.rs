@@ -26,7 +26,7 @@
 //!   scope, would wait for all of them.
 //!
 //! Changes wait at the index before their writers are answered, and whoever asks takes in what waits first: whoever wrote finds what was written.
-//! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait: many at once cost a third of what each would alone.
+//! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait: many at once cost less than one by one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

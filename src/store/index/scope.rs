@@ -173,8 +173,8 @@ impl ScopeIndex {
         self.insert_all(&[memory]);
     }
 
-    /// Makes each of these the only version of its memory, in this order; those that are not live are removed. Many at once cost a third of what
-    /// one by one would: each list of postings is looked up once.
+    /// Makes each of these the only version of its memory, in this order; those that are not live are removed. Many at once cost less than
+    /// one by one: each list of postings is looked up once.
     pub fn insert_all(&mut self, memories: &[&Prepared]) {
         let mut placed: Vec<(u32, &Prepared)> = Vec::with_capacity(memories.len());
         for memory in memories {
