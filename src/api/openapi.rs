@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{admin, components, reference};
+use crate::api::answers::{self, admin, reference};
 use crate::api::ops::{graph, usage};
-use crate::api::{administration, briefing, mem0};
+use crate::api::{administration, briefing, mcp, mem0};
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
 
@@ -76,14 +76,7 @@ pub struct RouteDoc {
 
 /// The document: `version` is the program's, `server_url` is where clients reach it (`RM_PUBLIC_URL`).
 pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
-    let mut schemas = components();
-    let others = mem0::components().into_iter();
-    let others = others.chain(briefing::components());
-    let others = others.chain(admin());
-    let others = others.chain(usage::components());
-    let others = others.chain(graph::components());
-    let others = others.chain(administration::components());
-    schemas.as_object_mut().expect("components are an object").extend(others.map(|(name, schema)| (name.to_owned(), schema)));
+    let schemas = components();
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -109,6 +102,15 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     document["components"]["examples"] = json!(shared.examples);
     document["components"]["schemas"] = schemas;
     document
+}
+
+/// Every component, of whichever skin.
+pub(in crate::api) fn components() -> Value {
+    let mut schemas = answers::components();
+    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components()).chain(admin());
+    let further = further.chain(usage::components()).chain(graph::components()).chain(administration::components());
+    schemas.as_object_mut().expect("components are an object").extend(further.map(|(name, schema)| (name.to_owned(), schema)));
+    schemas
 }
 
 /// What holds on every route.
@@ -144,6 +146,7 @@ fn headers() -> Value {
         "RateReset": header("Seconds until the minute ends", count()),
         "RetryAfter": header("Seconds after which to ask again", count()),
         "Authenticate": header("How to authenticate", json!({ "type": "string" })),
+        "McpSession": header("The session that `initialize` opened", json!({ "type": "string", "format": "uuid" })),
         "Allow": header("The methods that this path takes", json!({ "type": "string" })),
     })
 }
@@ -209,6 +212,9 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
         if status == 503 {
             names.push(("retry-after", "RetryAfter"));
         }
+        if (route.method, route.path) == ("POST", mcp::PATH) {
+            names.push(("mcp-session-id", "McpSession"));
+        }
         header_references(&names)
     };
     let (status, component) = route.answer;
@@ -255,22 +261,25 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
 }
 
 /// Every status of a refusal, and what it says on any route.
-const STATUSES: [(u16, &str); 18] = [
+const STATUSES: [(u16, &str); 21] = [
     (400, "The request is malformed, or does not fit its schema: `error` names the place"),
     (401, "No valid credential"),
     (403, "This credential may not do this, or `Origin` names another site"),
     (404, "No such thing, or not yours to see"),
+    (405, "This path does not take this method"),
     (406, "No answer in a media type that was asked for"),
     (408, "The request came too slowly"),
     (409, "It cannot be done in the present state"),
     (411, "`Content-Length` is missing; `Transfer-Encoding` is not accepted"),
     (413, "The body is too large"),
     (414, "The request target is too long"),
+    (415, "The body is of a media type that is not read here"),
     (417, "Only `Expect: 100-continue` is known"),
     (421, "This server does not answer for that `Host`"),
     (429, "Too many requests, or more than the plan allows"),
     (431, "The head of the request is too large"),
     (500, "A fault of ours; nothing was done"),
+    (502, "The language model gave no usable answer"),
     (503, "Not now; `outcome: \"unknown\"` means that `operation_id` will tell how it ended"),
     (505, "Only HTTP/1.1 and HTTP/1.0 are spoken"),
     (507, "The disk is nearly full; nothing was done"),
@@ -308,6 +317,7 @@ fn refusal(status: u16, description: &str, own: Option<&'static str>, framed: bo
     let mut names = if matches!(status, 408 | 411 | 413 | 414 | 417 | 421 | 431 | 505) { Vec::new() } else { RATE.into_iter().chain([AUDIT]).collect() };
     names.extend(match status {
         401 => Some(("www-authenticate", "Authenticate")),
+        405 => Some(("allow", "Allow")),
         429 | 503 => Some(("retry-after", "RetryAfter")),
         _ => None,
     });
@@ -366,7 +376,7 @@ fn example(schema: &Value, components: &Value) -> Option<Value> {
     }
 }
 
-fn object_schema(schema: &Schema) -> Value {
+pub(in crate::api) fn object_schema(schema: &Schema) -> Value {
     let properties: Map<String, Value> = schema.fields.iter().map(|field| (field.name.to_owned(), field_schema(field))).collect();
     let required: Vec<_> = schema.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     let mut value = json!({ "type": "object", "additionalProperties": false, "properties": properties });

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::api::{inputs, mem0};
+use crate::api::{inputs, mcp, mem0};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{admin, agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, usage};
+use crate::api::ops::{admin, agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, status, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -62,6 +62,16 @@ impl Route {
         Self { doc: RouteDoc { query: Some(schema), ..self.doc }, ..self }
     }
 
+    /// The same route with a body that the operation reads by itself, described by a component, and refusals of their own shape.
+    const fn takes(self, component: &'static str, errors: &'static str) -> Self {
+        Self { doc: RouteDoc { takes: Some(component), errors: Some(errors), ..self.doc }, ..self }
+    }
+
+    /// The same route, whose refusals have a shape of their own.
+    const fn errors(self, errors: &'static str) -> Self {
+        Self { doc: RouteDoc { errors: Some(errors), ..self.doc }, ..self }
+    }
+
     /// The same route with further answers that are no refusals.
     const fn also(self, also: &'static [Also]) -> Self {
         Self { doc: RouteDoc { also, ..self.doc }, ..self }
@@ -106,6 +116,12 @@ const EVENTS: Also = Also {
     component: None,
     when: "`hello`, then `memory.created`, `.updated`, `.deleted`, `.restored` and `.purged`, each with its memory as it is then",
 };
+
+/// What is only said is taken.
+const TAKEN: Also = Also { status: 202, media_type: "", component: None, when: "Taken: what was sent needs no answer" };
+
+/// A stream that says that it is there.
+const SILENCE: Also = Also { status: 200, media_type: "text/event-stream", component: None, when: "A stream of the session; nothing is said unasked" };
 
 /// A briefing for a reader.
 const MARKDOWN: Also = Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
@@ -163,16 +179,20 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
     row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
-    row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).run("memory.query", model::query),
-    row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).run("model.chat", model::chat),
+    row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).refuses(&[502]).run("memory.query", model::query),
+    row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).refuses(&[502]).run("model.chat", model::chat),
     row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
     row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths")).run("usage.read", usage::months),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
+    row("GET", "/api/v1/status", "getStatus", "How the instance stands, and what asks for attention", Auth::Admin, ok("Status")).run("status.read", status::read),
     row("POST", "/api/v1/erasures", "askErasure", "Have a person, or somebody memories are about, erased by the death of their key", Auth::Admin, (202, Some("Erasure"))).body(&inputs::ERASURE).refuses(&[404, 409]).run("erasure.ask", erasures::ask),
     row("GET", "/api/v1/erasures", "listErasures", "Erasures, and how far each has come", Auth::Admin, ok("Erasures")).run("erasure.read", erasures::list),
     row("GET", "/api/v1/erasures/:id", "getErasure", "An erasure, and its signed receipt once it has come to its end", Auth::Admin, ok("ErasureWithReceipt")).run("erasure.read", erasures::read),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
+    row("POST", "/mcp", "mcpMessage", "Speak MCP: a JSON-RPC message, of either era", Auth::Any, ok("McpAnswer")).takes("McpMessage", "McpRefusal").also(&[TAKEN]).refuses(&[404, 405, 406, 415]).run("mcp.call", mcp::post),
+    row("GET", "/mcp", "mcpListen", "Hear a session of a legacy MCP client (server-sent events)", Auth::Any, (200, None)).errors("McpRefusal").also(&[SILENCE]).refuses(&[400, 404, 405, 406]).run("mcp.listen", mcp::listen),
+    row("DELETE", "/mcp", "mcpEnd", "End a session of a legacy MCP client", Auth::Any, (200, None)).errors("McpRefusal").refuses(&[400, 404, 405]).run("mcp.end", mcp::end),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
     row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
     row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
@@ -201,7 +221,7 @@ pub static ROUTES: &[Route] = &[
 
 /// Whether a path lies where agents may look for one.
 pub fn is_agents(path: &str) -> bool {
-    path.starts_with("/agent/") || path.starts_with("/api/v1/") || mem0::is_path(path)
+    path.starts_with("/agent/") || path.starts_with("/api/v1/") || path == mcp::PATH || mem0::is_path(path)
 }
 
 /// What a method and path lead to.
@@ -301,6 +321,7 @@ mod tests {
             let path = route.doc.path;
             let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/query" | "/api/v1/memories/search" | "/api/v1/operations/:id")
                 || path.starts_with("/agent/")
+                || path == "/mcp"
                 || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");
         }

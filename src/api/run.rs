@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::api::ops::status::Surroundings;
 use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
 use crate::api::stream::Streams;
 use crate::api::throttle::{Key, Taken, Throttle};
+use crate::api::mcp::Mcp;
 use crate::api::{body, mem0, openapi};
 use crate::audit::{Device, Reason};
 use crate::authn::credential::{Unauthenticated, bearer};
@@ -22,6 +24,8 @@ use crate::authn::jwt::JwtError;
 use crate::authn::{CredentialRef, Principal, Role};
 use crate::base::id::OperationId;
 use crate::base::limits;
+use crate::config::Model;
+use crate::egress::hub::Hub;
 use crate::http::{self, Handler, Method, Refusal, Reply, Request};
 use crate::identity;
 use crate::policy::action::{CreatePerson, Instance, Reads, Writes};
@@ -44,6 +48,10 @@ pub struct Settings {
     pub admin_per_minute: u32,
     /// Where clients reach the service.
     pub public_url: String,
+    /// The language model and the way to it, if it may be asked.
+    pub model: Option<(Model, Arc<Hub>)>,
+    /// What is around the store, for who asks how the instance stands.
+    pub surroundings: Arc<Surroundings>,
 }
 
 /// The product behind HTTP.
@@ -56,6 +64,9 @@ pub struct Api {
     pub(in crate::api) vendors: Vec<String>,
     pub(in crate::api) streams: Arc<Streams>,
     pub(in crate::api) exports: mem0::Exports,
+    pub(in crate::api) model: Option<(Model, Arc<Hub>)>,
+    pub(in crate::api) surroundings: Arc<Surroundings>,
+    pub(in crate::api) mcp: Mcp,
     started_ms: u64,
 }
 
@@ -73,6 +84,8 @@ pub struct Cx<'a> {
     pub fields: Fields,
     /// The verb that the operation asks for.
     pub verb: &'static str,
+    /// As it came, without its path.
+    pub request: &'a Request,
 }
 
 /// Somebody without a valid credential.
@@ -102,9 +115,12 @@ impl Api {
             credentials: Throttle::new(settings.credential_per_minute),
             admin: Throttle::new(settings.admin_per_minute),
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
+            model: settings.model.clone(),
             vendors: vault.vendors(),
             streams: Arc::default(),
             exports: mem0::Exports::default(),
+            surroundings: Arc::clone(&settings.surroundings),
+            mcp: Mcp::new(&settings.public_url),
             started_ms: vault.clock().mono_ms(),
             vault,
         }
@@ -121,14 +137,15 @@ impl Api {
             Err(why) => return Err(Stranger { credential: None, reason: Reason::Unauthenticated, why: Ok(why) }),
         };
         match self.vault.admit(token) {
-            Ok(Admission::Principal(who, generation)) => Ok((who, generation)),
+            Ok(Admission::Principal(who, generation)) => self.agent(request, who).map(|who| (who, generation)),
             Ok(Admission::Revoked(id)) => Err(Stranger {
                 credential: Some(CredentialRef::Stored(id)),
                 reason: Reason::RevokedCredential,
                 why: Ok(Unauthenticated::Invalid),
             }),
-            Ok(Admission::Dashboard) => self.by_dashboard(request),
-            Ok(Admission::Unknown) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            // The dashboard speaks for persons, never for an AI tool.
+            Ok(Admission::Dashboard) if Shape::of(&request.path) != Shape::Mcp => self.by_dashboard(request),
+            Ok(Admission::Unknown | Admission::Dashboard) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
             Err(why) => Err(Stranger::unanswered(why, request)),
         }
     }
@@ -181,6 +198,25 @@ impl Api {
         }
     }
 
+    /// Whom a credential makes of its holder on this path: MCP lets in agents alone.
+    fn agent(&self, request: &Request, who: Principal) -> Result<Principal, Stranger> {
+        if Shape::of(&request.path) != Shape::Mcp {
+            return Ok(who);
+        }
+        match self.vault.agent_of(who) {
+            Ok(Some(agent)) => Ok(agent),
+            Ok(None) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            Err(why) => Err(Stranger::unanswered(why, request)),
+        }
+    }
+
+    /// Counts `more` further requests of `who`; the refusal if they are too many.
+    pub(in crate::api) fn further(&self, who: &Principal, more: usize) -> Option<Reply> {
+        let over = (0..more).find_map(|_| self.credentials.take(bucket(who), self.now_ms()).filter(|taken| !taken.allowed))?;
+        self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
+        Some(too_many(Shape::Mcp, &over))
+    }
+
     fn answer(&self, request: Request) -> Reply {
         let shape = Shape::of(&request.path);
         let (who, admitted) = match self.authenticate(&request) {
@@ -220,7 +256,10 @@ impl Api {
             Some(credential) => self.vault.refuse_credential(&credential, stranger.reason, 401),
             None => self.vault.refuse_address(request.client, stranger.reason, 401),
         }
-        shape.error(401, why.to_string()).header("www-authenticate", "Bearer")
+        match shape {
+            Shape::Mcp => self.mcp.unauthenticated(&why.to_string()),
+            _ => shape.error(401, why.to_string()).header("www-authenticate", "Bearer"),
+        }
     }
 
     /// The routes that need no credential and touch no data.
@@ -239,7 +278,7 @@ impl Api {
 
     fn health(&self) -> Reply {
         let seconds = self.now_ms().saturating_sub(self.started_ms) / 1000;
-        health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds)
+        health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds, self.model.is_some())
     }
 
     fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape) -> Reply {
@@ -250,7 +289,7 @@ impl Api {
         let path = std::mem::take(&mut request.path);
         let (route, id) = match routes::find(method, &path) {
             Found::Route(route, id) => (route, id),
-            Found::OtherMethod(allowed) if shape == Shape::Problem => {
+            Found::OtherMethod(allowed) if matches!(shape, Shape::Problem | Shape::Mcp) => {
                 self.vault.refuse_credential(who.credential(), Reason::Method, 405);
                 return shape.error(405, "This path does not take this method").header("allow", allowed.join(", "));
             }
@@ -265,7 +304,7 @@ impl Api {
             }
         };
         let call = self.call(&request, route.doc.answer.0, Some(admitted));
-        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
+        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb, request: &request };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
             return cx.refuse(Reason::AgentRoute, 403, AGENT_ROUTE).reply(shape);
         }
@@ -284,14 +323,14 @@ impl Api {
 }
 
 /// What `/health` says: `ok` with 200, anything else with 503.
-pub(in crate::api) fn health(status: &str, uptime_seconds: u64) -> Reply {
+pub(in crate::api) fn health(status: &str, uptime_seconds: u64, model: bool) -> Reply {
     let body = json!({
         "service": "reflect-memory",
         "status": status,
         "uptime_seconds": uptime_seconds,
         "deployment_mode": "self-host",
         "network_boundary": "private",
-        "model_egress": "disabled",
+        "model_egress": if model { "enabled" } else { "disabled" },
         "public_webhooks": false,
     });
     Reply::json(if status == "ok" { 200 } else { 503 }, &body)
@@ -308,7 +347,7 @@ fn input(route: &Route, request: &Request, shape: Shape) -> Result<Fields, Strin
         None => None,
     };
     // Mem0's clients say `application/json` of a body that is not there, and it means nothing.
-    let unread = shape == Shape::Mem0 && route.doc.body.is_none();
+    let unread = matches!(shape, Shape::Mem0 | Shape::Mcp) && route.doc.body.is_none();
     if unread || matches!(request.method, Method::Get | Method::Head) || query.is_some() && route.doc.body.is_none() {
         return Ok(query.unwrap_or_default());
     }
@@ -351,7 +390,7 @@ pub(in crate::api) fn bucket(who: &Principal) -> Key {
 
 fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
     match shape {
-        Shape::Problem | Shape::Mem0 => shape.error(404, "No such path"),
+        Shape::Problem | Shape::Mem0 | Shape::Mcp => shape.error(404, "No such path"),
         Shape::Contract => Reply::json(
             404,
             &json!({ "message": format!("Route {}:{path} not found", method.name()), "error": "Not Found", "statusCode": 404 }),

@@ -103,11 +103,13 @@ pub enum Part {
     Body,
     /// The query string.
     Query,
+    /// The arguments of a tool.
+    Arguments,
 }
 
 /// Why a part was refused: `body/limit must be <= 500`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}{pointer} {text}", match .part { Part::Body => "body", Part::Query => "querystring" })]
+#[error("{}{pointer} {text}", match .part { Part::Body => "body", Part::Query => "querystring", Part::Arguments => "arguments" })]
 pub struct SchemaError {
     /// Where the fault lies.
     pub part: Part,
@@ -459,6 +461,20 @@ impl Fields {
         self.0.append(&mut other.0);
     }
 
+    /// Of the fields of `map` those that `schema` names, unchecked; the others are wiped.
+    pub fn named(map: Map<String, Value>, schema: &Schema) -> Map<String, Value> {
+        let mut kept = Map::new();
+        for (mut key, mut value) in map {
+            if schema.fields.iter().any(|field| field.name == key) {
+                kept.insert(key, value);
+            } else {
+                key.zeroize();
+                wipe(&mut value);
+            }
+        }
+        kept
+    }
+
     /// Whether there is such a field.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -487,6 +503,16 @@ impl Fields {
     /// Takes an object of known keys out.
     pub fn fields(&mut self, name: &str) -> Option<Fields> {
         self.map(name).map(Fields)
+    }
+
+    /// Takes a list of objects of known keys out.
+    pub fn objects(&mut self, name: &str) -> Option<Vec<Fields>> {
+        let Value::Array(items) = self.0.remove(name)? else { return None };
+        let object = |item| match item {
+            Value::Object(map) => Some(Fields(map)),
+            _ => None,
+        };
+        Some(items.into_iter().filter_map(object).collect())
     }
 
     /// Takes an object of the caller's own keys out.

@@ -28,6 +28,7 @@ mod recent;
 pub mod renewal;
 pub mod rotator;
 mod standing;
+pub mod status;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;

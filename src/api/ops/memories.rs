@@ -76,7 +76,12 @@ fn vendors(cx: &mut Cx<'_>) -> Result<Vec<String>, Failure> {
 
 /// The filter of a checked body.
 pub(super) fn filter(fields: &mut Fields) -> Filter {
-    let mut filter = fields.fields("filter").expect("the route's schema requires it");
+    filter_named(fields, "filter")
+}
+
+/// The filter of a checked body under this key.
+pub(super) fn filter_named(fields: &mut Fields, name: &str) -> Filter {
+    let mut filter = fields.fields(name).expect("the route's schema requires it");
     let by = filter.text("by").expect("the schema requires it");
     let mut text = |name: &str| filter.text(name).expect("the variant requires it");
     match by.as_str() {
@@ -117,8 +122,8 @@ pub fn read(cx: &mut Cx<'_>) -> Answered {
     record(cx, cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read))
 }
 
-/// `PUT /memories/:id` and `PUT /agent/memories/:id`
-pub fn update(cx: &mut Cx<'_>) -> Answered {
+/// Replaces the text of the named memory.
+pub fn updated(cx: &mut Cx<'_>) -> Done<Memory> {
     let id = target(cx, &Words::UPDATE)?;
     let new = Replacement {
         allowed_vendors: vendors(cx)?,
@@ -130,7 +135,13 @@ pub fn update(cx: &mut Cx<'_>) -> Answered {
         run_id: cx.fields.text("run_id").map(Phi::new),
         occurred_at: cx.fields.time("occurred_at"),
     };
-    record(cx, cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::update(access, new)))
+    cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::update(access, new))
+}
+
+/// `PUT /memories/:id` and `PUT /agent/memories/:id`
+pub fn update(cx: &mut Cx<'_>) -> Answered {
+    let done = updated(cx);
+    record(cx, done)
 }
 
 /// Moves the named memory to the trash.
@@ -226,10 +237,15 @@ pub fn reply(cx: &mut Cx<'_>) -> Answered {
     record(cx, done)
 }
 
+/// The thread of the named memory: its parent (or itself) and the replies.
+pub fn threaded(cx: &Cx<'_>) -> Done<(Memory, Vec<Memory>)> {
+    let id = target(cx, &Words::MEMORY)?;
+    cx.look::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread)
+}
+
 /// `GET /memories/:id/thread` and `GET /agent/memories/:id/thread`
 pub fn thread(cx: &mut Cx<'_>) -> Answered {
-    let id = target(cx, &Words::MEMORY)?;
-    cx.read::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread, |(parent, children), receipt| {
+    Ok(cx.answer(threaded(cx)?, |(parent, children), receipt| {
         reply::json(&json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) }))
-    })
+    }))
 }
