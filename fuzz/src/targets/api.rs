@@ -121,6 +121,7 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
         index_bytes: 64 << 20,
         memories_max: None,
         anchor: None,
+        model: None,
         clock: Clock::system(),
         fatal: Box::new(|| std::process::abort()),
     };

@@ -38,6 +38,7 @@ use super::prepared::Prepared;
 use super::scope::ScopeIndex;
 use crate::base::id::{MemoryId, TenantId, UserId};
 use crate::base::limits;
+use crate::embed::Embedding;
 
 /// One owner's memories.
 pub type ScopeKey = (TenantId, UserId);
@@ -64,6 +65,8 @@ pub enum Change {
     Put(Box<Prepared>),
     /// The memory is gone, or in the trash.
     Remove(MemoryId),
+    /// The memory's vector was made.
+    Embed(MemoryId, Box<Embedding>),
 }
 
 /// Why a build did not come to its end. The scope is absent again, or too large.
@@ -371,6 +374,14 @@ impl ScopeIndex {
                     puts.clear();
                     self.remove(*id);
                 }
+                Change::Embed(id, vector) => {
+                    // A vector belongs to a memory that is in.
+                    if puts.iter().any(|memory| memory.id == *id) {
+                        self.insert_all(&puts);
+                        puts.clear();
+                    }
+                    self.embed(*id, vector);
+                }
             }
         }
         self.insert_all(&puts);
@@ -394,9 +405,11 @@ impl Slot {
 impl Queue {
     /// `false` if it is full.
     fn push(&mut self, seq: u64, change: Change) -> bool {
-        if let Change::Put(memory) = &change {
-            self.bytes += memory.heap_bytes() + size_of::<Prepared>();
-        }
+        self.bytes += match &change {
+            Change::Put(memory) => memory.heap_bytes() + size_of::<Prepared>(),
+            Change::Embed(_, vector) => vector.values().len() + size_of::<Embedding>(),
+            Change::Remove(_) => 0,
+        };
         self.changes.push((seq, change));
         self.changes.len() <= limits::INDEX_QUEUE_CHANGES_MAX && self.bytes <= limits::INDEX_QUEUE_BYTES_MAX
     }
@@ -586,6 +599,17 @@ mod tests {
         let changes = (0..limits::INDEX_WAITING_MAX as u64).map(|n| put(&doc(1000 + n, "much"))).collect();
         indexes.apply(scope, 1000, changes);
         assert_eq!(inside(), 2 * limits::INDEX_WAITING_MAX + 2);
+    }
+
+    #[test]
+    fn a_vector_that_waits_with_its_memory_is_not_lost() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        build(&indexes, scope, 3).unwrap();
+        let vector = || Box::new(Embedding::of(&[0.1, 0.9, 0.2]));
+        indexes.apply(scope, 1, vec![put(&doc(7, "seven")), Change::Embed(id(7), vector()), put(&doc(8, "eight")), Change::Embed(id(9), vector())]);
+        let mut vectors = 0;
+        indexes.with_ready(scope, |index| index.vectors.cosines(&crate::embed::Probe::of(&[0.1, 0.9, 0.2]), |_, _| vectors += 1));
+        assert_eq!(vectors, 1);
     }
 
     #[test]

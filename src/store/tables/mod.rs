@@ -73,6 +73,8 @@ tables! {
     TOMBSTONES = 19 "tombstones";
     /// log → first entry that counts; tenant | user | month → uses.
     USAGE = 20 "usage";
+    /// tenant | memory → the vector of its text, sealed.
+    EMBEDDINGS = 21 "embeddings";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -148,6 +150,7 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "subject_lookup" SubjectId;
         "memories" memories::MemoryRow;
         "memory_versions" memories::VersionRow;
+        "embeddings" memories::EmbeddingRow;
         "erasures" erasures::ErasureRow;
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;
