@@ -244,7 +244,7 @@ fn many_at_once_are_what_they_are_one_by_one() {
             for _ in 0..seeded.below(80) {
                 let (n, live) = (seeded.below(60), seeded.below(5) > 0);
                 let memory = draw(&mut seeded, n, &subjects);
-                prepared.push(Prepared::of(&Doc { live, ..memory.doc() }));
+                prepared.push(if live { memory.prepared() } else { Prepared::of(&Doc { live, ..memory.doc() }) });
                 match live {
                     true => drop(kept.insert(n, memory)),
                     false => drop(kept.remove(&n)),
