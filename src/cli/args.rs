@@ -93,7 +93,7 @@ pub enum Command {
     /// Needs RM_DB_PATH, RM_TENANT_ID, RM_OWNER_EMAIL and a key (RM_KEK_FILE, RM_KEK_PASSPHRASE_FILE
     /// or the systemd credential rosemary.kek). Refuses to touch a data file that is already there.
     #[command(verbatim_doc_comment, after_help = INIT_EXAMPLE)]
-    Init,
+    Init(Init),
 
     /// Runs the service until SIGTERM or SIGINT
     #[command(after_long_help = document::help())]
@@ -237,6 +237,17 @@ pub struct Unlock {
     /// Unlock with printed shares, one a line
     #[arg(long)]
     pub shares: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug, Default)]
+pub struct Init {
+    /// Certificate chain (PEM) to take over beside the data file, instead of a self-signed one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 }
 
 /// `verify`.
