@@ -15,10 +15,11 @@ pub mod targets {
     pub mod json;
     pub mod jwt;
     pub mod log;
+    pub mod mcp;
     pub mod stored;
 }
 
-use targets::{api, config, egress, embed, http, json, jwt, log, stored};
+use targets::{api, config, egress, embed, http, json, jwt, log, mcp, stored};
 
 /// One target.
 pub struct Target {
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
     Target { name: "egress", run: egress::run, bytes_max: 2048, words: egress::WORDS },
     Target { name: "jwt", run: jwt::run, bytes_max: 1024, words: jwt::WORDS },
+    Target { name: "mcp", run: mcp::run, bytes_max: 4096, words: mcp::WORDS },
     Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];
 

@@ -71,6 +71,12 @@ pub const LABEL_CHARS_MAX: usize = 100;
 pub const FILTER_TAGS_MAX: usize = 1000;
 /// A presented credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Stored credentials that are known to stand without being looked up.
+pub const STANDING_MAX: usize = 4096;
+/// Changes that wait at a search index before they are taken in without being asked for.
+pub const INDEX_WAITING_MAX: usize = 256;
+/// Where blocks are sealed: memory that is kept for the next ones.
+pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
 /// A dashboard's token.
 pub const JWT_BYTES_MAX: usize = 4096;
 /// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.
@@ -297,8 +303,8 @@ pub const TRASH_SURVEY_MAX: usize = 2000;
 // --- MCP clients (REFLECT_API 6) ---
 /// Sessions at once; one more is refused with 503.
 pub const MCP_SESSIONS_MAX: usize = 500;
-/// Sessions at once with one credential; one more ends that of its own which was used least recently.
-pub const MCP_SESSIONS_PER_CREDENTIAL_MAX: usize = 250;
+/// Sessions at once of one person; one more ends that of their own which was used least recently.
+pub const MCP_SESSIONS_PER_PERSON_MAX: usize = 250;
 /// A session that was not used for this long is forgotten.
 pub const MCP_SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
 /// Messages of one batch; each counts as a request.
@@ -312,7 +318,7 @@ pub const NEAR_MAX: usize = 50;
 /// Memories that a tag may gather before they are sorted by their latest change, newest first.
 pub const NEAR_SCAN_MAX: usize = 20_000;
 
-const _: () = assert!(MCP_SESSIONS_PER_CREDENTIAL_MAX < MCP_SESSIONS_MAX);
+const _: () = assert!(MCP_SESSIONS_PER_PERSON_MAX < MCP_SESSIONS_MAX);
 
 // --- Mem0 clients ---
 /// Messages of one addition: one memory each, all in one commit and one audit line.

@@ -93,7 +93,7 @@ pub enum Command {
     /// Needs RM_DB_PATH, RM_TENANT_ID, RM_OWNER_EMAIL and a key (RM_KEK_FILE, RM_KEK_PASSPHRASE_FILE
     /// or the systemd credential rosemary.kek). Refuses to touch a data file that is already there.
     #[command(verbatim_doc_comment, after_help = INIT_EXAMPLE)]
-    Init,
+    Init(Init),
 
     /// Runs the service until SIGTERM or SIGINT
     #[command(after_long_help = document::help())]
@@ -237,6 +237,17 @@ pub struct Unlock {
     /// Unlock with printed shares, one a line
     #[arg(long)]
     pub shares: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug, Default)]
+pub struct Init {
+    /// Certificate chain (PEM) to take over beside the data file, instead of a self-signed one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 }
 
 /// `verify`.
@@ -475,6 +486,12 @@ pub enum Rotate {
     ///
     /// Works while the service runs, and goes on by itself after a crash or a stop. The epoch is left at the end.
     Deks,
+    /// After the key and a copy of the file were taken: a new master key for the present key alone, then new keys for every holder
+    ///
+    /// Every other key slot is gone and named, to be enrolled again. What such a copy says stays readable to whoever has it. The service must
+    /// be stopped. A run that was interrupted is simply run again. Rotate the present key first (keys rotate kek) if it was taken.
+    #[command(verbatim_doc_comment)]
+    Master,
     /// A new TLS key: with a self-signed certificate and a request (CSR), or with your own pair in PEM
     ///
     /// Works while the service runs, which takes the new pair at once. Clients that trust the old self-signed certificate need the new one.

@@ -69,7 +69,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Demo(demo) => demo::run(&demo),
         Command::Incident(incident) => incident::run(&incident, settings()?),
-        Command::Init => init::run(settings()?),
+        Command::Init(init) => init::run(&init, settings()?),
         Command::Serve => serve::run(settings()?),
         Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
