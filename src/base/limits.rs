@@ -71,6 +71,12 @@ pub const LABEL_CHARS_MAX: usize = 100;
 pub const FILTER_TAGS_MAX: usize = 1000;
 /// A presented credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Stored credentials that are known to stand without being looked up.
+pub const STANDING_MAX: usize = 4096;
+/// Changes that wait at a search index before they are taken in without being asked for.
+pub const INDEX_WAITING_MAX: usize = 256;
+/// Where blocks are sealed: memory that is kept for the next ones.
+pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
 /// A dashboard's token.
 pub const JWT_BYTES_MAX: usize = 4096;
 /// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.
