@@ -13,6 +13,7 @@ pub mod door;
 pub mod briefing;
 pub mod inputs;
 pub mod mem0;
+pub mod oauth;
 pub mod openapi;
 pub mod ops;
 pub mod reply;

@@ -13,6 +13,7 @@ pub mod check;
 pub mod erasure;
 pub mod events;
 pub mod gate;
+pub mod grants;
 pub mod index;
 mod indexer;
 pub mod ledger;

@@ -8,6 +8,7 @@
 pub mod backups;
 pub(in crate::store) mod credentials;
 pub(in crate::store) mod erasures;
+pub(in crate::store) mod grants;
 pub(in crate::store) mod holders;
 pub(in crate::store) mod log;
 pub mod memories;
@@ -73,6 +74,14 @@ tables! {
     TOMBSTONES = 19 "tombstones";
     /// log → first entry that counts; tenant | user | month → uses.
     USAGE = 20 "usage";
+    /// tenant | client → client of OAuth that somebody consented to.
+    OAUTH_CLIENTS = 21 "oauth_clients";
+    /// tenant | user | grant → what a client of OAuth was granted.
+    OAUTH_GRANTS = 22 "oauth_grants";
+    /// HMAC(pepper, token) → tenant, user, grant and what the token is.
+    OAUTH_TOKENS = 23 "oauth_tokens";
+    /// tenant | user | grant | end | HMAC(pepper, token) → nothing: refresh tokens that were used.
+    OAUTH_SPENT = 24 "oauth_spent";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -152,6 +161,9 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;
         "usage" usage::UsageRow;
+        "oauth_clients" grants::ClientRow;
+        "oauth_grants" grants::GrantRow;
+        "oauth_tokens" grants::TokenRow;
         "tags" Vec<String>;
     }
     names
