@@ -123,7 +123,7 @@ pub(super) fn admin() -> [(&'static str, Value); 5] {
 }
 
 /// Every component, by name, but those of [`admin`] and of other skins.
-pub(super) fn components() -> Value {
+pub(in crate::api) fn components() -> Value {
     let [subject, metadata, run_id, speaker, occurred_at] = extras();
     let unknown = || [("outcome", json!({ "const": "unknown" })), ("operation_id", id())];
     let [outcome, operation_id] = unknown();

@@ -19,47 +19,47 @@ const ORIGIN_WORD: Pattern = Pattern {
     matches: |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)),
 };
 
-const TAG: Kind = text(1, limits::TAG_CHARS_MAX);
+pub(in crate::api) const TAG: Kind = text(1, limits::TAG_CHARS_MAX);
 const VENDOR: Kind = text(1, limits::VENDOR_CHARS_MAX);
-const ID: Kind = text(1, 100);
+pub(in crate::api) const ID: Kind = text(1, 100);
 
-const TITLE: Field = Field::required("title", text(1, limits::TITLE_CHARS_MAX), "What the memory is about.").like(Literal::Text("Allergy"));
-const CONTENT: Field = Field::required("content", text(1, limits::CONTENT_CHARS_MAX), "The memory itself.").like(Literal::Text("Penicillin: rash on both arms, 2019"));
-const TAGS: Field = Field::required("tags", Kind::List { items: &TAG, min: 0, max: limits::TAGS_MAX }, "Words to find it by.").like(Literal::Texts(&["allergy"]));
+pub(in crate::api) const TITLE: Field = Field::required("title", text(1, limits::TITLE_CHARS_MAX), "What the memory is about.").like(Literal::Text("Allergy"));
+pub(in crate::api) const CONTENT: Field = Field::required("content", text(1, limits::CONTENT_CHARS_MAX), "The memory itself.").like(Literal::Text("Penicillin: rash on both arms, 2019"));
+pub(in crate::api) const TAGS: Field = Field::required("tags", Kind::List { items: &TAG, min: 0, max: limits::TAGS_MAX }, "Words to find it by.").like(Literal::Texts(&["allergy"]));
 const VENDORS: Field = Field::required(
     "allowed_vendors",
     Kind::List { items: &VENDOR, min: 1, max: limits::VENDORS_MAX },
     "Vendors whose agents may see it; `*` is all of them.",
 ).like(Literal::Texts(&["*"]));
-const ANY_VENDOR: Field = VENDORS.or(Literal::Texts(&["*"]));
-const MEMORY_TYPE: Field = Field::optional("memory_type", Kind::OneOf(&["semantic", "episodic", "procedural"]), "What kind of memory it is.");
-const NEW_TYPE: Field = MEMORY_TYPE.or(Literal::Text("semantic"));
-const SHARE_SCOPE: Field = Field::optional("share_scope", Kind::OneOf(&["org", "team"]), "Whom to share it with.");
-const SHARE_WITH_TEAM: Field = Field::optional("share_with_team", Kind::Boolean, "Older spelling of `share_scope: \"org\"`.");
+pub(in crate::api) const ANY_VENDOR: Field = VENDORS.or(Literal::Texts(&["*"]));
+pub(in crate::api) const MEMORY_TYPE: Field = Field::optional("memory_type", Kind::OneOf(&["semantic", "episodic", "procedural"]), "What kind of memory it is.");
+pub(in crate::api) const NEW_TYPE: Field = MEMORY_TYPE.or(Literal::Text("semantic"));
+pub(in crate::api) const SHARE_SCOPE: Field = Field::optional("share_scope", Kind::OneOf(&["org", "team"]), "Whom to share it with.");
+pub(in crate::api) const SHARE_WITH_TEAM: Field = Field::optional("share_with_team", Kind::Boolean, "Older spelling of `share_scope: \"org\"`.");
 const ORIGIN: Field = Field::optional(
     "origin",
     Kind::Text { min: 1, max: limits::VENDOR_CHARS_MAX, pattern: Some(&ORIGIN_WORD) },
     "Where it comes from, when a user key writes; an agent key's vendor overrides it.",
 ).like(Literal::Text("intake-form"));
-const SUBJECT: Field =
+pub(in crate::api) const SUBJECT: Field =
     Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "The person the memory is about, by your own name for them. Immutable.").like(Literal::Text("MRN 4711"));
-const METADATA: Field = Field::optional(
+pub(in crate::api) const METADATA: Field = Field::optional(
     "metadata",
     Kind::Free { bytes_max: limits::METADATA_BYTES_MAX, depth_max: limits::METADATA_DEPTH_MAX },
     "Anything of your own.",
 ).like(Literal::Pairs(&[("ward", "3")]));
-const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX), "The session or run it was learned in.").like(Literal::Text("round-2026-11-21"));
-const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.").like(Literal::Text("Dr. Adler"));
-const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
+pub(in crate::api) const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX), "The session or run it was learned in.").like(Literal::Text("round-2026-11-21"));
+pub(in crate::api) const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.").like(Literal::Text("Dr. Adler"));
+pub(in crate::api) const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
 
 /// All tags of a memory.
 const TAGS_SHARED_MAX: i64 = 50;
 const _: () = assert!(TAGS_SHARED_MAX as usize == limits::TAGS_MAX);
 
-const OFFSET: Field = Field::optional("offset", Kind::Integer { min: 0, max: INTEGER_MAX }, "How many to skip.").or(Literal::Integer(0));
-const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.").like(Literal::Text("penicillin"));
+pub(in crate::api) const OFFSET: Field = Field::optional("offset", Kind::Integer { min: 0, max: INTEGER_MAX }, "How many to skip.").or(Literal::Integer(0));
+pub(in crate::api) const TERM: Field = Field::required("term", text(1, limits::TERM_CHARS_MAX), "Text to find in title or content, as it stands.").like(Literal::Text("penicillin"));
 
-const fn limit(max: i64) -> Field {
+pub(in crate::api) const fn limit(max: i64) -> Field {
     Field::optional("limit", Kind::Integer { min: 1, max }, "How many to give at most.")
 }
 

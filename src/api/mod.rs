@@ -12,6 +12,7 @@ pub mod body;
 pub mod door;
 pub mod briefing;
 pub mod inputs;
+pub mod mcp;
 pub mod mem0;
 pub mod oauth;
 pub mod openapi;

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{admin, components, reference};
+use crate::api::answers::{self, admin, reference};
 use crate::api::ops::{graph, usage};
-use crate::api::{administration, briefing, mem0, oauth};
+use crate::api::{administration, briefing, mcp, mem0, oauth};
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
 
@@ -76,15 +76,7 @@ pub struct RouteDoc {
 
 /// The document: `version` is the program's, `server_url` is where clients reach it (`RM_PUBLIC_URL`).
 pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
-    let mut schemas = components();
-    let others = mem0::components().into_iter();
-    let others = others.chain(briefing::components());
-    let others = others.chain(admin());
-    let others = others.chain(oauth::components());
-    let others = others.chain(usage::components());
-    let others = others.chain(graph::components());
-    let others = others.chain(administration::components());
-    schemas.as_object_mut().expect("components are an object").extend(others.map(|(name, schema)| (name.to_owned(), schema)));
+    let schemas = components();
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -110,6 +102,15 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     document["components"]["examples"] = json!(shared.examples);
     document["components"]["schemas"] = schemas;
     document
+}
+
+/// Every component, of whichever skin.
+pub(in crate::api) fn components() -> Value {
+    let mut schemas = answers::components();
+    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components()).chain(oauth::components()).chain(admin());
+    let further = further.chain(usage::components()).chain(graph::components()).chain(administration::components());
+    schemas.as_object_mut().expect("components are an object").extend(further.map(|(name, schema)| (name.to_owned(), schema)));
+    schemas
 }
 
 /// What holds on every route.
@@ -148,6 +149,7 @@ fn headers() -> Value {
         "Location": header("Where to go on", json!({ "type": "string" })),
         "ContentPolicy": header("What the page may load and where its form may lead", json!({ "type": "string" })),
         "Cookie": header("Ties the page to the browser it was shown in", json!({ "type": "string" })),
+        "McpSession": header("The session that `initialize` opened", json!({ "type": "string", "format": "uuid" })),
         "Allow": header("The methods that this path takes", json!({ "type": "string" })),
     })
 }
@@ -221,6 +223,9 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
         if status == 503 {
             names.push(("retry-after", "RetryAfter"));
         }
+        if (route.method, route.path) == ("POST", mcp::PATH) {
+            names.push(("mcp-session-id", "McpSession"));
+        }
         header_references(&names)
     };
     let (status, component) = route.answer;
@@ -267,17 +272,19 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
 }
 
 /// Every status of a refusal, and what it says on any route.
-const STATUSES: [(u16, &str); 18] = [
+const STATUSES: [(u16, &str); 20] = [
     (400, "The request is malformed, or does not fit its schema: `error` names the place"),
     (401, "No valid credential"),
     (403, "This credential may not do this, or `Origin` names another site"),
     (404, "No such thing, or not yours to see"),
+    (405, "This path does not take this method"),
     (406, "No answer in a media type that was asked for"),
     (408, "The request came too slowly"),
     (409, "It cannot be done in the present state"),
     (411, "`Content-Length` is missing; `Transfer-Encoding` is not accepted"),
     (413, "The body is too large"),
     (414, "The request target is too long"),
+    (415, "The body is of a media type that is not read here"),
     (417, "Only `Expect: 100-continue` is known"),
     (421, "This server does not answer for that `Host`"),
     (429, "Too many requests, or more than the plan allows"),
@@ -320,6 +327,7 @@ fn refusal(status: u16, description: &str, own: Option<&'static str>, framed: bo
     let mut names = if matches!(status, 408 | 411 | 413 | 414 | 417 | 421 | 431 | 505) { Vec::new() } else { RATE.into_iter().chain([AUDIT]).collect() };
     names.extend(match status {
         401 => Some(("www-authenticate", "Authenticate")),
+        405 => Some(("allow", "Allow")),
         429 | 503 => Some(("retry-after", "RetryAfter")),
         _ => None,
     });
@@ -378,7 +386,7 @@ fn example(schema: &Value, components: &Value) -> Option<Value> {
     }
 }
 
-fn object_schema(schema: &Schema) -> Value {
+pub(in crate::api) fn object_schema(schema: &Schema) -> Value {
     let properties: Map<String, Value> = schema.fields.iter().map(|field| (field.name.to_owned(), field_schema(field))).collect();
     let required: Vec<_> = schema.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     let mut value = json!({ "type": "object", "additionalProperties": false, "properties": properties });

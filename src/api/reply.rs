@@ -10,7 +10,7 @@ use std::fmt::Display;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::api::mem0;
+use crate::api::{mcp, mem0};
 use crate::base::id::{MemoryId, OperationId, UserId};
 use crate::base::time::Timestamp;
 use crate::http::Reply;
@@ -29,6 +29,8 @@ pub enum Shape {
     Problem,
     /// `{"error": …, "detail": …}`: Mem0's clients show `detail`.
     Mem0,
+    /// A JSON-RPC error.
+    Mcp,
 }
 
 impl Shape {
@@ -37,6 +39,7 @@ impl Shape {
         match path {
             path if path.starts_with("/api/v1/") => Self::Problem,
             path if mem0::is_path(path) => Self::Mem0,
+            mcp::PATH => Self::Mcp,
             _ => Self::Contract,
         }
     }
@@ -184,6 +187,14 @@ impl Failure {
             body["operation_id"] = json!(operation.to_string());
         }
         let content_type = match shape {
+            Shape::Mcp => {
+                let mut error = body;
+                error["code"] = json!(mcp::message::TRANSPORT);
+                error["message"] = error["error"].take();
+                error.as_object_mut().and_then(|error| error.remove("error"));
+                body = json!({ "jsonrpc": "2.0", "error": error, "id": null });
+                "application/json"
+            }
             Shape::Contract => "application/json; charset=utf-8",
             Shape::Mem0 => {
                 body["detail"] = json!(self.text);

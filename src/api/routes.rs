@@ -4,7 +4,7 @@
 //! - A path is matched segment by segment; a fixed segment wins over `:id`; nothing is decoded, so an id in an odd spelling is not found.
 //! - Whoever may call a route is in its row; there is no other list.
 
-use crate::api::{inputs, mem0, oauth};
+use crate::api::{inputs, mcp, mem0, oauth};
 use crate::api::openapi::{Also, Auth, RouteDoc};
 use crate::api::ops::{admin, agent, backups, briefing, erasures, events, grants, graph, identity, keys, memories, model, operations, search, usage};
 use crate::api::reply::{self, Answered, Failure};
@@ -59,6 +59,16 @@ impl Route {
         Self { doc: RouteDoc { query: Some(schema), ..self.doc }, ..self }
     }
 
+    /// The same route with a body that the operation reads by itself, described by a component, and refusals of their own shape.
+    const fn takes(self, component: &'static str, errors: &'static str) -> Self {
+        Self { doc: RouteDoc { takes: Some(component), errors: Some(errors), ..self.doc }, ..self }
+    }
+
+    /// The same route, whose refusals have a shape of their own.
+    const fn errors(self, errors: &'static str) -> Self {
+        Self { doc: RouteDoc { errors: Some(errors), ..self.doc }, ..self }
+    }
+
     /// The same route with further answers that are no refusals.
     const fn also(self, also: &'static [Also]) -> Self {
         Self { doc: RouteDoc { also, ..self.doc }, ..self }
@@ -70,7 +80,7 @@ impl Route {
     }
 
     /// The same route with a body that the operation reads by itself.
-    const fn takes(self, media_type: &'static str, component: &'static str) -> Self {
+    const fn reads(self, media_type: &'static str, component: &'static str) -> Self {
         Self { doc: RouteDoc { takes: Some(component), media_type, ..self.doc }, ..self }
     }
 
@@ -134,6 +144,12 @@ const EVENTS: Also = Also {
     when: "`hello`, then `memory.created`, `.updated`, `.deleted`, `.restored` and `.purged`, each with its memory as it is then",
 };
 
+/// What is only said is taken.
+const TAKEN: Also = Also { status: 202, media_type: "", component: None, when: "Taken: what was sent needs no answer" };
+
+/// A stream that says that it is there.
+const SILENCE: Also = Also { status: 200, media_type: "text/event-stream", component: None, when: "A stream of the session; nothing is said unasked" };
+
 /// A briefing for a reader.
 const MARKDOWN: Also = Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
 
@@ -156,14 +172,14 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/admin/integration-requests", "adminIntegrations", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
     row("GET", "/.well-known/oauth-authorization-server", "oauthServer", "How clients of OAuth 2.1 get tokens (RFC 8414)", Auth::Public, ok("OAuthServer")),
     row("GET", "/.well-known/oauth-protected-resource/mcp", "oauthResource", "Who gives tokens for `/mcp` (RFC 9728)", Auth::Public, ok("OAuthResource")),
-    row("POST", "/register", "oauthRegister", "A client of OAuth makes itself known (RFC 7591)", Auth::Public, created("OAuthClient")).takes("application/json", "OAuthRegistration").oauth(&[400]),
+    row("POST", "/register", "oauthRegister", "A client of OAuth makes itself known (RFC 7591)", Auth::Public, created("OAuthClient")).reads("application/json", "OAuthRegistration").oauth(&[400]),
     row("GET", "/authorize", "oauthAuthorize", "A client sends a person here to ask for a grant: code, PKCE with S256", Auth::Public, (302, None)).also(&[PAGE_400, PAGE_503]),
     row("GET", "/oauth/consent", "oauthConsentPage", "The page on which a person decides", Auth::Public, (200, None)).also(&[PAGE, PAGE_404, PAGE_410]),
-    row("POST", "/oauth/consent", "oauthConsent", "The person's decision", Auth::Public, (303, None)).takes(FORM, "OAuthDecision").also(&[PAGE_400, PAGE_401, PAGE_403, PAGE_404, PAGE_409, PAGE_410, PAGE_429, PAGE_500, PAGE_503, PAGE_507]),
+    row("POST", "/oauth/consent", "oauthConsent", "The person's decision", Auth::Public, (303, None)).reads(FORM, "OAuthDecision").also(&[PAGE_400, PAGE_401, PAGE_403, PAGE_404, PAGE_409, PAGE_410, PAGE_429, PAGE_500, PAGE_503, PAGE_507]),
     row("GET", "/oauth/approve", "oauthApprove", "The decision, by a token of the dashboard", Auth::Public, (302, None)).also(&[OVER]).refuses(&[403, 404, 409, 503, 507]),
-    row("POST", "/oauth/approve-s2s", "oauthApproveByService", "The decision, by the dashboard's service key", Auth::Public, ok("OAuthApproved")).takes("application/json", "OAuthApproval").also(&[OVER]).refuses(&[400, 403, 404, 409, 503, 507]),
-    row("POST", "/token", "oauthToken", "Tokens for a code, or new ones for a refresh token", Auth::Public, ok("OAuthTokens")).takes(FORM, "OAuthTokenRequest").oauth(&[400, 401, 503]),
-    row("POST", "/revoke", "oauthRevoke", "A client gives its grant back (RFC 7009)", Auth::Public, (200, None)).takes(FORM, "OAuthRevocation").oauth(&[400, 401, 503]),
+    row("POST", "/oauth/approve-s2s", "oauthApproveByService", "The decision, by the dashboard's service key", Auth::Public, ok("OAuthApproved")).reads("application/json", "OAuthApproval").also(&[OVER]).refuses(&[400, 403, 404, 409, 503, 507]),
+    row("POST", "/token", "oauthToken", "Tokens for a code, or new ones for a refresh token", Auth::Public, ok("OAuthTokens")).reads(FORM, "OAuthTokenRequest").oauth(&[400, 401, 503]),
+    row("POST", "/revoke", "oauthRevoke", "A client gives its grant back (RFC 7009)", Auth::Public, (200, None)).reads(FORM, "OAuthRevocation").oauth(&[400, 401, 503]),
     row("GET", "/oauth/status", "oauthStatus", "How many clients and grants there are, and what is waited for", Auth::Any, ok("OAuthStatus")).refuses(&[403]).run("oauth.status", oauth::status),
     row("GET", "/api/v1/oauth/grants", "listGrants", "What you have allowed to clients of OAuth", Auth::User, ok("OAuthGrants")).run("oauth.list", grants::list),
     row("DELETE", "/api/v1/oauth/grants/:id", "revokeGrant", "End a grant at once", Auth::User, ok("Revoked")).run("oauth.revoke", grants::revoke),
@@ -213,6 +229,9 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/api/v1/erasures", "listErasures", "Erasures, and how far each has come", Auth::Admin, ok("Erasures")).run("erasure.read", erasures::list),
     row("GET", "/api/v1/erasures/:id", "getErasure", "An erasure, and its signed receipt once it has come to its end", Auth::Admin, ok("ErasureWithReceipt")).run("erasure.read", erasures::read),
     row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
+    row("POST", "/mcp", "mcpMessage", "Speak MCP: a JSON-RPC message, of either era", Auth::Any, ok("McpAnswer")).takes("McpMessage", "McpRefusal").also(&[TAKEN]).refuses(&[404, 405, 406, 415]).run("mcp.call", mcp::post),
+    row("GET", "/mcp", "mcpListen", "Hear a session of a legacy MCP client (server-sent events)", Auth::Any, (200, None)).errors("McpRefusal").also(&[SILENCE]).refuses(&[400, 404, 405, 406]).run("mcp.listen", mcp::listen),
+    row("DELETE", "/mcp", "mcpEnd", "End a session of a legacy MCP client", Auth::Any, (200, None)).errors("McpRefusal").refuses(&[400, 404, 405]).run("mcp.end", mcp::end),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
     row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
     row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
@@ -241,7 +260,7 @@ pub static ROUTES: &[Route] = &[
 
 /// Whether a path lies where agents may look for one.
 pub fn is_agents(path: &str) -> bool {
-    path == "/oauth/status" || path.starts_with("/agent/") || path.starts_with("/api/v1/") || mem0::is_path(path)
+    path == "/oauth/status" || path.starts_with("/agent/") || path.starts_with("/api/v1/") || path == mcp::PATH || mem0::is_path(path)
 }
 
 /// What a method and path lead to.
@@ -317,6 +336,7 @@ mod tests {
                 || path.starts_with("/agent/")
                 // Public, or with an authentication of their own.
                 || route.doc.auth == Auth::Public
+                || path == "/mcp"
                 || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");
         }

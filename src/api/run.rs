@@ -16,6 +16,7 @@ use crate::api::schema::{Fields, Part};
 use crate::api::stream::Streams;
 use crate::api::oauth::OAuth;
 use crate::api::throttle::{Key, Taken, Throttle};
+use crate::api::mcp::Mcp;
 use crate::api::{body, mem0, openapi};
 use crate::audit::{Device, Reason};
 use crate::authn::credential::{Unauthenticated, bearer};
@@ -60,6 +61,7 @@ pub struct Api {
     pub(in crate::api) oauth: OAuth,
     /// Where clients reach the service.
     pub(in crate::api) public_url: String,
+    pub(in crate::api) mcp: Mcp,
     started_ms: u64,
 }
 
@@ -77,6 +79,8 @@ pub struct Cx<'a> {
     pub fields: Fields,
     /// The verb that the operation asks for.
     pub verb: &'static str,
+    /// As it came, without its path.
+    pub request: &'a Request,
 }
 
 /// Somebody without a valid credential.
@@ -111,6 +115,7 @@ impl Api {
             exports: mem0::Exports::default(),
             oauth: OAuth::new(settings.address_per_minute > 0),
             public_url: settings.public_url.clone(),
+            mcp: Mcp::new(&settings.public_url),
             started_ms: vault.clock().mono_ms(),
             vault,
         }
@@ -127,7 +132,7 @@ impl Api {
             Err(why) => return Err(Stranger { credential: None, reason: Reason::Unauthenticated, why: Ok(why) }),
         };
         match self.vault.admit(token) {
-            Ok(Admission::Principal(who, generation)) => Ok((who, generation)),
+            Ok(Admission::Principal(who, generation)) => self.agent(request, who).map(|who| (who, generation)),
             Ok(Admission::Revoked(id)) => Err(Stranger {
                 credential: Some(CredentialRef::Stored(id)),
                 reason: Reason::RevokedCredential,
@@ -138,8 +143,9 @@ impl Api {
                 reason: Reason::ExpiredCredential,
                 why: Ok(Unauthenticated::Invalid),
             }),
-            Ok(Admission::Dashboard) => self.by_dashboard(request),
-            Ok(Admission::Unknown) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            // The dashboard speaks for persons, never for an AI tool.
+            Ok(Admission::Dashboard) if Shape::of(&request.path) != Shape::Mcp => self.by_dashboard(request),
+            Ok(Admission::Unknown | Admission::Dashboard) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
             Err(why) => Err(Stranger::unanswered(why, request)),
         }
     }
@@ -173,8 +179,8 @@ impl Api {
     }
 
     /// A request of `who` that no row of the table stands for.
-    pub(in crate::api) fn cx<'a>(&'a self, who: &'a Principal, call: Call, verb: &'static str) -> Cx<'a> {
-        Cx { api: self, who, call, id: "", fields: Fields::default(), verb }
+    pub(in crate::api) fn cx<'a>(&'a self, who: &'a Principal, call: Call, verb: &'static str, request: &'a Request) -> Cx<'a> {
+        Cx { api: self, who, call, id: "", fields: Fields::default(), verb, request }
     }
 
     /// The answer to an address that asks too often; counted.
@@ -206,6 +212,25 @@ impl Api {
             ok_status,
             admitted,
         }
+    }
+
+    /// Whom a credential makes of its holder on this path: MCP lets in agents alone.
+    fn agent(&self, request: &Request, who: Principal) -> Result<Principal, Stranger> {
+        if Shape::of(&request.path) != Shape::Mcp {
+            return Ok(who);
+        }
+        match self.vault.agent_of(who) {
+            Ok(Some(agent)) => Ok(agent),
+            Ok(None) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            Err(why) => Err(Stranger::unanswered(why, request)),
+        }
+    }
+
+    /// Counts `more` further requests of `who`; the refusal if they are too many.
+    pub(in crate::api) fn further(&self, who: &Principal, more: usize) -> Option<Reply> {
+        let over = (0..more).find_map(|_| self.credentials.take(bucket(who), self.now_ms()).filter(|taken| !taken.allowed))?;
+        self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
+        Some(too_many(Shape::Mcp, &over))
     }
 
     fn answer(&self, request: Request) -> Reply {
@@ -247,7 +272,10 @@ impl Api {
             Some(credential) => self.vault.refuse_credential(&credential, stranger.reason, 401),
             None => self.vault.refuse_address(request.client, stranger.reason, 401),
         }
-        shape.error(401, why.to_string()).header("www-authenticate", "Bearer")
+        match shape {
+            Shape::Mcp => self.mcp.unauthenticated(&why.to_string()),
+            _ => shape.error(401, why.to_string()).header("www-authenticate", "Bearer"),
+        }
     }
 
     /// The routes that need no credential and touch no data.
@@ -280,7 +308,7 @@ impl Api {
         let path = std::mem::take(&mut request.path);
         let (route, id) = match routes::find(method, &path) {
             Found::Route(route, id) => (route, id),
-            Found::OtherMethod(allowed) if shape == Shape::Problem => {
+            Found::OtherMethod(allowed) if matches!(shape, Shape::Problem | Shape::Mcp) => {
                 self.vault.refuse_credential(who.credential(), Reason::Method, 405);
                 return shape.error(405, "This path does not take this method").header("allow", allowed.join(", "));
             }
@@ -295,7 +323,7 @@ impl Api {
             }
         };
         let call = self.call(&request, route.doc.answer.0, Some(admitted));
-        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb };
+        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb, request: &request };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
             return cx.refuse(Reason::AgentRoute, 403, agent_route(who)).reply(shape);
         }
@@ -338,7 +366,7 @@ fn input(route: &Route, request: &Request, shape: Shape) -> Result<Fields, Strin
         None => None,
     };
     // Mem0's clients say `application/json` of a body that is not there, and it means nothing.
-    let unread = shape == Shape::Mem0 && route.doc.body.is_none();
+    let unread = matches!(shape, Shape::Mem0 | Shape::Mcp) && route.doc.body.is_none();
     if unread || matches!(request.method, Method::Get | Method::Head) || query.is_some() && route.doc.body.is_none() {
         return Ok(query.unwrap_or_default());
     }
@@ -386,7 +414,7 @@ fn agent_route(who: &Principal) -> &'static str {
 
 pub(in crate::api) fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
     match shape {
-        Shape::Problem | Shape::Mem0 => shape.error(404, "No such path"),
+        Shape::Problem | Shape::Mem0 | Shape::Mcp => shape.error(404, "No such path"),
         Shape::Contract => Reply::json(
             404,
             &json!({ "message": format!("Route {}:{path} not found", method.name()), "error": "Not Found", "statusCode": 404 }),

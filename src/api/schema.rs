@@ -103,11 +103,13 @@ pub enum Part {
     Body,
     /// The query string.
     Query,
+    /// The arguments of a tool.
+    Arguments,
 }
 
 /// Why a part was refused: `body/limit must be <= 500`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}{pointer} {text}", match .part { Part::Body => "body", Part::Query => "querystring" })]
+#[error("{}{pointer} {text}", match .part { Part::Body => "body", Part::Query => "querystring", Part::Arguments => "arguments" })]
 pub struct SchemaError {
     /// Where the fault lies.
     pub part: Part,
@@ -457,6 +459,20 @@ impl Fields {
     /// Adds the fields of another part of the same request; where both name one, the other's is kept.
     pub fn join(&mut self, mut other: Fields) {
         self.0.append(&mut other.0);
+    }
+
+    /// Of the fields of `map` those that `schema` names, unchecked; the others are wiped.
+    pub fn named(map: Map<String, Value>, schema: &Schema) -> Map<String, Value> {
+        let mut kept = Map::new();
+        for (mut key, mut value) in map {
+            if schema.fields.iter().any(|field| field.name == key) {
+                kept.insert(key, value);
+            } else {
+                key.zeroize();
+                wipe(&mut value);
+            }
+        }
+        kept
     }
 
     /// Whether there is such a field.

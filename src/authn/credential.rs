@@ -67,6 +67,16 @@ pub fn bearer(header: Option<&str>, token_scheme: bool) -> Result<&str, Unauthen
     }
 }
 
+/// AI tools that the label of a user key may name.
+const TOOLS: [&str; 6] = ["cursor", "claude", "chatgpt", "gemini", "grok", "n8n"];
+
+/// The AI tool that a user key speaks for where one is needed (MCP): the first of [`TOOLS`] that its label names, in any case; else `apikey`.
+pub fn tool_of_label(label: &str) -> Vendor {
+    let label = Zeroizing::new(label.to_ascii_lowercase());
+    let named = TOOLS.iter().find(|tool| label.contains(**tool)).unwrap_or(&"apikey");
+    Vendor::parse(named).expect("each is a vendor's name")
+}
+
 /// Draws a new user key.
 pub fn draw_user_key() -> Secret<String> {
     let mut key = String::with_capacity(USER_KEY_CHARS);
@@ -232,6 +242,24 @@ mod tests {
         assert_eq!(bearer(Some(&long(limits::CREDENTIAL_BYTES_MAX + 1)), false), Err(Unauthenticated::Invalid));
         assert!(Unauthenticated::Empty.to_string().starts_with("Missing or malformed Authorization header"));
         assert_eq!(Unauthenticated::Invalid.to_string(), "Invalid API key");
+    }
+
+    #[test]
+    fn a_label_names_a_tool_or_none() {
+        for (label, tool) in [
+            ("Cursor on ward 3", "cursor"),
+            ("my CLAUDE key", "claude"),
+            ("ChatGPT", "chatgpt"),
+            ("gemini-cli", "gemini"),
+            ("grok", "grok"),
+            ("n8n flows", "n8n"),
+            ("Default", "apikey"),
+            ("", "apikey"),
+            ("cla ude", "apikey"),
+            ("claude, then cursor", "cursor"),
+        ] {
+            assert_eq!(tool_of_label(label).name(), tool, "{label}");
+        }
     }
 
     #[test]

@@ -153,6 +153,14 @@ impl Principal {
         Self { tenant, user: owner, role, credential, admin: key.vendor.is_none(), expires_at: None, read_only: false }
     }
 
+    /// The same credential where it speaks for an AI tool: a person becomes that tool's agent and can do less. Agents stay what they are.
+    pub fn speaking_for(self, vendor: Vendor) -> Self {
+        match self.role {
+            Role::User => Self { role: Role::Agent(vendor), admin: false, ..self },
+            Role::Agent(_) | Role::System(_) => self,
+        }
+    }
+
     /// The program itself, acting for `owner` where a memory is touched.
     pub fn system(tenant: TenantId, owner: UserId, name: &'static str) -> Self {
         Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false, expires_at: None, read_only: false }
@@ -243,6 +251,17 @@ mod tests {
         let who = Principal::of_dashboard(TenantId::draw(), UserId::draw(Timestamp::from_ms(1)), &key, false, Timestamp::from_ms(9));
         assert!(who.by_dashboard() && !who.has_expired(Timestamp::from_ms(8)) && who.has_expired(Timestamp::from_ms(9)));
         assert_eq!(who.credential().text().as_deref(), Some("env:RM_DASHBOARD_SERVICE_KEY#01010101"));
+    }
+
+    #[test]
+    fn who_speaks_for_a_tool_is_its_agent_and_no_administrator() {
+        let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
+        let row = StoredCredential { id: CredentialId::draw(), tenant, user, revoked_at: None };
+        let agent = Principal::of_user_key(&row, true).unwrap().speaking_for(Vendor::parse("claude").unwrap());
+        assert_eq!((agent.vendor().map(Vendor::name), agent.is_admin(), agent.user()), (Some("claude"), false, user));
+        assert!(agent.still_valid(Some(&row)) && !agent.still_valid(None));
+        let other = agent.speaking_for(Vendor::parse("cursor").unwrap());
+        assert_eq!(other.vendor().map(Vendor::name), Some("claude"), "an agent cannot become another's");
     }
 
     #[test]

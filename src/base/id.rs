@@ -166,6 +166,8 @@ ids! {
     FileId: v4;
     /// One audit log.
     LogId: v4;
+    /// A session of an MCP client.
+    McpSessionId: v4;
 }
 
 #[cfg(test)]

@@ -320,6 +320,26 @@ pub const SELECT_OPENED_MAX: usize = 20_000;
 /// Memories that one commit of a trashing by selection looks at.
 pub const TRASH_SURVEY_MAX: usize = 2000;
 
+// --- MCP clients (REFLECT_API 6) ---
+/// Sessions at once; one more is refused with 503.
+pub const MCP_SESSIONS_MAX: usize = 500;
+/// Sessions at once with one credential; one more ends that of its own which was used least recently.
+pub const MCP_SESSIONS_PER_CREDENTIAL_MAX: usize = 250;
+/// A session that was not used for this long is forgotten.
+pub const MCP_SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
+/// Messages of one batch; each counts as a request.
+pub const MCP_BATCH_MAX: usize = 20;
+/// For how long a client may take the list of tools for current: it changes with the program alone.
+pub const MCP_TOOLS_FRESH: Duration = Duration::from_secs(60 * 60);
+/// For how long a client may take the briefing for current.
+pub const MCP_BRIEFING_FRESH: Duration = Duration::from_secs(60);
+/// Memories of one kind near another: replies, siblings, references.
+pub const NEAR_MAX: usize = 50;
+/// Memories that a tag may gather before they are sorted by their latest change, newest first.
+pub const NEAR_SCAN_MAX: usize = 20_000;
+
+const _: () = assert!(MCP_SESSIONS_PER_CREDENTIAL_MAX < MCP_SESSIONS_MAX);
+
 // --- Mem0 clients ---
 /// Messages of one addition: one memory each, all in one commit and one audit line.
 pub const MESSAGES_MAX: usize = AUDIT_IDS_PER_LINE_MAX;

@@ -4,6 +4,7 @@
 //! - Every function works under an `Access`, so policy has decided and an audit entry is open.
 //! - A refusal changes nothing, and says nothing of the text it refused.
 
+mod around;
 pub mod briefing;
 mod clusters;
 pub mod graph;
@@ -11,6 +12,7 @@ mod select;
 
 use std::collections::BTreeSet;
 
+pub use around::{around, gathered};
 pub use select::{Moment, Named, Order, Scalar, Select, Test, Who, list_selected, named, rank_selected, trash_selected};
 
 use crate::audit::{Detail, Reason};

@@ -156,6 +156,8 @@ actions! {
     BriefMemories(Scope) Reads true "memory.brief";
     /// See how memories hang together.
     GraphMemories(Scope) Reads true "memory.graph";
+    /// See what is near a memory, and what a tag gathers.
+    ReadAround(Scope) Reads true "memory.around";
     /// Search memories.
     SearchMemories(Scope) Reads true "memory.search";
     /// Have the site's language model answer a question from memories.
@@ -172,6 +174,24 @@ actions! {
     PurgeMemory(MemoryId) Writes true "memory.purge";
     /// Remove everything in the trash for good.
     EmptyTrash(Scope) Writes true "memory.empty_trash";
+    /// Open an MCP session, and be briefed.
+    OpenMcp(Scope) Reads true "mcp.initialize";
+    /// Ask what the MCP server is, and be briefed.
+    DiscoverMcp(Scope) Reads true "mcp.discover";
+    /// List the MCP tools.
+    ListTools(Person) Reads false "mcp.tools";
+    /// Call an MCP tool that there is not, or send what is no call at all.
+    CallTool(Person) Reads false "mcp.call";
+    /// Ask whether the MCP server is there.
+    PingMcp(Person) Reads false "mcp.ping";
+    /// Tell the MCP server something that it does not answer.
+    NotifyMcp(Person) Reads false "mcp.notify";
+    /// Set how much the MCP server should log to its client.
+    SetMcpLevel(Person) Reads false "mcp.level";
+    /// Hear what the MCP server has to say.
+    ListenMcp(Person) Reads false "mcp.listen";
+    /// End an MCP session.
+    EndMcp(Person) Reads false "mcp.end";
     /// Ask who one is.
     ReadSelf(Person) Reads false "identity.read";
     /// Ask how much one may keep, keeps and used.

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::audit::{self, Actor, ActorKind, Decision, Detail, Device, Entry, Id, Outcome, Reason, RequestId, Resource, Word};
-use crate::authn::credential::Verifier;
+use crate::authn::credential::{Verifier, tool_of_label};
 use crate::authn::{CredentialRef, Principal, Role, StoredCredential};
 use crate::base::id::{CredentialId, MemoryId, OperationId, SubjectId};
 use crate::base::time::Timestamp;
@@ -251,6 +251,20 @@ impl Vault {
                 Err(revoked) => Ok(Admission::Revoked(revoked.0)),
             },
         }
+    }
+
+    /// The AI tool's agent that `who` is where only agents are let in (MCP): an agent stays what it is, and a person's own key speaks for the
+    /// tool that its label names. `None` for a credential that speaks for none. The label itself stays here.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn agent_of(&self, who: Principal) -> Result<Option<Principal>, Unavailable> {
+        let CredentialRef::Stored(id) = who.credential() else { return Ok(who.vendor().is_some().then_some(who)) };
+        if who.vendor().is_some() {
+            return Ok(Some(who));
+        }
+        let published = self.published()?;
+        let label = credentials::label(&self.reading(&published), who.tenant(), *id).map_err(|_| Unavailable::Latched)?;
+        Ok(label.map(|label| who.speaking_for(tool_of_label(label.inner()))))
     }
 
     /// Whether `who` still stands. Looked up only if credentials changed since `generation`, which is brought up to date. While the store is

@@ -51,6 +51,27 @@ class Canaries(ServerCase):
         }).expect(201).json
         for client, path, kind in ((owner, f"/memories/{record['id']}", "changed"), (agent, f"/agent/memories/{agents['id']}", "agentchanged")):
             client.put(path, {"title": new(kind), "content": new(f"{kind}content"), "tags": [new(f"{kind}tag")], "allowed_vendors": ["*"]}).expect(200)
+        def mcp(method, status=200, client=agent, headers=None, **params):
+            meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {new("mcpcapability"): {}},
+                    "io.modelcontextprotocol/clientInfo": {"name": new("mcpclient"), "version": "1"}, new("mcpmeta"): 1}
+            sent = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, "Mcp-Name": params.get("name", "")}
+            message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta, **params}}
+            return client.post("/mcp", message, headers=sent | (headers or {})).expect(status)
+
+        written = mcp("tools/call", name="write_memory", arguments={
+            "title": new("mcptitle"), "content": new("mcpcontent"), "tags": [new("mcptag")], "subject": new("mcpsubject"), new("mcpunknown"): new("mcpdropped"),
+        }).json["result"]["structuredContent"]
+        mcp("tools/call", name="search_memories", arguments={"term": new("mcpterm")})
+        mcp("tools/call", name="get_topic_cluster", arguments={"tag": new("mcpasktag")})
+        mcp("tools/call", name="get_memory_by_id", arguments={"id": new("mcpid")})
+        refused = mcp("tools/call", name="write_memory", arguments={"title": new("mcprefused"), "memory_type": new("mcptype")})
+        self.assertIs(refused.json["result"]["isError"], True)
+        self.server.refusals.append(refused)
+        self.server.refusals.append(mcp("tools/call", name=new("mcptool"), arguments={}))
+        mcp(new("mcpmethod"), 404)
+        mcp("tools/list", 400, headers={"Mcp-Method": new("mcpheader")})
+        mcp("initialize", 400, headers={"MCP-Protocol-Version": "2025-11-25", "Mcp-Session-Id": new("mcpsession")})
+
         gone = owner.remember(new("gone"), new("gonecontent"), [new("gonetag")])
         owner.delete(f"/memories/{gone['id']}").expect(200)
         owner.delete(f"/memories/{gone['id']}/permanent").expect(204)
@@ -120,10 +141,10 @@ class Canaries(ServerCase):
         text = json.dumps([
             owner.get(f"/memories/{record['id']}").expect(200).json, owner.get(f"/memories/{record['id']}/versions").expect(200).json,
             agent.get(f"/agent/memories/{agents['id']}").expect(200).json, agent.get(f"/agent/memories/{agents['id']}/versions").expect(200).json,
-            owner.post("/memories/list", {"filter": {"by": "trashed"}}).expect(200).json, owner.get("/api/keys").expect(200).json, owner.get("/users/me").expect(200).json,
+            owner.post("/memories/list", {"filter": {"by": "trashed"}}).expect(200).json, agent.get(f"/agent/memories/{written['id']}").expect(200).json, owner.get("/api/keys").expect(200).json, owner.get("/users/me").expect(200).json,
             other.get("/users/me").expect(200).json, other.post("/agent/memories/list", {}).expect(200).json,
         ])
-        for kind in ("title", "content", "tag", "subject", "metakey", "metavalue", "speaker", "run", "agenttitle", "agentcontent", "agenttag",
+        for kind in ("title", "content", "tag", "subject", "metakey", "metavalue", "speaker", "run", "agenttitle", "agentcontent", "agenttag", "mcptitle", "mcpcontent", "mcptag", "mcpsubject",
                      "changed", "changedcontent", "changedtag", "agentchanged", "agentchangedcontent", "trashed", "trashedcontent", "label", "firstname", "lastname",
                      "othertitle", "othercontent", "email"):
             self.assertIn(placed[kind], text, f"{kind} is not found again")

@@ -74,6 +74,9 @@ ROUTES = (
     ("GET", "/api/v1/erasures", None),
     ("GET", "/api/v1/erasures/{erasure}", None),
     ("GET", "/api/v1/operations/{operation}", None),
+    ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}),
+    ("GET", "/mcp", None),
+    ("DELETE", "/mcp", None),
     ("GET", "/v1/ping/", None),
     ("POST", "/v3/memories/add/", {"messages": "x"}),
     ("POST", "/v1/memories/", {"messages": "x"}),
@@ -168,7 +171,7 @@ class Credentials(ServerCase):
         with self.server.client(made["key"]) as revoked:
             for path, answer in self.walk(revoked):
                 with self.subTest(path):
-                    self.error(answer, 401, "Invalid API key")
+                    self.error(answer, 401, "invalid_token" if path == "/mcp" else "Invalid API key")
         self.unchanged()
 
     def test_every_route_hides_another_users_records(self):

@@ -231,7 +231,7 @@ impl Api {
     /// `GET /oauth/status` by the dashboard's key.
     fn service_status(&self, request: &Request) -> Reply {
         let who = Principal::system(self.vault.tenant(), self.vault.owner(), "dashboard");
-        let mut cx = self.cx(&who, self.call(request, 200, None), "oauth.status");
+        let mut cx = self.cx(&who, self.call(request, 200, None), "oauth.status", request);
         status(&mut cx).unwrap_or_else(|failure| failure.reply(reply::Shape::Contract))
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::memories::{create_as, filter, record, reply_as, target, trashed};
 use super::required;
-use crate::api::reply::{self, Answered, View, Words};
+use crate::api::reply::{self, Answered, Done, View, Words};
 use crate::api::run::Cx;
 use crate::memories::{self, Filter, Page, Refusal};
 use crate::policy::action::{ListMemories, ReadMemory, ReadVersions, SearchMemories};
@@ -30,21 +30,33 @@ pub fn create(cx: &mut Cx<'_>) -> Answered {
     record(cx, done)
 }
 
-/// `GET /agent/memories/latest`
-pub fn latest(cx: &mut Cx<'_>) -> Answered {
+/// The newest memory, of a tag or an origin if the fields name one.
+pub fn newest(cx: &mut Cx<'_>) -> Done<Memory> {
     let some = |text: Option<String>| text.filter(|text| !text.is_empty());
     let (tag, origin) = (some(cx.fields.text("tag")), some(cx.fields.text("origin")));
-    record(cx, cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::latest(access, tag.as_deref(), origin.as_deref())))
+    cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::latest(access, tag.as_deref(), origin.as_deref()))
 }
 
-/// `GET /agent/memories/:id`: what is in the trash is not there.
-pub fn read(cx: &mut Cx<'_>) -> Answered {
+/// `GET /agent/memories/latest`
+pub fn latest(cx: &mut Cx<'_>) -> Answered {
+    let done = newest(cx);
+    record(cx, done)
+}
+
+/// The named memory; what is in the trash is not there.
+pub fn live(cx: &Cx<'_>) -> Done<Memory> {
     let id = target(cx, &Words::MEMORY)?;
     let live = |access: &mut Access<'_, ReadMemory>| {
         let memory = memories::read(access)?;
         if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
     };
-    record(cx, cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, live))
+    cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, live)
+}
+
+/// `GET /agent/memories/:id`
+pub fn read(cx: &mut Cx<'_>) -> Answered {
+    let done = live(cx);
+    record(cx, done)
 }
 
 /// `DELETE /agent/memories/:id`
@@ -84,32 +96,41 @@ struct PageView<'a> {
 }
 
 fn page_of(page: &Page, receipt: &Receipt, limit: usize, offset: usize, each: Each) -> Vec<u8> {
-    let end = u64::try_from(offset.saturating_add(page.memories.len())).unwrap_or(u64::MAX);
     reply::json(&PageView {
         memories: reply::all(&page.memories, receipt, each),
         total: page.total,
         limit,
         offset,
-        has_more: !page.memories.is_empty() && end < page.total,
+        has_more: has_more(page, offset),
     })
 }
 
+/// Whether there is more behind a page from `offset` on.
+pub fn has_more(page: &Page, offset: usize) -> bool {
+    let end = u64::try_from(offset.saturating_add(page.memories.len())).unwrap_or(u64::MAX);
+    !page.memories.is_empty() && end < page.total
+}
+
+/// Which page the fields ask for: its limit and its offset.
+pub fn place(cx: &Cx<'_>) -> (usize, usize) {
+    (cx.fields.count("limit").expect("the schema has a default"), cx.fields.count("offset").unwrap_or(0))
+}
+
 /// A page of what `filter` chooses. The trash shows an agent route its size at most, never its memories.
-fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Answered {
-    let limit = cx.fields.count("limit").expect("the schema has a default");
-    let offset = cx.fields.count("offset").unwrap_or(0);
+pub fn paged(cx: &Cx<'_>, filter: &Filter, part: Part) -> Done<Page> {
+    let (limit, offset) = place(cx);
     let trashed = matches!(filter, Filter::Trashed);
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| {
-            if trashed && access.who().vendor().is_some() {
-                return Ok(Page { memories: Vec::new(), total: 0 });
-            }
-            memories::list(access, filter, part, offset, if trashed { 0 } else { limit })
-        },
-        |page, receipt| page_of(page, receipt, limit, offset, each),
-    )
+    cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| {
+        if trashed && access.who().vendor().is_some() {
+            return Ok(Page { memories: Vec::new(), total: 0 });
+        }
+        memories::list(access, filter, part, offset, if trashed { 0 } else { limit })
+    })
+}
+
+fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Answered {
+    let (limit, offset) = place(cx);
+    Ok(cx.answer(paged(cx, filter, part)?, |page, receipt| page_of(page, receipt, limit, offset, each)))
 }
 
 /// `POST /agent/memories/browse`
@@ -135,16 +156,19 @@ fn counted(memories: &[Memory], receipt: &Receipt) -> Vec<u8> {
     reply::json(&Counted { memories: reply::all(memories, receipt, reply::record), count: memories.len() })
 }
 
-/// `POST /agent/memories/search`: the contract's literal search, most relevant first.
-pub fn search(cx: &mut Cx<'_>) -> Answered {
+/// The contract's literal search, most relevant first.
+pub fn found(cx: &mut Cx<'_>) -> Done<Vec<Memory>> {
     let term = required(cx, "term");
     let limit = cx.fields.count("limit").expect("the schema has a default");
-    cx.read::<SearchMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| if term.trim().is_empty() { Ok(Vec::new()) } else { memories::find(access, &term, limit) },
-        |memories, receipt| counted(memories, receipt),
-    )
+    cx.look::<SearchMemories, _, _>(cx.own(), &Words::MEMORY, |access| {
+        if term.trim().is_empty() { Ok(Vec::new()) } else { memories::find(access, &term, limit) }
+    })
+}
+
+/// `POST /agent/memories/search`
+pub fn search(cx: &mut Cx<'_>) -> Answered {
+    let done = found(cx)?;
+    Ok(cx.answer(done, |memories, receipt| counted(memories, receipt)))
 }
 
 /// `POST /agent/memories/list`

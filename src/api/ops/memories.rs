@@ -117,8 +117,8 @@ pub fn read(cx: &mut Cx<'_>) -> Answered {
     record(cx, cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read))
 }
 
-/// `PUT /memories/:id` and `PUT /agent/memories/:id`
-pub fn update(cx: &mut Cx<'_>) -> Answered {
+/// Replaces the text of the named memory.
+pub fn updated(cx: &mut Cx<'_>) -> Done<Memory> {
     let id = target(cx, &Words::UPDATE)?;
     let new = Replacement {
         allowed_vendors: vendors(cx)?,
@@ -130,7 +130,13 @@ pub fn update(cx: &mut Cx<'_>) -> Answered {
         run_id: cx.fields.text("run_id").map(Phi::new),
         occurred_at: cx.fields.time("occurred_at"),
     };
-    record(cx, cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::update(access, new)))
+    cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::update(access, new))
+}
+
+/// `PUT /memories/:id` and `PUT /agent/memories/:id`
+pub fn update(cx: &mut Cx<'_>) -> Answered {
+    let done = updated(cx);
+    record(cx, done)
 }
 
 /// Moves the named memory to the trash.
@@ -226,10 +232,15 @@ pub fn reply(cx: &mut Cx<'_>) -> Answered {
     record(cx, done)
 }
 
+/// The thread of the named memory: its parent (or itself) and the replies.
+pub fn threaded(cx: &Cx<'_>) -> Done<(Memory, Vec<Memory>)> {
+    let id = target(cx, &Words::MEMORY)?;
+    cx.look::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread)
+}
+
 /// `GET /memories/:id/thread` and `GET /agent/memories/:id/thread`
 pub fn thread(cx: &mut Cx<'_>) -> Answered {
-    let id = target(cx, &Words::MEMORY)?;
-    cx.read::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread, |(parent, children), receipt| {
+    Ok(cx.answer(threaded(cx)?, |(parent, children), receipt| {
         reply::json(&json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) }))
-    })
+    }))
 }

@@ -61,6 +61,13 @@ fn get_row(tx: &Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<Option<Cre
     tx.get(CREDENTIALS, &row_key(tenant, id))?.map(|bytes| row("credentials", &bytes)).transpose()
 }
 
+/// What its person calls a key; `None` if there is no such key.
+pub fn label(tx: &Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<Option<Phi>, StoreError> {
+    let Some(found) = get_row(tx, tenant, id)? else { return Ok(None) };
+    let plain = holders::open(tx, tenant, Holder::User(found.user), "key_label", id.bytes(), &found.label)?;
+    String::from_utf8(plain).map(|label| Some(Phi::new(label))).map_err(|_| StoreError::Row("credentials", CodecError::Malformed))
+}
+
 /// Stages a new key of `user`.
 pub fn insert(
     tx: &mut Tx<'_>,

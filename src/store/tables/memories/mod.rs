@@ -27,7 +27,7 @@ pub use index::chunk;
 pub(in crate::store) use index::{prepared, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
 pub use read::{
-    Outline, answer, count_replies, either, entities_of, entity_named, get, history, length, mention, one, outlined, page, seen, several, subject_named, survey,
+    Outline, answer, count_replies, either, entities_of, entity_named, get, history, length, mention, one, outlined, page, replies, seen, several, subject_named, survey,
     thread, total, versions, walk,
 };
 #[cfg(any(fuzzing, feature = "bench-internals"))]

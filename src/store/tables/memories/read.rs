@@ -65,6 +65,11 @@ pub fn count_replies<A: Action<Target = MemoryId>>(a: &Access<'_, A>) -> Result<
     Ok(a.tx().prefix(CHILDREN, &memory_key(a.who().tenant(), a.target()))?.count())
 }
 
+/// The replies of a memory, oldest first, by id; whether they are the scope's, live and in the asker's sight is for whoever opens them.
+pub fn replies<A: Action<Target = Scope>>(a: &Access<'_, A>, parent: MemoryId) -> Result<Vec<MemoryId>, StoreError> {
+    children_of(a.tx(), a.target().tenant, parent)
+}
+
 /// The thread of the granted memory: its parent (or itself) and the live replies the asker can see, oldest first. `None` if the asker
 /// cannot see the parent.
 pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<(Memory, Vec<Memory>)>, Unanswered> {

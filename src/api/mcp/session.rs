@@ -1,0 +1,159 @@
+//! Sessions of legacy MCP clients: in memory only.
+//!
+//! A session holds no data and no authority: every request is authenticated by its own credential. What it holds is the version that was agreed
+//! on, and which stream is its newest.
+//!
+//! Invariants
+//! - A session is its opener's: to another person, or another credential, it does not exist.
+//! - At most [`limits::MCP_SESSIONS_MAX`] at once, and [`limits::MCP_SESSIONS_PER_CREDENTIAL_MAX`] of one credential: one more of the latter ends
+//!   its own oldest, so that no credential can shut others out.
+//! - A session that was not used for [`limits::MCP_SESSION_IDLE`] is gone; an open stream uses it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::authn::{CredentialRef, Principal};
+use crate::base::id::{McpSessionId, TenantId, UserId};
+use crate::base::limits;
+
+/// Who may use a session.
+#[derive(Clone, PartialEq, Eq)]
+struct Opener {
+    tenant: TenantId,
+    user: UserId,
+    credential: CredentialRef,
+}
+
+impl Opener {
+    fn of(who: &Principal) -> Self {
+        Self { tenant: who.tenant(), user: who.user(), credential: who.credential().clone() }
+    }
+}
+
+struct Session {
+    opener: Opener,
+    version: &'static str,
+    used_ms: u64,
+    stream: u64,
+}
+
+/// The sessions that are open. Times are milliseconds of one monotonic clock.
+#[derive(Default)]
+pub struct Sessions(Mutex<HashMap<McpSessionId, Session>>);
+
+impl Sessions {
+    fn open_ones(&self, now_ms: u64) -> MutexGuard<'_, HashMap<McpSessionId, Session>> {
+        const IDLE_MS: u64 = limits::MCP_SESSION_IDLE.as_secs() * 1000;
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, session| now_ms.saturating_sub(session.used_ms) < IDLE_MS);
+        open
+    }
+
+    /// Opens a session; `None` if as many as may be are open.
+    pub fn open(&self, who: &Principal, version: &'static str, now_ms: u64) -> Option<McpSessionId> {
+        let opener = Opener::of(who);
+        let mut open = self.open_ones(now_ms);
+        let own = || open.iter().filter(|(_, session)| session.opener.credential == opener.credential);
+        if own().count() >= limits::MCP_SESSIONS_PER_CREDENTIAL_MAX {
+            let oldest = own().min_by_key(|(_, session)| session.used_ms).map(|(id, _)| *id);
+            oldest.and_then(|id| open.remove(&id));
+        }
+        if open.len() >= limits::MCP_SESSIONS_MAX {
+            return None;
+        }
+        let id = McpSessionId::draw();
+        open.insert(id, Session { opener, version, used_ms: now_ms, stream: 0 });
+        Some(id)
+    }
+
+    fn with<T>(&self, who: &Principal, id: McpSessionId, now_ms: u64, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let mut open = self.open_ones(now_ms);
+        let session = open.get_mut(&id).filter(|session| session.opener == Opener::of(who))?;
+        session.used_ms = now_ms;
+        Some(work(session))
+    }
+
+    /// The version of a session of `who`, which is used now.
+    pub fn version(&self, who: &Principal, id: McpSessionId, now_ms: u64) -> Option<&'static str> {
+        self.with(who, id, now_ms, |session| session.version)
+    }
+
+    /// Ends a session of `who`; whether there was one.
+    pub fn end(&self, who: &Principal, id: McpSessionId, now_ms: u64) -> bool {
+        let mut open = self.open_ones(now_ms);
+        let own = open.get(&id).is_some_and(|session| session.opener == Opener::of(who));
+        own && open.remove(&id).is_some()
+    }
+
+    /// A new stream of a session of `who`; an older one is over.
+    pub fn listen(&self, who: &Principal, id: McpSessionId, now_ms: u64) -> Option<u64> {
+        self.with(who, id, now_ms, |session| {
+            session.stream += 1;
+            session.stream
+        })
+    }
+
+    /// Whether `stream` is still the newest of a session that is open; if so, the session is used.
+    pub fn listens(&self, who: &Principal, id: McpSessionId, stream: u64, now_ms: u64) -> bool {
+        let mut open = self.open_ones(now_ms);
+        let session = open.get_mut(&id).filter(|session| session.opener == Opener::of(who) && session.stream == stream);
+        session.map(|session| session.used_ms = now_ms).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::credential::StaticKey;
+    use crate::authn::Vendor;
+    use crate::base::time::Timestamp;
+
+    fn agents() -> impl FnMut(u32) -> Principal {
+        let (tenant, owner) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
+        move |n| Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_X".into(), vendor: Vendor::parse("x"), mark: n.to_be_bytes() })
+    }
+
+    #[test]
+    fn a_session_is_its_openers_and_ends() {
+        let (sessions, mut agent) = (Sessions::default(), agents());
+        let (me, other) = (agent(1), agent(2));
+        let id = sessions.open(&me, "2025-06-18", 0).unwrap();
+        assert_eq!(sessions.version(&me, id, 1), Some("2025-06-18"));
+        assert_eq!(sessions.version(&other, id, 1), None);
+        assert!(sessions.listen(&other, id, 1).is_none() && !sessions.end(&other, id, 1));
+        let (first, second) = (sessions.listen(&me, id, 1).unwrap(), sessions.listen(&me, id, 1).unwrap());
+        assert!(!sessions.listens(&me, id, first, 1) && sessions.listens(&me, id, second, 1) && !sessions.listens(&other, id, second, 1));
+        assert!(sessions.end(&me, id, 1) && !sessions.end(&me, id, 1));
+        assert!(!sessions.listens(&me, id, second, 1));
+        assert_eq!(sessions.version(&me, McpSessionId::draw(), 1), None);
+    }
+
+    #[test]
+    fn an_idle_session_is_forgotten_and_a_stream_keeps_one() {
+        const IDLE_MS: u64 = limits::MCP_SESSION_IDLE.as_secs() * 1000;
+        let (sessions, me) = (Sessions::default(), agents()(1));
+        let (idle, heard) = (sessions.open(&me, "2025-11-25", 0).unwrap(), sessions.open(&me, "2025-11-25", 0).unwrap());
+        let stream = sessions.listen(&me, heard, 0).unwrap();
+        assert!(sessions.listens(&me, heard, stream, IDLE_MS - 1));
+        assert_eq!(sessions.version(&me, idle, IDLE_MS), None);
+        assert!(sessions.version(&me, heard, IDLE_MS).is_some());
+        assert_eq!(sessions.0.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn sessions_are_bounded_for_one_and_for_all() {
+        let (sessions, mut agent) = (Sessions::default(), agents());
+        let greedy = agent(1);
+        let first = sessions.open(&greedy, "2025-11-25", 0).unwrap();
+        for _ in 0..limits::MCP_SESSIONS_PER_CREDENTIAL_MAX {
+            assert!(sessions.open(&greedy, "2025-11-25", 1).is_some());
+        }
+        assert_eq!(sessions.version(&greedy, first, 1), None, "its own oldest made room");
+        assert_eq!(sessions.0.lock().unwrap().len(), limits::MCP_SESSIONS_PER_CREDENTIAL_MAX);
+        for n in limits::MCP_SESSIONS_PER_CREDENTIAL_MAX..limits::MCP_SESSIONS_MAX {
+            assert!(sessions.open(&agent(u32::try_from(n).unwrap()), "2025-11-25", 1).is_some());
+        }
+        assert!(sessions.open(&agent(9999), "2025-11-25", 1).is_none());
+        assert!(sessions.open(&greedy, "2025-11-25", 1).is_some(), "whoever is at its own bound takes its own place");
+    }
+}
