@@ -12,6 +12,7 @@ import urllib.parse
 
 from rosemary_server import Server, unique
 from test_dashboard import DASHBOARD, KEY, DashboardCase, token
+from test_mcp import BOTH, Legacy
 
 BACK = "https://client.example/callback?fixed=1"
 OTHER = "nurse@clinic.example"
@@ -454,6 +455,39 @@ class Attacks(OAuthCase):
         for grant in self.grants(key):
             self.others[OTHER].delete(f"/api/v1/oauth/grants/{grant['id']}").expect(200)
         self.granted(key=key)
+
+
+class Connector(OAuthCase):
+    """What an MCP client does from the first refusal to the last."""
+
+    def test_a_connector_finds_its_way_from_the_refusal_of_mcp_and_ends_with_its_grant(self):
+        challenge = self.web.post("/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, headers={"Accept": BOTH}).expect(401).headers["www-authenticate"]
+        resource = self.web.get(urllib.parse.urlsplit(re.search(r'resource_metadata="([^"]+)"', challenge)[1]).path).expect(200).json
+        client, tokens = self.granted(vendor="claude", resource=resource["resource"])
+        with self.server.client(tokens["access_token"]) as agent:
+            session = Legacy(agent)
+            written = session.call("write_memory", title=unique(), content="by a connector", tags=["oauth"])
+            record = json.loads(written["content"][0]["text"])
+            self.assertEqual(record["origin"], "claude")
+        self.owner.get(f"/memories/{record['id']}").expect(200)
+        # A session is the grant's: it goes on with the next token, and another grant of the same person has no part in it.
+        fresh = self.refresh(client, tokens["refresh_token"]).expect(200).json
+        with self.server.client(fresh["access_token"]) as agent:
+            session.client = agent
+            self.assertEqual(session.ask("ping").expect(200).json["result"], {})
+        _, other = self.granted()
+        with self.server.client(other["access_token"]) as foreign:
+            self.assertEqual(foreign.post("/mcp", {"jsonrpc": "2.0", "id": 9, "method": "ping"}, headers=session.headers()).status, 404)
+        # The open stream and every further answer end with the grant.
+        with self.server.client(fresh["access_token"], timeout=60) as listening:
+            listening.connection.request("GET", "/mcp", headers={"Authorization": f"Bearer {fresh['access_token']}", **session.headers(Accept="text/event-stream")})
+            stream = listening.connection.getresponse()
+            self.assertEqual(stream.status, 200)
+            self.form("/revoke", {"token": fresh["refresh_token"], "client_id": client["client_id"]}).expect(200)
+            stream.read()  # it ends by itself
+        with self.server.client(fresh["access_token"]) as agent:
+            answer = agent.post("/mcp", {"jsonrpc": "2.0", "id": 2, "method": "ping"}, headers=session.headers()).expect(401)
+            self.assertIn("resource_metadata", answer.headers["www-authenticate"])
 
 
 class Approval(OAuthCase):
