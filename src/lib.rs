@@ -2,14 +2,15 @@
 //!
 //! One static binary, one encrypted file, no way out. Layers, bottom to top; a layer uses those above it in this list, never below
 //! (`tests/tidy.rs` checks):
-//! `base` → `config` → `sandbox` → `crypto` → `authn` → `policy` → `audit` → `engine` → `store` → `memories` → `identity` → `http` → `api` → `cli`.
+//! `base` → `config` → `sandbox` → `crypto` → `authn` → `policy` → `audit` → `engine` → `store` → `memories` → `identity` → `egress` → `http` → `api` → `cli`.
 //!
 //! Invariants, and where each is held
 //! 1. No record is read or changed without an `Access`; only `store/gate.rs` makes one, from a `Grant` only `policy/decide.rs` makes.
 //! 2. A change and its audit entry commit together; an answer leaves after the commit (`store/writer.rs`).
 //! 3. Plaintext lives in `Secret` and `Phi` only; each reading is spelled `expose` (`crypto/secret.rs`, `store/phi.rs`).
 //! 4. Every stored byte is sealed and bound to its file and place (`engine/block.rs`).
-//! 5. Nothing here opens an outbound socket (`clippy.toml` disallows the methods that would), and the kernel refuses it (`sandbox/`).
+//! 5. Only `egress/` opens an outbound socket, in the relay's process alone (`clippy.toml` disallows the methods elsewhere); in the service's the
+//!    kernel refuses it (`sandbox/`).
 //! 6. Every loop, queue, buffer and wait has its bound in `base/limits.rs`.
 //! 7. Time and chance enter through `base/time.rs` and `base/rng.rs`.
 
@@ -26,7 +27,7 @@ macro_rules! layers {
         mod $name;
     )*};
 }
-layers! { base config sandbox crypto authn policy audit engine store memories identity http api cli }
+layers! { base config sandbox crypto authn policy audit engine store memories identity egress http api cli }
 
 /// Runs the program with its arguments (the first is its name): `main` in one call.
 pub use cli::run;

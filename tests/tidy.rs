@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Bottom to top: a layer may use itself and those before it.
-const LAYERS: [&str; 14] =
-    ["base", "config", "sandbox", "crypto", "authn", "policy", "audit", "engine", "store", "memories", "identity", "http", "api", "cli"];
+const LAYERS: [&str; 15] = [
+    "base", "config", "sandbox", "crypto", "authn", "policy", "audit", "engine", "store", "memories", "identity", "egress", "http", "api",
+    "cli",
+];
 
 /// Layers that may use less than their place allows: leaves that must stay separable.
 const ONLY: [(&str, &[&str]); 2] = [("http", &["base", "config"]), ("audit", &["base", "crypto"])];
@@ -258,6 +260,13 @@ fn lib_declares_exactly_the_layers_in_order() {
     let drawn = lib.lines().find(|l| l.contains('→')).expect("lib.rs draws the layers");
     let names: Vec<_> = drawn.split('`').skip(1).step_by(2).collect();
     assert_eq!(names, LAYERS, "the drawing in lib.rs");
+}
+
+#[test]
+fn outbound_https_is_the_relays_client_alone() {
+    let own = root().join("src/egress/client.rs");
+    let users = sources().into_iter().filter(|source| source.path != own && source.code.contains("ureq"));
+    none(users.map(|source| format!("{}: only src/egress/client.rs uses ureq", shown(&source.path))).collect());
 }
 
 #[test]

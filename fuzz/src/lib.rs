@@ -9,6 +9,7 @@ pub mod targets {
     //! The targets, by the layer they attack.
     pub mod api;
     pub mod config;
+    pub mod egress;
     pub mod http;
     pub mod json;
     pub mod jwt;
@@ -16,7 +17,7 @@ pub mod targets {
     pub mod stored;
 }
 
-use targets::{api, config, http, json, jwt, log, stored};
+use targets::{api, config, egress, http, json, jwt, log, stored};
 
 /// One target.
 pub struct Target {
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "notes", run: log::notes, bytes_max: 4096, words: log::WORDS },
     Target { name: "entries", run: log::entries, bytes_max: 8192, words: log::WORDS },
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
+    Target { name: "egress", run: egress::run, bytes_max: 2048, words: egress::WORDS },
     Target { name: "jwt", run: jwt::run, bytes_max: 1024, words: jwt::WORDS },
     Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::answers::{answer, flag, id, list_of, maybe_time, number, reference, text, time, word};
+use crate::api::answers::{answer, flag, id, list_of, maybe_time, number, reference, text, texts, time, word};
 
 /// What every answer says of an erasure.
 fn erasure() -> [(&'static str, Value); 7] {
@@ -15,6 +15,60 @@ fn erasure() -> [(&'static str, Value); 7] {
         ("done_at", maybe_time()),
         ("memories", number()),
     ]
+}
+
+/// How the instance stands.
+fn status() -> Value {
+    let maybe = |mut schema: Value| {
+        schema["type"] = json!([schema["type"], "null"]);
+        schema
+    };
+    answer(
+        [
+            ("version", text("0.1.0")),
+            ("state", word(&["answering", "stopped", "locked"])),
+            ("at", time()),
+            ("uptime_seconds", maybe(number())),
+            ("instance", id()),
+            ("tenant", id()),
+            ("log", answer([("id", id()), ("entries", number()), ("root", text("5f2c…"))], [])),
+            ("anchor", maybe(answer([("written_at", maybe_time()), ("entries_behind", number())], []))),
+            ("space", answer([("file_bytes", number()), ("free_bytes", maybe(number())), ("writes", flag()), ("reads", flag())], [])),
+            (
+                "backup",
+                answer(
+                    [
+                        ("configured", flag()),
+                        ("kept", number()),
+                        ("running", flag()),
+                        ("last", maybe(answer([("id", id()), ("begun_at", time()), ("bytes", number())], []))),
+                        ("next_due_at", maybe_time()),
+                    ],
+                    [],
+                ),
+            ),
+            (
+                "drill",
+                answer(
+                    [
+                        ("last", maybe(answer([("at", time()), ("passed", flag()), ("restore_ms", number()), ("memories", number())], []))),
+                        ("restore_ms_max", number()),
+                        ("next_due_at", maybe_time()),
+                    ],
+                    [],
+                ),
+            ),
+            ("keys", answer([("epoch", number()), ("leaving", maybe(number())), ("doing", text("idle")), ("done", number())], [])),
+            ("erasures", answer([("asked", number()), ("running", number()), ("done", number())], [])),
+            ("index", answer([("bytes", number()), ("bytes_max", number())], [])),
+            ("connections", answer([("open", maybe(number())), ("max", number())], [])),
+            ("certificate_ends_at", maybe_time()),
+            ("locked_in", flag()),
+            ("memory_locked", flag()),
+            ("problems", texts("the last backup is of 2026-11-21T02:00:00.000Z, and one is due every 24 hours")),
+        ],
+        [],
+    )
 }
 
 /// The components, by name.
@@ -39,6 +93,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
             [("at", time()), ("backup", id()), ("passed", flag()), ("restore_ms", number()), ("memories", number()), ("entries", number())],
             [],
         )),
+        ("Status", status()),
         ("Erasures", answer([("erasures", list_of("Erasure"))], [])),
         ("Erasure", answer(erasure(), [])),
         ("ErasureWithReceipt", answer(

@@ -58,8 +58,14 @@ impl Service {
             fatal: Box::new(|| {}),
         };
         let store = Store::open(engine, settings).unwrap();
-        let settings =
-            Settings { address_per_minute: 0, credential_per_minute: 0, admin_per_minute, public_url: "https://localhost:8443".into() };
+        let settings = Settings {
+            address_per_minute: 0,
+            credential_per_minute: 0,
+            admin_per_minute,
+            public_url: "https://localhost:8443".into(),
+            surroundings: Arc::default(),
+            model: None,
+        };
         Self { api: Arc::new(Api::new(store.vault().clone(), &settings)), store: Some(store), folder }
     }
 

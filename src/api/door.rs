@@ -18,14 +18,16 @@ use crate::http::{Handler, Method, Refusal, Reply, Request};
 /// See the module text.
 pub struct Door {
     since: Instant,
+    /// Whether a language model may be asked, once it is open.
+    model: bool,
     api: OnceLock<Arc<Api>>,
     refused: AtomicU64,
 }
 
 impl Door {
     /// A shut one.
-    pub fn shut() -> Self {
-        Self { since: Instant::now(), api: OnceLock::new(), refused: AtomicU64::new(0) }
+    pub fn shut(model: bool) -> Self {
+        Self { since: Instant::now(), model, api: OnceLock::new(), refused: AtomicU64::new(0) }
     }
 
     /// From now on requests are answered by `api`.
@@ -45,7 +47,7 @@ impl Door {
     fn locked(&self, request: &Request) -> Reply {
         self.count();
         if request.path == "/health" && matches!(request.method, Method::Get | Method::Head) {
-            return health("locked", self.since.elapsed().as_secs());
+            return health("locked", self.since.elapsed().as_secs(), self.model);
         }
         let text = "The data file is locked until its operator unlocks it; nothing was done";
         Failure { code: Some("locked"), ..Failure::new(503, text) }.reply(Shape::of(&request.path))

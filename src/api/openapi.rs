@@ -272,7 +272,7 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
 }
 
 /// Every status of a refusal, and what it says on any route.
-const STATUSES: [(u16, &str); 20] = [
+const STATUSES: [(u16, &str); 21] = [
     (400, "The request is malformed, or does not fit its schema: `error` names the place"),
     (401, "No valid credential"),
     (403, "This credential may not do this, or `Origin` names another site"),
@@ -290,6 +290,7 @@ const STATUSES: [(u16, &str); 20] = [
     (429, "Too many requests, or more than the plan allows"),
     (431, "The head of the request is too large"),
     (500, "A fault of ours; nothing was done"),
+    (502, "The language model gave no usable answer"),
     (503, "Not now; `outcome: \"unknown\"` means that `operation_id` will tell how it ended"),
     (505, "Only HTTP/1.1 and HTTP/1.0 are spoken"),
     (507, "The disk is nearly full; nothing was done"),

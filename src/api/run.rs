@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::api::ops::status::Surroundings;
 use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
@@ -24,6 +25,8 @@ use crate::authn::jwt::JwtError;
 use crate::authn::{CredentialRef, Principal, Role};
 use crate::base::id::OperationId;
 use crate::base::limits;
+use crate::config::Model;
+use crate::egress::hub::Hub;
 use crate::http::{self, Handler, Method, Refusal, Reply, Request};
 use crate::identity;
 use crate::policy::action::{CreatePerson, Instance, Reads, Writes};
@@ -46,6 +49,10 @@ pub struct Settings {
     pub admin_per_minute: u32,
     /// Where clients reach the service.
     pub public_url: String,
+    /// The language model and the way to it, if it may be asked.
+    pub model: Option<(Model, Arc<Hub>)>,
+    /// What is around the store, for who asks how the instance stands.
+    pub surroundings: Arc<Surroundings>,
 }
 
 /// The product behind HTTP.
@@ -61,6 +68,8 @@ pub struct Api {
     pub(in crate::api) oauth: OAuth,
     /// Where clients reach the service.
     pub(in crate::api) public_url: String,
+    pub(in crate::api) model: Option<(Model, Arc<Hub>)>,
+    pub(in crate::api) surroundings: Arc<Surroundings>,
     pub(in crate::api) mcp: Mcp,
     started_ms: u64,
 }
@@ -110,11 +119,13 @@ impl Api {
             credentials: Throttle::new(settings.credential_per_minute),
             admin: Throttle::new(settings.admin_per_minute),
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
+            model: settings.model.clone(),
             vendors: vault.vendors(),
             streams: Arc::default(),
             exports: mem0::Exports::default(),
             oauth: OAuth::new(settings.address_per_minute > 0),
             public_url: settings.public_url.clone(),
+            surroundings: Arc::clone(&settings.surroundings),
             mcp: Mcp::new(&settings.public_url),
             started_ms: vault.clock().mono_ms(),
             vault,
@@ -297,7 +308,7 @@ impl Api {
 
     fn health(&self) -> Reply {
         let seconds = self.now_ms().saturating_sub(self.started_ms) / 1000;
-        health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds)
+        health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds, self.model.is_some())
     }
 
     fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape) -> Reply {
@@ -342,14 +353,14 @@ impl Api {
 }
 
 /// What `/health` says: `ok` with 200, anything else with 503.
-pub(in crate::api) fn health(status: &str, uptime_seconds: u64) -> Reply {
+pub(in crate::api) fn health(status: &str, uptime_seconds: u64, model: bool) -> Reply {
     let body = json!({
         "service": "reflect-memory",
         "status": status,
         "uptime_seconds": uptime_seconds,
         "deployment_mode": "self-host",
         "network_boundary": "private",
-        "model_egress": "disabled",
+        "model_egress": if model { "enabled" } else { "disabled" },
         "public_webhooks": false,
     });
     Reply::json(if status == "ok" { 200 } else { 503 }, &body)

@@ -505,6 +505,16 @@ impl Fields {
         self.map(name).map(Fields)
     }
 
+    /// Takes a list of objects of known keys out.
+    pub fn objects(&mut self, name: &str) -> Option<Vec<Fields>> {
+        let Value::Array(items) = self.0.remove(name)? else { return None };
+        let object = |item| match item {
+            Value::Object(map) => Some(Fields(map)),
+            _ => None,
+        };
+        Some(items.into_iter().filter_map(object).collect())
+    }
+
     /// Takes an object of the caller's own keys out.
     pub fn map(&mut self, name: &str) -> Option<Map<String, Value>> {
         match self.0.remove(name)? {

@@ -483,8 +483,10 @@ details! {
     "attempts" Attempts(u64): "attempts that failed before";
     "back_ms" Back(u64): "by how many milliseconds the wall clock was set back";
     "bytes" Bytes(u64): "bytes read or written";
+    "code" Code(u64): "status that another server answered with";
     "created" Created(u64): "records made";
     "cred" Credential(CredentialId): "the credential that was made, changed or revoked";
+    "dest" Destination(u64): "number of a destination in the operator's list of where the relay may go, counted from 1";
     "end" End(u64): "index after the last entry concerned";
     "ended" Ended(Word): "how a longer piece of work ended";
     "epoch" Epoch(u64): "the epoch of keys concerned";
@@ -511,6 +513,7 @@ details! {
     "tags" Tags(u64): "tags asked for";
     "tombstone" Tombstone(u64): "number of an erased holder's tombstone";
     "took_ms" TookMs(u64): "how long a longer piece of work took";
+    "use" Use(Word): "what an outbound connection was for";
     "vendor" Vendor(Word): "the vendor concerned";
     "version" Version(u64): "the version made or read";
     "words" Words(u64): "words in a query";

@@ -102,6 +102,8 @@ names! {
         NotReady = "not_ready": "what is needed is still being built";
         NotOffered = "not_offered": "the service does not do this at all";
         EgressOff = "egress_off": "it would need an outbound connection, and none is allowed";
+        RelayAbsent = "relay_absent": "the relay, which alone may connect to other machines, is not there";
+        ModelFailed = "model_failed": "the language model gave no usable answer";
         WorkFailed = "work_failed": "the work failed inside";
         Panic = "panic": "the program met a fault of its own";
         Recovered = "recovered": "the store was reopened; unknown outcomes were settled";

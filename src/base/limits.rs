@@ -417,6 +417,58 @@ pub const MODEL_NAME_CHARS_MAX: usize = 50;
 pub const CHAT_MESSAGES_MAX: usize = 100;
 /// One message, code points.
 pub const CHAT_MESSAGE_CHARS_MAX: usize = 50_000;
+/// Memories that one question is answered from, unless it asks for fewer.
+pub const QUERY_MEMORIES_MAX: usize = 50;
+/// Characters that a token is taken to be when tokens are estimated.
+pub const CHARS_PER_TOKEN: usize = 4;
+/// `RM_MODEL_MAX_TOKENS`, most.
+pub const MODEL_TOKENS_MAX: u32 = 131_072;
+/// `RM_CONTEXT_CHAR_BUDGET`, most.
+pub const CONTEXT_CHARS_MAX: u32 = 1_000_000;
+/// `RM_SYSTEM_PROMPT`, code points.
+pub const SYSTEM_PROMPT_CHARS_MAX: usize = 8000;
+/// Path of `RM_MODEL_BASE_URL`.
+pub const BASE_PATH_BYTES_MAX: usize = 256;
+/// Name of a user of the system (useradd(8)).
+pub const USER_NAME_BYTES_MAX: usize = 32;
+
+// --- the relay (DESIGN 8) ---
+/// `RM_EGRESS_TIMEOUT_SECONDS`, most.
+pub const EGRESS_SECONDS_MAX: u32 = 600;
+/// How long the service waits for the relay's answer: longer than the relay may take.
+pub const EGRESS_WAIT: Duration = Duration::from_secs(EGRESS_SECONDS_MAX as u64 + 15);
+/// Orders under way at once; one more is refused.
+pub const EGRESS_ORDERS_MAX: usize = 8;
+/// One frame between service and relay.
+pub const EGRESS_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A destination's answer; a longer one is cut off and counts for nothing.
+pub const EGRESS_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// The head of a destination's answer.
+pub const EGRESS_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// From a frame's first byte to its last, and from a connection's beginning to its first frame.
+pub const EGRESS_FRAME_TIME_MAX: Duration = Duration::from_secs(10);
+/// From the first packet of a connection to its TLS handshake's end.
+pub const EGRESS_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause of the relay before it connects to the service again.
+pub const RELAY_PAUSE: Duration = Duration::from_millis(500);
+/// How often whoever waits on the relay's socket looks whether to stop.
+pub const RELAY_TURN: Duration = Duration::from_millis(250);
+/// Addresses of one name; with more it is refused.
+pub const NAME_ADDRESSES_MAX: usize = 16;
+/// How long one name server is waited for, and how often all are asked.
+pub const NAME_TIME_MAX: Duration = Duration::from_secs(2);
+/// See [`NAME_TIME_MAX`].
+pub const NAME_ROUNDS_MAX: usize = 2;
+/// Name servers that are asked (resolver(5): MAXNS).
+pub const NAME_SERVERS_MAX: usize = 3;
+/// A name server's answer over UDP (RFC 1035 section 2.3.4; larger ones need EDNS, which is not asked for).
+pub const NAME_ANSWER_BYTES_MAX: usize = 512;
+/// Bytes of `/etc/hosts` and `/etc/resolv.conf` that are looked at.
+pub const NAME_FILE_BYTES_MAX: u64 = 256 * 1024;
+
+// A character is at most 6 bytes in JSON, so the largest question with its memories fits one frame.
+const _: () = assert!((CONTEXT_CHARS_MAX as usize + MODEL_QUERY_CHARS_MAX + SYSTEM_PROMPT_CHARS_MAX + 8192) * 6 < EGRESS_FRAME_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX * 6 < EGRESS_FRAME_BYTES_MAX && EGRESS_ANSWER_BYTES_MAX < EGRESS_FRAME_BYTES_MAX);
 
 // --- import and export ---
 /// One line of an import: the longest record (100,000 code points, escaped) with all its fields.
@@ -447,6 +499,10 @@ pub const RESEAL_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 pub const RESEAL_SEEN: usize = 20_000;
 /// Longest ledger of erased holders that is read.
 pub const LEDGER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// An anchor that has not been written for this long, with entries that it lacks, is not being written.
+pub const ANCHOR_LATE: Duration = Duration::from_secs(60);
+/// A certificate with less time than this is to be renewed.
+pub const CERTIFICATE_TIME_MIN: Duration = Duration::from_secs(30 * 86_400);
 /// How long a start waits for holders to be erased again from an older copy of the data, before it gives up and says so.
 pub const ERASE_AGAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Pause after a failed step of the rotator before it tries again.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::exit;
-use crate::config::document;
+use crate::config::{document, relay};
 
 /// A memory for AI agents that a hospital owns outright: one binary, one encrypted file, no way out
 ///
@@ -111,6 +111,13 @@ pub enum Command {
     /// Exit code 1 when something should be put right.
     Doctor(Doctor),
 
+    /// Tells how the instance stands: log, anchor, space, backups, drills, keys, erasures, certificate
+    ///
+    /// Asks the running service at its console (RM_CONSOLE_SOCKET); reads the data file when none runs, and changes nothing.
+    /// Exit code 1 when something asks for attention; the last lines name it.
+    #[command(verbatim_doc_comment, after_help = "Examples:\n  rosemary status\n  rosemary status --json | jq .backup.last")]
+    Status(Status),
+
     /// Makes, lists and verifies backups: each one encrypted file, consistent with one commit
     #[command(subcommand, arg_required_else_help = true)]
     Backup(Backup),
@@ -132,6 +139,17 @@ pub enum Command {
     /// The service must be stopped. Every change is an entry of the audit log.
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
     Keys(Keys),
+
+    /// Runs the relay: the one process that connects to other machines, to those that its settings list
+    ///
+    /// Its settings are its own (/etc/rosemary-relay/relay.env in the package): RM_EGRESS_ALLOW and its neighbours in
+    /// docs/configuration.md. It connects to the service and takes orders from it. Runs until it is ended.
+    #[command(verbatim_doc_comment)]
+    Relay,
+
+    /// Where the relay may go: the list, what the kernel lets through, and a test of each destination
+    #[command(subcommand, arg_required_else_help = true)]
+    Egress(Egress),
 
     /// Erases a person, or somebody memories are about, by the death of their key; and the receipts of it
     ///
@@ -226,6 +244,14 @@ pub struct Verify {
 /// `doctor`.
 #[derive(Args, Debug)]
 pub struct Doctor {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct Status {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -336,6 +362,34 @@ pub struct Restore {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// `egress …`.
+#[derive(Subcommand, Debug)]
+pub enum Egress {
+    /// Writes the addresses that the list leads to into the relay's unit, so that the kernel drops everything else
+    ///
+    /// Looks each host up now, and writes IPAddressAllow= for them and for the name servers. Run it again when a host moves.
+    #[command(verbatim_doc_comment)]
+    Apply(Where),
+    /// Prints the list, where each host leads now, and what the relay's unit lets through
+    List(Where),
+    /// Has the running service send the relay to each destination: connection and certificate, nothing else
+    ///
+    /// Each attempt is in the audit log. Exit code 1 if one failed.
+    #[command(verbatim_doc_comment)]
+    Test,
+}
+
+/// Where the relay's settings and its unit's drop-ins are.
+#[derive(Args, Debug)]
+pub struct Where {
+    /// The relay's settings
+    #[arg(long, value_name = "FILE", default_value = relay::FILE)]
+    pub settings: PathBuf,
+    /// The folder of drop-ins of the relay's unit
+    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system/rosemary-relay.service.d")]
+    pub unit: PathBuf,
 }
 
 /// `key …`.

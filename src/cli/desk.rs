@@ -8,17 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::keys;
+use crate::api::ops::status::Surroundings;
+use crate::cli::{egress, keys, status};
+use crate::egress::hub::Hub;
 use crate::store::vault::Vault;
 
 /// What questions are answered with.
 pub struct Desk {
     /// The store.
     pub vault: Vault,
+    /// The relay's line, where something may leave.
+    pub relay: Option<Arc<Hub>>,
     /// Set when the service stops.
     pub stop: Arc<AtomicBool>,
     /// The settings that answers name.
     pub config: Facts,
+    /// What is around the store.
+    pub surroundings: Arc<Surroundings>,
 }
 
 /// What the desk knows of the settings.
@@ -44,6 +50,8 @@ pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) 
             let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
         }
+        "egress.test" => egress::tested(desk, say),
+        "status" => status::running(&desk.vault, &desk.surroundings),
         "keys.rotate_deks" => {
             let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))

@@ -16,15 +16,14 @@ use serde_json::json;
 use crate::base::limits;
 use crate::base::time::{Clock, Timestamp};
 use crate::cli::exit::{Exit, Failure};
+use crate::api::ops::status as ops;
 use crate::cli::{args, open, serve, text};
 use crate::config::{Config, TlsVersion, settings};
 use crate::engine::{Engine, EngineError};
 use crate::crypto::unlock;
 use crate::sandbox;
-use crate::store::check;
+use crate::store::{check, status};
 
-/// Less validity than this is weak.
-const CERTIFICATE_TIME_MIN: Duration = Duration::from_secs(30 * 86_400);
 /// Free space below this multiple of the reserve is weak.
 const RESERVES_FREE: u64 = 8;
 /// A clock before this is wrong: the first version is younger.
@@ -118,7 +117,7 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     files(&mut posture, &config);
     data(&mut posture, &config);
     anchor(&mut posture, &config);
-    memory(&mut posture);
+    memory(&mut posture, &config);
     tls(&mut posture, &config);
     rates(&mut posture, &config);
     static_keys(&mut posture, &config);
@@ -126,6 +125,7 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     machine(&mut posture, &config);
     backups(&mut posture, &config);
     absent(&mut posture);
+    model(&mut posture, &config);
     // Last: the lock closes the files too.
     way_out(&mut posture, &config);
     text::print(if command.json { posture.json() } else { posture.text() }.as_bytes())?;
@@ -189,6 +189,7 @@ fn data(posture: &mut Posture, config: &Config) {
                 true => posture.on("recovery shares", "printed shares open the data file together, should the key be lost"),
                 false => posture.weak("recovery shares", "none: if the key is lost, so is the data", "rosemary keys shares, printed, for several people"),
             }
+            standing(posture, config, &engine);
             match check::log_key(&engine) {
                 Ok(key) => posture.on("log key", format_args!("{key} (auditors check exports with it)")),
                 Err(error) => posture.weak("log key", error, "run rosemary verify"),
@@ -199,6 +200,32 @@ fn data(posture: &mut Posture, config: &Config) {
             posture.tell("data file's inside", State::Unknown, what, "stop the service and run doctor and verify");
         }
         Err(failure) => posture.weak("data file's inside", failure.message, "the service will not start either"),
+    }
+}
+
+/// What asks for attention in the file itself: backups, drills, erasures, as `rosemary status` has it.
+fn standing(posture: &mut Posture, config: &Config, engine: &Engine) {
+    let clock = Clock::system();
+    match status::of(engine, config.anchor_file.as_deref(), &clock) {
+        Ok(found) => {
+            let told = ops::document(&found, &crate::cli::status::around(config, false), clock.now());
+            // That nothing serves while doctor looks is no fault; certificate and space have lines of their own.
+            let problems = told["problems"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+            let open: Vec<&str> = problems.filter(|text| !text.contains("stopped") && !text.contains("certificate") && !text.contains("disk")).collect();
+            match &found.last_backup {
+                Some((_, row)) => posture.on("last backup", format_args!("{}, {} kept", row.begun_at, found.backups)),
+                None if config.backup_dir.is_some() => posture.weak("last backup", "there is none yet", "rosemary backup make, or start the service"),
+                None => {}
+            }
+            match &found.drill {
+                Some(drill) if drill.passed => posture.on("restore drill", format_args!("passed {}, in {} ms", drill.at, drill.restore_ms)),
+                Some(_) | None => {}
+            }
+            for problem in open.into_iter().filter(|text| !text.contains("no backup")) {
+                posture.weak("standing", problem, "see docs/operations.md");
+            }
+        }
+        Err(error) => posture.weak("standing", error, "run rosemary verify"),
     }
 }
 
@@ -223,25 +250,21 @@ fn anchor(posture: &mut Posture, config: &Config) {
     }
 }
 
-fn memory(posture: &mut Posture) {
+fn memory(posture: &mut Posture, config: &Config) {
     let swaps = fs::read_to_string("/proc/swaps").map(|text| text.lines().count().saturating_sub(1));
+    let name = settings::LOCK_MEMORY.row.name;
     let barred = fs::read_to_string(SWAP_MAX).is_ok_and(|max| max.trim() == "0");
     match swaps {
         Ok(0) => posture.on("swap", "this machine has none, so records in memory stay there"),
         Ok(_) if barred => posture.on("swap", "the unit keeps the service out of it (MemorySwapMax=0)"),
+        Ok(_) if config.lock_memory => posture.on("swap", format_args!("{name}=on keeps the service out of it; else it does not start")),
         Ok(_) => posture.weak(
             "swap",
             "this machine swaps, and nothing seen here keeps the service out of it: record text could reach the disk in clear",
-            "run it by the unit (MemorySwapMax=0), encrypt the swap, or swapoff -a",
+            format_args!("run it by the unit (MemorySwapMax=0), set {name}=on, or swapoff -a"),
         ),
         Err(error) => posture.tell("swap", State::Unknown, format_args!("/proc/swaps: {error}"), ""),
     }
-    posture.tell(
-        "locked memory",
-        State::Absent,
-        "memory is not locked (mlock) in this version",
-        "keep swap off for the service, see above",
-    );
     let core = rustix::process::getrlimit(rustix::process::Resource::Core);
     let dumpable = rustix::process::dumpable_behavior();
     if core.current == Some(0) && matches!(dumpable, Ok(rustix::process::DumpableBehavior::NotDumpable)) {
@@ -264,7 +287,7 @@ fn tls(posture: &mut Posture, config: &Config) {
             };
             match identity.not_after() {
                 Some(end) if end <= now => posture.weak("certificate", format_args!("ended {end} ({kind})"), remedy),
-                Some(end) if end <= now.plus(CERTIFICATE_TIME_MIN) => {
+                Some(end) if end <= now.plus(limits::CERTIFICATE_TIME_MIN) => {
                     posture.weak("certificate", format_args!("ends {end} ({kind})"), remedy)
                 }
                 Some(end) => posture.on("certificate", format_args!("until {end} ({kind})")),
@@ -370,6 +393,17 @@ fn machine(posture: &mut Posture, config: &Config) {
     }
 }
 
+/// Whether memories may go to a language model.
+fn model(posture: &mut Posture, config: &Config) {
+    let name = settings::DISABLE_MODEL_EGRESS.row.name;
+    match &config.model {
+        None => posture.tell("model egress", State::Off, format_args!("{name}=true: /query and /chat refuse, nothing leaves"), ""),
+        Some(model) => {
+            posture.on("model egress", format_args!("{name}=false: {} is asked through the relay alone, each time on record; see rosemary egress list", model.name));
+        }
+    }
+}
+
 /// The lock that the service would have: engaged in this process, and every way out tried from inside.
 fn way_out(posture: &mut Posture, config: &Config) {
     let name = settings::EGRESS_LOCK.row.name;
@@ -417,7 +451,7 @@ fn backups(posture: &mut Posture, config: &Config) {
 /// What this version has not, so that nobody relies on it.
 fn absent(posture: &mut Posture) {
     for (name, what, remedy) in [
-        ("key rotation", "no command to enrol or retire a key in this version", "guard the key; a copy of it opens the file for good"),
+        ("legal hold", "nothing refuses a deletion or erasure because of a hold in this version", "ask before you erase"),
         ("retention", "nothing is deleted by age in this version", "delete by hand where the law asks for it"),
     ] {
         posture.tell(name, State::Absent, what, remedy);

@@ -35,7 +35,7 @@ macro_rules! exits {
 
 exits! {
     Ok = 0 "done";
-    Found = 1 "verify or doctor found problems; the report names them";
+    Found = 1 "verify, doctor or status found problems; the report names them";
     Usage = 2 "wrong arguments";
     BadInput = 65 "a file to import is malformed; nothing of the faulty line was stored";
     NoInput = 66 "a file to read is not there (the data file: run init)";

@@ -12,6 +12,7 @@ mod console;
 mod demo;
 mod desk;
 mod doctor;
+mod egress;
 mod erase;
 pub mod exit;
 mod init;
@@ -23,6 +24,7 @@ mod progress;
 mod restore;
 mod recall;
 mod serve;
+mod status;
 mod terminal;
 mod text;
 mod transfer;
@@ -68,11 +70,14 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Serve => serve::run(settings()?),
         Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),
+        Command::Status(status) => status::run(&status, &settings()?),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Backup(backup) => backup::run(&backup, settings()?),
         Command::Restore(restore) => restore::run(&restore, settings()?),
         Command::Key(key) => key::run(key, settings()?),
         Command::Keys(keys) => keys::run(keys, settings()?),
+        Command::Relay => egress::relay(),
+        Command::Egress(command) => egress::run(&command),
         Command::Erase(erase) => erase::run(&erase, settings),
         Command::Import(import) => transfer::import(&import, settings()?),
         Command::Export(export) => transfer::export(&export, settings()?),

@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::api::door::Door;
+use crate::api::ops::status::Surroundings;
 use crate::api::run::{Api, Settings};
 use crate::audit::{Detail, Word};
 use crate::authn::Principal;
@@ -16,9 +17,10 @@ use crate::base::log::{self, Level, Operator};
 use crate::cli::console::{self, Attempt, Console};
 use crate::cli::desk::{Desk, Facts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::open;
+use crate::cli::{open, status};
 use crate::config::{self, Config, KekChoice, settings};
 use crate::crypto::unlock::{Kek, SlotKind};
+use crate::egress::hub::{self, Entrance, Hub, Listening};
 use crate::http::{self, Authority, Server, TlsIdentity};
 use crate::identity::Refusal;
 use crate::policy::action::{Instance, UnlockInstance};
@@ -33,6 +35,8 @@ const ANSWERING: &str = "answering";
 const LOCKED: &str = "locked: waiting for rosemary unlock";
 /// Of one that has been given a key.
 const OPENING: &str = "opening the data file";
+/// The packaged relay's user.
+const RELAY_USER: &str = "rosemary-relay";
 /// How long a signal waits at most before it is obeyed.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -44,15 +48,19 @@ pub struct Running {
     /// Where keys arrive, and what the store will be told, while it is locked.
     sealed: Option<(Receiver<Attempt>, store::vault::Settings)>,
     open: Option<Open>,
+    /// Where the relay comes in, if there is a language model to ask.
+    entrance: Option<Entrance>,
     tls: Arc<TlsIdentity>,
     told: Told,
     notify: Notify,
+    around: Arc<Surroundings>,
 }
 
 /// What is there once the data file is open.
 struct Open {
     store: Store,
     upkeep: Option<Upkeep>,
+    relay: Option<(Arc<Hub>, Listening)>,
 }
 
 /// What a process was started with, beside its settings.
@@ -93,9 +101,9 @@ impl Told {
 }
 
 /// Listeners passed in, or those of the settings.
-fn listeners(config: &Config, given: Given) -> Result<Vec<TcpListener>, Failure> {
-    if !given.tcp.is_empty() {
-        return Ok(given.tcp);
+fn listeners(config: &Config, given: Vec<TcpListener>) -> Result<Vec<TcpListener>, Failure> {
+    if !given.is_empty() {
+        return Ok(given);
     }
     http::bind(&config.listen, config.port).map_err(|error| {
         let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
@@ -133,6 +141,20 @@ fn lock(config: &Config) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs")))
 }
 
+/// Keeps all memory, present and to come, out of swap, if the settings want it.
+fn lock_memory(config: &Config) -> Result<bool, Failure> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    if !config.lock_memory {
+        return Ok(false);
+    }
+    let name = settings::LOCK_MEMORY.row.name;
+    // Each page as it is first used: what is only reserved costs nothing.
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map(|()| true).map_err(|error| {
+        let error = std::io::Error::from(error);
+        Failure::new(Exit::Config, format_args!("{name}: the kernel refused ({error}); allow it (LimitMEMLOCK=infinity in the unit, ulimit -l unlimited), or set {name}=off"))
+    })
+}
+
 /// The console's socket. A service that serves without one is worth more than none; one that is locked could never be unlocked.
 fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
     let (name, path) = (settings::CONSOLE_SOCKET.row.name, &config.console_socket);
@@ -148,26 +170,73 @@ fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
     }
 }
 
+/// Where the relay comes in: a socket passed in, or that of the settings; none where nothing may leave.
+fn entrance(config: &Config, given: Vec<UnixListener>) -> Result<Option<Entrance>, Failure> {
+    if config.model.is_none() {
+        return Ok(None);
+    }
+    let (name, user_name) = (settings::RELAY_SOCKET.row.name, settings::RELAY_USER.row.name);
+    let listener = match (given.into_iter().next(), &config.relay_socket) {
+        (Some(listener), _) => listener,
+        (None, Some(path)) => hub::listen(path).map_err(|error| {
+            Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; name a path in a folder of the service's user", path.display()))
+        })?,
+        (None, None) => {
+            let off = settings::DISABLE_MODEL_EGRESS.row.name;
+            return Err(Failure::new(
+                Exit::Config,
+                format_args!("{off}=false: there is no socket for the relay: enable rosemary-relay.socket, or set {name} (docs/egress.md)"),
+            ));
+        }
+    };
+    let user = match &config.relay_user {
+        Some(user) => hub::user_id(user)
+            .ok_or_else(|| Failure::new(Exit::Config, format_args!("{user_name}={user}: there is no such user in /etc/passwd; name the relay's")))?,
+        None => hub::user_id(RELAY_USER).unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+    };
+    Ok(Some(Entrance { listener, user }))
+}
+
 /// How the API is told of limits and of its address.
-fn api_settings(config: &Config, port: u16) -> Settings {
+fn api_settings(config: &Config, port: u16, hub: Option<&Arc<Hub>>, around: &Arc<Surroundings>) -> Settings {
     let rate = |limit: Option<std::num::NonZeroU32>| limit.map_or(0, std::num::NonZeroU32::get);
     Settings {
         address_per_minute: rate(config.limits.address),
         credential_per_minute: rate(config.limits.credential),
         admin_per_minute: rate(config.limits.admin),
         public_url: config.public_url.as_ref().map_or_else(|| format!("https://localhost:{port}"), |url| url.text.clone()),
+        model: config.model.clone().zip(hub.cloned()),
+        surroundings: Arc::clone(around),
     }
 }
 
 /// Opens the data file with `kek`, and the door. `settings` are there still after a failure that another key may avert.
-fn bring_up(config: &Config, settings: &mut Option<store::vault::Settings>, kek: Kek, door: &Door, port: u16) -> Result<Open, Failure> {
+fn bring_up(
+    config: &Config,
+    settings: &mut Option<store::vault::Settings>,
+    kek: Kek,
+    door: &Door,
+    port: u16,
+    entrance: Option<&Entrance>,
+    around: &Arc<Surroundings>,
+) -> Result<Open, Failure> {
     let kek = Arc::new(kek);
     let store = open::store_with(config, settings, &kek)?;
     let vault = store.vault().clone();
-    match open::schedule(config, &kek).map(|schedule| Upkeep::start(vault.clone(), schedule)).transpose() {
-        Ok(upkeep) => {
-            door.open(Arc::new(Api::new(vault, &api_settings(config, port))));
-            Ok(Open { store, upkeep })
+    let hub = Hub::new();
+    let relay = entrance.map(|entrance| hub.start(entrance)).transpose();
+    let started = relay.and_then(|relay| match open::schedule(config, &kek).map(|schedule| Upkeep::start(vault.clone(), schedule)).transpose() {
+        Ok(upkeep) => Ok((relay, upkeep)),
+        Err(error) => {
+            relay.map(Listening::stop).unwrap_or_default();
+            Err(error)
+        }
+    });
+    match started {
+        Ok((relay, upkeep)) => {
+            let relay = relay.map(|listening| (hub, listening));
+            door.open(Arc::new(Api::new(vault, &api_settings(config, port, relay.as_ref().map(|(hub, _)| hub), around))));
+            Ok(Open { store, upkeep, relay })
         }
         Err(error) => {
             drop(vault);
@@ -181,20 +250,25 @@ fn bring_up(config: &Config, settings: &mut Option<store::vault::Settings>, kek:
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
     let tls = open::tls(config)?;
-    let listeners = listeners(config, outside.given)?;
+    let Given { tcp, unix } = outside.given;
+    let listeners = listeners(config, tcp)?;
+    let entrance = entrance(config, unix)?;
     let console = console(config)?;
     // Before any other thread: what is started from here on is inside.
+    let memory_locked = lock_memory(config)?;
     lock(config)?;
     let no_thread = |error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}"));
     let console = console.map(Console::start).transpose().map_err(no_thread)?;
     let (console, attempts) = console.unzip();
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
-    let (door, mut settings) = (Arc::new(Door::shut()), Some(open::store_settings(config)));
+    let around = Surroundings { since: Some(Instant::now()), certificate: Some(Arc::clone(&tls)), ..status::around(config, memory_locked) };
+    let around = Arc::new(around);
+    let (door, mut settings) = (Arc::new(Door::shut(config.model.is_some())), Some(open::store_settings(config)));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {
             console.iter().for_each(Console::opening);
-            Some(bring_up(config, &mut settings, open::kek(config)?, &door, port)?)
+            Some(bring_up(config, &mut settings, open::kek(config)?, &door, port, entrance.as_ref(), &around)?)
         }
     };
     let http = http::Settings {
@@ -214,15 +288,17 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
             return Err(no_thread(error));
         }
     };
+    let _ = around.connections.set(server.counter());
     if let (Some(console), Some(open)) = (&console, &open) {
-        console.open(|stop| desk(open.store.vault(), config, stop));
+        console.open(|stop| desk(open, config, stop, &around));
     }
     let sealed = if open.is_none() { attempts.zip(settings) } else { None };
-    Ok(Running { server, door, console, sealed, open, tls, told, notify: outside.notify })
+    Ok(Running { server, door, console, sealed, open, entrance, tls, told, notify: outside.notify, around })
 }
 
-fn desk(vault: &Vault, config: &Config, stop: Arc<AtomicBool>) -> Desk {
-    Desk { vault: vault.clone(), stop, config: Facts { db_path: config.db_path.clone() } }
+fn desk(open: &Open, config: &Config, stop: Arc<AtomicBool>, around: &Arc<Surroundings>) -> Desk {
+    let relay = open.relay.as_ref().map(|(hub, _)| Arc::clone(hub));
+    Desk { vault: open.store.vault().clone(), relay, stop, config: Facts { db_path: config.db_path.clone() }, surroundings: Arc::clone(around) }
 }
 
 /// Records that the service was unlocked, with what, and what came before.
@@ -239,6 +315,7 @@ fn note_unlocked(vault: &Vault, kind: SlotKind, refused: u64, failed: u32) -> Re
 
 impl Open {
     fn stop(self) {
+        self.relay.map(|(_, listening)| listening.stop()).unwrap_or_default();
         self.upkeep.map(Upkeep::stop).unwrap_or_default();
         self.store.stop();
     }
@@ -306,10 +383,10 @@ impl Running {
         self.notify.ready(OPENING);
         drop(attempts);
         let refused = self.door.refused();
-        let opened = bring_up(config, &mut settings, kek, &self.door, self.port());
+        let opened = bring_up(config, &mut settings, kek, &self.door, self.port(), self.entrance.as_ref(), &self.around);
         match (opened, settings, &self.console) {
             (Ok(open), _, Some(console)) => {
-                let failed = console.open(|stop| desk(open.store.vault(), config, stop));
+                let failed = console.open(|stop| desk(&open, config, stop, &self.around));
                 let noted = note_unlocked(open.store.vault(), kind, refused, failed);
                 self.open = Some(open);
                 log::line(Level::Info, "unlocked", &[("with", &kind.word())]);

@@ -1,9 +1,11 @@
-//! The documents that follow from the table: `docs/configuration.md`, `config/rosemary.env.example` and the list in `--help`.
+//! The documents that follow from the tables: `docs/configuration.md`, `config/rosemary.env.example`, `config/relay.env.example` and the list in
+//! `--help`.
 //!
 //! A test compares both files with what is written here; run it with `ROSEMARY_WRITE_DOCS=1` to write them anew.
 
 use std::fmt::Write as _;
 
+use crate::config::relay;
 use crate::config::settings::{ABSENT, Fallback, GROUPS, Row};
 
 /// Width of the wrapped comments and help.
@@ -12,22 +14,36 @@ const COLUMNS: usize = 100;
 /// `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text = String::from(INTRODUCTION);
-    for (group, rows) in GROUPS {
-        let _ = write!(text, "\n## {group}\n");
-        for row in *rows {
-            let _ = write!(text, "\n### `{}`\n{}\n\n- takes: {}\n", row.name, wrapped(&row.help(), "").trim_end(), row.takes());
-            let _ = write!(text, "- default: {}\n- since: {}\n", default(row), row.since);
-            if row.is_secret() {
-                let _ = writeln!(text, "- in a file: `{}_FILE` names the file that holds it", row.name);
-            }
-        }
-    }
+    sections(&mut text, "##", GROUPS);
+    text.push_str(RELAY);
+    sections(&mut text, "###", relay::GROUPS);
     text.push_str(NOT_OBEYED);
     for (name, why) in ABSENT {
         let _ = writeln!(text, "| `{name}` | {why} |");
     }
     text
 }
+
+/// The rows of `groups`, under headings of this `level`.
+fn sections(text: &mut String, level: &str, groups: &[(&str, &[&Row])]) {
+    for (group, rows) in groups {
+        let _ = write!(text, "\n{level} {group}\n");
+        for row in *rows {
+            let _ = write!(text, "\n{level}# `{}`\n{}\n\n- takes: {}\n", row.name, wrapped(&row.help(), "").trim_end(), row.takes());
+            let _ = write!(text, "- default: {}\n- since: {}\n", default(row), row.since);
+            if row.is_secret() {
+                let _ = writeln!(text, "- in a file: `{}_FILE` names the file that holds it", row.name);
+            }
+        }
+    }
+}
+
+const RELAY: &str = "
+## The relay
+`rosemary relay` is a process and a user of its own ([egress.md](egress.md)), with a file of its own: `/etc/rosemary-relay/relay.env`, mode 0640,
+`config/relay.env.example` is a template. None of these is a setting of the service, `RM_RELAY_SOCKET`, `RM_EGRESS_LOCK` and `RM_LOG` apart, which
+both have; what stands in the wrong file stops the start.
+";
 
 /// What holds without the setting, in words.
 fn default(row: &Row) -> String {
@@ -65,19 +81,34 @@ pub fn env_example() -> String {
         "# Settings of Rosemary: copy to /etc/rosemary/rosemary.env, owner root, group rosemary, mode 0640.\n\
          # Lines that begin with # are comments; every setting is listed. See docs/configuration.md.\n",
     );
-    for (group, rows) in GROUPS {
+    examples(&mut text, GROUPS, "/etc/rosemary/keys/NAME");
+    text
+}
+
+/// `config/relay.env.example`.
+pub fn relay_example() -> String {
+    let mut text = String::from(
+        "# Settings of Rosemary's relay: copy to /etc/rosemary-relay/relay.env, owner root, group rosemary-relay, mode 0640.\n\
+         # Lines that begin with # are comments; every setting is listed. See docs/egress.md.\n",
+    );
+    examples(&mut text, relay::GROUPS, "/etc/rosemary-relay/model-key");
+    text
+}
+
+/// The rows of `groups` as lines of a file, secrets in `secret`.
+fn examples(text: &mut String, groups: &[(&str, &[&Row])], secret: &str) {
+    for (group, rows) in groups {
         let _ = write!(text, "\n# === {group} ===\n");
         for row in *rows {
             let _ = write!(text, "\n{}", wrapped(&row.help(), "# "));
             let _ = match (row.is_secret(), row.default) {
-                (true, _) => writeln!(text, "#{}_FILE=/etc/rosemary/keys/NAME", row.name.replace("<VENDOR>", "CURSOR")),
+                (true, _) => writeln!(text, "#{}_FILE={secret}", row.name.replace("<VENDOR>", "CURSOR")),
                 (_, Fallback::Required(example)) => writeln!(text, "{}={example}", row.name),
                 (_, Fallback::Value(value)) => writeln!(text, "#{}={value}", row.name),
                 (_, Fallback::Absent(_, example)) => writeln!(text, "#{}={example}", row.name),
             };
         }
     }
-    text
 }
 
 /// The settings as `--help` lists them: name, values, default.
@@ -129,5 +160,6 @@ mod tests {
     fn the_documents_are_current() {
         assert_current("docs/configuration.md", &markdown());
         assert_current("config/rosemary.env.example", &env_example());
+        assert_current("config/relay.env.example", &relay_example());
     }
 }

@@ -14,6 +14,7 @@ pub mod document;
 pub mod files;
 pub mod parse;
 mod raw;
+pub mod relay;
 pub mod settings;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use crate::base::limits;
 use crate::base::log::Level;
 use crate::crypto::secret::Secret;
 pub use raw::{Problems, Warning};
+use raw::Whose;
 
 /// Name of the systemd credential that holds the key (`LoadCredential=rosemary.kek:…`).
 pub const KEK_CREDENTIAL: &str = "rosemary.kek";
@@ -91,10 +93,44 @@ pub struct Config {
     pub backup_drill_days: u32,
     /// Must the kernel lock the running service in?
     pub egress_lock: bool,
+    /// The language model, if one may be asked.
+    pub model: Option<Model>,
+    /// Where the relay comes in, if not on a socket that is passed in.
+    pub relay_socket: Option<PathBuf>,
+    /// The user that the relay runs as.
+    pub relay_user: Option<String>,
+    /// Is memory to be kept out of swap by the program itself?
+    pub lock_memory: bool,
     /// Where the operator of this machine speaks to the running service.
     pub console_socket: PathBuf,
     /// Where SIGHUP reads the level of the log anew.
     pub settings_file: Option<PathBuf>,
+}
+
+/// The site's language model, as the service knows it; where it is, the relay knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its name at its endpoint.
+    pub name: String,
+    /// How freely it may answer.
+    pub temperature: Temperature,
+    /// Tokens that it may answer with.
+    pub max_tokens: u32,
+    /// What it is told before the memories.
+    pub system_prompt: String,
+    /// Characters of memories that it is given.
+    pub context_chars: usize,
+}
+
+/// A model's temperature, in hundredths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Temperature(pub u32);
+
+impl Temperature {
+    /// As a number.
+    pub fn value(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
 }
 
 /// `https://host[:port]`.
@@ -203,7 +239,7 @@ impl Config {
     pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<(Self, Vec<Warning>), Problems> {
         let mut raw = raw::Raw::collect(vars);
         let config = Self::take(&mut raw);
-        let warnings = raw.finish()?;
+        let warnings = raw.finish(Whose::Service)?;
         Ok((config.expect("what is missing has been noted as a problem"), warnings))
     }
 
@@ -236,12 +272,15 @@ impl Config {
         let index_mib = raw.take(&settings::INDEX_MIB);
         let memories_max = raw.take(&settings::SANDBOX_MEMORY_CAP);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
+        let lock_memory = raw.take(&settings::LOCK_MEMORY);
         let console_socket = raw.take(&settings::CONSOLE_SOCKET);
         let settings_file = raw.take(&settings::SETTINGS_FILE);
         let log = raw.take(&settings::LOG);
         raw.take(&settings::DEPLOYMENT_MODE);
         raw.take(&settings::DISABLE_TELEMETRY);
-        raw.take(&settings::DISABLE_MODEL_EGRESS);
+        let model = take_model(raw);
+        let relay_socket = raw.take(&settings::RELAY_SOCKET);
+        let relay_user = raw.take(&settings::RELAY_USER);
 
         if let (Some(one), Some(all)) = (max_connections_per_address, max_connections)
             && one > all
@@ -292,6 +331,10 @@ impl Config {
             backup_keep_days: backup_keep_days?,
             backup_drill_days: backup_drill_days?,
             egress_lock: egress_lock?,
+            model: model?,
+            relay_socket,
+            relay_user,
+            lock_memory: lock_memory?,
             settings_file,
         })
     }
@@ -345,6 +388,31 @@ fn take_kek(raw: &mut raw::Raw) -> Option<KekChoice> {
             None
         }
     }
+}
+
+/// The language model; `Some(None)` where none may be asked.
+fn take_model(raw: &mut raw::Raw) -> Option<Option<Model>> {
+    let off = raw.take(&settings::DISABLE_MODEL_EGRESS);
+    let name = raw.take(&settings::MODEL_NAME);
+    let temperature = raw.take(&settings::MODEL_TEMPERATURE);
+    let max_tokens = raw.take(&settings::MODEL_MAX_TOKENS);
+    let system_prompt = raw.take(&settings::SYSTEM_PROMPT);
+    let context_chars = raw.take(&settings::CONTEXT_CHAR_BUDGET);
+    if off? {
+        return Some(None);
+    }
+    let Some(name) = name else {
+        let (missing, off) = (settings::MODEL_NAME.row.name, settings::DISABLE_MODEL_EGRESS.row.name);
+        raw.problem(missing, None, format!("not set although {off} is false; give the model's name, or set {off}=true"));
+        return None;
+    };
+    Some(Some(Model {
+        name,
+        temperature: temperature?,
+        max_tokens: max_tokens?,
+        system_prompt: system_prompt?,
+        context_chars: usize::try_from(context_chars?).ok()?,
+    }))
 }
 
 /// Certificate and key: both named, or both beside the data file.

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use crate::base::limits;
 use crate::base::log::Level;
 use crate::config::settings::{Row, Takes};
-use crate::config::{PublicUrl, TlsVersion};
+use crate::config::relay::{BaseUrl, Destination};
+use crate::config::{PublicUrl, Temperature, TlsVersion};
 use crate::crypto::secret::Secret;
 
 /// Beginnings of generated credentials (DESIGN 14): a static key with one of them would be taken for something else.
@@ -126,23 +127,8 @@ pub fn public_url(_: &Row, text: &str) -> Result<PublicUrl, String> {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (authority.as_str(), None),
     };
-    let port = match port {
-        Some(digits) if (1..=5).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit()) => digits.parse().map_err(|_| wrong())?,
-        Some(_) => return Err(wrong()),
-        None => 443,
-    };
-    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(literal) => literal.parse::<std::net::Ipv6Addr>().map(|ip| format!("[{ip}]")).map_err(|_| wrong())?,
-        // a name whose last label is a number is an address to every client (WHATWG URL, "ends in a number")
-        None if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|c| c.is_ascii_digit())) => {
-            host.parse::<std::net::Ipv4Addr>().map_err(|_| wrong())?.to_string()
-        }
-        None if is_host_name(host) => host.into(),
-        None => return Err(wrong()),
-    };
-    if port == 0 {
-        return Err(wrong());
-    }
+    let port = port.map_or(Some(443), port_number).ok_or_else(wrong)?;
+    let host = host_name(host).ok_or_else(wrong)?;
     let text = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
     Ok(PublicUrl { host, port, text })
 }
@@ -194,9 +180,86 @@ pub fn telemetry_off(_: &Row, text: &str) -> Result<(), String> {
     if boolean(text)? { Ok(()) } else { Err("there is no telemetry to enable; give true or remove the setting".into()) }
 }
 
-/// True, because this version calls no model.
-pub fn model_egress_off(_: &Row, text: &str) -> Result<(), String> {
-    if boolean(text)? { Ok(()) } else { Err("this version calls no language model; give true or remove the setting".into()) }
+/// True or false.
+pub fn truth(_: &Row, text: &str) -> Result<bool, String> {
+    boolean(text)
+}
+
+/// A model's name: short, and fit to stand in a log and a header.
+pub fn model_name(row: &Row, text: &str) -> Result<String, String> {
+    let lawful = text.bytes().all(|c| c.is_ascii_graphic());
+    if lawful && text.len() <= limits::MODEL_NAME_CHARS_MAX { Ok(text.into()) } else { Err(format!("give {}", row.takes())) }
+}
+
+/// `0` to `2` with at most two decimals.
+pub fn temperature(row: &Row, text: &str) -> Result<Temperature, String> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
+    let hundredths = (digits(whole, 1) && digits(decimals, 2)).then(|| format!("{whole}{decimals:0<2}").parse().ok()).flatten();
+    hundredths.filter(|hundredths| *hundredths <= 200).map(Temperature).ok_or_else(|| format!("give a {}", row.takes()))
+}
+
+/// A text for the model.
+pub fn prompt(row: &Row, text: &str) -> Result<String, String> {
+    let lawful = !text.chars().any(char::is_control) && text.chars().count() <= limits::SYSTEM_PROMPT_CHARS_MAX;
+    if lawful { Ok(text.into()) } else { Err(format!("give {}, at most {} characters", row.takes(), limits::SYSTEM_PROMPT_CHARS_MAX)) }
+}
+
+/// The name of a user of the system.
+pub fn user_name(row: &Row, text: &str) -> Result<String, String> {
+    let lawful = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c)) && !text.starts_with('-');
+    if lawful && text.len() <= limits::USER_NAME_BYTES_MAX && text.len() > 1 { Ok(text.into()) } else { Err(format!("give the {}", row.takes())) }
+}
+
+/// A host and a port, each exactly as it may be reached: `host:port`, `[IPv6]:port`.
+pub fn destinations(_: &Row, text: &str) -> Result<Vec<Destination>, String> {
+    list(text, destination)
+}
+
+/// One destination.
+fn destination(text: &str) -> Result<Destination, String> {
+    let wrong = || String::from("give hosts with their ports, such as llm.hospital.example:443,[fd00::5]:8443");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port_number(port).ok_or_else(wrong)?;
+    Ok(Destination { host: host_name(host).ok_or_else(wrong)?, port })
+}
+
+/// Hosts, without ports.
+pub fn hosts(_: &Row, text: &str) -> Result<Vec<String>, String> {
+    list(text, |part| host_name(part).ok_or_else(|| "give host names or IP addresses without ports, such as llm.hospital.example".into()))
+}
+
+/// `https://host[:port][/path]`: where an OpenAI-compatible endpoint begins. No query, no user, no dot segments.
+pub fn base_url(_: &Row, text: &str) -> Result<BaseUrl, String> {
+    let wrong = || String::from("give an https URL without user and query, such as https://llm.hospital.example/v1");
+    let rest = text.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://")).map(|_| &text[8..]).ok_or_else(wrong)?;
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let named = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let to = destination(&if named { authority.to_owned() } else { format!("{authority}:443") }).map_err(|_| wrong())?;
+    let path = path.trim_end_matches('/');
+    let segment = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"._~-".contains(&c));
+    if path.len() > limits::BASE_PATH_BYTES_MAX || !path.split('/').skip(1).all(segment) {
+        return Err(wrong());
+    }
+    Ok(BaseUrl { to, path: path.into() })
+}
+
+fn port_number(digits: &str) -> Option<u16> {
+    let lawful = (1..=5).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
+    lawful.then(|| digits.parse().ok()).flatten().filter(|port| *port != 0)
+}
+
+/// A name or IP literal in lower case; IPv6 in brackets, in its shortest form.
+fn host_name(text: &str) -> Option<String> {
+    let host = text.to_ascii_lowercase();
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(literal) => literal.parse::<std::net::Ipv6Addr>().ok().map(|ip| format!("[{ip}]")),
+        // a name whose last label is a number is an address to every client (WHATWG URL, "ends in a number")
+        None if host.rsplit('.').next().is_some_and(|label| label.bytes().all(|c| c.is_ascii_digit())) => {
+            host.parse::<std::net::Ipv4Addr>().ok().map(|ip| ip.to_string())
+        }
+        None => is_host_name(&host).then_some(host),
+    }
 }
 
 /// A static key: printable ASCII without spaces (it travels in a header field), long enough, not shaped like a generated one.

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use crate::base::limits;
 use crate::config::files::read_secret_text;
-use crate::config::settings::{self, Fallback, Setting};
-use crate::config::{AgentKey, Dashboard, parse};
+use crate::config::settings::{self, Fallback, Row, Setting};
+use crate::config::{AgentKey, Dashboard, parse, relay};
 use crate::crypto::secret::Secret;
 
 /// Beginning of every setting's name.
@@ -61,6 +61,36 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// Whose settings are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Those of the service, and of every command about its data.
+    Service,
+    /// Those of the relay.
+    Relay,
+}
+
+impl Whose {
+    /// Its names.
+    fn rows(self) -> Box<dyn Iterator<Item = &'static Row>> {
+        match self {
+            Self::Service => Box::new(settings::rows()),
+            Self::Relay => Box::new(relay::rows()),
+        }
+    }
+
+    /// Why a name of the other one's is not obeyed here.
+    fn foreign(self, name: &str) -> Option<String> {
+        let bare = name.strip_suffix(FILE).unwrap_or(name);
+        let (whose, file, mut rows) = match self {
+            Self::Service => ("the relay", "/etc/rosemary-relay/relay.env", Self::Relay.rows()),
+            Self::Relay => ("the service", "/etc/rosemary/rosemary.env", Self::Service.rows()),
+        };
+        let agent_key = self == Self::Relay && bare.starts_with(AGENT_KEY);
+        (agent_key || rows.any(|row| row.name == name || row.name == bare)).then(|| format!("a setting of {whose}; move it to {file}"))
+    }
+}
 
 /// The environment while it is read.
 pub(super) struct Raw {
@@ -132,7 +162,7 @@ impl Raw {
     }
 
     /// The value of the secret `name`, from itself or from the file that `<name>_FILE` names.
-    fn take_secret(&mut self, name: &str, setting: &Setting<Secret<String>>) -> Option<Secret<String>> {
+    pub fn take_secret(&mut self, name: &str, setting: &Setting<Secret<String>>) -> Option<Secret<String>> {
         let file_name = format!("{name}{FILE}");
         let text = match (self.values.remove(name).map(Secret::new), self.values.remove(&file_name)) {
             (None, None) => return None,
@@ -215,12 +245,13 @@ impl Raw {
     }
 
     /// Ends the reading: names that nobody took are problems.
-    pub fn finish(mut self) -> Result<Vec<Warning>, Problems> {
+    pub fn finish(mut self, whose: Whose) -> Result<Vec<Warning>, Problems> {
         for name in std::mem::take(&mut self.values).into_keys() {
-            let text = match (settings::absent(&name), nearest(&name)) {
-                (Some(why), _) => format!("not obeyed by this version: {why}; remove it"),
-                (None, Some(near)) => format!("no such setting; did you mean {near}?"),
-                (None, None) => "no such setting; remove it, or see docs/configuration.md".into(),
+            let text = match (whose.foreign(&name), settings::absent(&name), nearest(&name, whose)) {
+                (Some(other), _, _) => other,
+                (None, Some(why), _) => format!("not obeyed by this version: {why}; remove it"),
+                (None, None, Some(near)) => format!("no such setting; did you mean {near}?"),
+                (None, None, None) => "no such setting; remove it, or see docs/configuration.md".into(),
             };
             self.problem(&name, None, text);
         }
@@ -251,14 +282,14 @@ fn shown(value: &str) -> Option<String> {
 }
 
 /// The known name that `name` most likely means: at most a third of its letters differ, or the one begins with the other.
-fn nearest(name: &str) -> Option<String> {
+fn nearest(name: &str, whose: Whose) -> Option<String> {
     let bare = name.strip_prefix(PREFIX).filter(|rest| !rest.is_empty())?;
     let vendor = bare.strip_suffix(FILE).unwrap_or(bare).rsplit('_').next().unwrap_or(bare);
-    (settings::rows())
+    (whose.rows())
         .filter(|row| row.name != settings::AGENT_KEY.row.name)
         .flat_map(|row| [Some(row.name.to_owned()), row.is_secret().then(|| format!("{}{FILE}", row.name))])
         .flatten()
-        .chain([format!("{AGENT_KEY}{vendor}")])
+        .chain((whose == Whose::Service).then(|| format!("{AGENT_KEY}{vendor}")))
         .map(|known| (distance(name, &known), known))
         .filter(|(distance, known)| *distance <= bare.len().div_ceil(3) || name.starts_with(known.as_str()) || known.starts_with(name))
         .min()
@@ -287,14 +318,14 @@ mod tests {
 
     #[test]
     fn a_misspelt_name_finds_its_neighbour_and_a_strange_one_none() {
-        assert_eq!(nearest("RM_PRT").as_deref(), Some("RM_PORT"));
-        assert_eq!(nearest("RM_DATABASE_PATH"), None);
-        assert_eq!(nearest("RM_TLS_CERTIFICATE").as_deref(), Some("RM_TLS_CERT"));
-        assert_eq!(nearest("RM_TENANT").as_deref(), Some("RM_TENANT_ID"));
-        assert_eq!(nearest("RM_APIKEY").as_deref(), Some("RM_API_KEY"));
-        assert_eq!(nearest("RM_AGENTKEY_CURSOR").as_deref(), Some("RM_AGENT_KEY_CURSOR"));
-        assert_eq!(nearest("RM_XYZZY"), None);
-        assert_eq!(nearest("RM_"), None);
+        assert_eq!(nearest("RM_PRT", Whose::Service).as_deref(), Some("RM_PORT"));
+        assert_eq!(nearest("RM_DATABASE_PATH", Whose::Service), None);
+        assert_eq!(nearest("RM_TLS_CERTIFICATE", Whose::Service).as_deref(), Some("RM_TLS_CERT"));
+        assert_eq!(nearest("RM_TENANT", Whose::Service).as_deref(), Some("RM_TENANT_ID"));
+        assert_eq!(nearest("RM_APIKEY", Whose::Service).as_deref(), Some("RM_API_KEY"));
+        assert_eq!(nearest("RM_AGENTKEY_CURSOR", Whose::Service).as_deref(), Some("RM_AGENT_KEY_CURSOR"));
+        assert_eq!(nearest("RM_XYZZY", Whose::Service), None);
+        assert_eq!(nearest("RM_", Whose::Service), None);
     }
 
     #[test]

@@ -76,7 +76,14 @@ fn every_row_is_obeyed_and_refuses_what_it_does_not_take() {
             Takes::Secret(_) => &["short", "has spaces has spaces", "rm_live_0123456789abcdef", "ключ-ключ-ключ-ключ"],
             Takes::Text(_) => &["\u{7f}", "a b", ",", "maybe"],
         };
-        for value in wrong.iter().filter(|value| !(row.name == "RM_TENANT_ID" && **value == "maybe")) {
+        // words that are lawful names, and the text that is free
+        let lawful = |value: &str| match row.name {
+            "RM_TENANT_ID" | "RM_RELAY_USER" => value == "maybe",
+            "RM_MODEL_NAME" => matches!(value, "maybe" | ","),
+            "RM_SYSTEM_PROMPT" => value != "\u{7f}",
+            _ => false,
+        };
+        for value in wrong.iter().filter(|value| !lawful(value)) {
             assert!(problems(&[(&name, value)]).contains(&name), "{name}={value:?}");
         }
         if let Fallback::Value(text) | Fallback::Required(text) | Fallback::Absent(_, text) = row.default
@@ -122,10 +129,28 @@ fn names_are_unique_and_headed() {
 #[test]
 fn what_cannot_be_switched_says_so() {
     assert!(problems(&[("RM_DISABLE_TELEMETRY", "false")]).contains("no telemetry to enable"));
-    assert!(problems(&[("RM_DISABLE_MODEL_EGRESS", "off")]).contains("no language model"));
     assert!(problems(&[("RM_DISABLE_TELEMETRY", "tru")]).contains("give true"));
     assert!(problems(&[("RM_DEPLOYMENT_MODE", "hosted")]).contains("self-host"));
     assert!(read(&[("RM_DISABLE_TELEMETRY", "YES"), ("RM_DISABLE_MODEL_EGRESS", "1"), ("RM_DEPLOYMENT_MODE", "self-host")]).is_ok());
+}
+
+#[test]
+fn a_model_needs_a_name_and_is_off_by_default() {
+    assert!(read(&[]).unwrap().0.model.is_none() && read(&[("RM_MODEL_NAME", "m")]).unwrap().0.model.is_none());
+    assert!(problems(&[("RM_DISABLE_MODEL_EGRESS", "false")]).contains("RM_MODEL_NAME: not set although RM_DISABLE_MODEL_EGRESS is false"));
+    let model = |more: &[(&str, &str)]| {
+        read(&[&[("RM_DISABLE_MODEL_EGRESS", "no"), ("RM_MODEL_NAME", "m")], more].concat()).ok().and_then(|(config, _)| config.model)
+    };
+    let defaults = model(&[]).unwrap();
+    assert_eq!((defaults.temperature, defaults.max_tokens, defaults.context_chars), (Temperature(70), 1024, 100_000));
+    let temperature = |text: &str| model(&[("RM_MODEL_TEMPERATURE", text)]).map(|model| model.temperature.0);
+    assert_eq!([temperature("0"), temperature("2"), temperature("0.5"), temperature("1.25")], [Some(0), Some(200), Some(50), Some(125)]);
+    for wrong in ["2.01", "-1", ".5", "1.", "0.123", "1e0", "NaN", "3", "10"] {
+        assert_eq!(temperature(wrong), None, "{wrong}");
+    }
+    for (name, value) in [("RM_MODEL_BASE_URL", "https://llm.example"), ("RM_MODEL_API_KEY", "0123456789abcdef"), ("RM_EGRESS_ALLOW", "a:1")] {
+        assert!(problems(&[(name, value)]).contains(&format!("{name}: a setting of the relay; move it to /etc/rosemary-relay/relay.env")));
+    }
 }
 
 #[test]

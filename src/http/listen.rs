@@ -117,6 +117,16 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
 }
 
+/// Counts a server's connections.
+pub struct Connections(Arc<Admission>);
+
+impl Connections {
+    /// Connections at this moment.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+}
+
 /// A server that accepts connections until it is stopped or dropped.
 pub struct Server {
     shared: Arc<Shared>,
@@ -160,6 +170,11 @@ impl Server {
     /// Connections at this moment.
     pub fn connections(&self) -> usize {
         self.shared.admission.count()
+    }
+
+    /// What counts them, for who outlives this value's owner.
+    pub fn counter(&self) -> Connections {
+        Connections(Arc::clone(&self.shared.admission))
     }
 
     /// Stops: closes the listeners and idle connections at once, the others after their answer, all of them after the drain deadline.

@@ -34,7 +34,7 @@ mod wire;
 #[allow(unused_imports)]
 pub use authority::Authority;
 #[allow(unused_imports)]
-pub use listen::{Deadlines, Server, Settings, bind};
+pub use listen::{Connections, Deadlines, Server, Settings, bind};
 #[allow(unused_imports)]
 pub use problem::{Reason, Refusal, error};
 #[allow(unused_imports)]

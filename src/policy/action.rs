@@ -246,8 +246,14 @@ actions! {
     ListBackups(Instance) Reads false "backup.list";
     /// Note how a restore drill ended.
     RecordDrill(Instance) Writes false "backup.drill";
+    /// Hand the relay an order to connect to another machine.
+    SendEgress(Instance) Reads true "egress.send";
+    /// Note how such an order ended.
+    EndEgress(Instance) Reads true "egress.end";
     /// Make a person known.
     CreatePerson(Instance) Writes false "person.create";
+    /// Read how the instance stands.
+    ReadStatus(Instance) Reads false "status.read";
     /// List everybody.
     ListPeople(Instance) Reads false "person.list";
     /// Ask whether one administrates the instance, and for lists that are empty here.

@@ -129,8 +129,8 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User], verbs: &["identity.update"], relations: &[Own] },
     // Who is known is for administrators to see.
     Rule { askers: &[Admin], verbs: &["person.list", "admin.read"], relations: &[Own] },
-    // Who is erased is for administrators to say.
-    Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read"], relations: &[Own] },
+    // Who is erased is for administrators to say, and how the instance stands for them to know.
+    Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read", "status.read"], relations: &[Own] },
     // Who administrates the instance sees its backups and asks for one.
     Rule { askers: &[Admin], verbs: &["backup.ask", "backup.list"], relations: &[Own] },
     // The operator at the console acts as the program, and so do its background parts.
@@ -149,6 +149,8 @@ pub const RULES: &[Rule] = &[
             "backup.end",
             "backup.list",
             "backup.drill",
+            "egress.send",
+            "egress.end",
             "person.create",
             "memory.erase",
             "erasure.destroy",

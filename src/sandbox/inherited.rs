@@ -15,7 +15,7 @@ use rustix::net::sockopt;
 pub struct Given {
     /// For clients, over TLS.
     pub tcp: Vec<TcpListener>,
-    /// For the console of this machine.
+    /// For the relay.
     pub unix: Vec<UnixListener>,
 }
 

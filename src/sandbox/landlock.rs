@@ -1,10 +1,10 @@
-//! Landlock: which files may be opened, and on kernels that know it, that no TCP port may be connected or bound.
+//! Landlock: which files may be opened, and on kernels that know it, that no TCP port may be bound, nor connected to but those named.
 //!
 //! Invariant: the file rules are enforced or it is an error; what only newer kernels know (network, abstract UNIX sockets, signals to
 //! others) is added where it can be, since [`super::seccomp`] refuses the calls anyway.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, RulesetStatus, Scope,
 };
 
@@ -13,9 +13,9 @@ use super::{Folders, LockError};
 /// The newest rules asked for; older kernels enforce those they know.
 const NEWEST: ABI = ABI::V6;
 
-/// Restricts this thread and those it will start.
-pub fn engage(folders: &Folders) -> Result<(), LockError> {
-    let enforced = restrict(folders).map_err(|error| LockError::Landlock(error.to_string()))?;
+/// Restricts this thread and those it will start: files outside `folders`, and TCP ports other than `ports`.
+pub fn engage(folders: &Folders, ports: &[u16]) -> Result<(), LockError> {
+    let enforced = restrict(folders, ports).map_err(|error| LockError::Landlock(error.to_string()))?;
     match enforced {
         RulesetStatus::NotEnforced => Err(LockError::NoLandlock),
         RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
@@ -24,11 +24,11 @@ pub fn engage(folders: &Folders) -> Result<(), LockError> {
 
 /// Whether the kernel knows Landlock: a thread of its own is restricted, which ends with it.
 pub fn is_there() -> bool {
-    let tried = std::thread::spawn(|| engage(&Folders::default())).join();
+    let tried = std::thread::spawn(|| engage(&Folders::default(), &[])).join();
     matches!(tried, Ok(Ok(())))
 }
 
-fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
+fn restrict(folders: &Folders, ports: &[u16]) -> Result<RulesetStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -50,6 +50,9 @@ fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
             let access: BitFlags<AccessFs> = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
             ruleset = ruleset.add_rule(PathBeneath::new(opened, access))?;
         }
+    }
+    for port in ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }

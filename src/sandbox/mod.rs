@@ -51,8 +51,17 @@ pub enum LockError {
 ///
 /// Errors: [`LockError`]; then the process may be locked in part, and must not go on as if it were whole.
 pub fn engage(folders: &Folders) -> Result<(), LockError> {
-    landlock::engage(folders)?;
-    seccomp::engage()
+    landlock::engage(folders, &[])?;
+    seccomp::engage(seccomp::Whose::Service)
+}
+
+/// Locks the relay's process: it may make sockets of the kinds it needs and connect to the TCP ports in `ports` (on kernels that know such
+/// rules), but listen on none, run no program, and open no file outside `folders`.
+///
+/// Errors: [`LockError`]; then the process may be locked in part, and must not go on.
+pub fn engage_relay(folders: &Folders, ports: &[u16]) -> Result<(), LockError> {
+    landlock::engage(folders, ports)?;
+    seccomp::engage(seccomp::Whose::Relay)
 }
 
 /// Whether this kernel enforces file rules at all.

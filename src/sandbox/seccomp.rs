@@ -14,12 +14,32 @@ use seccompiler::{
 
 use super::LockError;
 
-/// Refused whatever the arguments.
+/// Whose process is locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// The service's, which needs no socket but those it has.
+    Service,
+    /// The relay's, which connects and never listens.
+    Relay,
+}
+
+impl Whose {
+    /// Calls that it alone has no use for.
+    const fn refused(self) -> &'static [libc::c_long] {
+        match self {
+            Self::Service => &[libc::SYS_socket, libc::SYS_connect],
+            Self::Relay => &[libc::SYS_accept4],
+        }
+    }
+}
+
+/// Kinds of sockets that the relay may make: UNIX, IPv4, IPv6 (address_families(7)).
+const RELAY_FAMILIES: [u64; 3] = [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64];
+
+/// Refused to both, whatever the arguments.
 const REFUSED: &[libc::c_long] = &[
-    // ways out, and new ways in
-    libc::SYS_socket,
+    // new ways in
     libc::SYS_socketpair,
-    libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_listen,
     // messages may carry addresses and descriptors behind pointers, where a filter cannot look; nothing here needs them
@@ -72,17 +92,23 @@ const TWINS: &[i64] = &[0, 0x4000_0000];
 const TWINS: &[i64] = &[0];
 
 /// Locks every thread of this process (`SECCOMP_FILTER_FLAG_TSYNC`); sets `no_new_privs`.
-pub fn engage() -> Result<(), LockError> {
-    let program = program().map_err(|error| LockError::Seccomp(error.to_string()))?;
+pub fn engage(whose: Whose) -> Result<(), LockError> {
+    let program = program(whose).map_err(|error| LockError::Seccomp(error.to_string()))?;
     apply_filter_all_threads(&program).map_err(|error| LockError::Seccomp(error.to_string()))
 }
 
-fn program() -> Result<BpfProgram, seccompiler::BackendError> {
+fn program(whose: Whose) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for twin in TWINS {
-        rules.extend(REFUSED.iter().map(|call| (call | twin, Vec::new())));
+        rules.extend(REFUSED.iter().chain(whose.refused()).map(|call| (call | twin, Vec::new())));
         let addressed = SeccompCondition::new(ADDRESS_OF_SENDTO, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
         rules.insert(libc::SYS_sendto | twin, vec![SeccompRule::new(vec![addressed])?]);
+        if whose == Whose::Relay {
+            // Refused if it is none of them: conditions of one rule hold together.
+            let other = |family: u64| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family);
+            let others = RELAY_FAMILIES.into_iter().map(other).collect::<Result<_, _>>()?;
+            rules.insert(libc::SYS_socket | twin, vec![SeccompRule::new(others)?]);
+        }
     }
     let refusal = u32::try_from(libc::EPERM).expect("EPERM is 1");
     SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(refusal), TargetArch::try_from(ARCH)?)?.try_into()
@@ -94,13 +120,17 @@ mod tests {
 
     #[test]
     fn the_program_is_made_for_this_machine_and_fits_the_kernels_limit() {
-        let program = program().unwrap();
-        assert!(program.len() < 4096, "{} instructions", program.len());
+        for whose in [Whose::Service, Whose::Relay] {
+            let program = program(whose).unwrap();
+            assert!(program.len() < 4096, "{} instructions", program.len());
+        }
     }
 
     #[test]
     fn no_call_is_named_twice() {
-        let names: std::collections::BTreeSet<_> = REFUSED.iter().collect();
-        assert_eq!(names.len(), REFUSED.len());
+        for whose in [Whose::Service, Whose::Relay] {
+            let names: std::collections::BTreeSet<_> = REFUSED.iter().chain(whose.refused()).collect();
+            assert_eq!(names.len(), REFUSED.len() + whose.refused().len());
+        }
     }
 }

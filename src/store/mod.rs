@@ -28,6 +28,7 @@ mod queue;
 mod recent;
 pub mod renewal;
 pub mod rotator;
+pub mod status;
 pub mod stopwatch;
 pub mod tables;
 pub mod tx;

@@ -25,7 +25,7 @@ pub(in crate::store) enum Work {
     Job(Job),
     /// A read's entry, if `generation` is still that of the credentials.
     Entry(Box<Entry>, u64),
-    /// An entry that nobody waits for.
+    /// An entry that holds whatever the credentials are.
     Note(Box<Entry>),
     /// A write that was taken up by a batch.
     Done,

@@ -720,6 +720,11 @@ impl Vault {
         self.send_and_wait(Work::Entry(Box::new(entry), generation), false, Self::asker(who, call))
     }
 
+    /// As [`Vault::append`], of what holds whichever credentials there are by then.
+    pub(in crate::store) fn append_whatever(&self, who: &Principal, call: &Call, entry: Entry) -> Result<Ended, Unavailable> {
+        self.send_and_wait(Work::Note(Box::new(entry)), false, Self::asker(who, call))
+    }
+
     /// Counts a refusal before a principal exists, by address. The first in a minute is an entry; nobody waits for it.
     pub fn refuse_address(&self, ip: IpAddr, reason: Reason, status: u16) {
         self.refuse(Who::address(ip), reason, status);

@@ -113,7 +113,16 @@ class Canaries(ServerCase):
             client.post("/api/v1/memories/search", {"query": f"patient {new('query')}", "tags": [new("qtag")], "subject": new("qsubject")}, headers=noise)
             client.get(f"/agent/memories/latest?tag={new('latesttag')}&x={new('param')}", headers=noise).expect(400, 404)
             client.get(f"/agent/memories/{new('path')}", headers=noise).expect(404)
+            client.get(f"/agent/briefing?format={new('briefformat')}", headers=noise).expect(400)
+            client.get(f"/agent/briefing?format=markdown&{new('briefkey')}=1", headers=noise).expect(400)
             client.get(f"/{new('route')}/x?y={new('routequery')}", headers=noise).expect(403, 404)
+        for query in (f"/usage?month={new('month')}", f"/graph?scope={new('graphscope')}", f"/briefing?top_tags={new('toptags')}"):
+            owner.get(query, headers=noise).expect(200, 400)
+        for path in ("/billing/checkout", "/billing/portal"):
+            owner.post(path, {new("billing"): new("billingvalue")}, headers=noise).expect(503)
+        # What a briefing and a graph tell, they tell in their answers alone.
+        for path in ("/briefing", "/briefing?format=markdown", "/graph"):
+            owner.get(path).expect(200)
         for filter in ({"by": "tags", "tags": [new("ftag")]}, {"by": "search", "term": new("fterm")}, {"by": "origin", "origin": new("forigin")},
                        {"by": "ids", "ids": [new("fid")]}):
             owner.post("/memories/list", {"filter": filter}).expect(200)

@@ -44,7 +44,7 @@ class Wire(Mem0Case):
         with self.server.client() as nobody:
             token = {"Authorization": f"Token {self.server.owner_key}"}
             ping = nobody.get("/v1/ping/", headers=token).expect(200).json
-            self.assertEqual(ping, {"status": "ok", "org_id": None, "project_id": None, "user_email": None})
+            self.assertEqual(ping, {"status": "ok", "org_id": "default", "project_id": "default", "user_email": None})
             nobody.get("/whoami", headers=token).expect(401)
             self.refusal(nobody.get("/v1/ping/"), 401)
             self.refusal(nobody.get("/v1/ping/", headers={"Authorization": "Token rm_live_wrong"}), 401, "Invalid API key")

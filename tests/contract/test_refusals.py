@@ -70,6 +70,7 @@ ROUTES = (
     ("GET", "/chat/models", None),
     ("GET", "/api/v1/backups", None),
     ("POST", "/api/v1/backups", None),
+    ("GET", "/api/v1/status", None),
     ("POST", "/api/v1/erasures", {"holder": "user", "name": OTHER}),
     ("GET", "/api/v1/erasures", None),
     ("GET", "/api/v1/erasures/{erasure}", None),

@@ -1,7 +1,7 @@
 """Nobody learns of what is not theirs: every operation that the server describes, tried with every kind of foreign id and name, by every kind of
 principal, answers as it does to one that nobody has: status, body, totals, and the time it takes.
 
-The operations come from /openapi.json: a new route is tried without a line here. A value is put in the place of each path parameter, each query
+The operations come from /openapi.json and from MCP's list of tools: a new route or tool is tried without a line here. A value is put in the place of each path parameter, each query
 parameter and each text of the body's example, once as somebody else's and once as nobody's. `ROSEMARY_LONG` tries every value everywhere, and
 takes times more often.
 """
@@ -14,6 +14,7 @@ import unittest
 from urllib.parse import quote
 
 from rosemary_server import LONG, ServerCase
+from test_mcp import Legacy
 
 OTHER, THIRD, FOURTH = "other@clinic.example", "third@clinic.example", "fourth@clinic.example"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -110,6 +111,27 @@ class Operation:
         if self.media and self.media != "application/json":
             return client.request(self.method, path, raw=json.dumps(body).encode(), headers={**headers, "Content-Type": self.media})
         return client.request(self.method, path, body, headers=headers)
+
+
+class Tool:
+    """One tool of MCP: how it is called, and where a value may be put."""
+
+    def __init__(self, described):
+        self.name, schema = described["name"], described["inputSchema"]
+        self.reads = bool(described["annotations"].get("readOnlyHint"))
+        self.texts, self.base = [], {}
+        for key, value in schema["properties"].items():
+            listed = value.get("type") == "array"
+            if "enum" not in value and (value.get("type") == "string" or listed and value["items"].get("type") == "string"):
+                self.texts.append((key, listed))
+            if key in schema.get("required", ()):
+                self.base[key] = "01890000-0000-7000-8000-000000000000" if key == "id" or key.endswith("_id") else [f"zz{word()}"] if listed else f"zz{word()}"
+
+    def call(self, session, key, listed, value):
+        # No two calls say the same, so that none is united with another.
+        fresh = {name: f"zz{word()}" if str(stands).startswith("zz") else stands for name, stands in self.base.items()}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": self.name, "arguments": fresh | {key: [value] if listed else value}}}
+        return session.send(message)
 
 
 class Tenant(ServerCase):
@@ -220,6 +242,34 @@ class Tenant(ServerCase):
         self.assertGreater(len(reached), 30)
         for foreign in (hidden, self.fill(self.others[OTHER])):
             self.compare(agent, foreign, only=lambda operation: LONG or operation in reached and (operation.names or operation.reads))
+
+    def compare_tools(self, client, foreign):
+        session, tried = Legacy(client), 0
+        tools = sorted(map(Tool, session.ask("tools/list").expect(200).json["result"]["tools"]), key=lambda tool: not tool.reads)
+        for tool in tools:
+            for key, listed in tool.texts:
+                for kind, value in foreign.items():
+                    if not LONG and (key == "id" or key.endswith("_id")) != bool(UUID.fullmatch(value)):
+                        continue
+                    control = nobodys(value)
+                    nobody = same_form(tool.call(session, key, listed, control), control)
+                    asked = tool.call(session, key, listed, value)
+                    with self.subTest(tool=tool.name, argument=key, kind=kind):
+                        self.assertEqual(same_form(asked, value), nobody)
+                        told = [name for name, other in foreign.items() if other != value and other.encode() in asked.body]
+                        self.assertEqual(told, [], "an answer tells of what is not the asker's")
+                    tried += 1
+        return tried
+
+    def test_tools_of_another_person(self):
+        self.fill(self.others[OTHER])
+        self.assertGreater(self.compare_tools(self.others[OTHER], self.fill(self.owner)), 50)
+
+    def test_tools_of_agents_and_what_is_hidden_from_them(self):
+        hidden = self.fill(self.owner, allowed_vendors=["claude"])
+        hidden = {kind: hidden[kind] for kind in ("memory", "trashed", "reply", "text", "tag")}
+        for foreign in (hidden, self.fill(self.others[OTHER])):
+            self.assertGreater(self.compare_tools(self.agents["cursor"], foreign), 20)
 
     def test_totals_do_not_move_with_what_others_write(self):
         """What people and agents read of their own is the same before and after others write much."""

@@ -127,7 +127,14 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
     let store = Store::open(engine, settings).expect("what was made opens");
     // Open files live on without a name; nothing is left behind.
     let _ = std::fs::remove_dir_all(&folder);
-    let limits = Settings { address_per_minute: 0, credential_per_minute: 0, admin_per_minute: 0, public_url: "https://localhost".into() };
+    let limits = Settings {
+        address_per_minute: 0,
+        credential_per_minute: 0,
+        admin_per_minute: 0,
+        public_url: "https://localhost".into(),
+        surroundings: Arc::default(),
+        model: None,
+    };
     let api = Arc::new(Api::new(store.vault().clone(), &limits));
     let canary: String = Key::random().expose().iter().map(|byte| format!("{byte:02x}")).collect();
     let live = Live { api, _store: store, canary, newest: Mutex::default() };

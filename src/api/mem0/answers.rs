@@ -4,7 +4,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::{IN_METADATA, derived_title};
+use super::{IN_METADATA, PROJECT, derived_title};
 use crate::api::answers::{answer, flag, list_of, maybe_text, never, number, object, text, texts, time, word};
 use crate::api::answers::id as id_text;
 use crate::api::reply;
@@ -303,7 +303,7 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
     };
     let either = |first: Value, rest: Vec<Value>| json!({ "anyOf": std::iter::once(first).chain(rest).collect::<Vec<_>>() });
     vec![
-        ("Mem0Ping", answer([("status", json!({ "const": "ok" })), ("org_id", never()), ("project_id", never()), ("user_email", never())], [])),
+        ("Mem0Ping", answer([("status", json!({ "const": "ok" })), ("org_id", json!({ "const": PROJECT })), ("project_id", json!({ "const": PROJECT })), ("user_email", never())], [])),
         ("Mem0Memory", answer([("id", id_text())], memory_keys())),
         ("Mem0AddedMemory", all_of("Mem0Memory", answer([("event", word(&["ADD", "NOOP"]))], []))),
         (

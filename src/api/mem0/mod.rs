@@ -65,10 +65,13 @@ fn refuse<T>(cx: &Cx<'_>, text: impl Into<String>) -> Result<T, Failure> {
     Err(cx.refuse(Reason::Schema, 400, text.into()))
 }
 
-/// `GET /v1/ping/`: no e-mail address, as clients hand it on to their maker's telemetry; no organisation and project, as there are none here.
+/// The name of the organisation and of the project: there are none here, but newer clients do not begin without.
+pub(in crate::api) const PROJECT: &str = "default";
+
+/// `GET /v1/ping/`: no e-mail address, as clients hand it on to their maker's telemetry.
 pub fn ping(cx: &mut Cx<'_>) -> Answered {
     cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, crate::identity::Refusal>(()), |(), _| {
-        reply::json(&json!({ "status": "ok", "org_id": null, "project_id": null, "user_email": null }))
+        reply::json(&json!({ "status": "ok", "org_id": PROJECT, "project_id": PROJECT, "user_email": null }))
     })
 }
 

@@ -76,7 +76,12 @@ fn vendors(cx: &mut Cx<'_>) -> Result<Vec<String>, Failure> {
 
 /// The filter of a checked body.
 pub(super) fn filter(fields: &mut Fields) -> Filter {
-    let mut filter = fields.fields("filter").expect("the route's schema requires it");
+    filter_named(fields, "filter")
+}
+
+/// The filter of a checked body under this key.
+pub(super) fn filter_named(fields: &mut Fields, name: &str) -> Filter {
+    let mut filter = fields.fields(name).expect("the route's schema requires it");
     let by = filter.text("by").expect("the schema requires it");
     let mut text = |name: &str| filter.text(name).expect("the variant requires it");
     match by.as_str() {

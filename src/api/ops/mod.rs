@@ -16,6 +16,7 @@ pub mod memories;
 pub mod model;
 pub mod operations;
 pub mod search;
+pub mod status;
 pub mod usage;
 
 use crate::api::run::Cx;

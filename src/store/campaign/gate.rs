@@ -210,6 +210,20 @@ fn a_revoked_key_is_refused_in_the_very_batch_that_revokes_it() {
     assert!(matches!(read(&house, &who, MemoryId::draw(Timestamp::from_ms(1))), Err(Refused::Revoked(_))));
 }
 
+/// Found by schemathesis: a refused request was answered 503 when somebody's key changed at that moment.
+#[test]
+fn a_refusal_is_recorded_though_keys_change_meanwhile() {
+    let house = House::new();
+    let keys: Vec<CredentialId> = (0..60).map(|_| make_key(&house).1).collect();
+    std::thread::scope(|threads| {
+        threads.spawn(|| assert!(keys.iter().all(|id| revoke(&house, *id).index() > 0)));
+        for _ in 0..200 {
+            let recorded = house.vault().record(&house.owner(), &Call::internal(), "memory.create", Reason::Schema, 400);
+            assert!(recorded.is_ok(), "{recorded:?}");
+        }
+    });
+}
+
 #[test]
 fn a_read_decided_before_a_revocation_is_decided_anew() {
     let house = House::new();
