@@ -2,7 +2,7 @@
 //!
 //! One static binary, one encrypted file, no way out. Layers, bottom to top; a layer uses those above it in this list, never below
 //! (`tests/tidy.rs` checks):
-//! `base` → `config` → `sandbox` → `crypto` → `authn` → `policy` → `audit` → `engine` → `store` → `memories` → `identity` → `egress` → `http` → `api` → `cli`.
+//! `base` → `config` → `sandbox` → `crypto` → `embed` → `authn` → `policy` → `audit` → `engine` → `store` → `memories` → `identity` → `egress` → `http` → `api` → `cli`.
 //!
 //! Invariants, and where each is held
 //! 1. No record is read or changed without an `Access`; only `store/gate.rs` makes one, from a `Grant` only `policy/decide.rs` makes.
@@ -27,7 +27,7 @@ macro_rules! layers {
         mod $name;
     )*};
 }
-layers! { base config sandbox crypto authn policy audit engine store memories identity egress http api cli }
+layers! { base config sandbox crypto embed authn policy audit engine store memories identity egress http api cli }
 
 /// Runs the program with its arguments (the first is its name): `main` in one call.
 pub use cli::run;

@@ -8,13 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Bottom to top: a layer may use itself and those before it.
-const LAYERS: [&str; 15] = [
-    "base", "config", "sandbox", "crypto", "authn", "policy", "audit", "engine", "store", "memories", "identity", "egress", "http", "api",
-    "cli",
+const LAYERS: [&str; 16] = [
+    "base", "config", "sandbox", "crypto", "embed", "authn", "policy", "audit", "engine", "store", "memories", "identity", "egress",
+    "http", "api", "cli",
 ];
 
 /// Layers that may use less than their place allows: leaves that must stay separable.
-const ONLY: [(&str, &[&str]); 2] = [("http", &["base", "config"]), ("audit", &["base", "crypto"])];
+const ONLY: [(&str, &[&str]); 3] = [("http", &["base", "config"]), ("audit", &["base", "crypto"]), ("embed", &["base", "crypto"])];
 
 /// What may be used from above, by exact prefix: settings hold secrets, and `Secret` depends on nothing.
 const UPWARD: [(&str, &str); 1] = [("config", "crypto::secret")];

@@ -162,6 +162,7 @@ impl Instance {
             index_bytes: 0,
             memories_max: None,
             anchor: None,
+            model: None,
             clock: Clock::system(),
             fatal: Box::new(|| panic!("the store cannot be recovered")),
         };

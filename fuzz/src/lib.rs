@@ -9,15 +9,17 @@ pub mod targets {
     //! The targets, by the layer they attack.
     pub mod api;
     pub mod config;
+    pub mod embed;
     pub mod egress;
     pub mod http;
     pub mod json;
     pub mod jwt;
     pub mod log;
+    pub mod mcp;
     pub mod stored;
 }
 
-use targets::{api, config, egress, http, json, jwt, log, stored};
+use targets::{api, config, egress, embed, http, json, jwt, log, mcp, stored};
 
 /// One target.
 pub struct Target {
@@ -40,9 +42,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "json", run: json::run, bytes_max: 4096, words: json::WORDS },
     Target { name: "notes", run: log::notes, bytes_max: 4096, words: log::WORDS },
     Target { name: "entries", run: log::entries, bytes_max: 8192, words: log::WORDS },
+    Target { name: "embed", run: embed::run, bytes_max: 1024, words: embed::WORDS },
     Target { name: "settings", run: config::run, bytes_max: 2048, words: config::WORDS },
     Target { name: "egress", run: egress::run, bytes_max: 2048, words: egress::WORDS },
     Target { name: "jwt", run: jwt::run, bytes_max: 1024, words: jwt::WORDS },
+    Target { name: "mcp", run: mcp::run, bytes_max: 4096, words: mcp::WORDS },
     Target { name: "api", run: api::run, bytes_max: 4096, words: api::WORDS },
 ];
 

@@ -127,7 +127,7 @@ pub(in crate::api) fn components() -> Value {
     let [subject, metadata, run_id, speaker, occurred_at] = extras();
     let unknown = || [("outcome", json!({ "const": "unknown" })), ("operation_id", id())];
     let [outcome, operation_id] = unknown();
-    json!({
+    let mut all = json!({
         "Memory": answer(
             [
                 ("id", id()),
@@ -336,5 +336,11 @@ pub(in crate::api) fn components() -> Value {
                 [("code", word(&["locked", "read_only"])), outcome, operation_id]
             },
         ),
-    })
+    });
+    // Beside the others: the macro that makes them is full.
+    all["Embeddings"] = answer(
+        [("model", json!({ "type": ["string", "null"], "pattern": "^[0-9a-f]{32}$" }))],
+        [("dimensions", number()), ("memories", number()), ("embedded", number()), ("backlog", number())],
+    );
+    all
 }

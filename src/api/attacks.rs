@@ -54,6 +54,7 @@ impl Service {
             index_bytes: 64 << 20,
             memories_max: None,
             anchor: None,
+            model: None,
             clock: Clock::system(),
             fatal: Box::new(|| {}),
         };

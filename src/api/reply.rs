@@ -157,6 +157,10 @@ impl Failure {
                 let text = "It is not known yet whether the request took effect; ask for the operation";
                 Self { unknown: Some(operation), ..Self::new(503, text) }
             }
+            Unavailable::ReadOnly => {
+                let text = "The instance is read-only until its operator allows changes again; nothing was done";
+                Self { code: Some("read_only"), ..Self::new(503, text) }
+            }
             Unavailable::QueueFull | Unavailable::Latched | Unavailable::Busy | Unavailable::Stopping => {
                 Self::new(503, "The service cannot answer now; nothing was done")
             }

@@ -223,6 +223,8 @@ pub static ROUTES: &[Route] = &[
     row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).refuses(&[502]).run("model.chat", model::chat),
     row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
     row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths")).run("usage.read", usage::months),
+    row("GET", "/api/v1/embeddings", "readEmbeddings", "The embedding model in use and how many memories wait for their vector", Auth::Admin, ok("Embeddings"))
+        .run("embedding.read", search::embeddings),
     row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
     row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
     row("GET", "/api/v1/status", "getStatus", "How the instance stands, and what asks for attention", Auth::Admin, ok("Status")).run("status.read", status::read),

@@ -66,6 +66,14 @@ pub enum CredentialRef {
 }
 
 impl CredentialRef {
+    /// Name and mark of a key from the configuration.
+    pub fn configured(&self) -> Option<(&str, [u8; 4])> {
+        match self {
+            CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some((name, *mark)),
+            CredentialRef::Stored(_) | CredentialRef::Grant(_) | CredentialRef::None => None,
+        }
+    }
+
     /// How the credential appears in records and rate limits: its id, or `env:NAME#` and 8 hex digits.
     pub fn text(&self) -> Option<String> {
         match self {

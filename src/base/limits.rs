@@ -323,8 +323,8 @@ pub const TRASH_SURVEY_MAX: usize = 2000;
 // --- MCP clients (REFLECT_API 6) ---
 /// Sessions at once; one more is refused with 503.
 pub const MCP_SESSIONS_MAX: usize = 500;
-/// Sessions at once with one credential; one more ends that of its own which was used least recently.
-pub const MCP_SESSIONS_PER_CREDENTIAL_MAX: usize = 250;
+/// Sessions at once of one person; one more ends that of their own which was used least recently.
+pub const MCP_SESSIONS_PER_PERSON_MAX: usize = 250;
 /// A session that was not used for this long is forgotten.
 pub const MCP_SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
 /// Messages of one batch; each counts as a request.
@@ -338,7 +338,7 @@ pub const NEAR_MAX: usize = 50;
 /// Memories that a tag may gather before they are sorted by their latest change, newest first.
 pub const NEAR_SCAN_MAX: usize = 20_000;
 
-const _: () = assert!(MCP_SESSIONS_PER_CREDENTIAL_MAX < MCP_SESSIONS_MAX);
+const _: () = assert!(MCP_SESSIONS_PER_PERSON_MAX < MCP_SESSIONS_MAX);
 
 // --- Mem0 clients ---
 /// Messages of one addition: one memory each, all in one commit and one audit line.
@@ -525,3 +525,35 @@ pub const UNLOCK_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 
 const _: () = assert!(CONSOLE_FRAME_BYTES_MAX > 2 * KEK_BYTES_MAX);
+/// Newest entries of the log that a report of an incident counts.
+pub const REPORT_ENTRIES_MAX: u64 = 1_000_000;
+
+// --- embeddings (docs/search.md) ---
+/// Longest model file that is read.
+pub const ENCODER_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Pieces of a text that a model may look at.
+pub const ENCODER_TOKENS_MAX: usize = 512;
+/// Numbers of a vector.
+pub const ENCODER_WIDTH_MAX: usize = 1024;
+/// Width of a layer's inner step.
+pub const ENCODER_INNER_MAX: usize = 4096;
+/// Layers of a model.
+pub const ENCODER_LAYERS_MAX: usize = 24;
+/// Pieces that a model knows.
+pub const ENCODER_PIECES_MAX: usize = 1 << 18;
+/// Characters of a word that is split into pieces; a longer one is unknown.
+pub const ENCODER_WORD_CHARS_MAX: usize = 100;
+/// Memories embedded between two commits of vectors.
+pub const EMBED_CHUNK: usize = 32;
+/// Changed memories that wait by name for the embedder; more are found by looking through the rows.
+pub const EMBED_WAITING_MAX: usize = 4096;
+/// Rows that one step of that looks at.
+pub const EMBED_SEEN: usize = 5000;
+/// How long the embedder rests at a time while the writer has work,
+pub const EMBED_YIELD: Duration = Duration::from_millis(5);
+/// and how often at most before a memory.
+pub const EMBED_YIELDS_MAX: usize = 20;
+/// How long it waits before what failed is tried again.
+pub const EMBED_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+const _: () = assert!(EMBED_CHUNK <= AUDIT_IDS_PER_LINE_MAX);

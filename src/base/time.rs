@@ -36,6 +36,12 @@ impl Timestamp {
         (ms <= MS_MAX).then_some(Self(ms))
     }
 
+    /// So much earlier; the beginning of time at the least.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// The moment `by` after this one.
     pub fn plus(self, by: Duration) -> Self {
         Self::from_ms(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))

@@ -31,6 +31,12 @@ const VERIFY_EXAMPLES: &str = "Examples:
   rosemary verify
   rosemary verify --log log.ndjson --key 'rosemary/…+…+…'       (the key: rosemary doctor)";
 
+const INCIDENT_EXAMPLES: &str = "Example, after a key was lost:
+  rosemary incident revoke-all && rosemary incident freeze
+  rosemary incident report notice.md          what happened in the last 72 hours
+  rosemary incident rotate && rosemary incident thaw
+  rosemary key make --label 'ward 3'          new keys for those who need them";
+
 const UNLOCK_EXAMPLES: &str = "Examples:
   rosemary unlock                             asks for the passphrase
   rosemary unlock --key-file /media/usb/kek
@@ -87,7 +93,7 @@ pub enum Command {
     /// Needs RM_DB_PATH, RM_TENANT_ID, RM_OWNER_EMAIL and a key (RM_KEK_FILE, RM_KEK_PASSPHRASE_FILE
     /// or the systemd credential rosemary.kek). Refuses to touch a data file that is already there.
     #[command(verbatim_doc_comment, after_help = INIT_EXAMPLE)]
-    Init,
+    Init(Init),
 
     /// Runs the service until SIGTERM or SIGINT
     #[command(after_long_help = document::help())]
@@ -160,6 +166,12 @@ pub enum Command {
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment, after_help = ERASE_EXAMPLES)]
     Erase(Erase),
 
+    /// What to do when a key, a machine or a person is not to be trusted any more
+    ///
+    /// The running service does it at once if there is one, else it is done on the data file. Every step is an entry of the audit log.
+    #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment, after_help = INCIDENT_EXAMPLES)]
+    Incident(Incident),
+
     /// Stores memories of the owner from NDJSON, one object a line, as `export` writes them
     ///
     /// A line needs `title` and `content`; times, tags, subject, replies and the rest are kept when given, ids are drawn anew.
@@ -225,6 +237,17 @@ pub struct Unlock {
     /// Unlock with printed shares, one a line
     #[arg(long)]
     pub shares: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug, Default)]
+pub struct Init {
+    /// Certificate chain (PEM) to take over beside the data file, instead of a self-signed one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 }
 
 /// `verify`.
@@ -463,6 +486,18 @@ pub enum Rotate {
     ///
     /// Works while the service runs, and goes on by itself after a crash or a stop. The epoch is left at the end.
     Deks,
+    /// A new TLS key: with a self-signed certificate and a request (CSR), or with your own pair in PEM
+    ///
+    /// Works while the service runs, which takes the new pair at once. Clients that trust the old self-signed certificate need the new one.
+    #[command(after_help = "Examples:\n  rosemary keys rotate tls\n  rosemary keys rotate tls --cert chain.pem --key key.pem")]
+    Tls {
+        /// Certificate chain in PEM, the server's own first
+        #[arg(long, value_name = "FILE", requires = "key")]
+        cert: Option<PathBuf>,
+        /// Its private key in PEM, readable by its owner alone
+        #[arg(long, value_name = "FILE", requires = "cert")]
+        key: Option<PathBuf>,
+    },
 }
 
 /// A key to unlock with.
@@ -481,6 +516,27 @@ pub struct NewKek {
     /// Make the key file first, with a new random key
     #[arg(long, requires = "key_file")]
     pub make: bool,
+}
+
+/// `incident …`.
+#[derive(Subcommand, Debug)]
+pub enum Incident {
+    /// Every credential is dead with the very next request: stored keys, and the keys of the settings until other ones are set
+    RevokeAll,
+    /// Records become read-only; reads go on and are recorded; the log's checkpoint of this moment is kept for good
+    Freeze,
+    /// Records can be written again
+    Thaw,
+    /// New keys for every holder and a new epoch: `keys rotate deks`, and what to do if the file itself was taken
+    Rotate,
+    /// Writes a notice for the officer: times, counts, ids and hashes, and nothing of any record
+    Report {
+        /// File to make; - is standard output
+        file: PathBuf,
+        /// How far back operations are counted
+        #[arg(long, value_name = "HOURS", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=8784))]
+        hours: u32,
+    },
 }
 
 /// `audit …`.
@@ -571,6 +627,9 @@ pub struct Recall {
     /// Folder to store in while measuring
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub scratch: PathBuf,
+    /// Model of embeddings, as RM_EMBEDDING_MODEL names it: each question is asked by words alone and by words and meaning
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::api::ops::status::Surroundings;
-use crate::cli::{egress, keys, status};
+use crate::cli::{certificate, egress, incident, keys, status};
 use crate::egress::hub::Hub;
 use crate::store::vault::Vault;
 
@@ -17,6 +17,8 @@ use crate::store::vault::Vault;
 pub struct Desk {
     /// The store.
     pub vault: Vault,
+    /// Set to have certificate and level of the log read anew.
+    pub reload: Arc<AtomicBool>,
     /// The relay's line, where something may leave.
     pub relay: Option<Arc<Hub>>,
     /// Set when the service stops.
@@ -44,7 +46,7 @@ impl Desk {
 /// Answers one question of the console.
 ///
 /// Errors: what the command on a stopped service would end with; `Usage` for a question that is not known.
-pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
+pub fn answer(desk: &Desk, ask: &str, with: &Value, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
     match ask {
         "keys.rotate_epoch" => {
             let epoch = keys::rotate_epoch(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
@@ -55,6 +57,14 @@ pub fn answer(desk: &Desk, ask: &str, _with: &Value, say: &mut dyn FnMut(&str)) 
         "keys.rotate_deks" => {
             let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
+        }
+        "keys.tls" => certificate::note(&desk.vault, with["own"] == true).map(|()| Value::Null),
+        "reload" => {
+            desk.reload.store(true, Ordering::Relaxed);
+            Ok(Value::Null)
+        }
+        ask if ask.starts_with("incident.") => {
+            incident::answer(&desk.vault, &desk.config.db_path, ask, with, &|| desk.is_stopping(), say)
         }
         _ => Err(Failure::new(Exit::Usage, format_args!("{ask}: this version of the service does not know this; update both"))),
     }

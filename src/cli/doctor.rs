@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::base::limits;
+use crate::base::{hex, limits};
 use crate::base::time::{Clock, Timestamp};
 use crate::cli::exit::{Exit, Failure};
 use crate::api::ops::status as ops;
@@ -22,7 +22,7 @@ use crate::config::{Config, TlsVersion, settings};
 use crate::engine::{Engine, EngineError};
 use crate::crypto::unlock;
 use crate::sandbox;
-use crate::store::{check, status};
+use crate::store::{check, embedder, status};
 
 /// Free space below this multiple of the reserve is weak.
 const RESERVES_FREE: u64 = 8;
@@ -124,6 +124,7 @@ pub fn run(command: &args::Doctor) -> Result<Exit, Failure> {
     dashboard(&mut posture, &config);
     machine(&mut posture, &config);
     backups(&mut posture, &config);
+    embeddings(&mut posture, &config);
     absent(&mut posture);
     model(&mut posture, &config);
     // Last: the lock closes the files too.
@@ -200,6 +201,28 @@ fn data(posture: &mut Posture, config: &Config) {
             posture.tell("data file's inside", State::Unknown, what, "stop the service and run doctor and verify");
         }
         Err(failure) => posture.weak("data file's inside", failure.message, "the service will not start either"),
+    }
+}
+
+/// The model, and how many memories wait for their vectors.
+fn embeddings(posture: &mut Posture, config: &Config) {
+    let model = match open::model(config) {
+        Err(failure) => return posture.weak("embeddings", failure.message, "the service will not start"),
+        Ok(None) => {
+            let what = "no model: search goes by words alone";
+            return posture.tell("embeddings", State::Off, what, format_args!("{} names one", settings::EMBEDDING_MODEL.row.name));
+        }
+        Ok(Some(model)) => model,
+    };
+    let which = format!("model {} of {} dimensions, by its hash", hex::encode(&model.id()), model.width());
+    let opened = open::kek(config).ok().and_then(|kek| Engine::inspect(&config.db_path, &open::options(config), &kek).ok());
+    let progress = opened.and_then(|engine| embedder::standing_in(&engine, &model.id()).ok());
+    match progress {
+        Some(progress) => {
+            let waiting = progress.live.saturating_sub(progress.embedded);
+            posture.on("embeddings", format_args!("{which}; {waiting} of {} memories wait for their vector", progress.live));
+        }
+        None => posture.on("embeddings", format_args!("{which}; who administrates the service asks GET /api/v1/embeddings how far it is")),
     }
 }
 

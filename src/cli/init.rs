@@ -5,16 +5,18 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use crate::base::durable;
 use crate::base::id::InstanceId;
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{key, open, say};
+use crate::cli::{args, key, open, say};
 use crate::config::{Config, KekChoice};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::Kek;
 use crate::engine::Engine;
-use crate::http::self_signed;
+use crate::http::{TlsFiles, TlsIdentity, self_signed};
 use crate::store::anchor;
 use crate::store::vault;
 
@@ -127,8 +129,38 @@ pub fn certificate(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes a certificate over: checked first, then copied to where the settings' own would be.
+///
+/// Errors: it cannot be read or used; there is one already; the settings name another.
+fn import(command: &args::Init, config: &Config) -> Result<(), Failure> {
+    let (Some(cert), Some(key)) = (&command.cert, &command.key) else { return Ok(()) };
+    if config.tls.own {
+        let name = crate::config::settings::TLS_CERT.row.name;
+        return Err(Failure::new(Exit::Usage, format_args!("--cert: {name} names a certificate already; leave one of the two out")));
+    }
+    for path in [&config.tls.cert, &config.tls.key] {
+        if path.exists() {
+            return Err(Failure::new(Exit::Exists, format_args!("{}: is there already; it was not touched. Move it away", path.display())));
+        }
+    }
+    let given = TlsFiles { certificate: cert.clone(), key: key.clone(), ..open::tls_files(config) };
+    TlsIdentity::load(&given).map_err(open::tls_failure)?;
+    for (from, to, mode) in [(key, &config.tls.key, 0o600), (cert, &config.tls.cert, 0o644)] {
+        let body = std::fs::read(from).map(Zeroizing::new).map_err(|error| Failure::io(from, &error))?;
+        durable::create(to, &body, mode).map_err(|error| Failure::io(to, &error))?;
+    }
+    say(&format!("took over the certificate {}", cert.display()));
+    Ok(())
+}
+
 /// The command.
-pub fn run(mut config: Config) -> Result<Exit, Failure> {
+pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
+    if !config.db_path.exists() {
+        import(command, &config)?;
+    }
+    if config.anchor_file.is_none() {
+        say("no anchor: an older copy put in the data file's place would not be noticed; RM_ANCHOR_FILE names a file for it, on another disk");
+    }
     let made = init(&mut config)?;
     say("the owner's key, shown this once; keep it safe:");
     crate::cli::text::print(format!("{}\n", made.key.expose()).as_bytes())?;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::authn::Principal;
 use crate::cli::console::Line;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{args, open, say, serve, terminal, text};
+use crate::cli::{args, certificate, open, say, serve, terminal, text};
 use crate::config::Config;
 use crate::crypto::secret::Secret;
 use crate::crypto::shamir;
@@ -28,6 +28,9 @@ const ROTATION_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The command.
 pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
+    if let args::Keys::Rotate(args::Rotate::Tls { cert, key }) = &command {
+        return certificate::rotate(cert.as_deref().zip(key.as_deref()), config);
+    }
     if let Some(done) = online(&command, &config)? {
         return Ok(done);
     }
@@ -43,6 +46,7 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
         args::Keys::Add(new) | args::Keys::Recover(new) => change(store.vault(), &new, None, &config),
         args::Keys::Remove { slot } => remove(store.vault(), slot, &present, &config),
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
+        args::Keys::Rotate(args::Rotate::Tls { .. }) => unreachable!("done before the data file is opened"),
         args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
         args::Keys::Rotate(args::Rotate::Deks) => {
             rotate_deks(store.vault(), &config.db_path, &|| false, &mut say).map(|epoch| told_deks(epoch.into()))
@@ -52,7 +56,7 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     done
 }
 
-fn console(vault: &Vault) -> Principal {
+pub fn console(vault: &Vault) -> Principal {
     Principal::system(vault.tenant(), vault.owner(), "console")
 }
 
@@ -62,7 +66,7 @@ fn online(command: &args::Keys, config: &Config) -> Result<Option<Exit>, Failure
     let (ask, told): (_, fn(u64) -> Exit) = match rotate {
         args::Rotate::Epoch => ("keys.rotate_epoch", told_epoch),
         args::Rotate::Deks => ("keys.rotate_deks", told_deks),
-        args::Rotate::Kek(_) => return Ok(None),
+        args::Rotate::Kek(_) | args::Rotate::Tls { .. } => return Ok(None),
     };
     let Some(line) = Line::dial(config)? else { return Ok(None) };
     let done = line.ask(ask, Value::Null, &mut say)?;

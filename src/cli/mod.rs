@@ -8,6 +8,7 @@ mod args;
 mod audit;
 mod backup;
 mod bench;
+mod certificate;
 mod console;
 mod demo;
 mod desk;
@@ -15,6 +16,7 @@ mod doctor;
 mod egress;
 mod erase;
 pub mod exit;
+mod incident;
 mod init;
 mod key;
 mod keys;
@@ -66,7 +68,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Demo(demo) => demo::run(&demo),
-        Command::Init => init::run(settings()?),
+        Command::Incident(incident) => incident::run(&incident, settings()?),
+        Command::Init(init) => init::run(&init, settings()?),
         Command::Serve => serve::run(settings()?),
         Command::Unlock(unlock) => unlock::run(&unlock, &settings()?),
         Command::Verify(verify) => verify::run(&verify, settings),

@@ -1,19 +1,22 @@
 //! What the commands share: from settings to an open data file, and the exit code of everything that can go wrong on the way.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authn::Vendor;
-use crate::base::log;
+use crate::base::{hex, limits, log};
 use crate::base::time::Clock;
 use crate::cli::backup::KeyOf;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::terminal;
-use crate::config::{Config, KekChoice, TlsVersion};
+use crate::config::{Config, EmbeddingModel, KekChoice, TlsVersion, settings};
+use crate::crypto::hash::sha256 as sha256_of;
 use crate::crypto::ladder::LadderError;
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek, KekSource};
+use crate::embed::{Model, ModelError};
 use crate::engine::{Engine, EngineError, Options};
 use crate::http::{TlsError, TlsFiles, TlsIdentity};
 use crate::store::gate::Refused;
@@ -131,7 +134,12 @@ pub fn store_failure(path: &Path, error: OpenError) -> Failure {
 
 /// Opens the store as the service does. Static keys are taken out of the settings.
 pub fn store(config: &mut Config) -> Result<Store, Failure> {
-    let (kek, mut settings) = (kek(config)?, Some(store_settings(config)));
+    store_and_model(config, None)
+}
+
+/// As [`store`], with a model that makes vectors meanwhile.
+pub fn store_and_model(config: &mut Config, model: Option<Arc<Model>>) -> Result<Store, Failure> {
+    let (kek, mut settings) = (kek(config)?, Some(Settings { model, ..store_settings(config) }));
     store_with(config, &mut settings, &kek)
 }
 
@@ -153,11 +161,42 @@ pub fn store_settings(config: &mut Config) -> Settings {
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
         memories_max: config.memories_max.map(|most| most.get().into()),
         anchor: config.anchor_file.clone(),
+        model: None,
         clock: Clock::system(),
         fatal: Box::new(|| {
             log::line(log::Level::Error, "stopping; start again to recover", &[]);
             crate::cli::exit::now(Exit::OutcomeUnknown)
         }),
+    }
+}
+
+/// The model of the settings, if they name one.
+///
+/// Errors: it cannot be read, is another than was meant, or no model.
+pub fn model(config: &Config) -> Result<Option<Arc<Model>>, Failure> {
+    let Some(EmbeddingModel { path, sha256 }) = &config.embedding else { return Ok(None) };
+    let setting = settings::EMBEDDING_MODEL.row.name;
+    let bytes = model_bytes(path).map_err(|error| {
+        Failure::new(Exit::Config, format_args!("{setting}={}: {error}; name a file that the service's user can read", path.display()))
+    })?;
+    match Model::pinned(&bytes, sha256) {
+        Ok(model) => Ok(Some(Arc::new(model))),
+        Err(ModelError::OtherHash) => {
+            let (found, hash) = (hex::encode(&sha256_of(&[&bytes])), settings::EMBEDDING_MODEL_SHA256.row.name);
+            let what = "the file is not the one that was meant. Find out why; put that one back, or if this one is right set";
+            Err(Failure::new(Exit::Config, format_args!("{setting}={}: its SHA-256 is {found}, not {hash}: {what} {hash}", path.display())))
+        }
+        Err(error) => Err(Failure::new(Exit::Config, format_args!("{setting}={}: {error}; make it anew with convert-model", path.display()))),
+    }
+}
+
+/// A model's file.
+pub fn model_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limits::ENCODER_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()).is_ok_and(|length| length <= limits::ENCODER_BYTES_MAX) {
+        true => Ok(bytes),
+        false => Err(std::io::Error::other("longer than any model")),
     }
 }
 

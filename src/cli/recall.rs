@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,10 @@ use crate::base::time::Timestamp;
 use crate::cli::bench::{Folder, warm};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{args, init, open, text};
+use crate::embed::Model;
 use crate::memories::{self, Question, Refusal};
-use crate::policy::action::{CreateMemory, Scope, SearchMemories};
+use crate::policy::action::{CreateMemory, Instance, ReadEmbeddings, Scope, SearchMemories};
+use crate::store::embedder::{self, Failed};
 use crate::store::gate::{Admission, Call};
 use crate::store::memories::{MemoryType, NewMemory, Text};
 use crate::store::phi::Phi;
@@ -80,38 +83,64 @@ struct Line {
     p99_ms: f64,
 }
 
+/// What one way of searching found.
 #[derive(Serialize)]
-struct Report {
-    version: &'static str,
-    memories: usize,
+struct Found {
     conversations: Vec<Line>,
     categories: Vec<Line>,
     all: Line,
 }
 
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    memories: usize,
+    /// By words alone.
+    lexical: Found,
+    /// By words and meaning, if a model was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hybrid: Option<Found>,
+}
+
 /// The command.
 pub fn run(command: &args::Recall) -> Result<Exit, Failure> {
-    let files = files(&command.dir)?;
-    let (mut all, mut conversations, mut memories) = (Vec::new(), Vec::new(), 0);
-    for path in &files {
-        let conversation = read(path)?;
-        memories += conversation.turns.len();
-        let outcomes = measure(&command.scratch, path, &conversation)?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        conversations.push(Line::of(&name, outcomes.iter()));
-        all.extend(outcomes);
+    let model = command.model.as_deref().map(model).transpose()?;
+    let mut conversations = Vec::new();
+    for path in files(&command.dir)? {
+        let conversation = read(&path)?;
+        conversations.push((path, conversation));
     }
-    let mut known: Vec<u32> = all.iter().map(|outcome| outcome.category).collect();
-    known.sort_unstable();
-    known.dedup();
-    let categories = known.iter().map(|&category| Line::of(&format!("category {category}"), all.iter().filter(|one| one.category == category)));
-    let categories = categories.collect();
-    let report = Report { version: env!("CARGO_PKG_VERSION"), memories, conversations, categories, all: Line::of("all", all.iter()) };
+    let memories = conversations.iter().map(|(_, conversation)| conversation.turns.len()).sum();
+    let lexical = found(&command.scratch, &conversations, None)?;
+    let hybrid = model.map(|model| found(&command.scratch, &conversations, Some(&model))).transpose()?;
+    let report = Report { version: env!("CARGO_PKG_VERSION"), memories, lexical, hybrid };
     let shown = match command.json {
         true => serde_json::to_string_pretty(&report).expect("a report is JSON") + "\n",
         false => report.table(),
     };
     text::print(shown.as_bytes())
+}
+
+/// The model in a file of the operator's own, so whatever its hash.
+fn model(path: &Path) -> Result<Arc<Model>, Failure> {
+    let bytes = open::model_bytes(path).map_err(|error| Failure::io(path, &error))?;
+    Model::read(&bytes).map(Arc::new).map_err(|error| Failure::new(Exit::NoInput, format_args!("{}: {error}", path.display())))
+}
+
+/// Asks all questions one way.
+fn found(scratch: &Path, all: &[(PathBuf, Conversation)], model: Option<&Arc<Model>>) -> Result<Found, Failure> {
+    let (mut outcomes, mut conversations) = (Vec::new(), Vec::new());
+    for (path, conversation) in all {
+        let some = measure(scratch, path, conversation, model)?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        conversations.push(Line::of(&name, some.iter()));
+        outcomes.extend(some);
+    }
+    let mut known: Vec<u32> = outcomes.iter().map(|outcome| outcome.category).collect();
+    known.sort_unstable();
+    known.dedup();
+    let categories = known.iter().map(|&category| Line::of(&format!("category {category}"), outcomes.iter().filter(|one| one.category == category)));
+    Ok(Found { categories: categories.collect(), conversations, all: Line::of("all", outcomes.iter()) })
 }
 
 /// The conversations of a folder, in the order of their names.
@@ -142,10 +171,10 @@ fn read(path: &Path) -> Result<Conversation, Failure> {
 }
 
 /// Writes one conversation and asks its questions.
-fn measure(within: &Path, path: &Path, conversation: &Conversation) -> Result<Vec<Outcome>, Failure> {
+fn measure(within: &Path, path: &Path, conversation: &Conversation, model: Option<&Arc<Model>>) -> Result<Vec<Outcome>, Failure> {
     let folder = Folder::new(within)?;
     let key = init::init(&mut folder.settings()?)?.key;
-    let store = open::store(&mut folder.settings()?)?;
+    let store = open::store_and_model(&mut folder.settings()?, model.cloned())?;
     let vault = store.vault();
     let outcomes = match vault.admit(key.expose()) {
         Ok(Admission::Principal(who, ..)) => ask(vault, &who, path, conversation),
@@ -165,6 +194,7 @@ fn ask(vault: &Vault, who: &Principal, path: &Path, conversation: &Conversation)
         });
         ids.extend(made.map_err(|refused| open::refused("writing", &refused))?.into_parts().0);
     }
+    embedded(vault, who)?;
     let search = |text: &str| {
         let limit = CUTS[CUTS.len() - 1];
         let question = Question { query: text.to_owned(), limit, tags: Vec::new(), subject: None, since: None, until: None, explain: false };
@@ -187,6 +217,18 @@ fn ask(vault: &Vault, who: &Principal, path: &Path, conversation: &Conversation)
         outcomes.push(Outcome { category: asked.category, recall: recall(&evidence, &found), took });
     }
     Ok(outcomes)
+}
+
+/// Waits until every memory has its vector, if this store makes any.
+fn embedded(vault: &Vault, who: &Principal) -> Result<(), Failure> {
+    loop {
+        let standing = vault.read::<ReadEmbeddings, _, Failed>(who, Instance, &Call::internal(), embedder::standing);
+        let standing = standing.map_err(|refused| open::refused("waiting for vectors", &refused))?.into_parts().0;
+        if standing.is_none_or(|standing| standing.progress.embedded >= standing.progress.live) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The share of `evidence` among the first results, at each cut.
@@ -258,16 +300,21 @@ impl Line {
 
 impl Report {
     fn table(&self) -> String {
-        let mut out = format!("{:<14} {:>9} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8}\n", "of", "questions", "R@1", "R@5", "R@10", "R@20", "p50 ms", "p99 ms");
-        for line in self.conversations.iter().chain(&self.categories).chain([&self.all]) {
-            let Line { of, questions, recall_at_1, recall_at_5, recall_at_10, recall_at_20, p50_ms, p99_ms } = line;
-            out += &format!(
-                "{of:<14} {questions:>9} {recall_at_1:>6.3} {recall_at_5:>6.3} {recall_at_10:>6.3} {recall_at_20:>6.3} {p50_ms:>8.2} {p99_ms:>8.2}\n"
-            );
+        let mut out = String::new();
+        let ways = [("by words alone", Some(&self.lexical)), ("by words and meaning", self.hybrid.as_ref())];
+        for (way, found) in ways.into_iter().filter_map(|(way, found)| Some((way, found?))) {
+            out += &format!("{way}\n{:<14} {:>9} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8}\n", "of", "questions", "R@1", "R@5", "R@10", "R@20", "p50 ms", "p99 ms");
+            for line in found.conversations.iter().chain(&found.categories).chain([&found.all]) {
+                let Line { of, questions, recall_at_1, recall_at_5, recall_at_10, recall_at_20, p50_ms, p99_ms } = line;
+                out += &format!(
+                    "{of:<14} {questions:>9} {recall_at_1:>6.3} {recall_at_5:>6.3} {recall_at_10:>6.3} {recall_at_20:>6.3} {p50_ms:>8.2} {p99_ms:>8.2}\n"
+                );
+            }
+            out += "\n";
         }
         out + &format!(
-            "\nR@k: mean share of a question's evidence among the first k results, {} turns written one memory each. ms: inside the search, the\n\
-             records of the hits opened, without the wait for its audit entry.\n",
+            "R@k: mean share of a question's evidence among the first k results, {} turns written one memory each. ms: inside the search, the\n\
+             records of the hits opened and the question embedded, without the wait for its audit entry.\n",
             self.memories
         )
     }
@@ -318,15 +365,17 @@ mod tests {
             ],
         });
         fs::write(&path, conversation.to_string()).unwrap();
-        let outcomes = measure(&folder.0, &path, &read(&path).unwrap()).unwrap();
-        let line = Line::of("all", outcomes.iter());
-        assert_eq!((line.questions, line.recall_at_1, line.recall_at_20), (1, 1.0, 1.0));
+        let model = Arc::new(Model::read(include_bytes!("../../tests/vectors/embedding/tiny.model")).unwrap());
+        for model in [None, Some(&model)] {
+            let found = found(&folder.0, &[(path.clone(), read(&path).unwrap())], model).unwrap();
+            assert_eq!((found.all.questions, found.all.recall_at_1, found.all.recall_at_20), (1, 1.0, 1.0));
+        }
 
         // What is wrong is named, without a word of what stands there.
         let mut wrong = conversation;
         wrong["turns"][1]["time"] = "some day".into();
         fs::write(&path, wrong.to_string()).unwrap();
-        let fault = measure(&folder.0, &path, &read(&path).unwrap()).err().unwrap().message;
+        let fault = measure(&folder.0, &path, &read(&path).unwrap(), None).err().unwrap().message;
         assert!(fault.contains("turn D1:2") && !fault.contains("some day"), "{fault}");
         fs::write(&path, "{\"turns\": \"secret\"}").unwrap();
         let fault = read(&path).err().unwrap().message;

@@ -250,6 +250,8 @@ fn bring_up(
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
     let tls = open::tls(config)?;
+    // Read before the lock, as nothing needs its file later.
+    let model = open::model(config)?;
     let Given { tcp, unix } = outside.given;
     let listeners = listeners(config, tcp)?;
     let entrance = entrance(config, unix)?;
@@ -263,7 +265,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
     let around = Surroundings { since: Some(Instant::now()), certificate: Some(Arc::clone(&tls)), ..status::around(config, memory_locked) };
     let around = Arc::new(around);
-    let (door, mut settings) = (Arc::new(Door::shut(config.model.is_some())), Some(open::store_settings(config)));
+    let (door, mut settings) = (Arc::new(Door::shut(config.model.is_some())), Some(store::vault::Settings { model, ..open::store_settings(config) }));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {
@@ -290,15 +292,15 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     };
     let _ = around.connections.set(server.counter());
     if let (Some(console), Some(open)) = (&console, &open) {
-        console.open(|stop| desk(open, config, stop, &around));
+        console.open(|stop| desk(open, config, &told, stop, &around));
     }
     let sealed = if open.is_none() { attempts.zip(settings) } else { None };
     Ok(Running { server, door, console, sealed, open, entrance, tls, told, notify: outside.notify, around })
 }
 
-fn desk(open: &Open, config: &Config, stop: Arc<AtomicBool>, around: &Arc<Surroundings>) -> Desk {
+fn desk(open: &Open, config: &Config, told: &Told, stop: Arc<AtomicBool>, around: &Arc<Surroundings>) -> Desk {
     let relay = open.relay.as_ref().map(|(hub, _)| Arc::clone(hub));
-    Desk { vault: open.store.vault().clone(), relay, stop, config: Facts { db_path: config.db_path.clone() }, surroundings: Arc::clone(around) }
+    Desk { vault: open.store.vault().clone(), relay, reload: Arc::clone(&told.reload), stop, config: Facts { db_path: config.db_path.clone() }, surroundings: Arc::clone(around) }
 }
 
 /// Records that the service was unlocked, with what, and what came before.
@@ -386,7 +388,7 @@ impl Running {
         let opened = bring_up(config, &mut settings, kek, &self.door, self.port(), self.entrance.as_ref(), &self.around);
         match (opened, settings, &self.console) {
             (Ok(open), _, Some(console)) => {
-                let failed = console.open(|stop| desk(&open, config, stop, &self.around));
+                let failed = console.open(|stop| desk(&open, config, &self.told, stop, &self.around));
                 let noted = note_unlocked(open.store.vault(), kind, refused, failed);
                 self.open = Some(open);
                 log::line(Level::Info, "unlocked", &[("with", &kind.word())]);

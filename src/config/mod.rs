@@ -77,6 +77,8 @@ pub struct Config {
     pub index_mib: u32,
     /// Memories that a person other than the owner may have; none: as many as they like.
     pub memories_max: Option<NonZeroU32>,
+    /// What embeds memories and queries.
+    pub embedding: Option<EmbeddingModel>,
     /// Least important level that is logged.
     pub log: Level,
     /// Where the anchor is kept.
@@ -201,6 +203,15 @@ pub enum TlsVersion {
     V1_3,
 }
 
+/// A model's file and the hash that it must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingModel {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+}
+
 /// One `RM_AGENT_KEY_<VENDOR>`.
 #[derive(Debug)]
 pub struct AgentKey {
@@ -271,6 +282,7 @@ impl Config {
         let cache_mib = raw.take(&settings::CACHE_MIB);
         let index_mib = raw.take(&settings::INDEX_MIB);
         let memories_max = raw.take(&settings::SANDBOX_MEMORY_CAP);
+        let embedding = take_embedding(raw);
         let egress_lock = raw.take(&settings::EGRESS_LOCK);
         let lock_memory = raw.take(&settings::LOCK_MEMORY);
         let console_socket = raw.take(&settings::CONSOLE_SOCKET);
@@ -323,6 +335,7 @@ impl Config {
             cache_mib: cache_mib?,
             index_mib: index_mib?,
             memories_max: NonZeroU32::new(memories_max?),
+            embedding,
             log: log?,
             anchor_file,
             backup_dir,
@@ -436,6 +449,23 @@ fn take_tls(raw: &mut raw::Raw, db_path: Option<&Path>) -> Option<Tls> {
         }
     };
     Some(Tls { cert, key, own, client_ca, min_version: min_version? })
+}
+
+/// The model and its hash: both or neither.
+fn take_embedding(raw: &mut raw::Raw) -> Option<EmbeddingModel> {
+    let typed_wrong = raw.problem_count();
+    let (path, sha256) = (raw.take(&settings::EMBEDDING_MODEL), raw.take(&settings::EMBEDDING_MODEL_SHA256));
+    if raw.problem_count() > typed_wrong {
+        return None;
+    }
+    let (model, hash) = (settings::EMBEDDING_MODEL.row.name, settings::EMBEDDING_MODEL_SHA256.row.name);
+    match (path, sha256) {
+        (Some(path), Some(sha256)) => return Some(EmbeddingModel { path, sha256 }),
+        (None, None) => {}
+        (Some(_), None) => raw.problem(hash, None, format!("not set although {model} is: a model is used only under its hash; `sha256sum` of the file prints it")),
+        (None, Some(_)) => raw.problem(model, None, format!("not set although {hash} is; set both or neither")),
+    }
+    None
 }
 
 /// No file may serve two purposes; an anchor beside the data file is rolled back together with it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::base::limits;
+use crate::base::{hex, limits};
 use crate::base::log::Level;
 use crate::config::settings::{Row, Takes};
 use crate::config::relay::{BaseUrl, Destination};
@@ -35,6 +35,12 @@ pub fn number<T: TryFrom<u32>>(row: &Row, text: &str) -> Result<T, String> {
 pub fn path(_: &Row, text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() && path.file_name().is_some() { Ok(path) } else { Err("give the absolute path of a file, beginning with /".into()) }
+}
+
+/// 64 hexadecimal digits, in either case.
+pub fn sha256(row: &Row, text: &str) -> Result<[u8; 32], String> {
+    let bytes = hex::decode(&text.to_ascii_lowercase()).and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| format!("give {}, as `sha256sum` prints them", row.takes()))
 }
 
 /// `[A-Za-z0-9._-]{1,64}` (DESIGN 10).

@@ -256,6 +256,17 @@ table! {
         SANDBOX_MEMORY_CAP: u32 = "RM_SANDBOX_MEMORY_CAP", "0.1.0",
             Takes::Number(0, limits::MEMORIES_SETTING_MAX), Fallback::Value("0"), parse::number;
     }
+    "Search by meaning" {
+        /// File of the model that embeds memories and queries, made by `packaging/convert-model`: search then finds what means the same in
+        /// other words. It runs inside this service; its vectors are sealed like the text they are made of. Set it together with
+        /// `RM_EMBEDDING_MODEL_SHA256`. Another model makes all vectors anew, in the background.
+        EMBEDDING_MODEL: PathBuf = "RM_EMBEDDING_MODEL", "0.1.0",
+            Takes::Path, Fallback::Absent("none: search goes by words alone", "/var/lib/rosemary/minilm.model"), parse::path;
+        /// SHA-256 of that file, as `convert-model` prints it. A file with another hash is not used: the service does not start.
+        EMBEDDING_MODEL_SHA256: [u8; 32] = "RM_EMBEDDING_MODEL_SHA256", "0.1.0",
+            Takes::Text("64 hexadecimal digits"),
+            Fallback::Absent("none", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"), parse::sha256;
+    }
     "The language model" {
         /// False lets `/query` and `/chat` ask the site's own language model, through the relay (docs/egress.md); needs `RM_MODEL_NAME`.
         /// True: both refuse, and nothing leaves.
@@ -329,7 +340,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_ACCESS_APPROVAL", "approval by a second person is not there yet"),
     ("RM_SESSION_IDLE_SECONDS", "there are no interactive sessions yet"),
     ("RM_SSO_*", "single sign-on is not there yet; people use keys made by `rosemary key make`"),
-    ("RM_EMBEDDING_MODEL", "search is lexical; embeddings are not there yet"),
     // of the product that Rosemary replaces
     ("RM_MCP_PORT", "there is one port, RM_PORT"),
     ("RM_CHAT_*", "/chat speaks to the one model of RM_MODEL_NAME"),

@@ -84,6 +84,8 @@ impl Line {
 #[derive(Default)]
 struct State {
     line: Option<Arc<Line>>,
+    /// The thread that reads the line, until the next one takes its place.
+    reader: Option<JoinHandle<()>>,
     pending: HashMap<u64, SyncSender<End>>,
 }
 
@@ -206,11 +208,17 @@ impl Hub {
             hub.forget(&line);
             log::line(Level::Warn, "the relay is gone", &[("why", &Operator::text(&ended))]);
         });
-        if let Err(error) = started {
-            self.state().line = None;
-            return Err(error.into());
+        let mut state = self.state();
+        match started {
+            Ok(reader) => {
+                state.reader = Some(reader);
+                Ok(())
+            }
+            Err(error) => {
+                state.line = None;
+                Err(error.into())
+            }
         }
-        Ok(())
     }
 
     /// Gives the relay's answers to those who wait for them, until the line ends.
@@ -240,14 +248,20 @@ impl Hub {
 }
 
 impl Listening {
-    /// Hangs up, and waits for the thread that accepts.
+    /// Hangs up, and waits for the threads.
     pub fn stop(self) {
         self.hub.stopping.store(true, Ordering::Relaxed);
-        let line = self.hub.state().line.clone();
+        let _ = self.thread.join();
+        let (line, reader) = {
+            let mut state = self.hub.state();
+            (state.line.clone(), state.reader.take())
+        };
         if let Some(line) = line {
             line.hang_up();
         }
-        let _ = self.thread.join();
+        if let Some(reader) = reader {
+            let _ = reader.join();
+        }
     }
 }
 

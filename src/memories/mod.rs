@@ -407,8 +407,10 @@ pub fn rank<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, question: 
     };
     let viewer: Viewer<'_> = search::viewer(a);
     let tags: Vec<&str> = question.tags.iter().map(String::as_str).collect();
+    let probe = search::probe(a, &question.query);
     let query = Query {
         text: &question.query,
+        probe: probe.as_ref(),
         limit: question.limit,
         tags_any: &tags,
         subject,

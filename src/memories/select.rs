@@ -318,10 +318,11 @@ pub fn rank_selected<A: Reads + Action<Target = Scope>>(
     let mut sieve = Sieve::new(a, select)?;
     let subject = sieve.bound.subject();
     let mut found: Vec<(MemoryId, f32)> = Vec::new();
+    let probe = search::probe(a, query);
     // Filters that the index does not know choose among its hits: first among some, and if these are too few, among all.
     for wanted in [limit.saturating_mul(4), usize::MAX] {
         (sieve.opened, found) = (0, Vec::new());
-        let asked = Query { text: query, limit: wanted, tags_any: &[], subject, since: None, until: None, viewer, explain: false };
+        let asked = Query { text: query, probe: probe.as_ref(), limit: wanted, tags_any: &[], subject, since: None, until: None, viewer, explain: false };
         let hits = search::ask(a, |index| index.search(&asked))?;
         for hit in &hits {
             let chosen = table::outlined(a, hit.id, |outline| sieve.lets(a, outline))?.transpose()?;

@@ -118,6 +118,8 @@ pub fn is_urgent(verb: &str) -> bool {
             | "keys.rewrap"
             | "keys.slots"
             | "instance.unlock"
+            | "incident.revoke_all"
+            | "incident.freeze"
     )
 }
 
@@ -230,6 +232,10 @@ actions! {
     ImportMemories(Scope) Writes true "memory.import";
     /// Read all memories (operator's export).
     ExportMemories(Scope) Reads true "memory.export";
+    /// Keep the vectors of memories.
+    EmbedMemories(Scope) Writes true "memory.embed";
+    /// Read how far the vectors of memories are.
+    ReadEmbeddings(Instance) Reads false "embedding.read";
     /// Read memories to build the search index in memory.
     IndexMemories(Scope) Reads true "memory.index";
     /// Read the audit log (operator's export).
@@ -276,8 +282,16 @@ actions! {
     RenewKeys(Instance) Writes false "keys.renew";
     /// Seal fields again under their holders' new keys.
     ResealFields(Instance) Writes true "keys.reseal";
+    /// Put another TLS key and certificate in place.
+    ChangeTls(Instance) Writes false "keys.tls";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
+    /// Revoke every credential.
+    RevokeAll(Instance) Writes false "incident.revoke_all";
+    /// Make the instance read-only, or let records be written again.
+    FreezeInstance(Instance) Writes false "incident.freeze";
+    /// Count what the log tells, for an officer.
+    ReportIncident(Instance) Reads false "incident.report";
     /// Unlock a service that started locked.
     UnlockInstance(Instance) Writes false "instance.unlock";
 }

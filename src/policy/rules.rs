@@ -133,6 +133,8 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, System], verbs: &["erasure.ask", "erasure.read", "status.read"], relations: &[Own] },
     // Who administrates the instance sees its backups and asks for one.
     Rule { askers: &[Admin], verbs: &["backup.ask", "backup.list"], relations: &[Own] },
+    // And how far the vectors of memories are.
+    Rule { askers: &[Admin, System], verbs: &["embedding.read"], relations: &[Own] },
     // The operator at the console acts as the program, and so do its background parts.
     Rule {
         askers: &[System],
@@ -140,6 +142,7 @@ pub const RULES: &[Rule] = &[
             "memory.import",
             "memory.export",
             "memory.index",
+            "memory.embed",
             "key.create",
             "key.list",
             "key.revoke",
@@ -159,8 +162,12 @@ pub const RULES: &[Rule] = &[
             "keys.rewrap",
             "keys.renew",
             "keys.reseal",
+            "keys.tls",
             "keys.slots",
             "instance.unlock",
+            "incident.revoke_all",
+            "incident.freeze",
+            "incident.report",
         ],
         relations: &[Own],
     },

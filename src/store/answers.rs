@@ -46,6 +46,9 @@ impl Committed {
         let Self { seq, mut requests, ends, news } = self;
         apply(vault, seq, news.index);
         vault.hub().publish(&news.events);
+        if vault.model().is_some() {
+            vault.unembedded().learn(&news.events);
+        }
         for (request, end) in requests.iter_mut().zip(ends) {
             request.answer(end);
         }

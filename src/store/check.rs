@@ -20,11 +20,12 @@ use crate::base::time::Timestamp;
 use crate::base::{hex, limits};
 use crate::crypto::ladder::Keys;
 use crate::engine::{Engine, EngineError, Read, Table};
+use crate::store::incident;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::usage::Meter;
 use crate::store::tables::{
-    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, ERASURES, MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS,
+    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS,
     SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, grants, key, log, memories, past, subjects,
     usage, users,
 };
@@ -133,6 +134,7 @@ impl Walk<'_, '_> {
             }
             meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
             meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
+            incident::ROW => Ok(incident::known(tx).map(drop)?),
             meta::RENEWAL => Ok(meta::renewal(tx).map(drop)?),
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
             meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),
@@ -209,6 +211,7 @@ impl Walk<'_, '_> {
         self.each(ORDER, memories::check::order)?;
         self.each(CHILDREN, |tx, key, _| memories::check::child(tx, key))?;
         self.each(VERSIONS, |tx, key, _| memories::check::version(tx, key))?;
+        self.each(EMBEDDINGS, |tx, key, row| memories::check::embedding(tx, key, row, &mut counts))?;
         self.each(COUNTS, |_, key, row| {
             let counted = counts.remove(key).unwrap_or(0_u64);
             ensure(row == counted.to_le_bytes(), "the count is not that of the rows")
@@ -329,9 +332,11 @@ mod tests {
     use crate::base::id::MemoryId;
     use crate::base::time::Clock;
     use crate::crypto::unlock::{KdfCost, Kek};
+    use crate::embed::Model;
     use crate::engine::Options;
-    use crate::policy::action::{ConsentToClient, CreateKey, ExportMemories, ImportMemories, IssueTokens, ListMemories, Person, RefreshTokens, Scope};
+    use crate::policy::action::{ConsentToClient, CreateKey, ExportMemories, ImportMemories, Instance, IssueTokens, ListMemories, Person, ReadEmbeddings, RefreshTokens, Scope};
     use crate::store::accounts;
+    use crate::store::embedder::{self, Failed};
     use crate::store::grants;
     use crate::store::gate::{self, Admission, Call};
     use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
@@ -403,6 +408,7 @@ mod tests {
             index_bytes: 1 << 20,
             memories_max: None,
             anchor: None,
+            model: Some(Arc::new(Model::read(include_bytes!("../../tests/vectors/embedding/tiny.model")).unwrap())),
             clock: Clock::system(),
             fatal: Box::new(|| {}),
         };
@@ -444,6 +450,15 @@ mod tests {
         let held = vault.held(tokens.refresh.expose()).unwrap().unwrap();
         let (shown, (_, drawn)) = (vault.verifier(tokens.refresh.expose()), grants::draw(&vault));
         vault.write::<RefreshTokens, _, _>(&held.who, owner, &call, move |a| grants::refresh(a, shown, drawn)).unwrap();
+        // Vectors of what is not in the trash.
+        let standing = || {
+            let standing = vault.read::<ReadEmbeddings, _, Failed>(&who, Instance, &Call::internal(), embedder::standing).unwrap();
+            standing.into_parts().0.unwrap().progress
+        };
+        while standing().embedded < 3 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(standing().live, 3);
         // Enough entries for a full tile, and more behind it.
         for _ in 0..300 {
             vault.read::<ExportMemories, _, Oops>(&who, scope, &Call::internal(), |a| Ok(memories::total(a, State::Live)?)).unwrap();
@@ -530,6 +545,8 @@ mod tests {
         named(SUBJECTS, &subjects[0].0, &subjects[1].1);
         let deks = rows(&engine, DEKS);
         named(DEKS, &deks[0].0, &deks[1].1);
+        let vectors = rows(&engine, EMBEDDINGS);
+        named(EMBEDDINGS, &vectors[0].0, &vectors[1].1);
         named(META, b"stranger", b"");
         named(VERSIONS, &key(&[&memory, &1_u32.to_be_bytes()]), b"");
         let (child, _) = rows(&engine, CHILDREN).remove(0);

@@ -9,6 +9,7 @@
 //! - No data without an [`Access`], no `Access` without a `Grant` from `policy::decide`, no answer without a [`Receipt`].
 //! - A write is admitted, decided and done inside the transaction that commits it; its entry is in the same commit.
 //! - A read's answer is held until its entry is durable; if credentials changed meanwhile it is decided anew.
+//! - While the instance is frozen (`incident`) a write by anybody but the program itself is refused, inside its transaction, and recorded.
 //! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use crate::base::{fault, limits};
 use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
+use crate::store::incident;
 use crate::store::phi::{Witness, sealed};
 use crate::store::quota::Full;
 use crate::store::sign_in;
@@ -221,6 +223,7 @@ enum Found<T, E> {
     Work(E),
     Fault,
     Revoked,
+    ReadOnly,
 }
 
 impl Vault {
@@ -231,7 +234,9 @@ impl Vault {
         let verifier = Verifier::of(self.keys().pepper(), token);
         let published = self.published()?;
         if let Some(key) = self.static_keys().find(&verifier) {
-            return Ok(Admission::Principal(Principal::of_static_key(self.tenant(), self.owner(), key), published.generation));
+            let who = Principal::of_static_key(self.tenant(), self.owner(), key);
+            let revoked = incident::is_revoked(&self.reading(&published), who.credential()).map_err(|_| Unavailable::Latched)?;
+            return Ok(if revoked { Admission::Unknown } else { Admission::Principal(who, published.generation) });
         }
         let tx = self.reading(&published);
         let found = (|| -> Result<Option<StoredCredential>, StoreError> {
@@ -244,12 +249,20 @@ impl Vault {
             return Ok(granted);
         }
         match found {
-            None if self.dashboard().is_some_and(|(keys, _)| keys.find(&verifier).is_some()) => Ok(Admission::Dashboard),
+            None if self.is_dashboard(&tx, &verifier).map_err(|_| Unavailable::Latched)? => Ok(Admission::Dashboard),
             None => Ok(Admission::Unknown),
             Some(row) => match Principal::of_user_key(&row, self.is_admin(row.user)) {
                 Ok(who) => Ok(Admission::Principal(who, published.generation)),
                 Err(revoked) => Ok(Admission::Revoked(revoked.0)),
             },
+        }
+    }
+
+    /// Whether this is the dashboard's own key, and one that was not revoked.
+    fn is_dashboard(&self, tx: &Tx<'_>, verifier: &Verifier) -> Result<bool, StoreError> {
+        match self.dashboard().and_then(|(keys, _)| keys.find(verifier)) {
+            Some(key) => Ok(!incident::is_revoked_key(tx, &key.name, key.mark)?),
+            None => Ok(false),
         }
     }
 
@@ -319,6 +332,13 @@ impl Vault {
         let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
         let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
+            // A view that cannot be read is the work's to find out.
+            if incident::bars(&tx, A::NAME, matches!(principal.role(), Role::System(_))).unwrap_or(false) {
+                let mut entry = opened(&principal, &request, A::NAME, A::PHI);
+                entry.refuse(Reason::ReadOnly, 503);
+                *result.lock().expect("no code panics while it holds this lock") = Some(Found::ReadOnly);
+                return JobEnd::Entry(Box::new(entry), Staged::default());
+            }
             let done = perform::<A, T, E>(&vault, &principal, target, &request, tx, work);
             *result.lock().expect("no code panics while it holds this lock") = Some(done.found);
             JobEnd::Entry(Box::new(done.entry), done.staged)
@@ -467,6 +487,7 @@ fn perform<A: Action, T, E: Fault>(
         }
         Found::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
         Found::Revoked => entry.refuse(Reason::RevokedCredential, 401),
+        Found::ReadOnly => entry.refuse(Reason::ReadOnly, 503),
     }
     Done { found, entry, staged, held }
 }
@@ -507,8 +528,10 @@ fn standing(tx: &Tx<'_>, who: &Principal, seen: Option<u64>) -> Result<bool, Sto
     match who.credential() {
         CredentialRef::Stored(id) => Ok(who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref())),
         CredentialRef::Grant(id) => Ok(grants::get(tx, who.tenant(), who.user(), *id)?.is_some()),
-        CredentialRef::Dashboard { .. } => sign_in::may_sign_in(tx, who.tenant(), who.user()),
-        CredentialRef::Static { .. } | CredentialRef::None => Ok(true),
+        CredentialRef::Dashboard { .. } => {
+            Ok(sign_in::may_sign_in(tx, who.tenant(), who.user())? && !incident::is_revoked(tx, who.credential())?)
+        }
+        CredentialRef::Static { .. } | CredentialRef::None => Ok(!incident::is_revoked(tx, who.credential())?),
     }
 }
 
@@ -528,5 +551,6 @@ fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Ref
         Found::Work(error) => Err(Refused::Work(error, receipt)),
         Found::Fault => Err(Refused::Fault(receipt)),
         Found::Revoked => Err(Refused::Revoked(receipt)),
+        Found::ReadOnly => Err(Refused::Unavailable(Unavailable::ReadOnly)),
     }
 }

@@ -60,7 +60,7 @@ fn build(vault: &Vault, scope: Scope) -> Result<(), Unavailable> {
         let chunk = vault.read::<IndexMemories, _, Failed>(&system, scope, &Call::internal(), |access| {
             let (chunk, last) = memories::chunk(access, after, limits::INDEX_CHUNK)?;
             access.count(u64::try_from(chunk.len()).expect("a chunk is small"));
-            Ok((chunk.iter().map(memories::prepared).collect::<Vec<_>>(), last))
+            Ok((chunk.into_iter().map(|(memory, vector)| memories::prepared_with(&memory, vector)).collect::<Vec<_>>(), last))
         });
         let (prepared, last) = match chunk {
             Ok(recorded) => recorded.into_parts().0,

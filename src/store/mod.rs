@@ -1,8 +1,8 @@
 //! Store: the tables and the gate, their only door.
 //!
 //! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
-//! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `check` the whole-file check; `anchor`
-//! against rollback; `rotator` and `renewal` change keys; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
+//! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `embedder` what texts mean,
+//! made in the background; `check` the whole-file check; `anchor` against rollback; `rotator` and `renewal` change keys; `incident` shuts out and freezes; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
 //! person may have; `migrate` old files.
 
 pub mod accounts;
@@ -10,10 +10,12 @@ pub mod anchor;
 pub mod backup;
 mod answers;
 pub mod check;
+pub mod embedder;
 pub mod erasure;
 pub mod events;
 pub mod gate;
 pub mod grants;
+pub mod incident;
 pub mod index;
 mod indexer;
 pub mod ledger;

@@ -7,6 +7,7 @@
 
 use crate::base::id::MemoryId;
 use crate::base::limits;
+use crate::embed::Probe;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::index::indexes;
@@ -50,11 +51,23 @@ pub fn ask<A: Reads + Action<Target = Scope>, T>(a: &mut Access<'_, A>, question
         return Err(if too_large { SearchError::TooLarge } else { SearchError::NotReady });
     }
     let mut index = ScopeIndex::new();
-    memories::walk(a, State::Live, Part::Full, |_, memory| {
-        index.insert(&memories::prepared(&memory));
-        true
+    let (model, mut failed) = (a.vault().model().map(|model| model.id()), None);
+    memories::walk(a, State::Live, Part::Full, |a, memory| {
+        match model.map(|model| memories::vector(a.tx(), scope.tenant, &memory, &model)).transpose() {
+            Ok(vector) => index.insert(&memories::prepared_with(&memory, vector.flatten())),
+            Err(error) => failed = Some(error),
+        }
+        failed.is_none()
     })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     Ok(question(&index))
+}
+
+/// The vector of a query, if this store embeds. Costs some 10 ms; to be made once, before the index is asked.
+pub fn probe<A: Action>(a: &Access<'_, A>, text: &str) -> Option<Probe> {
+    a.vault().model().map(|model| model.probe(text))
 }
 
 /// Whether the asker's words stand in the memory as they are: the contract's literal search.

@@ -12,6 +12,7 @@ use crate::authn::Principal;
 use crate::authn::jwt::{self, JwtError};
 use crate::base::id::{TenantId, UserId};
 use crate::base::time::Timestamp;
+use crate::store::incident;
 use crate::store::phi::Phi;
 use crate::store::tables::{erasures, users};
 use crate::store::tx::{StoreError, Tx};
@@ -68,6 +69,9 @@ impl Vault {
         let published = self.published()?;
         let (tx, tenant) = (self.reading(&published), self.tenant());
         let look = || -> Result<Found, StoreError> {
+            if incident::is_revoked_key(&tx, &key.name, key.mark)? {
+                return Ok(Found::Dying);
+            }
             let Some(user) = users::find(&tx, tenant, email.inner())? else { return Ok(Found::Nobody) };
             if !may_sign_in(&tx, tenant, user)? {
                 return Ok(Found::Dying);

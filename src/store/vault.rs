@@ -1,7 +1,7 @@
 //! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
 //!
 //! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor and ends the windows of counted refusals; the
-//! indexer, which builds search indexes when a scope is first asked for.
+//! indexer, which builds search indexes when a scope is first asked for; the rotator; with a model, the embedder, which makes vectors.
 //!
 //! Invariants
 //! - Nothing is published before its log agrees with its checkpoint, and with the anchor where one is configured.
@@ -23,7 +23,7 @@ use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
 use crate::authn::credential::{StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
-use crate::base::id::{BootId, LogId, OperationId, TenantId, UserId};
+use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
@@ -31,7 +31,9 @@ use crate::crypto::secret::Secret;
 use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
+use crate::embed::Model;
 use crate::store::answers;
+use crate::store::embedder::{self, Unembedded};
 use crate::store::events::{Hub, Subscription};
 use crate::store::gate::{Call, audit_credential};
 use crate::store::index::indexes::Indexes;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub memories_max: Option<u64>,
     /// `RM_ANCHOR_FILE`.
     pub anchor: Option<PathBuf>,
+    /// What embeds memories and queries; without one, search is lexical.
+    pub model: Option<Arc<Model>>,
     /// The clock.
     pub clock: Clock,
     /// Called when the store cannot be recovered: must end the process.
@@ -192,6 +196,8 @@ struct Inner {
     erased: AtomicU64,
     fatal: Box<dyn Fn() + Send + Sync>,
     rotation: Rotation,
+    model: Option<Arc<Model>>,
+    unembedded: Unembedded,
     hub: Arc<Hub>,
     /// Entries of reads, and writes, that entered the queue.
     #[cfg(test)]
@@ -356,6 +362,8 @@ impl Store {
             erased: AtomicU64::new(erased),
             fatal: settings.fatal,
             rotation: Rotation::new(rotate),
+            model: settings.model,
+            unembedded: Unembedded::default(),
             hub: Arc::default(),
             #[cfg(test)]
             sent: Default::default(),
@@ -367,7 +375,7 @@ impl Store {
         store.spawn("answers", move || answerer.run(&told))?;
         let keeper = vault.clone();
         store.spawn("keeper", move || keeper.keep())?;
-        let rotator = vault.clone();
+        let (rotator, embedding) = (vault.clone(), vault.clone());
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
         store.note("system.start");
         // Whom the ledger names and this older copy of the data still has: erased before anything is answered.
@@ -382,7 +390,12 @@ impl Store {
             Err(error) => Err(error.to_string()),
         };
         match again {
-            Ok(()) => Ok(store),
+            Ok(()) => {
+                if let Some(model) = embedding.model().cloned() {
+                    store.spawn("embedder", move || embedder::run(&embedding, &model))?;
+                }
+                Ok(store)
+            }
             Err(why) => {
                 store.stop();
                 Err(OpenError::Erasing(why))
@@ -415,6 +428,7 @@ impl Store {
         self.vault.0.stopping.store(true, Ordering::SeqCst);
         self.vault.0.queue.close();
         self.vault.rotation().wake();
+        self.vault.unembedded().wake();
         // If there is no room for it, the indexer is awake.
         let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {
@@ -545,6 +559,15 @@ impl Vault {
         &self.0.indexes
     }
 
+    /// What embeds memories and queries, if this store has it.
+    pub fn model(&self) -> Option<&Arc<Model>> {
+        self.0.model.as_ref()
+    }
+
+    pub(in crate::store) fn unembedded(&self) -> &Unembedded {
+        &self.0.unembedded
+    }
+
     pub(in crate::store) fn queue(&self) -> &Queue {
         &self.0.queue
     }
@@ -576,6 +599,11 @@ impl Vault {
     /// Live memories that a person other than the owner may have.
     pub(in crate::store) fn memories_max(&self) -> Option<u64> {
         self.0.memories_max
+    }
+
+    /// This physical copy of the data.
+    pub fn file(&self) -> FileId {
+        self.0.engine.file()
     }
 
     /// The audit log.

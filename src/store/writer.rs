@@ -68,6 +68,9 @@ pub enum Unavailable {
     /// The program is stopping.
     #[error("the service is stopping")]
     Stopping,
+    /// The instance was frozen by its operator; recorded, nothing happened.
+    #[error("the instance is read-only")]
+    ReadOnly,
 }
 
 /// How an operation of unknown outcome ended.

@@ -2,6 +2,7 @@
 
 import json
 import random
+import ssl
 import subprocess
 import time
 import unittest
@@ -116,6 +117,36 @@ class Keys(unittest.TestCase):
         self.addCleanup(other.remove)
         alien = other.run("keys", "shares").stdout.decode().splitlines()
         self.recover(alien[:2], self.server.folder / "never", KEK_WRONG)
+
+    def test_the_tls_key_is_rotated_and_the_running_service_takes_it(self):
+        cert, key = self.server.folder / "cert.pem", self.server.folder / "key.pem"
+        before = (cert.read_bytes(), key.read_bytes())
+        self.server.start()
+        self.keys("rotate", "tls")
+        self.assertTrue(cert.read_bytes() != before[0] and key.read_bytes() != before[1])
+        self.assertEqual(key.stat().st_mode & 0o777, 0o600)
+        until = time.monotonic() + 30
+        while True:  # the service reads it within a moment
+            try:
+                with self.server.client(self.server.owner_key) as owner:
+                    owner.get("/whoami").expect(200)
+                break
+            except ssl.SSLError:
+                self.assertLess(time.monotonic(), until)
+        self.assertEqual(self.server.stop(), 0)
+        # Somebody's own pair: a wrong one is refused and changes nothing.
+        other = Server().init()
+        self.addCleanup(other.remove)
+        now = (cert.read_bytes(), key.read_bytes())
+        self.keys("rotate", "tls", "--cert", other.folder / "cert.pem", "--key", key, code=90)
+        self.keys("rotate", "tls", "--cert", other.folder / "cert.pem", code=USAGE)
+        self.assertEqual((cert.read_bytes(), key.read_bytes()), now)
+        self.keys("rotate", "tls", "--cert", other.folder / "cert.pem", "--key", other.folder / "key.pem")
+        self.assertEqual(cert.read_bytes(), (other.folder / "cert.pem").read_bytes())
+        self.works()
+        log = self.server.folder / "log.ndjson"
+        self.assertEqual(self.server.run("audit", "export", log).returncode, 0)
+        self.assertEqual(log.read_text().count('"op":"keys.tls"'), 2)
 
     def test_every_holders_key_is_renewed_online_and_offline(self):
         self.keys("rotate", "deks")

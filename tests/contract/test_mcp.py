@@ -644,6 +644,20 @@ class Limits(unittest.TestCase):
             self.assertIn("retry-after", answer.headers)
             self.assertEqual(session.send(batch[:1]).status, 429)
 
+    def test_quotas_are_those_of_rest(self):
+        with Server(users=(OTHER,), settings={"RM_SANDBOX_MEMORY_CAP": "2"}) as server, server.client(server.user_keys[OTHER]) as client:
+            mcp = Modern(client)
+            for _ in range(2):
+                parent = mcp.call("write_memory", title=unique(), content="c")["structuredContent"]
+            full = mcp.call("write_memory", title=unique(), content="c")
+            reply = mcp.call("write_child_memory", parent_memory_id=parent["id"], title="t", content="c")
+            for refused in (full, reply):
+                self.assertEqual((refused.get("isError"), text(refused)), (True, "Memory limit reached"))
+            self.assertNotIn("isError", mcp.call("update_memory", id=parent["id"], title="t", content="other"))
+            self.assertEqual(client.get("/usage").json["memory_count"], 2)
+            with server.agent("cursor") as owners:
+                self.assertNotIn("isError", Modern(owners).call("write_memory", title=unique(), content="c"), "the owner has no cap")
+
     def test_unknown_credentials_count_against_their_address(self):
         with Server(settings={"RM_RATE_LIMIT_PER_MINUTE": "3"}) as server, server.client("nonsense") as client:
             for _ in range(3):
@@ -653,9 +667,9 @@ class Limits(unittest.TestCase):
                 owner.post("/mcp", {}).expect(429)
 
     @unittest.skipUnless(LONG, "500 sessions")
-    def test_one_session_too_many_is_503_and_a_credential_takes_its_own_place(self):
-        with Server(vendors=[f"v{n}" for n in range(3)]) as server:
-            with server.agent("v0") as greedy, server.agent("v1") as other, server.agent("v2") as late:
+    def test_one_session_too_many_is_503_and_a_person_takes_a_place_of_their_own(self):
+        with Server(users=(OTHER, "third@clinic.example")) as server:
+            with server.agent("cursor") as greedy, server.client(server.user_keys[OTHER]) as other, server.client(server.user_keys["third@clinic.example"]) as late:
                 first = Legacy(greedy)
                 for _ in range(250):
                     Legacy(greedy)
@@ -665,7 +679,8 @@ class Limits(unittest.TestCase):
                 params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "n", "version": "1"}}
                 answer = Legacy(late, initialize=False).send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).expect(503)
                 self.assertEqual((answer.json["error"]["code"], answer.headers["retry-after"]), (-32000, "1"))
-                Legacy(greedy).ask("ping").expect(200)
+                with server.agent("claude") as colleague:
+                    Legacy(colleague).ask("ping").expect(200)
                 Modern(late).ask("tools/list").expect(200)
 
     def test_streams_of_one_credential_are_bounded(self):

@@ -68,6 +68,7 @@ ROUTES = (
     ("POST", "/query", {"query": "x", "memory_filter": {"by": "all"}}),
     ("POST", "/chat", {"model": "x", "messages": [{"role": "user", "content": "x"}]}),
     ("GET", "/chat/models", None),
+    ("GET", "/api/v1/embeddings", None),
     ("GET", "/api/v1/backups", None),
     ("POST", "/api/v1/backups", None),
     ("GET", "/api/v1/status", None),

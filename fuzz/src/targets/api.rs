@@ -1,7 +1,8 @@
 //! The whole product behind its framing: requests to a live store, one after another.
 //!
 //! An input is requests joined by 0x1e: a letter for the credential (`o` owner, `a` and `b` agents of two vendors, else none), a letter for
-//! the content type (`f` form, `n` none, else JSON), the request line without version, a line end, the body. `{id}` stands for the newest
+//! the content type (`f` form, `n` none, `m` JSON with the header fields of a modern MCP request, `s` JSON with the newest MCP session, else JSON),
+//! the request line without version, a line end, the body. `{id}` stands for the newest
 //! memory, `{key}` for the newest key. The store lives as long as the process, so a finding may need its forerunners.
 //!
 //! No request panics or fails the service (500); nothing but the public routes answers without a credential; data comes with the index of
@@ -55,6 +56,11 @@ pub const WORDS: &[&str] = &[
     "/api/v1/operations/",
     "/api/keys",
     "/api/keys/{key}\n",
+    "/mcp\n",
+    "\u{1e}bmPOST /mcp\n",
+    "\u{1e}bsPOST /mcp\n",
+    "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"",
+    "\"arguments\":{",
     "/whoami\n",
     "/users/me\n",
     "/health\n",
@@ -100,6 +106,7 @@ struct Live {
     /// What only vendor alpha may read.
     canary: String,
     newest: Mutex<[String; 2]>,
+    session: Mutex<String>,
 }
 
 static LIVE: LazyLock<Live> = LazyLock::new(|| {
@@ -121,6 +128,7 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
         index_bytes: 64 << 20,
         memories_max: None,
         anchor: None,
+        model: None,
         clock: Clock::system(),
         fatal: Box::new(|| std::process::abort()),
     };
@@ -137,7 +145,7 @@ static LIVE: LazyLock<Live> = LazyLock::new(|| {
     };
     let api = Arc::new(Api::new(store.vault().clone(), &limits));
     let canary: String = Key::random().expose().iter().map(|byte| format!("{byte:02x}")).collect();
-    let live = Live { api, _store: store, canary, newest: Mutex::default() };
+    let live = Live { api, _store: store, canary, newest: Mutex::default(), session: Mutex::default() };
     let body = json!({ "title": live.canary, "content": live.canary, "tags": ["x"], "allowed_vendors": ["alpha"] });
     let (reply, _) = ask(&live, b'o', b'j', "POST /memories", body.to_string().as_bytes()).expect("a request");
     assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
@@ -150,12 +158,17 @@ fn ask(live: &Live, who: u8, kind: u8, line: &str, body: &[u8]) -> Option<(Reply
         .iter()
         .find(|(name, ..)| name.as_bytes() == [who])
         .map_or(String::new(), |(.., key)| format!("Authorization: Bearer {key}\r\n"));
+    let mcp = match kind {
+        b'm' => modern(body),
+        b's' => format!("Mcp-Session-Id: {}\r\n", live.session.lock().expect("no panic under this lock")),
+        _ => String::new(),
+    };
     let kind = match kind {
         b'f' => "Content-Type: application/x-www-form-urlencoded\r\n",
         b'n' => "",
         _ => "Content-Type: application/json\r\n",
     };
-    let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{key}{kind}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json, text/event-stream\r\n{key}{kind}{mcp}Content-Length: {}\r\n\r\n", body.len());
     let Progress::Head(head, _) = parse::fuzz_entry(head.as_bytes()) else { return None };
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let path = head.path.clone();
@@ -169,6 +182,14 @@ fn ask(live: &Live, who: u8, kind: u8, line: &str, body: &[u8]) -> Option<(Reply
         client_certificate: false,
     };
     Some((live.api.handle(request), path))
+}
+
+/// The header fields that say what a modern MCP request says.
+fn modern(body: &[u8]) -> String {
+    let message = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let (method, name) = (message["method"].as_str().unwrap_or_default(), message["params"]["name"].as_str().unwrap_or_default());
+    let plain = |text: &str| text.chars().filter(char::is_ascii_graphic).collect::<String>();
+    format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {}\r\nMcp-Name: {}\r\n", plain(method), plain(name))
 }
 
 /// The target.
@@ -200,6 +221,12 @@ fn answer(bytes: &[u8]) -> Vec<u16> {
             true => serde_json::from_slice::<Value>(&reply.body).expect("what is called JSON is JSON"),
             false => Value::Null,
         };
+        if let Some((_, id)) = reply.headers.iter().find(|(name, _)| *name == "mcp-session-id") {
+            live.session.lock().expect("no panic under this lock").clone_from(id);
+        }
+        if let Some(id) = value["result"]["structuredContent"]["id"].as_str() {
+            live.newest.lock().expect("no panic under this lock")[0] = id.to_owned();
+        }
         if let Some(id) = value["id"].as_str().or_else(|| value["memory"]["id"].as_str()) {
             let at = usize::from(path == "/api/keys");
             live.newest.lock().expect("no panic under this lock")[at] = id.to_owned();

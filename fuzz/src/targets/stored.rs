@@ -266,7 +266,7 @@ mod tests {
     fn each_kind_of_row_has_a_seed() {
         let seeds = crate::files(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds/rows")));
         let names: std::collections::BTreeSet<&str> = seeds.iter().flat_map(|seed| readable_as(seed)).collect();
-        assert_eq!(names.len(), 11, "{names:?}");
+        assert_eq!(names.len(), 12, "{names:?}");
         assert!(seeds.iter().any(|seed| seed.len() > 200 && readable_as(seed) == ["memories"]));
     }
 

@@ -216,7 +216,7 @@ pub fn text_content(text: &str) -> Zeroizing<Vec<u8>> {
 }
 
 /// The whole as one function, for tests and fuzzing: what a body holds, message by message.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "bench-internals"))]
 pub fn fuzz_entry(bytes: &[u8]) -> Vec<Result<Message, (Option<Value>, Fault)>> {
     match crate::api::body::json(bytes) {
         Err(_) => Vec::new(),

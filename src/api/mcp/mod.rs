@@ -19,7 +19,7 @@
 //! Source: MCP 2025-11-25 and 2026-07-28; REFLECT_API section 6.
 
 mod calls;
-mod era;
+pub mod era;
 mod inputs;
 pub mod message;
 mod session;
@@ -563,8 +563,14 @@ pub fn listen(cx: &mut Cx<'_>) -> Answered {
         Ok((id, _)) => id,
         Err((reason, fault)) => return refuse(reason, &fault),
     };
-    let place = cx.place()?;
-    let done = cx.look::<ListenMcp, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()))?;
+    let opened = cx.place().and_then(|place| Ok((place, cx.look::<ListenMcp, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()))?)));
+    let (place, done) = match opened {
+        Ok(opened) => opened,
+        Err(failure) => {
+            let fault = Fault::new(failure.status, TRANSPORT, failure.text.clone());
+            return Ok(Answer::fault(&fault, None, Era::Legacy, failure.index).reply(cx));
+        }
+    };
     let Some(stream) = cx.api.mcp.sessions.listen(cx.who, id, cx.api.now_ms()) else {
         return Ok(Answer::fault(&Fault::new(404, TRANSPORT, "Session not found; begin again with initialize"), None, Era::Legacy, None).reply(cx));
     };

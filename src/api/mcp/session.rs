@@ -5,8 +5,8 @@
 //!
 //! Invariants
 //! - A session is its opener's: to another person, or another credential, it does not exist.
-//! - At most [`limits::MCP_SESSIONS_MAX`] at once, and [`limits::MCP_SESSIONS_PER_CREDENTIAL_MAX`] of one credential: one more of the latter ends
-//!   its own oldest, so that no credential can shut others out.
+//! - At most [`limits::MCP_SESSIONS_MAX`] at once, and [`limits::MCP_SESSIONS_PER_PERSON_MAX`] of one person, by however many credentials: one more
+//!   of the latter ends that of their own which was used least recently, so that nobody can shut others out alone.
 //! - A session that was not used for [`limits::MCP_SESSION_IDLE`] is gone; an open stream uses it.
 
 use std::collections::HashMap;
@@ -53,8 +53,8 @@ impl Sessions {
     pub fn open(&self, who: &Principal, version: &'static str, now_ms: u64) -> Option<McpSessionId> {
         let opener = Opener::of(who);
         let mut open = self.open_ones(now_ms);
-        let own = || open.iter().filter(|(_, session)| session.opener.credential == opener.credential);
-        if own().count() >= limits::MCP_SESSIONS_PER_CREDENTIAL_MAX {
+        let own = || open.iter().filter(|(_, session)| (session.opener.tenant, session.opener.user) == (opener.tenant, opener.user));
+        if own().count() >= limits::MCP_SESSIONS_PER_PERSON_MAX {
             let oldest = own().min_by_key(|(_, session)| session.used_ms).map(|(id, _)| *id);
             oldest.and_then(|id| open.remove(&id));
         }
@@ -142,18 +142,17 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded_for_one_and_for_all() {
-        let (sessions, mut agent) = (Sessions::default(), agents());
-        let greedy = agent(1);
-        let first = sessions.open(&greedy, "2025-11-25", 0).unwrap();
-        for _ in 0..limits::MCP_SESSIONS_PER_CREDENTIAL_MAX {
-            assert!(sessions.open(&greedy, "2025-11-25", 1).is_some());
+        let (sessions, mut greedy, mut other) = (Sessions::default(), agents(), agents());
+        let first = sessions.open(&greedy(0), "2025-11-25", 0).unwrap();
+        for n in 0..limits::MCP_SESSIONS_PER_PERSON_MAX {
+            assert!(sessions.open(&greedy(u32::try_from(n).unwrap()), "2025-11-25", 1).is_some());
         }
-        assert_eq!(sessions.version(&greedy, first, 1), None, "its own oldest made room");
-        assert_eq!(sessions.0.lock().unwrap().len(), limits::MCP_SESSIONS_PER_CREDENTIAL_MAX);
-        for n in limits::MCP_SESSIONS_PER_CREDENTIAL_MAX..limits::MCP_SESSIONS_MAX {
-            assert!(sessions.open(&agent(u32::try_from(n).unwrap()), "2025-11-25", 1).is_some());
+        assert_eq!(sessions.version(&greedy(0), first, 1), None, "their own oldest made room, whichever credential opened it");
+        assert_eq!(sessions.0.lock().unwrap().len(), limits::MCP_SESSIONS_PER_PERSON_MAX);
+        for n in limits::MCP_SESSIONS_PER_PERSON_MAX..limits::MCP_SESSIONS_MAX {
+            assert!(sessions.open(&other(u32::try_from(n).unwrap()), "2025-11-25", 1).is_some());
         }
-        assert!(sessions.open(&agent(9999), "2025-11-25", 1).is_none());
-        assert!(sessions.open(&greedy, "2025-11-25", 1).is_some(), "whoever is at its own bound takes its own place");
+        assert!(sessions.open(&agents()(1), "2025-11-25", 1).is_none());
+        assert!(sessions.open(&greedy(1), "2025-11-25", 1).is_some(), "whoever is at their own bound takes a place of their own");
     }
 }

@@ -1,14 +1,32 @@
-//! The ranked search of our own.
+//! The ranked search of our own, and how far the vectors are that it goes by.
 
 use serde_json::{Value, json};
 
 use super::required;
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
+use crate::base::hex;
 use crate::memories::{self, Question};
-use crate::policy::action::SearchMemories;
+use crate::policy::action::{Instance, ReadEmbeddings, SearchMemories};
+use crate::store::embedder::{self, Standing};
 use crate::store::phi::Phi;
 use crate::store::search::{Hit, passage};
+
+/// `GET /api/v1/embeddings`
+pub fn embeddings(cx: &mut Cx<'_>) -> Answered {
+    cx.read::<ReadEmbeddings, _, _>(Instance, &Words::MEMORY, embedder::standing, |standing, _| {
+        reply::json(&match standing {
+            None => json!({ "model": Value::Null }),
+            Some(Standing { model, width, progress }) => json!({
+                "model": hex::encode(model),
+                "dimensions": width,
+                "memories": progress.live,
+                "embedded": progress.embedded,
+                "backlog": progress.live.saturating_sub(progress.embedded),
+            }),
+        })
+    })
+}
 
 /// `POST /api/v1/memories/search`
 pub fn rank(cx: &mut Cx<'_>) -> Answered {
@@ -65,6 +83,7 @@ fn explained(hit: &Hit) -> Option<Value> {
         .collect();
     Some(json!({
         "terms": terms,
+        "meaning": explain.meaning,
         "neighbours": explain.neighbours,
         "conversation": explain.conversation,
         "speaker": explain.speaker,

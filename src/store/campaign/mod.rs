@@ -162,7 +162,8 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
         sign_in: Default::default(),
         index_bytes: 64 << 20,
         memories_max: None,
-            anchor: None,
+        anchor: None,
+        model: None,
         clock: clock.clone(),
         fatal: Box::new(move || {
             fatal.fetch_add(1, Ordering::SeqCst);

@@ -37,6 +37,7 @@ use super::prepared::Prepared;
 use super::scope::ScopeIndex;
 use crate::base::id::{MemoryId, TenantId, UserId};
 use crate::base::limits;
+use crate::embed::Embedding;
 
 /// One owner's memories.
 pub type ScopeKey = (TenantId, UserId);
@@ -63,6 +64,8 @@ pub enum Change {
     Put(Box<Prepared>),
     /// The memory is gone, or in the trash.
     Remove(MemoryId),
+    /// The memory's vector was made.
+    Embed(MemoryId, Box<Embedding>),
 }
 
 /// Why a build did not come to its end. The scope is absent again, or too large.
@@ -339,6 +342,7 @@ impl ScopeIndex {
             Change::Remove(id) => {
                 self.remove(*id);
             }
+            Change::Embed(id, vector) => self.embed(*id, vector),
         }
     }
 }
@@ -360,9 +364,11 @@ impl Slot {
 impl Queue {
     /// `false` if it is full.
     fn push(&mut self, seq: u64, change: Change) -> bool {
-        if let Change::Put(memory) = &change {
-            self.bytes += memory.heap_bytes() + size_of::<Prepared>();
-        }
+        self.bytes += match &change {
+            Change::Put(memory) => memory.heap_bytes() + size_of::<Prepared>(),
+            Change::Embed(_, vector) => vector.values().len() + size_of::<Embedding>(),
+            Change::Remove(_) => 0,
+        };
         self.changes.push((seq, change));
         self.changes.len() <= limits::INDEX_QUEUE_CHANGES_MAX && self.bytes <= limits::INDEX_QUEUE_BYTES_MAX
     }

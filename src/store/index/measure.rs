@@ -11,6 +11,7 @@ use super::prepared::{Doc, Prepared, Visibility};
 use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::MemoryId;
 use crate::base::time::Timestamp;
+use crate::embed::{Embedding, Probe};
 
 /// A small seeded generator (SplitMix64).
 pub struct Seeded(pub u64);
@@ -102,6 +103,9 @@ pub struct Report {
     inserts: Times,
     searches: Times,
     literals: Times,
+    /// With a vector of 384 dimensions each, its making apart; and the bytes that these take.
+    meanings: Times,
+    vector_bytes: usize,
     /// By term, as some words of the text: candidates and time.
     terms: Vec<(&'static str, usize, Duration)>,
     /// A rewrite with every other memory removed, and the wiping of what is left.
@@ -149,6 +153,7 @@ impl fmt::Display for Report {
         writeln!(f, "insert   {}", self.inserts)?;
         writeln!(f, "search   {}", self.searches)?;
         writeln!(f, "literal  {}", self.literals)?;
+        writeln!(f, "meaning  {}, {} bytes a vector", self.meanings, per(self.vector_bytes))?;
         for (term, found, time) in &self.terms {
             writeln!(f, "literal  {term:?}: {found} candidates, ranked, {time:?}")?;
         }
@@ -198,7 +203,7 @@ pub fn measure(docs: usize) -> Report {
 
     let queries = vocabulary.queries(1000);
     let search = |text: &String| {
-        let query = Query { text, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+        let query = Query { text, probe: None, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
         std::hint::black_box(index.search(&query));
     };
     queries.iter().take(50).for_each(search);
@@ -213,6 +218,17 @@ pub fn measure(docs: usize) -> Report {
         terms.push((term, found, start.elapsed()));
     }
     let (ids, _) = index.page(Viewer::All, None, 0, usize::MAX);
+    let unembedded = index.bytes();
+    let vector = |seeded: &mut Seeded| -> Vec<f32> {
+        (0..384).map(|_| f32::from(u16::try_from(seeded.below(2001)).expect("small")) - 1000.0).collect()
+    };
+    ids.iter().for_each(|&id| index.embed(id, &Embedding::of(&vector(&mut seeded))));
+    let vector_bytes = index.bytes() - unembedded;
+    let meanings = Times::of(queries.iter().map(|text| (text, Probe::of(&vector(&mut seeded)))), |(text, probe)| {
+        let probe = Some(&probe);
+        let query = Query { text, probe, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+        std::hint::black_box(index.search(&query));
+    });
     // One short of a rewrite, so that it can be timed alone.
     let half = ids.len() / 2;
     ids.iter().take(half).for_each(|&id| assert!(index.remove(id)));
@@ -221,7 +237,7 @@ pub fn measure(docs: usize) -> Report {
     let compacted = start.elapsed();
     drop(index);
     let dropped = start.elapsed() - compacted;
-    Report { docs, text_bytes, built, index_bytes, prepares, inserts, searches, literals, terms, compacted, dropped }
+    Report { docs, text_bytes, built, index_bytes, prepares, inserts, searches, literals, meanings, vector_bytes, terms, compacted, dropped }
 }
 
 #[cfg(test)]
@@ -287,7 +303,7 @@ mod tests {
                 continue;
             }
             let text = question["question"].as_str().unwrap();
-            let query = Query { text, limit: 20, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+            let query = Query { text, probe: None, limit: 20, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
             let hits = index.search(&query);
             for (sum, k) in sums.iter_mut().zip([1, 5, 10, 20]) {
                 let found = evidence.iter().filter(|&&&id| hits.iter().take(k).any(|hit| hit.id == id)).count();

@@ -1,7 +1,7 @@
 //! Search: an index in memory of one owner's live memories, derived from the records and never on disk.
 //!
 //! `analyse` text to terms | `prepared` a memory ready to go in | `postings` compressed lists | `scope` one scope's index | `rank` BM25 and company | `literal` substrings |
-//! `tags` counted | `when` times a query names | `snippet` the passage that answers | `indexes` every scope's index, bounded, built in the background and kept in step with commits.
+//! `tags` counted | `vectors` what texts mean | `when` times a query names | `snippet` the passage that answers | `indexes` every scope's index, bounded, built in the background and kept in step with commits.
 //!
 //! Pure data: no input or output, no keys, no clock. Text comes in as `&str` from callers that hold it lawfully.
 
@@ -18,4 +18,5 @@ pub mod rank;
 pub mod scope;
 pub mod snippet;
 pub mod tags;
+mod vectors;
 mod when;

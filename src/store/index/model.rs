@@ -1,6 +1,7 @@
 //! A model of the index: plain lists and loops, compared with it after random changes.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use super::literal;
 use super::measure::Seeded;
@@ -9,7 +10,7 @@ use super::prepared::{Doc, Prepared, Visibility};
 use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
-
+use crate::embed::{Embedding, Probe};
 
 /// A memory as the model keeps it.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ struct Kept {
     vendors: Option<Vec<String>>,
     parent: Option<MemoryId>,
     subject: Option<SubjectId>,
+    vector: Option<[f32; 3]>,
 }
 
 impl Default for Kept {
@@ -44,6 +46,7 @@ impl Default for Kept {
             vendors: None,
             parent: None,
             subject: None,
+            vector: None,
         }
     }
 }
@@ -67,6 +70,12 @@ impl Kept {
         }
     }
 
+    fn prepared(&self) -> Prepared {
+        let mut prepared = Prepared::of(&self.doc());
+        prepared.vector = self.vector.map(|vector| Embedding::of(&vector));
+        prepared
+    }
+
     fn seen_by(&self, viewer: Viewer<'_>) -> bool {
         match (viewer, &self.vendors) {
             (Viewer::All, _) | (_, None) => true,
@@ -74,6 +83,8 @@ impl Kept {
         }
     }
 }
+
+static PROBE: LazyLock<Probe> = LazyLock::new(|| Probe::of(&[0.1, 0.9, 0.2]));
 
 const WORDS: [&str; 12] = ["dose", "Metformin", "5mg", "Ångström", "the", "B-12", "50%", "a_b", "fall", "Anna", "x", "日本"];
 const VENDORS: [&str; 3] = ["claude", "cursor", "Claude"];
@@ -102,6 +113,7 @@ fn draw(seeded: &mut Seeded, n: usize, subjects: &[SubjectId]) -> Kept {
         vendors: (seeded.below(2) == 0).then(|| (0..seeded.below(3)).map(|_| VENDORS[seeded.below(3)].to_owned()).collect()),
         parent: (seeded.below(3) == 0).then(|| id(seeded.below(60))),
         subject: (seeded.below(2) == 0).then(|| subjects[seeded.below(2)]),
+        vector: (seeded.below(2) == 0).then(|| [(); 3].map(|()| 0.1 + seeded.below(9) as f32)),
     }
 }
 
@@ -113,14 +125,14 @@ fn newest<'a>(kept: impl Iterator<Item = &'a Kept>) -> Vec<MemoryId> {
 
 fn fresh<'a>(kept: impl Iterator<Item = &'a Kept>) -> ScopeIndex {
     let mut index = ScopeIndex::new();
-    kept.for_each(|kept| index.insert(&Prepared::of(&kept.doc())));
+    kept.for_each(|kept| index.insert(&kept.prepared()));
     index
 }
 
 const VIEWERS: [Viewer<'static>; 4] = [Viewer::All, Viewer::Vendor("claude"), Viewer::Vendor("Claude"), Viewer::Vendor("unknown")];
 
 fn search(index: &ScopeIndex, text: &str, viewer: Viewer<'_>, narrow: impl Fn(&mut Query<'_>)) -> Vec<Hit> {
-    let mut query = Query { text, limit: 1000, tags_any: &[], subject: None, since: None, until: None, viewer, explain: true };
+    let mut query = Query { text, probe: None, limit: 1000, tags_any: &[], subject: None, since: None, until: None, viewer, explain: true };
     narrow(&mut query);
     index.search(&query)
 }
@@ -160,10 +172,12 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
         for text in ["dose", "metformin 5 mg for Anna", "the", "fall x B12 dose angstrom", "absent", ""] {
             let hits = search(index, text, viewer, |_| {});
             assert_eq!(hits, search(&alone, text, Viewer::All, |_| {}));
+            let meant = |index, viewer| search(index, text, viewer, |query| query.probe = Some(&PROBE));
+            assert_eq!(meant(index, viewer), meant(&alone, Viewer::All));
             assert_eq!(hits[..hits.len().min(4)], search(index, text, viewer, |query| query.limit = 4));
             for hit in &hits {
                 let explain = hit.explain.as_ref().unwrap();
-                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.neighbours + explain.conversation + explain.speaker + explain.time;
+                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.meaning + explain.neighbours + explain.conversation + explain.speaker + explain.time;
                 assert!((sum - hit.score).abs() < 1e-4 * hit.score, "{explain:?} {}", hit.score);
             }
             // Filters choose and do not change scores.
@@ -194,7 +208,7 @@ fn after_any_changes_answers_are_those_of_the_live_memories() {
             match seeded.below(10) {
                 0..=5 => {
                     let memory = draw(&mut seeded, n, &subjects);
-                    index.insert(&Prepared::of(&memory.doc()));
+                    index.insert(&memory.prepared());
                     kept.insert(n, memory);
                 }
                 6..=8 => assert_eq!(index.remove(id(n)), kept.remove(&n).is_some()),
@@ -226,7 +240,7 @@ fn replaced_memories_do_not_pile_up() {
     let mut bytes = 0;
     for step in 0..20_000 {
         let memory = draw(&mut seeded, step % 100, &[SubjectId::draw(), SubjectId::draw()]);
-        index.insert(&Prepared::of(&memory.doc()));
+        index.insert(&memory.prepared());
         bytes = bytes.max(index.bytes());
     }
     assert_eq!(index.len(), 100);
@@ -279,4 +293,28 @@ fn a_score_does_not_tell_what_is_hidden() {
     let (without, with) = (fresh(shown.iter()), fresh(shown.iter().chain([&hidden])));
     let viewer = Viewer::Vendor("claude");
     assert_eq!(search(&with, "hiv positive", viewer, |_| {}), search(&without, "hiv positive", viewer, |_| {}));
+}
+
+#[test]
+fn meaning_finds_what_no_word_does_and_only_where_it_stands_out() {
+    let note = |n: usize, content: &str, vector| Kept { id: id(n), created: n as u64, content: content.into(), vector, ..Kept::default() };
+    let mut notes: Vec<Kept> = (1..=20).map(|n| note(n, "weather", Some([0.0, 0.0, 1.0]))).collect();
+    notes.push(note(30, "a drug against high blood pressure", Some([0.1, 0.9, 0.2])));
+    notes.push(note(31, "no vector yet", None));
+    let mut index = fresh(notes.iter());
+    let ids = |index: &ScopeIndex, text| search(index, text, Viewer::All, |query| query.probe = Some(&PROBE)).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    assert_eq!(ids(&index, "hypertension")[0], id(30));
+    // What has no vector yet is found by its words.
+    assert!(ids(&index, "vector").contains(&id(31)));
+    let explain = search(&index, "pressure", Viewer::All, |query| query.probe = Some(&PROBE))[0].explain.clone().unwrap();
+    assert!(explain.meaning > 0.0 && explain.terms.len() == 2, "the word and its family");
+    // A vector that comes later counts from then on; with its memory it goes.
+    index.embed(id(31), &Embedding::of(&[0.1, 0.9, 0.2]));
+    assert_eq!(ids(&index, "hypertension"), [id(31), id(30)], "the newer first");
+    assert!(index.remove(id(30)) && !index.remove(id(30)));
+    index.embed(id(30), &Embedding::of(&[0.1, 0.9, 0.2]));
+    assert_eq!(ids(&index, "hypertension"), [id(31)]);
+    let before = index.bytes();
+    index.compact();
+    assert!(index.bytes() <= before && ids(&index, "hypertension") == [id(31)]);
 }

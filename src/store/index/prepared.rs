@@ -16,6 +16,7 @@ use zeroize::Zeroize;
 use super::{analyse, literal};
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
+use crate::embed::Embedding;
 
 /// Who may see a memory beside its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +85,8 @@ pub struct Prepared {
     pub(super) parent: Option<MemoryId>,
     pub(super) subject: Option<SubjectId>,
     pub(super) live: bool,
+    /// The vector of its text, if it was made.
+    pub(in crate::store) vector: Option<Embedding>,
 }
 
 impl Prepared {
@@ -106,6 +109,7 @@ impl Prepared {
             parent: doc.parent.filter(|&parent| parent != doc.id),
             subject: doc.subject,
             live: doc.live,
+            vector: None,
         };
         for hashes in prepared.vendors.iter_mut().chain([&mut prepared.tags]) {
             hashes.sort_unstable();
@@ -140,6 +144,7 @@ impl Prepared {
     pub(super) fn heap_bytes(&self) -> usize {
         let hashes = self.tags.capacity() + self.vendors.as_ref().map_or(0, Vec::capacity);
         self.words.capacity() * size_of::<(u64, u8)>() + self.trigrams.capacity() * size_of::<u32>() + hashes * size_of::<u64>()
+            + self.vector.as_ref().map_or(0, |vector| vector.values().len())
     }
 
     fn add_words(&mut self, doc: &Doc<'_>) {

@@ -25,6 +25,7 @@ use super::scope::{ScopeIndex, View, Viewer, at, real};
 use super::when::Spans;
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
+use crate::embed::Probe;
 
 /// Saturation of repeated words.
 const K1: f32 = 0.9;
@@ -42,6 +43,8 @@ const NEIGHBOURS: [f32; 4] = [0.25, 0.15, 0.1, 0.05];
 const CONVERSATION: f32 = 0.4;
 /// What a speaker's being named in the query multiplies.
 const SPOKEN: f32 = 1.75;
+/// What meaning counts beside words, each by how far it stands out; by what was published of this fusion before this was written.
+const MEANING: f32 = 1.5;
 /// What a memory of the time that the query names gains, as a share.
 const NAMED_TIME: f32 = 1.0;
 
@@ -50,6 +53,8 @@ const NAMED_TIME: f32 = 1.0;
 pub struct Query<'a> {
     /// Words in any order.
     pub text: &'a str,
+    /// The vector of these words; without one, memories are found by words alone.
+    pub probe: Option<&'a Probe>,
     /// Hits wanted.
     pub limit: usize,
     /// At least one of these, exact; empty: any.
@@ -82,6 +87,8 @@ pub struct Hit {
 pub struct Explain {
     /// The query's terms that are in the memory.
     pub terms: Vec<TermScore>,
+    /// For meaning much the same.
+    pub meaning: f32,
     /// From the turns beside it.
     pub neighbours: f32,
     /// From its conversation.
@@ -111,8 +118,10 @@ pub struct TermScore {
 
 /// Scores by number.
 struct Scores {
-    /// BM25 alone.
+    /// BM25 and meaning, without company.
     own: Vec<f32>,
+    /// The share of meaning in `own`; empty without a vector.
+    meaning: Vec<f32>,
     /// With the company, the speaker and the time.
     full: Vec<f32>,
 }
@@ -151,7 +160,7 @@ impl ScopeIndex {
         let wanted_words = words.wanted(self);
         let view = self.view(query.viewer);
         let spans = Spans::of(query.text, || self.ends(&view));
-        let scores = self.scores(&wanted_words, &spans, &view);
+        let scores = self.scores(&wanted_words, query.probe, &spans, &view);
         let tagged = (!query.tags_any.is_empty()).then(|| self.tagged(query.tags_any));
         let (since, until) = (query.since.map_or(0, Timestamp::ms), query.until.map_or(u64::MAX, Timestamp::ms));
         let timed = query.since.is_some() || query.until.is_some();
@@ -187,7 +196,7 @@ impl ScopeIndex {
     /// By number: relevance to `text`; 0 where the viewer may not look.
     pub(super) fn relevance(&self, text: &str, viewer: Viewer<'_>) -> Vec<f32> {
         let (words, view) = (Words::of(text), self.view(viewer));
-        self.scores(&words.wanted(self), &Spans::default(), &view).full
+        self.scores(&words.wanted(self), None, &Spans::default(), &view).full
     }
 
     /// Better first; equals newer first, then the higher id.
@@ -195,7 +204,7 @@ impl ScopeIndex {
         b.0.total_cmp(&a.0).then_with(|| self.age(b.1).cmp(&self.age(a.1)))
     }
 
-    fn scores(&self, words: &[Wanted<'_>], spans: &Spans, view: &View) -> Scores {
+    fn scores(&self, words: &[Wanted<'_>], probe: Option<&Probe>, spans: &Spans, view: &View) -> Scores {
         let mut own = vec![0.0; self.class.len()];
         let (mut seen, mut spoken) = (Vec::new(), Vec::new());
         for word in words {
@@ -210,6 +219,8 @@ impl ScopeIndex {
         // Once, however many of its speaker's names the query has.
         spoken.sort_unstable();
         spoken.dedup();
+        let meaning = probe.map_or(Vec::new(), |probe| self.meaning(probe, &own, view));
+        own.iter_mut().zip(&meaning).for_each(|(own, meaning)| *own += meaning);
         // A memory without company is the best of its own conversation.
         let mut full: Vec<f32> = own.iter().map(|own| own * (1.0 + CONVERSATION)).collect();
         let mut turns = Vec::new();
@@ -224,7 +235,35 @@ impl ScopeIndex {
                 *score *= 1.0 + NAMED_TIME * spans.nearness(self.when(number));
             }
         }
-        Scores { own, full }
+        Scores { own, meaning, full }
+    }
+
+    /// By number: what meaning adds to the scores of the words. In units of the spread of those scores, so that neither drowns the other; only
+    /// what stands out from the other memories in sight counts.
+    fn meaning(&self, probe: &Probe, own: &[f32], view: &View) -> Vec<f32> {
+        let mut cosines: Vec<(u32, f32)> = Vec::new();
+        self.vectors.cosines(probe, |number, cosine| {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            if view.sees(self, number) {
+                cosines.push((number, cosine));
+            }
+        });
+        let (mean, spread) = spread(cosines.iter().map(|&(_, cosine)| cosine));
+        let seen = (0u32..).zip(own).filter(|&(number, _)| view.sees(self, number)).map(|(_, own)| *own);
+        let unit = match self::spread(seen).1 {
+            0.0 => 1.0,
+            words => words,
+        };
+        let mut meaning = vec![0.0; own.len()];
+        if spread > 0.0 {
+            for (number, cosine) in cosines {
+                let above = (cosine - mean) / spread;
+                if above > 0.0 {
+                    meaning[at(number)] = MEANING * unit * above;
+                }
+            }
+        }
+        meaning
     }
 
     /// The visible postings of `word` into `seen`, and what each of them scores. `None` if there are none.
@@ -282,6 +321,7 @@ impl ScopeIndex {
         }
         for (explain, &(score, number)) in explained.iter_mut().zip(ranked) {
             let (neighbours, best) = self.company(number, view, &scores.own);
+            explain.meaning = scores.meaning.get(at(number)).copied().unwrap_or(0.0);
             (explain.neighbours, explain.conversation) = (neighbours, CONVERSATION * best);
             let timeless = score / (1.0 + NAMED_TIME * spans.nearness(self.when(number)));
             explain.time = score - timeless;
@@ -298,6 +338,24 @@ impl ScopeIndex {
         let turns: Vec<(u32, f32)> = seen.map(|&n| (n, own[at(n)])).collect();
         let Some(place) = turns.iter().position(|&(n, _)| n == number) else { return (0.0, own[at(number)]) };
         (beside(&turns, place), turns.iter().map(|&(_, own)| own).fold(0.0, f32::max))
+    }
+}
+
+/// Mean and standard deviation; zeros for none. In whole steps, so that the order of the values makes no difference.
+fn spread(values: impl Iterator<Item = f32>) -> (f32, f32) {
+    const STEPS: f64 = 65_536.0;
+    let (mut count, mut sum, mut squares) = (0u64, 0i64, 0i128);
+    for value in values {
+        #[allow(clippy::cast_possible_truncation, clippy::as_conversions)]
+        let steps = (f64::from(value) * STEPS).round() as i64;
+        (count, sum, squares) = (count + 1, sum.saturating_add(steps), squares.saturating_add(i128::from(steps) * i128::from(steps)));
+    }
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::as_conversions)]
+    {
+        let count = count.max(1) as f64;
+        let mean = sum as f64 / count / STEPS;
+        let variance = squares as f64 / count / STEPS / STEPS - mean * mean;
+        (mean as f32, variance.max(0.0).sqrt() as f32)
     }
 }
 

@@ -10,7 +10,7 @@
 //! - No text is in it: what is looked up is the hash of a hash (`prepared`), under a key that is forgotten with the index.
 //!
 //! Shape: `words` hash → postings (note: content count in 5 bits, fields in 3); `trigrams` three bytes → postings (`literal`); `tags` hash →
-//! postings; columns by number: class, length, row; `order` numbers by (created_at, id); `conversations` numbers by (time, id).
+//! postings; columns by number: class, length, row, vector; `order` numbers by (created_at, id); `conversations` numbers by (time, id).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -19,7 +19,9 @@ use zeroize::Zeroize;
 
 use super::postings::{NUMBER_MAX, PLAIN, Postings};
 use super::prepared::{self, Prepared};
+use super::vectors::Vectors;
 use crate::base::id::{MemoryId, SubjectId};
+use crate::embed::Embedding;
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +98,7 @@ pub struct ScopeIndex {
     order: Vec<u32>,
     pub(super) conversations: Vec<Vec<u32>>,
     conversation_of: HashMap<u64, u32>,
+    pub(super) vectors: Vectors,
     classes: Vec<Class>,
     class_of: HashMap<u64, u32>,
     /// Bytes of all postings.
@@ -150,6 +153,7 @@ impl ScopeIndex {
             order: Vec::new(),
             conversations: Vec::new(),
             conversation_of: HashMap::new(),
+            vectors: Vectors::default(),
             classes: vec![class(Some(Vec::new())), class(None)],
             class_of: HashMap::new(),
             postings_bytes: 0,
@@ -197,6 +201,9 @@ impl ScopeIndex {
             conversation: ALONE,
         });
         self.numbers.insert(memory.id, number);
+        if let Some(vector) = &memory.vector {
+            self.vectors.set(at(number), vector);
+        }
         let place = self.place_in_order(number);
         self.order.insert(place, number);
         self.join_conversation(number, memory);
@@ -207,6 +214,7 @@ impl ScopeIndex {
     pub fn remove(&mut self, id: MemoryId) -> bool {
         let Some(number) = self.numbers.remove(&id) else { return false };
         self.leave_conversation(number);
+        self.vectors.clear(at(number));
         let class = &mut self.classes[at(std::mem::replace(&mut self.class[at(number)], DEAD))];
         (class.docs, class.words) = (class.docs - 1, class.words - u64::from(self.length[at(number)]));
         let dead = self.rows.len() - self.numbers.len();
@@ -214,6 +222,13 @@ impl ScopeIndex {
             self.compact();
         }
         true
+    }
+
+    /// Makes this the vector of a memory, if it is known.
+    pub fn embed(&mut self, id: MemoryId, vector: &Embedding) {
+        if let Some(&number) = self.numbers.get(&id) {
+            self.vectors.set(at(number), vector);
+        }
     }
 
     /// Rewrites everything without the dead numbers, so that nothing derived from a removed memory is left.
@@ -242,6 +257,7 @@ impl ScopeIndex {
         self.class = retain(std::mem::take(&mut self.class), keep);
         self.length = retain(std::mem::take(&mut self.length), keep);
         self.rows = retain(std::mem::take(&mut self.rows), keep);
+        self.vectors.renumber(|number| renumbered[number].map(at));
 
         // Conversations and classes that emptied are forgotten too.
         let (conversations, rows) = (&mut self.conversations, &mut self.rows);
@@ -279,6 +295,7 @@ impl ScopeIndex {
         }
         size_of::<Self>()
             + self.postings_bytes
+            + self.vectors.bytes()
             + (table(&self.words) + table(&self.trigrams) + table(&self.tags) + table(&self.numbers))
             + (table(&self.conversation_of) + table(&self.class_of))
             + (column(&self.class) + column(&self.length) + column(&self.rows) + column(&self.order))

@@ -115,6 +115,30 @@ pub fn resealed(tx: &Tx<'_>, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>
     Ok((prefix || label).then(|| value(&found)))
 }
 
+/// Stages the revocation of every key in the workspace. Gives how many were not revoked before.
+pub fn revoke_all(tx: &mut Tx<'_>, tenant: TenantId) -> Result<u64, StoreError> {
+    let mut revoked = 0;
+    for item in tx.prefix(CREDENTIALS, tenant.bytes())? {
+        let (key, bytes) = item?;
+        let mut found: CredentialRow = row("credentials", &bytes)?;
+        if found.revoked_at.is_none() {
+            found.revoked_at = Some(tx.now);
+            tx.put(CREDENTIALS, key, value(&found));
+            revoked += 1;
+        }
+    }
+    Ok(revoked)
+}
+
+/// How many keys of the workspace are taken.
+pub fn live(tx: &Tx<'_>, tenant: TenantId) -> Result<u64, StoreError> {
+    let mut live = 0;
+    for item in tx.prefix(CREDENTIALS, tenant.bytes())? {
+        live += u64::from(row::<CredentialRow>("credentials", &item?.1)?.revoked_at.is_none());
+    }
+    Ok(live)
+}
+
 /// Stages the time of use.
 pub fn touch(tx: &mut Tx<'_>, tenant: TenantId, id: CredentialId) -> Result<(), StoreError> {
     if let Some(mut found) = get_row(tx, tenant, id)? {

@@ -290,6 +290,22 @@ pub fn remove(tx: &mut Tx<'_>, tenant: TenantId, user: UserId, id: CredentialId)
     Ok(true)
 }
 
+/// Stages the end of every grant of everybody. Gives how many there were.
+pub fn remove_everybodys(tx: &mut Tx<'_>, tenant: TenantId) -> Result<u64, StoreError> {
+    let mut all = Vec::new();
+    for item in tx.prefix(OAUTH_GRANTS, tenant.bytes())? {
+        let (row_key, _) = item?;
+        let (user, grant) = row_key[16..].split_first_chunk::<16>().ok_or(StoreError::Row("oauth_grants", CodecError::Malformed))?;
+        let grant = grant.try_into().map_err(|_| StoreError::Row("oauth_grants", CodecError::Malformed))?;
+        all.push((UserId::from_bytes(*user), CredentialId::from_bytes(grant)));
+    }
+    let mut removed = 0;
+    for (user, grant) in all {
+        removed += u64::from(remove(tx, tenant, user, grant)?);
+    }
+    Ok(removed)
+}
+
 /// Stages the end of every grant of `user`.
 pub fn remove_all(tx: &mut Tx<'_>, tenant: TenantId, user: UserId) -> Result<(), StoreError> {
     for (id, _) in of_user(tx, tenant, user)? {

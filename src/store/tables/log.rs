@@ -83,6 +83,11 @@ pub fn checkpoint_note(reader: &dyn Read) -> Result<Option<String>, StoreError> 
     String::from_utf8(bytes).map(Some).map_err(|_| StoreError::Row("meta", crate::base::codec::CodecError::Malformed))
 }
 
+/// The number of entries that a stored note speaks of; its signature is not looked at.
+pub fn size_of(note: &str) -> Option<u64> {
+    note.lines().nth(1)?.parse().ok()
+}
+
 /// The end of the log: what a batch appends to. Cloned for each batch and put back when the batch committed.
 #[derive(Clone)]
 pub struct Tail {

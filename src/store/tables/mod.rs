@@ -74,14 +74,16 @@ tables! {
     TOMBSTONES = 19 "tombstones";
     /// log → first entry that counts; tenant | user | month → uses.
     USAGE = 20 "usage";
+    /// tenant | memory → the vector of its text, sealed.
+    EMBEDDINGS = 21 "embeddings";
     /// tenant | client → client of OAuth that somebody consented to.
-    OAUTH_CLIENTS = 21 "oauth_clients";
+    OAUTH_CLIENTS = 22 "oauth_clients";
     /// tenant | user | grant → what a client of OAuth was granted.
-    OAUTH_GRANTS = 22 "oauth_grants";
+    OAUTH_GRANTS = 23 "oauth_grants";
     /// HMAC(pepper, token) → tenant, user, grant and what the token is.
-    OAUTH_TOKENS = 23 "oauth_tokens";
+    OAUTH_TOKENS = 24 "oauth_tokens";
     /// tenant | user | grant | end | HMAC(pepper, token) → nothing: refresh tokens that were used.
-    OAUTH_SPENT = 24 "oauth_spent";
+    OAUTH_SPENT = 25 "oauth_spent";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -157,6 +159,7 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "subject_lookup" SubjectId;
         "memories" memories::MemoryRow;
         "memory_versions" memories::VersionRow;
+        "embeddings" memories::EmbeddingRow;
         "erasures" erasures::ErasureRow;
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;

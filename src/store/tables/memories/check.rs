@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::embedding::{self, EmbeddingRow};
 use super::memory::{NewMemory, Part};
 use super::row::{MemoryRow, VersionRow, child_key, count_key, key_of_version, memory_key, order_key, order_parts};
 use super::seal::{entities, look_alike, opened};
@@ -56,6 +57,18 @@ pub fn memory(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8], counts: &
         prepared: None,
     };
     ensure(look_alike(tx, scope, subject, &same) == digest, "its look-alike digest is not that of its text")
+}
+
+/// A row of EMBEDDINGS: it is the vector of a live memory's text as it is. Its counter is added to `counts`.
+pub fn embedding(tx: &Tx<'_>, key: &[u8], bytes: &[u8], counts: &mut HashMap<Vec<u8>, u64>) -> Result<(), Fault> {
+    let (tenant, id) = named(key)?;
+    let vector: EmbeddingRow = row("embeddings", bytes)?;
+    let found = MemoryRow::read(tx, tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+    ensure(key == memory_key(tenant, id), "not a key of this table")?;
+    *counts.entry(count_key(found.scope(tenant), &embedding::counter(&vector.model))).or_default() += 1;
+    ensure(found.deleted_at.is_none() && found.version == vector.version, "the vector of a text that is there no more")?;
+    vector.open(tx, tenant, id, &found)?;
+    Ok(())
 }
 
 /// A row of ORDER: its memory has it.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what remains after each step is whole: no reply without its parent's row, no index row without its memory.
 
+use super::embedding;
 use super::memory::{Part, State};
 use super::row::{MemoryRow, child_key, children_of, damaged, memory_key, order_parts, order_prefix};
 use super::seal::opened;
@@ -122,6 +123,8 @@ pub(super) fn stand_alone(tx: &mut Tx<'_>, tenant: TenantId, parent: MemoryId, c
     tx.delete(CHILDREN, child_key(tenant, parent, found.created_at, child));
     let alone = MemoryRow { parent: None, ..found.clone() };
     alone.stage(tx, tenant, child, Some(found));
+    // The index takes the memory in anew; its vector is made again too.
+    embedding::forget(tx, found.scope(tenant), child)?;
     tx.tell(found.scope(tenant), Happened::Updated, child);
     if alone.deleted_at.is_none() {
         let memory = opened(tx, tenant, child, &alone, Part::Full)?;

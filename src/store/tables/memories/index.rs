@@ -6,11 +6,13 @@ use std::ops::Bound;
 
 use zeroize::Zeroizing;
 
+use super::embedding::vector;
 use super::memory::{Memory, NewMemory, Part, State, Text};
 use super::row::{MemoryRow, OrderPlace, damaged, order_key, order_parts, order_prefix};
 use super::seal::opened;
 use crate::base::id::MemoryId;
 use crate::base::time::Timestamp;
+use crate::embed::Embedding;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::index::prepared::{Doc, Prepared, Visibility};
@@ -19,7 +21,17 @@ use crate::store::recent::Digest;
 use crate::store::tables::{self, ORDER, key};
 use crate::store::tx::StoreError;
 
-/// What the search index keeps of a memory.
+/// A memory and its vector, if the model in use made one.
+pub type WithVector = (Memory, Option<Embedding>);
+
+/// What the search index keeps of a memory and its vector.
+pub(in crate::store) fn prepared_with(memory: &Memory, vector: Option<Embedding>) -> Box<Prepared> {
+    let mut prepared = prepared(memory);
+    prepared.vector = vector;
+    prepared
+}
+
+/// What the search index keeps of a memory whose vector is not made yet.
 pub(in crate::store) fn prepared(memory: &Memory) -> Box<Prepared> {
     let words = words(&memory.text, &memory.origin, &memory.allowed_vendors);
     Box::new(words.placed(memory.id, memory.parent, memory.subject, memory.created_at, memory.occurred_at))
@@ -52,13 +64,14 @@ fn words(text: &Text, origin: &str, allowed_vendors: &[String]) -> Prepared {
     })
 }
 
-/// A chunk of the scope's live memories for the search index, oldest first, after `after`; at most `most`.
+/// A chunk of the scope's live memories for the search index, each with its vector if the model in use made one; oldest first, after `after`; at
+/// most `most`.
 pub fn chunk<A: Reads + Action<Target = Scope>>(
     a: &mut Access<'_, A>,
     after: Option<OrderPlace>,
     most: usize,
-) -> Result<(Vec<Memory>, Option<OrderPlace>), StoreError> {
-    let scope = a.target();
+) -> Result<(Vec<WithVector>, Option<OrderPlace>), StoreError> {
+    let (scope, model) = (a.target(), a.vault().model().map(|model| model.id()));
     let end = tables::after(&order_prefix(scope, State::Live));
     let start = match after {
         Some((at, id)) => order_key(scope, State::Live, at, id),
@@ -70,7 +83,9 @@ pub fn chunk<A: Reads + Action<Target = Scope>>(
     for item in range.take(most) {
         let (at, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
         let row = MemoryRow::read(a.tx(), scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
-        found.push(opened(a.tx(), scope.tenant, id, &row, Part::Full)?);
+        let memory = opened(a.tx(), scope.tenant, id, &row, Part::Full)?;
+        let vector = model.map(|model| vector(a.tx(), scope.tenant, &memory, &model)).transpose()?.flatten();
+        found.push((memory, vector));
         last = Some((at, id));
     }
     Ok((found, last))

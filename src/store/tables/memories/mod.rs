@@ -2,7 +2,7 @@
 //!
 //! Sealed: title, content, tags, metadata, speaker, run id. Under the block key: ids, times, enums, vendors, look-alike digest.
 //! `memory` is what the layers above see, `row` what lies in the file, `seal` the way between them; `read`, `write`, `trash` and `transfer`
-//! are the functions that ask for an `Access`; `index` feeds search, `check` the whole-file check.
+//! are the functions that ask for an `Access`; `index` feeds search, `embedding` keeps vectors, `check` is the whole-file check.
 //!
 //! Invariants
 //! - A live memory has one row in ORDER under its creation time, a trashed one under its deletion time; COUNTS agree with ORDER.
@@ -10,6 +10,7 @@
 //! - What an agent's vendor may not see is not returned by any function here.
 
 pub(in crate::store) mod check;
+mod embedding;
 pub(in crate::store) mod erase;
 mod index;
 mod memory;
@@ -23,8 +24,12 @@ mod write;
 
 use crate::store::tables::ORDER;
 
+pub use embedding::{Progress, Unembedded, embed, unembedded_before, unembedded_of};
+#[cfg(any(fuzzing, feature = "bench-internals"))]
+pub(in crate::store) use embedding::EmbeddingRow;
+pub(in crate::store) use embedding::{progress, vector};
 pub use index::chunk;
-pub(in crate::store) use index::{prepared, recent};
+pub(in crate::store) use index::{prepared_with, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
 pub use read::{
     Outline, answer, count_replies, either, entities_of, entity_named, get, history, length, mention, one, outlined, page, replies, seen, several, subject_named, survey,

@@ -1,15 +1,16 @@
 //! Sealing a stored memory again, under its holders' newest DEKs: the same text, the same record version, other keys.
 
+use super::embedding::EmbeddingRow;
 use super::row::{MemoryRow, VersionRow, damaged};
 use super::seal::Sealer;
 use crate::base::id::{MemoryId, TenantId};
 use crate::store::tables::holders::{self, Holder};
-use crate::store::tables::{Bytes, MEMORIES, VERSIONS};
+use crate::store::tables::{Bytes, EMBEDDINGS, MEMORIES, VERSIONS};
 use crate::store::tx::{StoreError, Tx, row, value};
 use crate::engine::Table;
 use zeroize::Zeroizing;
 
-/// A row of MEMORIES or VERSIONS as it is to be; `None` if its envelopes are under the newest DEKs already.
+/// A row of MEMORIES, VERSIONS or EMBEDDINGS as it is to be; `None` if its envelopes are under the newest DEKs already.
 pub fn resealed(tx: &Tx<'_>, table: Table, key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     let id = |at: std::ops::Range<usize>| -> Result<[u8; 16], StoreError> {
         key.get(at).and_then(|id| id.try_into().ok()).ok_or(damaged("memories"))
@@ -19,15 +20,36 @@ pub fn resealed(tx: &Tx<'_>, table: Table, key: &[u8], bytes: &[u8]) -> Result<O
         let mut found: MemoryRow = row("memories", bytes)?;
         return Ok(reseal(tx, tenant, memory, &mut found)?.then(|| value(&found)));
     }
+    if table == EMBEDDINGS {
+        return vector_resealed(tx, tenant, memory, bytes);
+    }
     debug_assert_eq!(table, VERSIONS, "no other table holds memories");
     let mut found: VersionRow = row("memory_versions", bytes)?;
     Ok(reseal(tx, tenant, memory, &mut found.memory)?.then(|| value(&found)))
 }
 
-fn reseal(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &mut MemoryRow) -> Result<bool, StoreError> {
+fn vector_resealed(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut found: EmbeddingRow = row("embeddings", bytes)?;
+    let of = MemoryRow::read(tx, tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+    let newest = newest(tx, tenant, &of)?;
+    if Sealer::numbers(&found.vector) == Some(newest) {
+        return Ok(None);
+    }
+    let sealer = Sealer { tx, scope: of.scope(tenant), subject: of.subject, id, version: found.version };
+    let plain = Zeroizing::new(sealer.open("embedding", &found.vector)?);
+    found.vector = sealer.seal(&*holders::field_key(tx, sealer.scope, of.subject, Some(newest))?, "embedding", &plain);
+    Ok(Some(value(&found)))
+}
+
+/// The numbers of the newest DEKs of a memory's owner and subject.
+fn newest(tx: &Tx<'_>, tenant: TenantId, found: &MemoryRow) -> Result<(u32, u32), StoreError> {
     let owner = holders::newest(tx, tenant, Holder::User(found.owner))?;
     let subject = found.subject.map(|subject| holders::newest(tx, tenant, Holder::Subject(subject))).transpose()?;
-    let newest = (owner, subject.unwrap_or(0));
+    Ok((owner, subject.unwrap_or(0)))
+}
+
+fn reseal(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &mut MemoryRow) -> Result<bool, StoreError> {
+    let newest = newest(tx, tenant, found)?;
     let (scope, about, version) = (found.scope(tenant), found.subject, found.version);
     let sealer = Sealer { tx, scope, subject: about, id, version };
     let mut changed = false;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::embedding;
 use super::erase::stand_alone;
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
@@ -128,6 +129,7 @@ fn shift_row(
 ) -> Result<Memory, StoreError> {
     let found = MemoryRow { deleted_at, ..old.clone() };
     found.stage(tx, tenant, id, Some(old));
+    embedding::forget(tx, old.scope(tenant), id)?;
     tx.note(id.bytes());
     tx.note_subject(old.subject);
     let memory = opened(tx, tenant, id, &found, Part::Full)?;
@@ -159,6 +161,7 @@ pub(super) fn purge_row(tx: &mut Tx<'_>, tenant: TenantId, id: MemoryId, old: &M
         tx.delete(CHILDREN, child_key(tenant, parent, old.created_at, id));
     }
     old.unstage_order(tx, tenant, id, false);
+    embedding::forget(tx, old.scope(tenant), id)?;
     tx.delete(MEMORIES, memory_key(tenant, id));
     tx.tell(old.scope(tenant), Happened::Purged, id);
     tx.staged.index.push((old.scope(tenant), Change::Remove(id)));

@@ -7,6 +7,7 @@
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
+use super::embedding;
 use super::index::prepared;
 use super::memory::{Memory, NewMemory, Part, Replacement, State, Text};
 use super::row::{MemoryRow, VersionRow, damaged, granted, key_of_version};
@@ -227,6 +228,7 @@ fn replace_row(
     let earlier = VersionRow { changed_at: tx.now, memory: old.clone() };
     tx.put(VERSIONS, key_of_version(tenant, id, old.version), value(&earlier));
     found.stage(tx, tenant, id, Some(old));
+    embedding::forget(tx, scope, id)?;
     let memory = found.memory(id, text);
     tx.note(id.bytes());
     tx.note_subject(found.subject);
