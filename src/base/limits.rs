@@ -97,6 +97,12 @@ pub const REDIRECT_URI_BYTES_MAX: usize = 2000;
 pub const CLIENT_NAME_CHARS_MAX: usize = 100;
 /// A client's `state`.
 pub const OAUTH_STATE_BYTES_MAX: usize = 4096;
+/// Stored credentials that are known to stand without being looked up.
+pub const STANDING_MAX: usize = 4096;
+/// Changes that wait at a search index before they are taken in without being asked for.
+pub const INDEX_WAITING_MAX: usize = 256;
+/// Where blocks are sealed: memory that is kept for the next ones.
+pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
 /// A dashboard's token.
 pub const JWT_BYTES_MAX: usize = 4096;
 /// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.

@@ -227,7 +227,7 @@ enum Found<T, E> {
 }
 
 impl Vault {
-    /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file.
+    /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file; what the file said is known until credentials change.
     ///
     /// Errors: the store cannot be read.
     pub fn admit(&self, token: &str) -> Result<Admission, Unavailable> {
@@ -239,10 +239,15 @@ impl Vault {
             return Ok(if revoked { Admission::Unknown } else { Admission::Principal(who, published.generation) });
         }
         let tx = self.reading(&published);
-        let found = (|| -> Result<Option<StoredCredential>, StoreError> {
+        let look_up = || -> Result<Option<StoredCredential>, StoreError> {
             let Some((tenant, id)) = credentials::find(&tx, &verifier.0)? else { return Ok(None) };
-            credentials::stored(&tx, tenant, id)
-        })();
+            let found = credentials::stored(&tx, tenant, id)?;
+            if let Some(found) = found {
+                self.standing().put(verifier.0, found, published.generation);
+            }
+            Ok(found)
+        };
+        let found = self.standing().get(&verifier.0, published.generation).map_or_else(look_up, |found| Ok(Some(found)));
         let found = found.map_err(|_| Unavailable::Latched)?;
         let granted = if found.is_none() { granted(&tx, &verifier, published.generation).map_err(|_| Unavailable::Latched)? } else { None };
         if let Some(granted) = granted {
