@@ -88,6 +88,7 @@ class Canaries(ServerCase):
             client.post("/agent/memories/by-tag", {"tags": [new("asktag")]}, headers=noise).expect(200)
             client.post("/agent/memories/browse", {"filter": {"by": "search", "term": new("askterm")}}, headers=noise).expect(200)
             client.post("/api/v1/memories/search", {"query": f"patient {new('query')}", "tags": [new("qtag")], "subject": new("qsubject")}, headers=noise)
+            client.post("/query", {"query": new("modelquery"), "memory_filter": {"by": "search", "term": new("modelterm")}}, headers=noise).expect(503)
             client.get(f"/agent/memories/latest?tag={new('latesttag')}&x={new('param')}", headers=noise).expect(400, 404)
             client.get(f"/agent/memories/{new('path')}", headers=noise).expect(404)
             client.get(f"/agent/briefing?format={new('briefformat')}", headers=noise).expect(400)
@@ -100,6 +101,7 @@ class Canaries(ServerCase):
         # What a briefing and a graph tell, they tell in their answers alone.
         for path in ("/briefing", "/briefing?format=markdown", "/graph"):
             owner.get(path).expect(200)
+        owner.post("/chat", {"model": new("model"), "messages": [{"role": "user", "content": new("chat")}]}, headers=noise).expect(503)
         for filter in ({"by": "tags", "tags": [new("ftag")]}, {"by": "search", "term": new("fterm")}, {"by": "origin", "origin": new("forigin")},
                        {"by": "ids", "ids": [new("fid")]}):
             owner.post("/memories/list", {"filter": filter}).expect(200)
