@@ -14,7 +14,9 @@ import unittest
 from urllib.parse import quote
 
 from rosemary_server import LONG, ServerCase
+from test_dashboard import DASHBOARD
 from test_mcp import Legacy
+from test_oauth import OAuthCase
 
 OTHER, THIRD, FOURTH = "other@clinic.example", "third@clinic.example", "fourth@clinic.example"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -312,6 +314,20 @@ class Agents(TenantCase):
         self.assertGreater(len(reached), 30)
         askers = [(agent, hidden), (agent, self.fill(self.others[OTHER]))]
         self.compare(askers, only=lambda operation: LONG or operation in reached and (operation.names or operation.reads))
+
+
+class Connectors(OAuthCase, TenantCase):
+    options = {"settings": DASHBOARD, "users": (OTHER, THIRD, FOURTH)}
+
+    def test_a_connector_of_another_person(self):
+        """An OAuth token is an agent of the person who consented."""
+        hidden = self.fill(self.others[OTHER], allowed_vendors=["claude"])
+        hidden = {kind: hidden[kind] for kind in ("memory", "trashed", "reply", "text", "tag")}
+        _, tokens = self.granted(key=self.server.user_keys[OTHER])
+        with self.server.client(tokens["access_token"]) as agent:
+            askers = [(agent, self.fill(self.owner)), (agent, hidden)]
+            self.assertGreater(self.compare(askers, only=lambda operation: LONG or operation.names), 100)
+            self.assertGreater(self.compare_tools(agent, *(foreign for _, foreign in askers)), 40)
 
 
 class Tools(TenantCase):
