@@ -14,6 +14,8 @@ use crate::load::{Run, Until, summary};
 /// Sizes of one write's rows, keys and values: memory, order, counts, audit line, the log's checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
+    /// Whether there is a memory with its order and counts; else the audit line alone, as after a read.
+    pub writes: bool,
     pub memory: (usize, usize),
     pub order: (usize, usize),
     pub count: (usize, usize),
@@ -60,6 +62,14 @@ impl Bare {
         Self { queue, writer: Some(writer) }
     }
 
+    /// One commit, shared with whoever else waits for one.
+    pub fn commit(&self) {
+        let ticket = Arc::<Ticket>::default();
+        self.queue.send(Arc::clone(&ticket)).expect("the writer runs");
+        let done = ticket.done.lock().expect("nobody panics");
+        drop(ticket.ready.wait_while(done, |done| !*done).expect("nobody panics"));
+    }
+
     /// Runs `threads` writers, each waiting for its commit before the next.
     pub fn run(&self, threads: usize, until: Until) -> Run {
         let (gate, cpu) = (Barrier::new(threads + 1), own_cpu());
@@ -69,10 +79,8 @@ impl Bare {
                 gate.wait();
                 let (since, mut times) = (Instant::now(), Vec::new());
                 while since.elapsed() < until.time && times.len() < each {
-                    let (start, ticket) = (Instant::now(), Arc::<Ticket>::default());
-                    self.queue.send(Arc::clone(&ticket)).expect("the writer runs");
-                    let done = ticket.done.lock().expect("nobody panics");
-                    drop(ticket.ready.wait_while(done, |done| !*done).expect("nobody panics"));
+                    let start = Instant::now();
+                    self.commit();
                     times.push(start.elapsed());
                 }
                 times
@@ -127,9 +135,11 @@ fn commit(db: &Database, rows: std::ops::Range<u64>, sizes: Sizes) {
             drop(table.insert(key, &*noise(key, bytes)).expect("an insert"));
         };
         for n in rows.clone() {
-            insert(&mut memories, &numbered(n, sizes.memory.0), sizes.memory.1);
-            insert(&mut order, &numbered(n, sizes.order.0), sizes.order.1);
-            for count in 0..sizes.counts {
+            if sizes.writes {
+                insert(&mut memories, &numbered(n, sizes.memory.0), sizes.memory.1);
+                insert(&mut order, &numbered(n, sizes.order.0), sizes.order.1);
+            }
+            for count in 0..if sizes.writes { sizes.counts } else { 0 } {
                 let key = numbered(u64::try_from(count).expect("a few"), sizes.count.0);
                 let old = redb::ReadableTable::get(&counts, &*key).expect("a look-up").map_or(0, |old| old.value().len());
                 assert!(old == 0 || old == sizes.count.1);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --features bench-internals -- [load] [search] [unlock] [empty] [--dir D] [--rounds N] [--seconds S] [--sizes N,...] [--connections N,...]
-//!     [--kinds echo,get,browse,search,bare,write] [--writes N]
+//!     [--kinds echo,floor,get,browse,search,bare,write] [--writes N]
 //! ```
 //! The server is a process of its own (`rosemary serve`), and so is the TLS echo; their processor time and memory are read from /proc.
 //! What is compared is measured in turns within one round, and the median of the rounds' ratios is what counts: machines are noisy.
@@ -23,7 +23,7 @@ use bare::{Bare, Sizes};
 use load::{Run, Until, connect, percentile, request};
 use rig::{Instance, Server, forget_cached, say};
 use rosemary::http::echo::Echo;
-use rosemary::http::{self, TlsFiles, TlsIdentity};
+use rosemary::http::{self, Handler, Method, Refusal, Reply, Request, TlsFiles, TlsIdentity};
 use rosemary::store::index::measure::{Seeded, Vocabulary};
 
 /// 1,000 queries of 1 to 8 words, written by `--queries` from seed 77.
@@ -69,6 +69,7 @@ fn main() {
         let mut value = || words.next().expect("the option has a value");
         match word.as_str() {
             "--echo" => return echo(&value(), &value(), &value()),
+            "--floor" => return floor(&value(), &value(), &value(), &value()),
             "--queries" => return Vocabulary::new(30_000).queries(1000).iter().for_each(|query| println!("{}", query.trim())),
             "--dir" => args.dir = value().into(),
             "--rounds" => args.rounds = value().parse().expect("a number"),
@@ -92,12 +93,48 @@ fn main() {
 
 /// The echo as a process: nothing but our HTTP and TLS.
 fn echo(folder: &str, bytes: &str, port: &str) {
+    answer(folder, port, Arc::new(Echo::new(bytes.parse().expect("a size"))));
+}
+
+/// The least that an answer costs which waits for a durable line: the echo, after a bare group commit of one audit line. No sealing, policy, record
+/// or search.
+fn floor(folder: &str, bytes: &str, port: &str, line: &str) {
+    let sizes =
+        Sizes { writes: false, memory: (0, 0), order: (0, 0), count: (0, 0), counts: 0, line: line.parse().expect("a size"), note: 220 };
+    let bare = Bare::new(&Path::new(folder).join("floor.redb"), 1000, sizes);
+    answer(folder, port, Arc::new(Floor { echo: Echo::new(bytes.parse().expect("a size")), bare }));
+}
+
+struct Floor {
+    echo: Echo,
+    bare: Bare,
+}
+
+impl Handler for Floor {
+    fn body_limit(&self, method: Method, path: &str) -> usize {
+        self.echo.body_limit(method, path)
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Reply {
+        self.echo.refuse(refusal)
+    }
+
+    fn handle(&self, request: Request) -> Reply {
+        self.bare.commit();
+        self.echo.handle(request)
+    }
+
+    fn tls_failed(&self, _: IpAddr) {}
+}
+
+/// Serves until it is killed.
+fn answer(folder: &str, port: &str, handler: Arc<dyn Handler>) {
     let file = |name: &str| Path::new(folder).join(name);
     let files = TlsFiles { certificate: file("cert.pem"), key: file("key.pem"), client_ca: None, only_tls13: false };
     let tls = Arc::new(TlsIdentity::load(&files).expect("a certificate"));
     let listeners = http::bind(&[IpAddr::V4(Ipv4Addr::LOCALHOST)], port.parse().expect("a port")).expect("the port is free");
     let settings = http::Settings { max_per_address: 1024, ..http::Settings::default() };
-    let _server = http::Server::start(listeners, settings, tls, Arc::new(Echo::new(bytes.parse().expect("a size")))).expect("it starts");
+    let _server = http::Server::start(listeners, settings, tls, handler).expect("it starts");
     loop {
         std::thread::park();
     }
@@ -167,10 +204,12 @@ fn loads(args: &Args) {
             warm(&server, &instance);
             let answer = answered(&server, &instance, &get(0));
             let echo = Server::echo(&instance, answer.len());
+            let floor = Server::floor(&instance, answer.len(), sizes.line);
             let until = Until { time: Duration::from_secs_f64(args.seconds), requests: usize::MAX };
             for &connections in &args.connections {
                 let mut measure = measure(args, &mut rounds, size, connections);
                 measure("echo", &|| load::run(&echo, &tls, connections, until, get));
+                measure("floor", &|| load::run(&floor, &tls, connections, until, get));
                 measure("get", &|| load::run(&server, &tls, connections, until, get));
                 measure("browse", &|| load::run(&server, &tls, connections, until, browse));
                 measure("search", &|| load::run(&server, &tls, connections, until, search));
@@ -244,7 +283,15 @@ fn real_sizes(args: &Args, base: &Instance, vocabulary: &Vocabulary) -> Sizes {
     server.stop();
     let rows = instance.row_sizes();
     let of = |name: &str| rows.iter().find(|row| row.0 == name).map(|row| (row.1, row.2)).expect("a table");
-    Sizes { memory: of("memories"), order: of("memory_order"), count: of("memory_counts"), counts: 2, line: of("audit").1, note: 220 }
+    Sizes {
+        writes: true,
+        memory: of("memories"),
+        order: of("memory_order"),
+        count: of("memory_counts"),
+        counts: 2,
+        line: of("audit").1,
+        note: 220,
+    }
 }
 
 fn question(query: &str) -> Vec<u8> {

@@ -248,15 +248,20 @@ pub struct Server {
 impl Server {
     /// This program as the echo server, with the certificate of `instance`, answering `bytes` bytes.
     pub fn echo(instance: &Instance, bytes: usize) -> Self {
-        let port = free_port();
-        let since = Instant::now();
+        Self::own(instance, "--echo", &[bytes.to_string()])
+    }
+
+    /// The same, each answer after a bare group commit of a line of `line` bytes.
+    pub fn floor(instance: &Instance, bytes: usize, line: usize) -> Self {
+        Self::own(instance, "--floor", &[bytes.to_string(), line.to_string()])
+    }
+
+    fn own(instance: &Instance, what: &str, sizes: &[String]) -> Self {
+        let (port, since) = (free_port(), Instant::now());
         let program = std::env::current_exe().expect("this program has a path");
-        let child = Command::new(program)
-            .arg("--echo")
-            .arg(&instance.0)
-            .args([bytes.to_string(), port.to_string()])
-            .spawn()
-            .expect("this program starts");
+        let mut command = Command::new(program);
+        command.arg(what).arg(&instance.0).arg(&sizes[0]).arg(port.to_string()).args(&sizes[1..]);
+        let child = command.spawn().expect("this program starts");
         let server = Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), up: Duration::ZERO };
         server.until_up(&instance.tls(), since)
     }

@@ -256,6 +256,8 @@ impl Words {
     pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::ADMIN };
     /// For what administrators alone may do.
     pub const ADMIN: Words = Words { missing: "Not found", forbidden: "Admin access required", ..Self::MEMORY };
+    /// For grants of OAuth.
+    pub const GRANT: Words = Words { missing: "Grant not found", ..Self::MEMORY };
     /// For erasures.
     pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::ADMIN };
     /// For operations.
@@ -272,9 +274,15 @@ impl Words {
 
 // --- records: views of protected text before a receipt, written out at once ---
 
+/// What an answer with one memory fits in.
+const ANSWER_BYTES_USUAL: usize = 2048;
+
 /// A value as JSON bytes.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("a view has string keys and numbers that JSON can hold")
+    // Most answers fit: what grows would be copied at each step.
+    let mut out = Vec::with_capacity(ANSWER_BYTES_USUAL);
+    serde_json::to_writer(&mut out, value).expect("a view has string keys and numbers that JSON can hold");
+    out
 }
 
 /// What prints itself, as a JSON string.

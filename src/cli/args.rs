@@ -142,7 +142,8 @@ pub enum Command {
 
     /// What unlocks the data file, and rotation of the keys inside it
     ///
-    /// The service must be stopped. Every change is an entry of the audit log.
+    /// Epoch, holders' keys and the TLS pair are renewed while the service runs, too; for the rest it must be stopped. Every change is an
+    /// entry of the audit log.
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
     Keys(Keys),
 
@@ -486,6 +487,12 @@ pub enum Rotate {
     ///
     /// Works while the service runs, and goes on by itself after a crash or a stop. The epoch is left at the end.
     Deks,
+    /// After the key and a copy of the file were taken: a new master key for the present key alone, then new keys for every holder
+    ///
+    /// Every other key slot is gone and named, to be enrolled again. What such a copy says stays readable to whoever has it. The service must
+    /// be stopped. A run that was interrupted is simply run again. Rotate the present key first (keys rotate kek) if it was taken.
+    #[command(verbatim_doc_comment)]
+    Master,
     /// A new TLS key: with a self-signed certificate and a request (CSR), or with your own pair in PEM
     ///
     /// Works while the service runs, which takes the new pair at once. Clients that trust the old self-signed certificate need the new one.

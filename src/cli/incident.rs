@@ -96,7 +96,9 @@ pub fn answer(vault: &Vault, path: &Path, ask: &str, with: &Value, stop: &dyn Fn
             let epoch = keys::rotate_deks(vault, path, stop, say)?;
             told(&[
                 format!("every holder has a new key, under epoch {epoch}; the old ones are destroyed"),
-                "whoever may have a copy of the data file and its key can still read that copy: `rosemary keys rotate all` makes a file with other keys".to_owned(),
+                "whoever has a copy of the data file and a key that opens it still reads that copy. For what is written from now on: stop the service, \
+                 `rosemary keys rotate kek`, then `rosemary keys rotate master`"
+                    .to_owned(),
             ])
         }
         "incident.report" => {

@@ -46,6 +46,7 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
         args::Keys::Add(new) | args::Keys::Recover(new) => change(store.vault(), &new, None, &config),
         args::Keys::Remove { slot } => remove(store.vault(), slot, &present, &config),
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
+        args::Keys::Rotate(args::Rotate::Master) => master(store.vault(), present, &config),
         args::Keys::Rotate(args::Rotate::Tls { .. }) => unreachable!("done before the data file is opened"),
         args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
         args::Keys::Rotate(args::Rotate::Deks) => {
@@ -66,7 +67,7 @@ fn online(command: &args::Keys, config: &Config) -> Result<Option<Exit>, Failure
     let (ask, told): (_, fn(u64) -> Exit) = match rotate {
         args::Rotate::Epoch => ("keys.rotate_epoch", told_epoch),
         args::Rotate::Deks => ("keys.rotate_deks", told_deks),
-        args::Rotate::Kek(_) | args::Rotate::Tls { .. } => return Ok(None),
+        args::Rotate::Kek(_) | args::Rotate::Master | args::Rotate::Tls { .. } => return Ok(None),
     };
     let Some(line) = Line::dial(config)? else { return Ok(None) };
     let done = line.ask(ask, Value::Null, &mut say)?;
@@ -155,6 +156,18 @@ fn shares(vault: &Vault, need: u8, of: u8, config: &Config) -> Result<Exit, Fail
     text::print(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
     say(&format!("shown this once: print each on a paper of its own, for as many people; entry {} of the audit log says so", receipt.index()));
     Ok(Exit::Ok)
+}
+
+fn master(vault: &Vault, present: Kek, config: &Config) -> Result<Exit, Failure> {
+    let gone: Vec<_> = vault.slots(&present).into_iter().filter(|slot| !slot.opened).collect();
+    let change = Change::NewMaster(present, KdfCost::DEFAULT);
+    let failed = |why| stopped(&config.db_path, "the master key was not changed", why);
+    let receipt = vault.change_slots(&console(vault), &change, "master").map_err(failed)?;
+    say(&format!("a new master key, for the present key alone; entry {} of the audit log says so", receipt.index()));
+    for slot in gone {
+        say(&format!("slot {} ({}) is gone: enrol its key again (keys add, keys shares)", slot.number, slot.kind.name()));
+    }
+    rotate_deks(vault, &config.db_path, &|| false, &mut say).map(|epoch| told_deks(epoch.into()))
 }
 
 fn remove(vault: &Vault, number: usize, present: &Kek, config: &Config) -> Result<Exit, Failure> {

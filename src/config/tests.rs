@@ -88,7 +88,7 @@ fn every_row_is_obeyed_and_refuses_what_it_does_not_take() {
         }
         if let Fallback::Value(text) | Fallback::Required(text) | Fallback::Absent(_, text) = row.default
             && !text.is_empty()
-            && !["RM_KEK_PASSPHRASE_FILE", "RM_TLS_CERT", "RM_TLS_KEY"].contains(&row.name)
+            && !["RM_KEK_PASSPHRASE_FILE", "RM_TLS_CERT", "RM_TLS_KEY", "RM_EMBEDDING_MODEL", "RM_EMBEDDING_MODEL_SHA256"].contains(&row.name)
         {
             assert!(read(&[(&name, text)]).is_ok(), "the documents' own example must be lawful: {name}={text}");
         }

@@ -249,6 +249,11 @@ impl Keys {
         Self { block: Key::random(), ..self.duplicate() }
     }
 
+    /// The same keys with a fresh MAC key, for a superblock under another master key.
+    pub fn with_new_mac(&self) -> Self {
+        Self { mac: Key::random(), ..self.duplicate() }
+    }
+
     /// The same keys with a further epoch, under which new DEKs are wrapped from now on; `None` if there are two already, or no number is left.
     pub fn with_next_epoch(&self) -> Option<Self> {
         let next = self.epoch().checked_add(1).filter(|_| self.epochs.len() == 1)?;

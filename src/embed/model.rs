@@ -150,7 +150,7 @@ impl Model {
         self.width
     }
 
-    /// The vector of a text, as it is kept. Some 15 ms for a sentence and 150 for a page of a model of 6 layers and 384 dimensions.
+    /// The vector of a text, as it is kept. What it costs: docs/search.md.
     pub fn embed(&self, text: &str) -> Embedding {
         Embedding::of(&self.encode(text))
     }

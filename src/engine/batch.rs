@@ -11,15 +11,15 @@
 //! - One batch at a time; each commit is two-phase and durable before `commit` returns Ok.
 //! - No panic of redb leaves this layer: it latches.
 //! - A latched store writes nothing, also while its redb is being closed.
-//! - A snapshot keeps its opened tables: a get or range opens none.
+//! - A snapshot opens a table at its first use and keeps it.
 
 use std::cell::OnceCell;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::base::{durable, fault};
 use crate::base::id::{FileId, InstanceId};
@@ -267,7 +267,7 @@ impl Engine {
         work(open.as_ref().ok_or(EngineError::Latched)?)
     }
 
-    /// What is committed now, unchanged by later commits, with keys that open all of it. Costs one table look-up per table; share it behind an `Arc`.
+    /// What is committed now, unchanged by later commits, with keys that open all of it. Share it behind an `Arc`.
     ///
     /// Errors: `Latched`; `Block`, `Damaged`, `Io`, `Panicked`, which latch.
     pub fn snapshot(&self) -> Result<Snapshot, EngineError> {
@@ -275,9 +275,9 @@ impl Engine {
             let head = self.head();
             let snapshot = self.with(|open| {
                 open.latch.guard(|| {
-                    let transaction = open.db.begin_read()?;
-                    let tables = self.options.tables.iter().map(|name| transaction.open_table(definition(name))).collect::<Result<_, _>>()?;
-                    Ok(Snapshot { tables, latch: Arc::clone(&open.latch), head: Arc::clone(&head) })
+                    let (transaction, names) = (Some(open.db.begin_read()?), self.options.tables);
+                    let tables = names.iter().map(|_| OnceLock::new()).collect();
+                    Ok(Snapshot { transaction, names, tables, latch: Arc::clone(&open.latch), head: Arc::clone(&head) })
                 })
             })?;
             // Were a superblock between the two, rows could be wrapped under a key that the older one has not, or the newer one has not any more.
@@ -594,7 +594,11 @@ fn crossed(low: Bound<&[u8]>, high: Bound<&[u8]>) -> bool {
 
 /// What was committed at one moment.
 pub struct Snapshot {
-    tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
+    /// There until it is dropped.
+    transaction: Option<ReadTransaction>,
+    names: &'static [&'static str],
+    /// As far as they were used: there is one snapshot a commit, and most of them read a few tables.
+    tables: Vec<OnceLock<ReadOnlyTable<Bytes, Bytes>>>,
     latch: Arc<Latch>,
     head: Arc<Superblock>,
 }
@@ -608,6 +612,16 @@ impl Snapshot {
     pub(super) fn head(&self) -> &Superblock {
         &self.head
     }
+
+    /// The table, opened at its first use. To be called under the latch's guard.
+    fn table(&self, table: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>, EngineError> {
+        let (cell, name) = (&self.tables[usize::from(table.0)], self.names[usize::from(table.0)]);
+        if let Some(table) = cell.get() {
+            return Ok(table);
+        }
+        let opened = self.transaction.as_ref().ok_or(EngineError::Latched)?.open_table(definition(name))?;
+        Ok(cell.get_or_init(|| opened))
+    }
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -618,21 +632,19 @@ impl std::fmt::Debug for Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        drop_caught(std::mem::take(&mut self.tables));
+        drop_caught((std::mem::take(&mut self.tables), self.transaction.take()));
     }
 }
 
 impl Read for Snapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let table = &self.tables[usize::from(table.0)];
-        self.latch.guard(|| Ok(table.get(key)?.map(|value| value.value().to_vec())))
+        self.latch.guard(|| Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec())))
     }
 
     fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
-        let table = &self.tables[usize::from(table.0)];
         let entries = match crossed(low, high) {
             true => None,
-            false => Some(self.latch.guard(|| Ok(table.range::<&[u8]>((low, high))?))?),
+            false => Some(self.latch.guard(|| Ok(self.table(table)?.range::<&[u8]>((low, high))?))?),
         };
         Ok(Range { entries, latch: &self.latch })
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 
 use crate::base::id::FileId;
-use crate::base::limits::STORE_BYTES_MAX;
+use crate::base::limits::{SEALING_BYTES_KEPT, STORE_BYTES_MAX};
 use crate::crypto::aead::{self, OVERHEAD_BYTES};
 use crate::crypto::secret::Key;
 use crate::engine::header::{BLOCK_BYTES, BLOCKS_START, PageZero, place_aad};
@@ -50,6 +50,8 @@ pub struct Blocks {
     stride: u64,
     length: AtomicU64,
     page: Mutex<Page>,
+    /// Where blocks are sealed before they are written.
+    sealing: Mutex<Vec<u8>>,
     opening: AtomicBool,
     severed: AtomicBool,
 }
@@ -98,6 +100,7 @@ impl Blocks {
             stride: u64::from(stride),
             length: AtomicU64::new(zero.length),
             page: Mutex::new(Page { zero, changed: false, grown: false, cut: false }),
+            sealing: Mutex::default(),
             opening: AtomicBool::new(true),
             severed: AtomicBool::new(false),
         })
@@ -188,11 +191,20 @@ impl StorageBackend for Backend {
         }
         blocks.check_range(offset, data.len())?;
         let stride = usize::try_from(blocks.stride).expect("a stride is 4608 or 8192");
-        let mut out = vec![0; data.len() / BLOCK_BYTES * stride];
-        for ((number, plain), place) in (offset / BLOCK..).zip(data.chunks_exact(BLOCK_BYTES)).zip(out.chunks_exact_mut(stride)) {
+        let length = data.len() / BLOCK_BYTES * stride;
+        // Only where sealed bytes belong is anything ever written in it, so that what is between them stays zero.
+        let mut out = blocks.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        if out.len() < length {
+            out.resize(length, 0);
+        }
+        for ((number, plain), place) in (offset / BLOCK..).zip(data.chunks_exact(BLOCK_BYTES)).zip(out[..length].chunks_exact_mut(stride)) {
             aead::seal_into(&blocks.key, &numbered(&blocks.aad, number), plain, &mut place[..SEALED_BYTES]);
         }
-        blocks.medium.write_at(place(offset / BLOCK, blocks.stride), &out)
+        let written = blocks.medium.write_at(place(offset / BLOCK, blocks.stride), &out[..length]);
+        if out.len() > SEALING_BYTES_KEPT {
+            *out = Vec::new();
+        }
+        written
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

@@ -85,6 +85,8 @@ pub enum Change {
     AddSlot(Kek, KdfCost),
     /// One key slot less.
     RemoveSlot(usize),
+    /// Another master key, wrapped for this KEK alone, which must be one that opens the file now: every other slot is gone.
+    NewMaster(Kek, KdfCost),
     /// A key slot for this KEK instead of every slot that the other one opens.
     ReplaceSlot(Kek, KdfCost, Kek),
 }
@@ -126,7 +128,7 @@ impl Superblock {
     ///
     /// Errors: `Keys` with `SlotsFull`, `Cost`, `LastSlot`, `NoSuchSlot`, `EpochBusy`, `Wrong`.
     pub fn changed(&self, change: &Change) -> Result<Self, EngineError> {
-        let (mut slots, mut keys) = (self.slots.clone(), Arc::clone(&self.keys));
+        let (mut slots, mut keys, mut master) = (self.slots.clone(), Arc::clone(&self.keys), self.master.duplicate());
         match change {
             Change::NextEpoch => keys = Arc::new(keys.with_next_epoch().ok_or(LadderError::EpochBusy)?),
             Change::NewestEpochAlone => keys = Arc::new(keys.with_newest_epoch_alone()),
@@ -135,6 +137,12 @@ impl Superblock {
             }
             Change::RemoveSlot(number) => {
                 slots.get_mut(*number).and_then(Option::take).ok_or(LadderError::NoSuchSlot(*number))?;
+            }
+            Change::NewMaster(kek, cost) => {
+                let first = *ladder::slots_of(&slots, kek, self.instance).first().ok_or(LadderError::Wrong(kek.kind()))?;
+                (master, slots) = (Key::random(), KeySlots::default());
+                slots[first] = Some(KeySlot::wrap(kek, *cost, &master, self.instance, first)?);
+                keys = Arc::new(keys.with_new_mac());
             }
             Change::ReplaceSlot(new, cost, old) => {
                 let replaced = ladder::slots_of(&slots, old, self.instance);
@@ -147,7 +155,7 @@ impl Superblock {
             return Err(LadderError::LastSlot.into());
         }
         let generation = self.generation.checked_add(1).ok_or(EngineError::Damaged("superblock"))?;
-        Ok(Self { file: self.file, instance: self.instance, generation, stride: self.stride, slots, keys, master: self.master.duplicate() })
+        Ok(Self { file: self.file, instance: self.instance, generation, stride: self.stride, slots, keys, master })
     }
 
     /// The superblock of another physical copy of the same data that `kek` alone opens: besides file id and block key, the master key is new.

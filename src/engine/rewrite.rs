@@ -162,6 +162,40 @@ mod tests {
     }
 
     #[test]
+    fn a_new_master_key_is_for_the_present_key_alone_and_the_old_one_opens_no_copy() {
+        let tape = Arc::new(Tape::recording(Vec::new()));
+        let engine = made(&tape, &key(1));
+        engine.rewrite(&Change::AddSlot(key(2), KdfCost::NONE)).unwrap();
+        let before = tape.image();
+        assert_eq!(wrong(engine.rewrite(&Change::NewMaster(key(3), KdfCost::NONE)).unwrap_err()), LadderError::Wrong(SlotKind::KeyFile));
+        let written = tape.count();
+        engine.rewrite(&Change::NewMaster(key(2), KdfCost::NONE)).unwrap();
+        assert_eq!(engine.slots(&key(2)).iter().map(|slot| (slot.number, slot.opened)).collect::<Vec<_>>(), [(1, true)]);
+        engine.commit(|batch| batch.put(A, b"k", b"w")).unwrap();
+        engine.close().unwrap();
+        assert!(open(tape.image(), &options(), &key(1)).is_err());
+        let opened = open(tape.image(), &options(), &key(2)).unwrap();
+        assert_eq!(opened.snapshot().unwrap().get(A, b"k").unwrap(), Some(b"w".to_vec()));
+        // The slots of before, which still give the old master key, put before what the new one sealed.
+        let mut mixed = tape.image();
+        for copy in [0, 4096] {
+            mixed[copy + 64..copy + 64 + 1024].copy_from_slice(&before[copy + 64..copy + 64 + 1024]);
+        }
+        assert!(open(mixed, &options(), &key(1)).is_err());
+        // A power cut after any change leaves a superblock that the present key opens.
+        let (mut durable, mut pending, mut chance) = (Vec::new(), Vec::new(), Chance(3));
+        for (at, op) in tape.ops().iter().enumerate() {
+            pending.push(op.clone());
+            for _ in 0..if at >= written { amount(5, 20, 100) } else { 0 } {
+                assert!(open(cut(&durable, &pending, &mut chance), &options(), &key(2)).is_ok(), "change {at}");
+            }
+            if matches!(op, Op::Sync) {
+                pending.drain(..).for_each(|op| apply(&mut durable, &op));
+            }
+        }
+    }
+
+    #[test]
     fn an_epoch_key_that_was_dropped_is_in_neither_copy() {
         let tape = Arc::new(Tape::recording(Vec::new()));
         let engine = made(&tape, &key(1));

@@ -6,6 +6,7 @@
 //! - A stream has no length: it ends with its connection (RFC 9112 section 6.3), which says so under TLS.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -137,7 +138,13 @@ impl Reply {
         let mut out = Vec::with_capacity(512);
         write!(out, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status)).expect("a Vec takes every write");
         out.extend_from_slice(FIXED);
-        field(&mut out, "Date", &http_date(now));
+        DATE.with_borrow_mut(|(second, text)| {
+            let now_second = now.ms() / 1000;
+            if *second != Some(now_second) {
+                (*second, *text) = (Some(now_second), http_date(now));
+            }
+            field(&mut out, "Date", text);
+        });
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cache-control")) {
             field(&mut out, "Cache-Control", "no-store");
         }
@@ -173,8 +180,16 @@ impl Drop for Reply {
 fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
+    match value.bytes().any(|byte| byte.is_ascii_control()) {
+        true => out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte })),
+        false => out.extend_from_slice(value.as_bytes()),
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+thread_local! {
+    /// The second of this thread's last answer, and its date as text.
+    static DATE: RefCell<(Option<u64>, String)> = const { RefCell::new((None, String::new())) };
 }
 
 /// `Sat, 21 Nov 2026 22:46:16 GMT` (IMF-fixdate, RFC 9110 section 5.6.7).

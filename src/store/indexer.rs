@@ -67,10 +67,8 @@ fn build(vault: &Vault, scope: Scope) -> Result<(), Unavailable> {
             Err(Refused::Unavailable(why)) => return Err(why),
             Err(_) => return Err(Unavailable::Latched),
         };
-        for memory in &prepared {
-            if build.push(memory).is_err() {
-                return Err(Unavailable::Busy);
-            }
+        if build.push(&prepared).is_err() {
+            return Err(Unavailable::Busy);
         }
         match last {
             Some(last) => after = Some(last),

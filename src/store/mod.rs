@@ -1,6 +1,6 @@
 //! Store: the tables and the gate, their only door.
 //!
-//! `gate` is the door; `vault` the open store; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
+//! `gate` is the door; `vault` the open store; `standing` the keys it knows; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
 //! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `embedder` what texts mean,
 //! made in the background; `check` the whole-file check; `anchor` against rollback; `rotator` and `renewal` change keys; `incident` shuts out and freezes; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
 //! person may have; `migrate` old files.
@@ -14,6 +14,7 @@ pub mod embedder;
 pub mod erasure;
 pub mod events;
 pub mod gate;
+pub mod grants;
 pub mod incident;
 pub mod index;
 mod indexer;
@@ -29,6 +30,7 @@ mod queue;
 mod recent;
 pub mod renewal;
 pub mod rotator;
+mod standing;
 pub mod status;
 pub mod stopwatch;
 pub mod tables;

@@ -65,7 +65,7 @@ pub fn ask<A: Reads + Action<Target = Scope>, T>(a: &mut Access<'_, A>, question
     Ok(question(&index))
 }
 
-/// The vector of a query, if this store embeds. Costs some 10 ms; to be made once, before the index is asked.
+/// The vector of a query, if this store embeds. Costs some 10 ms (docs/search.md); to be made once, before the index is asked.
 pub fn probe<A: Action>(a: &Access<'_, A>, text: &str) -> Option<Probe> {
     a.vault().model().map(|model| model.probe(text))
 }

@@ -42,6 +42,7 @@ use crate::store::ledger;
 use crate::store::migrate;
 use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
 use crate::store::rotator::{self, Rotation};
+use crate::store::standing::Standing;
 use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
@@ -176,6 +177,7 @@ struct Inner {
     boot: BootId,
     clock: Clock,
     static_keys: StaticKeys,
+    standing: Standing,
     /// The dashboard's key, and the secret that it signs with.
     dashboard: Option<(StaticKeys, Secret<String>)>,
     admins: Vec<UserId>,
@@ -345,6 +347,7 @@ impl Store {
             boot,
             clock,
             static_keys,
+            standing: Standing::default(),
             dashboard,
             admins,
             seats_max,
@@ -524,6 +527,10 @@ impl Vault {
 
     pub(in crate::store) fn static_keys(&self) -> &StaticKeys {
         &self.0.static_keys
+    }
+
+    pub(in crate::store) fn standing(&self) -> &Standing {
+        &self.0.standing
     }
 
     /// The dashboard's key and its secret.

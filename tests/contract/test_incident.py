@@ -5,6 +5,7 @@ import subprocess
 import time
 import unittest
 
+from test_dashboard import DASHBOARD, token
 from rosemary_server import BINARY, OWNER, Server, key_in, text, unique
 
 USAGE, EXISTS = 2, 73
@@ -62,6 +63,19 @@ class Incident(unittest.TestCase):
         told = [entry for entry in self.entries() if entry["op"] == "incident.revoke_all"]
         self.assertEqual([entry["n"] for entry in told], [5, 0])
         self.assertEqual(self.server.run("verify").returncode, 0)
+
+    def test_a_dashboards_key_is_dead_too_for_those_it_knows_and_for_newcomers(self):
+        self.server.stop()
+        self.server.change(DASHBOARD)
+        self.server.start()
+
+        def status(email):
+            with self.server.client(DASHBOARD["RM_DASHBOARD_SERVICE_KEY"]) as client:
+                return client.get("/users/me", headers={"X-Dashboard-Token": token(email)}).status
+
+        self.assertEqual(status("known@clinic.example"), 200)
+        self.incident("revoke-all")
+        self.assertEqual([status("known@clinic.example"), status("newcomer@clinic.example")], [401, 401])
 
     def test_a_frozen_instance_reads_and_does_not_write_until_it_is_thawed(self):
         spare = self.owner.post("/api/keys", {"label": "spare"}).expect(200, 201).json

@@ -118,6 +118,20 @@ class Keys(unittest.TestCase):
         alien = other.run("keys", "shares").stdout.decode().splitlines()
         self.recover(alien[:2], self.server.folder / "never", KEK_WRONG)
 
+    def test_a_new_master_key_leaves_the_present_key_alone(self):
+        second = self.server.folder / "second.kek"
+        self.keys("add", "--key-file", second, "--make")
+        said = self.keys("rotate", "master")
+        self.assertIn("slot 1 (key file) is gone", said)
+        self.works()
+        self.assertEqual(self.server.run("verify", RM_KEK_FILE=str(second)).returncode, KEK_WRONG)
+        self.keys("add", "--key-file", second)
+        self.keys("rotate", "master", RM_KEK_FILE=second)
+        self.assertEqual(self.server.run("verify").returncode, KEK_WRONG)
+        self.works(RM_KEK_FILE=second)
+        self.server.start()
+        self.keys("rotate", "master", code=84)
+
     def test_the_tls_key_is_rotated_and_the_running_service_takes_it(self):
         cert, key = self.server.folder / "cert.pem", self.server.folder / "key.pem"
         before = (cert.read_bytes(), key.read_bytes())

@@ -18,14 +18,15 @@
 //! commits may be some batches ahead of what has been applied. A change names the whole memory, so a `seq` that is too low costs work and not truth.
 //!
 //! Invariants
-//! - A scope that is ready holds exactly the live memories as of the last commit applied. There are no partial answers.
-//! - The indexes of all scopes together, those being built among them, exceed the capacity by one batch of changes at most.
+//! - A scope that is ready holds, with what waits at it, exactly the live memories as of the last commit applied. There are no partial answers.
+//! - The indexes of all scopes together, those being built among them, exceed the capacity by one batch of changes at most, and what waits.
 //! - What is queued is bounded, holds no text, and is wiped.
 //! - An index leaves memory wiped when its last reader is done; a reader never waits for a build.
 //! - As many queries run at once as there are processors. They gain nothing by being more, and the writer, which waits for those that hold its
 //!   scope, would wait for all of them.
 //!
-//! Changes are applied before their writers are answered, so whoever wrote finds what was written.
+//! Changes wait at the index before their writers are answered, and whoever asks takes in what waits first: whoever wrote finds what was written.
+//! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait: many at once cost less than one by one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -93,7 +94,8 @@ struct Queue {
 enum Slot {
     Building { build: u64, queue: Queue, progress: Arc<Progress> },
     /// `since` is the commit that its build saw.
-    Ready { index: Arc<RwLock<ScopeIndex>>, used: AtomicU64, bytes: usize, since: u64 },
+    /// `waiting` is what was committed since and is not in the index yet.
+    Ready { index: Arc<RwLock<ScopeIndex>>, used: AtomicU64, bytes: usize, since: u64, waiting: Queue },
     TooLarge,
 }
 
@@ -157,13 +159,16 @@ impl Indexes {
     /// must not ask again.
     pub fn with_ready<T>(&self, scope: ScopeKey, ask: impl FnOnce(&ScopeIndex) -> T) -> Option<T> {
         let _permit = self.permits.take();
-        let index = match self.lock().get(&scope)? {
-            Slot::Ready { index, used, .. } => {
+        let (index, stale) = match self.lock().get(&scope)? {
+            Slot::Ready { index, used, waiting, .. } => {
                 used.store(self.tick(), Ordering::Relaxed);
-                Arc::clone(index)
+                (Arc::clone(index), !waiting.changes.is_empty())
             }
             _ => return None,
         };
+        if stale {
+            self.take_in(scope, &index);
+        }
         match index.read() {
             Ok(index) => Some(ask(&index)),
             Err(_) => {
@@ -185,6 +190,7 @@ impl Indexes {
 
     /// Takes in what commit `seq` changed in `scope`. Called by one thread, after each commit, in commit order.
     pub fn apply(&self, scope: ScopeKey, seq: u64, changes: Vec<Change>) {
+        let mut evicted = Vec::new();
         let mut slots = self.lock();
         let index = match slots.get_mut(&scope) {
             None => return,
@@ -201,15 +207,35 @@ impl Indexes {
                 return;
             }
             Some(Slot::Ready { since, .. }) if seq <= *since => return,
-            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            Some(Slot::Ready { index, waiting, .. }) => {
+                let mut fit = true;
+                for change in changes {
+                    fit &= waiting.push(seq, change);
+                }
+                if fit && waiting.changes.len() < limits::INDEX_WAITING_MAX {
+                    // Without room it is absent or too large now, and queries see that.
+                    let _ = self.evict(&mut slots, scope, &mut evicted);
+                    drop(slots);
+                    return;
+                }
+                Arc::clone(index)
+            }
         };
         drop(slots);
-        let Ok(now) = index.write().map(|mut index| {
-            changes.iter().for_each(|change| index.change(change));
-            index.bytes()
-        }) else {
-            return self.drop_scope(scope);
+        self.take_in(scope, &index);
+    }
+
+    /// Takes what waits into `index`, in the order of the commits.
+    fn take_in(&self, scope: ScopeKey, index: &Arc<RwLock<ScopeIndex>>) {
+        let Ok(mut writing) = index.write() else { return self.drop_scope(scope) };
+        // INVARIANT: whoever takes changes out of the queue holds the index until they are in: nobody asks it in between, and no later ones come first.
+        let taken = match self.lock().get_mut(&scope) {
+            Some(Slot::Ready { index: current, waiting, .. }) if Arc::ptr_eq(current, index) => std::mem::take(waiting),
+            _ => return,
         };
+        writing.change_all(taken.changes.iter().map(|(_, change)| change));
+        let now = writing.bytes();
+        drop(writing);
         let mut evicted = Vec::new();
         let mut slots = self.lock();
         if let Some(Slot::Ready { bytes, .. }) = slots.get_mut(&scope) {
@@ -281,12 +307,15 @@ impl Drop for Permit<'_> {
 }
 
 impl Build<'_> {
-    /// Puts one memory of the snapshot in. After an error, drop the build.
-    pub fn push(&mut self, memory: &Prepared) -> Result<(), BuildError> {
-        self.index.insert(memory);
-        let done = self.progress.done.fetch_add(1, Ordering::Relaxed);
+    /// Puts memories of the snapshot in. After an error, drop the build.
+    pub fn push(&mut self, memories: &[Box<Prepared>]) -> Result<(), BuildError> {
         // Room is asked for now and then: eviction takes the lock.
-        if done.is_multiple_of(64) { self.check() } else { Ok(()) }
+        for some in memories.chunks(limits::INDEX_WAITING_MAX) {
+            self.index.insert_all(&some.iter().map(|memory| &**memory).collect::<Vec<_>>());
+            self.progress.done.fetch_add(some.len(), Ordering::Relaxed);
+            self.check()?;
+        }
+        Ok(())
     }
 
     /// Ends the build with the changes since the snapshot, whose commit number is `seq`. Then the scope is ready.
@@ -303,14 +332,12 @@ impl Build<'_> {
             if waiting.is_empty() {
                 let index = std::mem::take(&mut self.index);
                 let (bytes, used) = (index.bytes(), AtomicU64::new(self.indexes.tick()));
-                slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes, since: seq });
+                slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes, since: seq, waiting: Queue::default() });
                 return self.indexes.evict(&mut slots, self.scope, &mut evicted);
             }
             // The writer goes on meanwhile; its next changes are the next round, and fewer: taking one in is far cheaper than a commit.
             drop(slots);
-            for (_, change) in waiting.iter().filter(|(at, _)| *at > seq) {
-                self.index.change(change);
-            }
+            self.index.change_all(waiting.iter().filter(|(at, _)| *at > seq).map(|(_, change)| change));
         }
     }
 
@@ -336,14 +363,28 @@ impl Drop for Build<'_> {
 }
 
 impl ScopeIndex {
-    fn change(&mut self, change: &Change) {
-        match change {
-            Change::Put(memory) => self.insert(memory),
-            Change::Remove(id) => {
-                self.remove(*id);
+    /// Takes in changes in order; what is put goes in together.
+    fn change_all<'c>(&mut self, changes: impl Iterator<Item = &'c Change>) {
+        let mut puts: Vec<&Prepared> = Vec::new();
+        for change in changes {
+            match change {
+                Change::Put(memory) => puts.push(memory),
+                Change::Remove(id) => {
+                    self.insert_all(&puts);
+                    puts.clear();
+                    self.remove(*id);
+                }
+                Change::Embed(id, vector) => {
+                    // A vector belongs to a memory that is in.
+                    if puts.iter().any(|memory| memory.id == *id) {
+                        self.insert_all(&puts);
+                        puts.clear();
+                    }
+                    self.embed(*id, vector);
+                }
             }
-            Change::Embed(id, vector) => self.embed(*id, vector),
         }
+        self.insert_all(&puts);
     }
 }
 
@@ -355,7 +396,7 @@ impl Slot {
     fn bytes(&self) -> usize {
         match self {
             Self::Building { queue, progress, .. } => queue.bytes + progress.bytes.load(Ordering::Relaxed),
-            Self::Ready { bytes, .. } => *bytes,
+            Self::Ready { bytes, waiting, .. } => bytes + waiting.bytes,
             Self::TooLarge => 0,
         }
     }
@@ -386,6 +427,10 @@ mod tests {
 
     fn scope() -> ScopeKey {
         (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)))
+    }
+
+    fn made(n: u64, text: &str) -> Box<Prepared> {
+        Box::new(ready(n, text))
     }
 
     fn id(n: u64) -> MemoryId {
@@ -435,7 +480,7 @@ mod tests {
         indexes.apply(scope, 2, vec![put(&doc(2, "older text"))]);
         indexes.apply(scope, 3, vec![Change::Remove(id(1)), put(&doc(3, "three"))]);
         for (n, text) in [(1, "one"), (2, "two")] {
-            build.push(&ready(n, text)).unwrap();
+            build.push(&[made(n, text)]).unwrap();
         }
         assert_eq!((indexes.state(scope), found(&indexes, scope, "one")), (State::Building { done: 2 }, None));
         build.finish(2).unwrap();
@@ -477,7 +522,7 @@ mod tests {
     fn build(indexes: &Indexes, scope: ScopeKey, docs: u64) -> Result<(), BuildError> {
         let mut build = indexes.begin(scope).unwrap();
         for n in 0..docs {
-            build.push(&ready(n, &format!("memory {n} of many")))?;
+            build.push(&[made(n, &format!("memory {n} of many"))])?;
         }
         build.finish(0)
     }
@@ -535,6 +580,83 @@ mod tests {
         assert_eq!(indexes.state(scope), State::Absent);
     }
 
+    #[test]
+    fn what_was_committed_waits_until_somebody_asks_or_it_is_much() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        build(&indexes, scope, 3).unwrap();
+        let inside = || match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => index.read().unwrap().len(),
+            _ => unreachable!(),
+        };
+        let before = indexes.bytes();
+        for n in 1..limits::INDEX_WAITING_MAX as u64 {
+            indexes.apply(scope, n, vec![put(&doc(100 + n, "later"))]);
+        }
+        assert_eq!(inside(), 3);
+        assert!(indexes.bytes() > before, "what waits is counted");
+        assert_eq!(found(&indexes, scope, "later").unwrap().len(), limits::INDEX_WAITING_MAX - 1);
+        assert_eq!(inside(), limits::INDEX_WAITING_MAX + 2);
+        let changes = (0..limits::INDEX_WAITING_MAX as u64).map(|n| put(&doc(1000 + n, "much"))).collect();
+        indexes.apply(scope, 1000, changes);
+        assert_eq!(inside(), 2 * limits::INDEX_WAITING_MAX + 2);
+    }
+
+    #[test]
+    fn a_vector_that_waits_with_its_memory_is_not_lost() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        build(&indexes, scope, 3).unwrap();
+        let vector = || Box::new(Embedding::of(&[0.1, 0.9, 0.2]));
+        indexes.apply(scope, 1, vec![put(&doc(7, "seven")), Change::Embed(id(7), vector()), put(&doc(8, "eight")), Change::Embed(id(9), vector())]);
+        let mut vectors = 0;
+        indexes.with_ready(scope, |index| index.vectors.cosines(&crate::embed::Probe::of(&[0.1, 0.9, 0.2]), |_, _| vectors += 1));
+        assert_eq!(vectors, 1);
+    }
+
+    #[test]
+    fn waiting_changes_of_many_scopes_stay_within_the_capacity() {
+        let indexes = Indexes::new(1 << 20);
+        let mut most = 0;
+        for _ in 0..100 {
+            let scope = scope();
+            build(&indexes, scope, 1).unwrap();
+            for n in 1..100 {
+                indexes.apply(scope, n, vec![put(&doc(n, "a few words that wait at the index of a scope nobody asks"))]);
+                most = most.max(indexes.bytes());
+            }
+        }
+        assert!(most < (1 << 20) + (1 << 14), "{most}");
+    }
+
+    /// Whoever asks after a change was acknowledged finds it or a later one, and each memory once, while others ask and change.
+    #[test]
+    fn whoever_asks_finds_what_was_acknowledged_before() {
+        let (indexes, scope, acknowledged) = (Indexes::new(1 << 24), scope(), AtomicU64::new(0));
+        build(&indexes, scope, 3).unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    loop {
+                        let before = acknowledged.load(Ordering::SeqCst);
+                        let versions = indexes.with_ready(scope, |index| {
+                            let all: Vec<u64> = (before..=before + 300).filter(|n| !index.literal(&format!("version{n}end"), Viewer::All).is_empty()).collect();
+                            all
+                        });
+                        if before > 0 {
+                            assert_eq!(versions.unwrap().len(), 1, "of {before}");
+                        }
+                        if before == 300 {
+                            return;
+                        }
+                    }
+                });
+            }
+            for n in 1..=300 {
+                indexes.apply(scope, n, vec![put(&doc(50, &format!("version{n}end")))]);
+                acknowledged.store(n, Ordering::SeqCst);
+            }
+        });
+    }
+
     /// A store with one writer, and builders and evictions beside it: whenever the scope is ready after the last commit, it is the store.
     #[test]
     fn builds_under_a_busy_writer_end_with_what_was_committed() {
@@ -544,7 +666,7 @@ mod tests {
         let rebuild = || {
             let Some(mut build) = indexes.begin(scope) else { return };
             let (seq, snapshot) = store.lock().unwrap().clone();
-            if snapshot.iter().all(|(n, text)| build.push(&ready(*n, text)).is_ok()) {
+            if snapshot.iter().all(|(n, text)| build.push(&[made(*n, text)]).is_ok()) {
                 let _ = build.finish(seq);
             }
         };

@@ -6,6 +6,8 @@
 //! Trigrams are taken over the UTF-8 bytes, ASCII folded. Each field ends in two bytes 0xff, which UTF-8 never has, so that every byte of it
 //! begins one trigram and terms of one or two bytes are found as the beginnings of trigrams.
 
+use zeroize::Zeroize;
+
 use super::scope::{ScopeIndex, Viewer, at};
 use crate::base::id::MemoryId;
 
@@ -37,6 +39,45 @@ pub(super) fn trigrams(text: &str, out: &mut Vec<u32>) {
             out.push(window);
         }
     }
+}
+
+/// The trigram of a pair.
+pub(super) fn high(pair: u64) -> u32 {
+    u32::try_from(pair >> 32).expect("half of 64 bits")
+}
+
+/// The number of a pair.
+pub(super) fn low(pair: u64) -> u32 {
+    u32::try_from(pair & 0xffff_ffff).expect("half of 64 bits")
+}
+
+/// As few pairs are sorted by comparing.
+const COMPARED_MAX: usize = 4096;
+/// Bits of a trigram that one pass looks at.
+const PASS_BITS: u32 = 12;
+
+/// Sorts pairs of a trigram (24 bits, high) and a number (low) that come with their numbers ascending: two passes over all of them, which keep the
+/// order of what is alike.
+pub(super) fn sort(pairs: &mut Vec<u64>) {
+    if pairs.len() <= COMPARED_MAX {
+        return pairs.sort_unstable();
+    }
+    let mut other = vec![0; pairs.len()];
+    for pass in 0..2 {
+        let digit = |pair: u64| usize::try_from(pair >> (32 + pass * PASS_BITS) & ((1 << PASS_BITS) - 1)).expect("12 bits");
+        let mut starts = vec![0usize; (1 << PASS_BITS) + 1];
+        pairs.iter().for_each(|&pair| starts[digit(pair) + 1] += 1);
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        for &pair in &*pairs {
+            let start = &mut starts[digit(pair)];
+            other[*start] = pair;
+            *start += 1;
+        }
+        std::mem::swap(pairs, &mut other);
+    }
+    other.zeroize();
 }
 
 impl ScopeIndex {
@@ -112,5 +153,18 @@ mod tests {
         assert!(!contains("Dose 50x of AxB", "50% of A_B"));
         assert!(contains("Äpfel", "pfel") && contains("Äpfel", "Ä") && !contains("Äpfel", "ä"));
         assert!(!contains("abc", "") && !contains("", "a") && !contains("ab", "abc") && contains("ab", "AB"));
+    }
+
+    #[test]
+    fn pairs_sort_alike_by_comparing_and_by_passes() {
+        use crate::store::index::measure::Seeded;
+        let mut seeded = Seeded(7);
+        for count in [0, 1, COMPARED_MAX, COMPARED_MAX + 1, 50_000] {
+            let mut pairs: Vec<u64> = (0..count as u64).map(|n| ((seeded.below(1 << 24) as u64) << 32) | (n / 500)).collect();
+            let mut expected = pairs.clone();
+            expected.sort();
+            sort(&mut pairs);
+            assert!(pairs == expected, "{count}");
+        }
     }
 }

@@ -234,6 +234,32 @@ fn after_any_changes_answers_are_those_of_the_live_memories() {
 }
 
 #[test]
+fn many_at_once_are_what_they_are_one_by_one() {
+    let subjects = [SubjectId::draw(), SubjectId::draw()];
+    for seed in 0..6 {
+        let mut seeded = Seeded(100 + seed);
+        let (mut index, mut kept) = (ScopeIndex::new(), BTreeMap::new());
+        for batch in 0..30 {
+            let mut prepared = Vec::new();
+            for _ in 0..seeded.below(80) {
+                let (n, live) = (seeded.below(60), seeded.below(5) > 0);
+                let memory = draw(&mut seeded, n, &subjects);
+                prepared.push(if live { memory.prepared() } else { Prepared::of(&Doc { live, ..memory.doc() }) });
+                match live {
+                    true => drop(kept.insert(n, memory)),
+                    false => drop(kept.remove(&n)),
+                }
+            }
+            index.insert_all(&prepared.iter().collect::<Vec<_>>());
+            if batch % 7 == 0 {
+                compare(&index, &kept, &subjects);
+            }
+        }
+        compare(&index, &kept, &subjects);
+    }
+}
+
+#[test]
 fn replaced_memories_do_not_pile_up() {
     let mut seeded = Seeded(9);
     let mut index = ScopeIndex::new();

@@ -74,7 +74,7 @@ pub struct Prepared {
     pub(super) length: u16,
     /// Distinct words and families of words with their notes.
     pub(super) words: Vec<(u64, u8)>,
-    /// Distinct, ascending.
+    /// As they come, repeats among them.
     pub(super) trigrams: Vec<u32>,
     /// Distinct.
     pub(super) tags: Vec<u64>,
@@ -120,8 +120,6 @@ impl Prepared {
             prepared.trigrams.reserve_exact(doc.title.len() + doc.content.len());
             literal::trigrams(doc.title, &mut prepared.trigrams);
             literal::trigrams(doc.content, &mut prepared.trigrams);
-            prepared.trigrams.sort_unstable();
-            prepared.trigrams.dedup();
         }
         prepared
     }

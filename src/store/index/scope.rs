@@ -17,6 +17,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use zeroize::Zeroize;
 
+use super::literal;
 use super::postings::{NUMBER_MAX, PLAIN, Postings};
 use super::prepared::{self, Prepared};
 use super::vectors::Vectors;
@@ -173,20 +174,55 @@ impl ScopeIndex {
 
     /// Makes this the only version of its memory; one that is not live is removed. About 25 us for a page of text.
     pub fn insert(&mut self, memory: &Prepared) {
-        self.remove(memory.id);
-        if !memory.live {
-            return;
+        self.insert_all(&[memory]);
+    }
+
+    /// Makes each of these the only version of its memory, in this order; those that are not live are removed. Many at once cost less than
+    /// one by one: each list of postings is looked up once.
+    pub fn insert_all(&mut self, memories: &[&Prepared]) {
+        let mut placed: Vec<(u32, &Prepared)> = Vec::with_capacity(memories.len());
+        for memory in memories {
+            // A removal may rewrite the postings under new numbers: those of the memories placed so far must be among them.
+            if !memory.live || self.numbers.contains_key(&memory.id) {
+                self.post(&placed);
+                placed.clear();
+                self.remove(memory.id);
+            }
+            if memory.live {
+                placed.push((self.place(memory), memory));
+            }
         }
+        self.post(&placed);
+    }
+
+    /// Puts memories, numbers ascending, into the postings.
+    fn post(&mut self, placed: &[(u32, &Prepared)]) {
+        let mut words: Vec<(u64, u32, u8)> = Vec::with_capacity(placed.iter().map(|(_, memory)| memory.words.len()).sum());
+        let mut trigrams: Vec<u64> = Vec::with_capacity(placed.iter().map(|(_, memory)| memory.trigrams.len()).sum());
+        for &(number, memory) in placed {
+            words.extend(memory.words.iter().map(|&(word, note)| (self.hasher.hash_one(word), number, note)));
+            trigrams.extend(memory.trigrams.iter().map(|&trigram| u64::from(trigram) << 32 | u64::from(number)));
+            for tag in &memory.tags {
+                self.postings_bytes += self.tags.entry(self.hasher.hash_one(tag)).or_default().push(number, PLAIN);
+            }
+        }
+        words.sort_unstable();
+        for same in words.chunk_by(|a, b| a.0 == b.0) {
+            let list = self.words.entry(same[0].0).or_default();
+            self.postings_bytes += same.iter().map(|&(_, number, note)| list.push(number, note)).sum::<usize>();
+        }
+        literal::sort(&mut trigrams);
+        trigrams.dedup();
+        for same in trigrams.chunk_by(|a, b| a >> 32 == b >> 32) {
+            let list = self.trigrams.entry(literal::high(same[0])).or_default();
+            self.postings_bytes += same.iter().map(|&pair| list.push(literal::low(pair), PLAIN)).sum::<usize>();
+        }
+        trigrams.zeroize();
+    }
+
+    /// Gives a live memory, which is not known, its number and its place in everything but the postings.
+    fn place(&mut self, memory: &Prepared) -> u32 {
         let number = u32::try_from(self.rows.len()).ok().filter(|&n| n < NUMBER_MAX).expect("memory runs out long before 2^31 numbers");
-        for &(word, note) in &memory.words {
-            self.postings_bytes += self.words.entry(self.hasher.hash_one(word)).or_default().push(number, note);
-        }
-        for &trigram in &memory.trigrams {
-            self.postings_bytes += self.trigrams.entry(trigram).or_default().push(number, PLAIN);
-        }
-        for tag in &memory.tags {
-            self.postings_bytes += self.tags.entry(self.hasher.hash_one(tag)).or_default().push(number, PLAIN);
-        }
         let class = self.class_for(memory.vendors.as_deref());
         let entry = &mut self.classes[at(class)];
         (entry.docs, entry.words) = (entry.docs + 1, entry.words + u64::from(memory.length));
@@ -207,6 +243,7 @@ impl ScopeIndex {
         let place = self.place_in_order(number);
         self.order.insert(place, number);
         self.join_conversation(number, memory);
+        number
     }
 
     /// Forgets a memory; `false` if it is not known. Its numbers stay in the postings, unreachable, until the next rewrite
