@@ -14,6 +14,7 @@ pub mod briefing;
 pub mod inputs;
 pub mod mcp;
 pub mod mem0;
+pub mod oauth;
 pub mod openapi;
 pub mod ops;
 pub mod reply;

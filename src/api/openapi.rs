@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::answers::{self, admin, reference};
 use crate::api::ops::{graph, usage};
-use crate::api::{administration, briefing, mcp, mem0};
+use crate::api::{administration, briefing, mcp, mem0, oauth};
 use crate::api::schema::{Field, Kind, Schema};
 use crate::http;
 
@@ -107,7 +107,7 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
 /// Every component, of whichever skin.
 pub(in crate::api) fn components() -> Value {
     let mut schemas = answers::components();
-    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components()).chain(admin());
+    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components()).chain(oauth::components()).chain(admin());
     let further = further.chain(usage::components()).chain(graph::components()).chain(administration::components());
     schemas.as_object_mut().expect("components are an object").extend(further.map(|(name, schema)| (name.to_owned(), schema)));
     schemas
@@ -146,6 +146,9 @@ fn headers() -> Value {
         "RateReset": header("Seconds until the minute ends", count()),
         "RetryAfter": header("Seconds after which to ask again", count()),
         "Authenticate": header("How to authenticate", json!({ "type": "string" })),
+        "Location": header("Where to go on", json!({ "type": "string" })),
+        "ContentPolicy": header("What the page may load and where its form may lead", json!({ "type": "string" })),
+        "Cookie": header("Ties the page to the browser it was shown in", json!({ "type": "string" })),
         "McpSession": header("The session that `initialize` opened", json!({ "type": "string", "format": "uuid" })),
         "Allow": header("The methods that this path takes", json!({ "type": "string" })),
     })
@@ -205,8 +208,16 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
     let known = route.auth != Auth::Public;
     let own_headers = |status: u16| {
         let mut names = Vec::new();
-        if known {
+        // Public routes that change something leave an entry too, once somebody is known.
+        if known || route.method == "POST" {
             names.push(AUDIT);
+        }
+        if matches!(status, 302 | 303) {
+            names.push(("location", "Location"));
+        }
+        if route.also.iter().any(|also| also.media_type == "text/html") {
+            names.push(("content-security-policy", "ContentPolicy"));
+            names.push(("set-cookie", "Cookie"));
         }
         names.extend(RATE);
         if status == 503 {

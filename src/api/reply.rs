@@ -256,6 +256,8 @@ impl Words {
     pub const BACKUP: Words = Words { missing: "Backup not found", ..Self::ADMIN };
     /// For what administrators alone may do.
     pub const ADMIN: Words = Words { missing: "Not found", forbidden: "Admin access required", ..Self::MEMORY };
+    /// For grants of OAuth.
+    pub const GRANT: Words = Words { missing: "Grant not found", ..Self::MEMORY };
     /// For erasures.
     pub const ERASURE: Words = Words { missing: "Nobody of that id or name is known", ..Self::ADMIN };
     /// For operations.

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::api::{inputs, mcp, mem0};
+use crate::api::{inputs, mcp, mem0, oauth};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{admin, agent, backups, briefing, erasures, events, graph, identity, keys, memories, model, operations, search, status, usage};
+use crate::api::ops::{admin, agent, backups, briefing, erasures, events, grants, graph, identity, keys, memories, model, operations, search, status, usage};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
@@ -82,6 +82,16 @@ impl Route {
         Self { doc: RouteDoc { refusals, ..self.doc }, ..self }
     }
 
+    /// The same route with a body that the operation reads by itself.
+    const fn reads(self, media_type: &'static str, component: &'static str) -> Self {
+        Self { doc: RouteDoc { takes: Some(component), media_type, ..self.doc }, ..self }
+    }
+
+    /// The same route, which refuses in the shape of OAuth, with these statuses too.
+    const fn oauth(self, refusals: &'static [u16]) -> Self {
+        Self { doc: RouteDoc { refusals, errors: Some("OAuthError"), ..self.doc }, ..self }
+    }
+
     /// The same route with its operation.
     const fn run(self, verb: &'static str, run: fn(&mut Cx<'_>) -> Answered) -> Self {
         Self { verb, run, ..self }
@@ -108,6 +118,26 @@ const fn created(component: &'static str) -> (u16, Option<&'static str>) {
 
 /// The health of a service that cannot answer.
 const DOWN: Also = Also { status: 503, media_type: "application/json", component: Some("Health"), when: "The store cannot answer" };
+
+/// The body of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+const fn page(status: u16, when: &'static str) -> Also {
+    Also { status, media_type: "text/html", component: None, when }
+}
+
+const PAGE: Also = page(200, "The page");
+const PAGE_400: Also = page(400, "A page that says what is wrong");
+const PAGE_401: Also = page(401, "The page again: the key is not valid");
+const PAGE_403: Also = page(403, "The page again: not a person's key; or not from the page that was shown");
+const PAGE_404: Also = page(404, "Nothing is to be decided under this id");
+const PAGE_409: Also = page(409, "As many grants or clients as may be");
+const PAGE_410: Also = page(410, "The time for the decision is over");
+const PAGE_429: Also = page(429, "The page again: too many requests with this key");
+const PAGE_500: Also = page(500, "A page that says that it failed");
+const PAGE_503: Also = page(503, "A page that says to try again");
+const PAGE_507: Also = page(507, "A page that says that the disk is nearly full");
+const OVER: Also = Also { status: 410, media_type: "application/json", component: Some("Error"), when: "The time for the decision is over" };
 
 /// A stream of events.
 const EVENTS: Also = Also {
@@ -143,6 +173,19 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/admin/waitlist", "adminWaitlist", "A list of a hosted service: empty here", Auth::Admin, ok("Waitlist")).run("admin.read", admin::waitlist),
     row("GET", "/admin/early-access", "adminEarlyAccess", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
     row("GET", "/admin/integration-requests", "adminIntegrations", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
+    row("GET", "/.well-known/oauth-authorization-server", "oauthServer", "How clients of OAuth 2.1 get tokens (RFC 8414)", Auth::Public, ok("OAuthServer")),
+    row("GET", "/.well-known/oauth-protected-resource/mcp", "oauthResource", "Who gives tokens for `/mcp` (RFC 9728)", Auth::Public, ok("OAuthResource")),
+    row("POST", "/register", "oauthRegister", "A client of OAuth makes itself known (RFC 7591)", Auth::Public, created("OAuthClient")).reads("application/json", "OAuthRegistration").oauth(&[400]),
+    row("GET", "/authorize", "oauthAuthorize", "A client sends a person here to ask for a grant: code, PKCE with S256", Auth::Public, (302, None)).also(&[PAGE_400, PAGE_503]),
+    row("GET", "/oauth/consent", "oauthConsentPage", "The page on which a person decides", Auth::Public, (200, None)).also(&[PAGE, PAGE_404, PAGE_410]),
+    row("POST", "/oauth/consent", "oauthConsent", "The person's decision", Auth::Public, (303, None)).reads(FORM, "OAuthDecision").also(&[PAGE_400, PAGE_401, PAGE_403, PAGE_404, PAGE_409, PAGE_410, PAGE_429, PAGE_500, PAGE_503, PAGE_507]),
+    row("GET", "/oauth/approve", "oauthApprove", "The decision, by a token of the dashboard", Auth::Public, (302, None)).also(&[OVER]).refuses(&[403, 404, 409, 503, 507]),
+    row("POST", "/oauth/approve-s2s", "oauthApproveByService", "The decision, by the dashboard's service key", Auth::Public, ok("OAuthApproved")).reads("application/json", "OAuthApproval").also(&[OVER]).refuses(&[400, 403, 404, 409, 503, 507]),
+    row("POST", "/token", "oauthToken", "Tokens for a code, or new ones for a refresh token", Auth::Public, ok("OAuthTokens")).reads(FORM, "OAuthTokenRequest").oauth(&[400, 401, 503]),
+    row("POST", "/revoke", "oauthRevoke", "A client gives its grant back (RFC 7009)", Auth::Public, (200, None)).reads(FORM, "OAuthRevocation").oauth(&[400, 401, 503]),
+    row("GET", "/oauth/status", "oauthStatus", "How many clients and grants there are, and what is waited for", Auth::Any, ok("OAuthStatus")).refuses(&[403]).run("oauth.status", oauth::status),
+    row("GET", "/api/v1/oauth/grants", "listGrants", "What you have allowed to clients of OAuth", Auth::User, ok("OAuthGrants")).run("oauth.list", grants::list),
+    row("DELETE", "/api/v1/oauth/grants/:id", "revokeGrant", "End a grant at once", Auth::User, ok("Revoked")).run("oauth.revoke", grants::revoke),
     row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
     row("GET", "/api/keys", "listKeys", "Keys, revoked ones included", Auth::User, ok("Keys")).run("key.list", keys::list),
     row("DELETE", "/api/keys/:id", "revokeKey", "Revoke a key at once", Auth::User, ok("Revoked")).run("key.revoke", keys::revoke),
@@ -223,7 +266,7 @@ pub static ROUTES: &[Route] = &[
 
 /// Whether a path lies where agents may look for one.
 pub fn is_agents(path: &str) -> bool {
-    path.starts_with("/agent/") || path.starts_with("/api/v1/") || path == mcp::PATH || mem0::is_path(path)
+    path == "/oauth/status" || path.starts_with("/agent/") || path.starts_with("/api/v1/") || path == mcp::PATH || mem0::is_path(path)
 }
 
 /// What a method and path lead to.
@@ -321,8 +364,10 @@ mod tests {
     fn agents_reach_what_design_lists_and_nothing_else() {
         for route in ROUTES {
             let path = route.doc.path;
-            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/query" | "/api/v1/memories/search" | "/api/v1/operations/:id")
+            let listed = matches!(path, "/health" | "/openapi.json" | "/whoami" | "/oauth/status" | "/query" | "/api/v1/memories/search" | "/api/v1/operations/:id")
                 || path.starts_with("/agent/")
+                // Public, or with an authentication of their own.
+                || route.doc.auth == Auth::Public
                 || path == "/mcp"
                 || mem0::is_path(path);
             assert_eq!(route.agents(), listed, "{path}");

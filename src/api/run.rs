@@ -15,6 +15,7 @@ use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
 use crate::api::stream::Streams;
+use crate::api::oauth::OAuth;
 use crate::api::throttle::{Key, Taken, Throttle};
 use crate::api::mcp::Mcp;
 use crate::api::{body, mem0, openapi};
@@ -58,12 +59,15 @@ pub struct Settings {
 pub struct Api {
     pub(in crate::api) vault: Vault,
     addresses: Throttle,
-    credentials: Throttle,
+    pub(in crate::api) credentials: Throttle,
     admin: Throttle,
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
     pub(in crate::api) streams: Arc<Streams>,
     pub(in crate::api) exports: mem0::Exports,
+    pub(in crate::api) oauth: OAuth,
+    /// Where clients reach the service.
+    pub(in crate::api) public_url: String,
     pub(in crate::api) model: Option<(Model, Arc<Hub>)>,
     pub(in crate::api) surroundings: Arc<Surroundings>,
     pub(in crate::api) mcp: Mcp,
@@ -119,6 +123,8 @@ impl Api {
             vendors: vault.vendors(),
             streams: Arc::default(),
             exports: mem0::Exports::default(),
+            oauth: OAuth::new(settings.address_per_minute > 0),
+            public_url: settings.public_url.clone(),
             surroundings: Arc::clone(&settings.surroundings),
             mcp: Mcp::new(&settings.public_url),
             started_ms: vault.clock().mono_ms(),
@@ -141,6 +147,11 @@ impl Api {
             Ok(Admission::Revoked(id)) => Err(Stranger {
                 credential: Some(CredentialRef::Stored(id)),
                 reason: Reason::RevokedCredential,
+                why: Ok(Unauthenticated::Invalid),
+            }),
+            Ok(Admission::Expired(id)) => Err(Stranger {
+                credential: Some(CredentialRef::Grant(id)),
+                reason: Reason::ExpiredCredential,
                 why: Ok(Unauthenticated::Invalid),
             }),
             // The dashboard speaks for persons, never for an AI tool.
@@ -173,6 +184,22 @@ impl Api {
         Err(Stranger::unanswered(Unavailable::Busy, request))
     }
 
+    /// [`Api::seat`] for routes that do their own authentication.
+    pub(in crate::api) fn seated(&self, email: Phi, request: &Request) -> Result<(), Reply> {
+        self.seat(email, request).map_err(|stranger| stranger.why.map_or_else(|answer| *answer, |why| Shape::of(&request.path).error(401, why.to_string())))
+    }
+
+    /// A request of `who` that no row of the table stands for.
+    pub(in crate::api) fn cx<'a>(&'a self, who: &'a Principal, call: Call, verb: &'static str, request: &'a Request) -> Cx<'a> {
+        Cx { api: self, who, call, id: "", fields: Fields::default(), verb, request }
+    }
+
+    /// The answer to an address that asks too often; counted.
+    pub(in crate::api) fn too_many_strangers(&self, request: &Request, taken: &Taken) -> Reply {
+        self.vault.refuse_address(request.client, Reason::AddressRate, 429);
+        too_many(Shape::of(&request.path), taken)
+    }
+
     /// Makes somebody known for whom the dashboard asks: an operation of its own, with its own entry.
     fn seat(&self, email: Phi, request: &Request) -> Result<(), Stranger> {
         let stranger = |answer| Stranger { credential: None, reason: Reason::Quota, why: Err(Box::new(answer)) };
@@ -187,7 +214,7 @@ impl Api {
     }
 
     /// What the log will tell of `request`.
-    fn call(&self, request: &Request, ok_status: u16, admitted: Option<u64>) -> Call {
+    pub(in crate::api) fn call(&self, request: &Request, ok_status: u16, admitted: Option<u64>) -> Call {
         Call {
             operation: OperationId::draw(),
             rid: request.header("x-request-id").map(str::trim).filter(|id| !id.is_empty()).map(|id| self.vault.request_id(id.as_bytes())),
@@ -264,6 +291,9 @@ impl Api {
 
     /// The routes that need no credential and touch no data.
     fn public(&self, request: &Request) -> Option<Reply> {
+        if let Some(reply) = self.oauth(request) {
+            return Some(reply);
+        }
         if !matches!(request.method, Method::Get | Method::Head) {
             return None;
         }
@@ -296,7 +326,7 @@ impl Api {
             // The contract's order: an agent is told that this is none of its paths before it is told that there is none.
             Found::OtherMethod(_) | Found::Nothing if matches!(who.role(), Role::Agent(_)) && !routes::is_agents(&path) => {
                 self.vault.refuse_credential(who.credential(), Reason::AgentRoute, 403);
-                return shape.error(403, AGENT_ROUTE);
+                return shape.error(403, agent_route(who));
             }
             Found::OtherMethod(_) | Found::Nothing => {
                 self.vault.refuse_credential(who.credential(), Reason::UnknownRoute, 404);
@@ -306,7 +336,7 @@ impl Api {
         let call = self.call(&request, route.doc.answer.0, Some(admitted));
         let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb, request: &request };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
-            return cx.refuse(Reason::AgentRoute, 403, AGENT_ROUTE).reply(shape);
+            return cx.refuse(Reason::AgentRoute, 403, agent_route(who)).reply(shape);
         }
         if route.administrative()
             && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())
@@ -380,7 +410,7 @@ fn too_many(shape: Shape, taken: &Taken) -> Reply {
 /// The bucket of a credential.
 pub(in crate::api) fn bucket(who: &Principal) -> Key {
     match who.credential() {
-        CredentialRef::Stored(id) => (*id).into(),
+        CredentialRef::Stored(id) | CredentialRef::Grant(id) => (*id).into(),
         CredentialRef::Static { name, mark } => Key::of_static(name, *mark),
         // It speaks for many.
         CredentialRef::Dashboard { .. } => who.user().into(),
@@ -388,7 +418,12 @@ pub(in crate::api) fn bucket(who: &Principal) -> Key {
     }
 }
 
-fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
+/// What an agent is told whose path this is not.
+fn agent_route(who: &Principal) -> &'static str {
+    if who.by_oauth() { "OAuth tokens cannot access this endpoint" } else { AGENT_ROUTE }
+}
+
+pub(in crate::api) fn unknown_route(method: Method, path: &str, shape: Shape) -> Reply {
     match shape {
         Shape::Problem | Shape::Mem0 | Shape::Mcp => shape.error(404, "No such path"),
         Shape::Contract => Reply::json(

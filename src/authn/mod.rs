@@ -2,6 +2,7 @@
 
 pub mod credential;
 pub mod jwt;
+pub mod oauth;
 pub mod principal;
 
-pub use principal::{CredentialRef, Principal, Role, StoredCredential, Vendor};
+pub use principal::{CredentialRef, GrantRef, Principal, Role, StoredCredential, Vendor};

@@ -52,6 +52,8 @@ pub enum CredentialRef {
         /// The first 4 bytes of HMAC(pepper, key).
         mark: [u8; 4],
     },
+    /// A grant of OAuth.
+    Grant(CredentialId),
     /// The dashboard's key from the configuration, with a token that it signed for one person.
     Dashboard {
         /// The variable's name.
@@ -68,14 +70,14 @@ impl CredentialRef {
     pub fn configured(&self) -> Option<(&str, [u8; 4])> {
         match self {
             CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some((name, *mark)),
-            CredentialRef::Stored(_) | CredentialRef::None => None,
+            CredentialRef::Stored(_) | CredentialRef::Grant(_) | CredentialRef::None => None,
         }
     }
 
     /// How the credential appears in records and rate limits: its id, or `env:NAME#` and 8 hex digits.
     pub fn text(&self) -> Option<String> {
         match self {
-            CredentialRef::Stored(id) => Some(id.to_string()),
+            CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(id.to_string()),
             CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(format!("env:{name}#{}", hex::encode(mark))),
             CredentialRef::None => None,
         }
@@ -91,6 +93,7 @@ pub struct Principal {
     credential: CredentialRef,
     admin: bool,
     expires_at: Option<Timestamp>,
+    read_only: bool,
 }
 
 /// What the store knows of a credential; the parts that decide.
@@ -106,6 +109,17 @@ pub struct StoredCredential {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// What decides about a grant of OAuth.
+#[derive(Clone, Debug)]
+pub struct GrantRef {
+    /// Its id.
+    pub id: CredentialId,
+    /// The vendor that its person confirmed.
+    pub vendor: Vendor,
+    /// Whether it may write.
+    pub write: bool,
+}
+
 /// The credential was good once and is not any more.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the credential was revoked")]
@@ -118,7 +132,7 @@ impl Principal {
             Some(_) => Err(Revoked(row.id)),
             None => {
                 let credential = CredentialRef::Stored(row.id);
-                Ok(Self { tenant: row.tenant, user: row.user, role: Role::User, credential, admin, expires_at: None })
+                Ok(Self { tenant: row.tenant, user: row.user, role: Role::User, credential, admin, expires_at: None, read_only: false })
             }
         }
     }
@@ -126,14 +140,25 @@ impl Principal {
     /// The person for whom the dashboard, known by its key, signed a token that is good until `expires_at`.
     pub fn of_dashboard(tenant: TenantId, user: UserId, key: &StaticKey, admin: bool, expires_at: Timestamp) -> Self {
         let credential = CredentialRef::Dashboard { name: Arc::clone(&key.name), mark: key.mark };
-        Self { tenant, user, role: Role::User, credential, admin, expires_at: Some(expires_at) }
+        Self { tenant, user, role: Role::User, credential, admin, expires_at: Some(expires_at), read_only: false }
+    }
+
+    /// A person's agent, by a grant of OAuth whose access token is good until `expires_at`.
+    pub fn of_grant(tenant: TenantId, user: UserId, grant: &GrantRef, expires_at: Timestamp) -> Self {
+        let (role, credential) = (Role::Agent(grant.vendor.clone()), CredentialRef::Grant(grant.id));
+        Self { tenant, user, role, credential, admin: false, expires_at: Some(expires_at), read_only: !grant.write }
+    }
+
+    /// The agent to which the person `by` has just consented: what proves it is the person's own credential, until it has a grant.
+    pub fn of_consent(by: &Self, vendor: Vendor) -> Self {
+        Self { role: Role::Agent(vendor), admin: false, expires_at: None, read_only: true, ..by.clone() }
     }
 
     /// The owner, by the configured API key (`vendor` none) or by one of the configured agent keys.
     pub fn of_static_key(tenant: TenantId, owner: UserId, key: &StaticKey) -> Self {
         let role = key.vendor.clone().map_or(Role::User, Role::Agent);
         let credential = CredentialRef::Static { name: Arc::clone(&key.name), mark: key.mark };
-        Self { tenant, user: owner, role, credential, admin: key.vendor.is_none(), expires_at: None }
+        Self { tenant, user: owner, role, credential, admin: key.vendor.is_none(), expires_at: None, read_only: false }
     }
 
     /// The same credential where it speaks for an AI tool: a person becomes that tool's agent and can do less. Agents stay what they are.
@@ -146,7 +171,7 @@ impl Principal {
 
     /// The program itself, acting for `owner` where a memory is touched.
     pub fn system(tenant: TenantId, owner: UserId, name: &'static str) -> Self {
-        Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false, expires_at: None }
+        Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false, expires_at: None, read_only: false }
     }
 
     /// Whether the stored credential this principal came from still stands; `row` is what the store says now.
@@ -155,8 +180,18 @@ impl Principal {
             CredentialRef::Stored(id) => {
                 row.is_some_and(|row| row.id == *id && row.revoked_at.is_none() && row.user == self.user && row.tenant == self.tenant)
             }
-            CredentialRef::Static { .. } | CredentialRef::Dashboard { .. } | CredentialRef::None => true,
+            CredentialRef::Grant(_) | CredentialRef::Static { .. } | CredentialRef::Dashboard { .. } | CredentialRef::None => true,
         }
+    }
+
+    /// Whether it may change no records, whatever its role may.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether a grant of OAuth speaks for this person.
+    pub fn by_oauth(&self) -> bool {
+        matches!(self.credential, CredentialRef::Grant(_))
     }
 
     /// Whether what proved this principal holds no longer at `now`.

@@ -71,6 +71,32 @@ pub const LABEL_CHARS_MAX: usize = 100;
 pub const FILTER_TAGS_MAX: usize = 1000;
 /// A presented credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Clients of OAuth that nobody has consented to yet: the oldest goes for a new one.
+pub const OAUTH_WAITING_MAX: usize = 1000;
+/// How long such a client, and a person's decision, are waited for.
+pub const OAUTH_WAIT: Duration = Duration::from_secs(30 * 60);
+/// How long a code can be exchanged.
+pub const OAUTH_CODE_LIFE: Duration = Duration::from_secs(5 * 60);
+/// Life of an access token.
+pub const OAUTH_ACCESS_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Life of a refresh token.
+pub const OAUTH_REFRESH_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Clients that somebody has consented to; when so many are kept, those without a grant go first.
+pub const OAUTH_CLIENTS_MAX: usize = 1000;
+/// Grants of one person.
+pub const OAUTH_GRANTS_MAX: usize = 32;
+/// Used-up refresh tokens by which a replay is known; a grant that has so many of them ends.
+pub const OAUTH_SPENT_MAX: u32 = 1024;
+/// Registrations a minute from one address.
+pub const OAUTH_REGISTRATIONS_PER_MINUTE: u32 = 20;
+/// Redirect addresses of one client.
+pub const REDIRECT_URIS_MAX: usize = 10;
+/// One of them.
+pub const REDIRECT_URI_BYTES_MAX: usize = 2000;
+/// A client's name; code points.
+pub const CLIENT_NAME_CHARS_MAX: usize = 100;
+/// A client's `state`.
+pub const OAUTH_STATE_BYTES_MAX: usize = 4096;
 /// Stored credentials that are known to stand without being looked up.
 pub const STANDING_MAX: usize = 4096;
 /// Changes that wait at a search index before they are taken in without being asked for.
@@ -529,10 +555,12 @@ pub const EMBED_CHUNK: usize = 32;
 pub const EMBED_WAITING_MAX: usize = 4096;
 /// Rows that one step of that looks at.
 pub const EMBED_SEEN: usize = 5000;
-/// How long the embedder rests at a time while the writer has work,
-pub const EMBED_YIELD: Duration = Duration::from_millis(5);
-/// and how often at most before a memory.
-pub const EMBED_YIELDS_MAX: usize = 20;
+/// While others use the store, the embedder rests this many times as long as a memory took,
+pub const EMBED_REST_TIMES: u32 = 9;
+/// at most this long,
+pub const EMBED_REST_MAX: Duration = Duration::from_secs(5);
+/// looking in between whether it should end.
+pub const EMBED_REST_STEP: Duration = Duration::from_millis(50);
 /// How long it waits before what failed is tried again.
 pub const EMBED_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 

@@ -16,7 +16,7 @@ use crate::crypto::secret::Secret;
 const RESERVED_PREFIXES: &[&str] = &["rm_live_", "rma_", "rmr_", "rms_", "rmk_"];
 
 /// Origins and fallback vendors that the program gives out itself: an agent with one of these names could pass for a person.
-const RESERVED_VENDORS: &[&str] = &["api", "apikey", "dashboard", "oauth", "system", "user"];
+pub const RESERVED_VENDORS: &[&str] = &["api", "apikey", "dashboard", "oauth", "system", "user"];
 
 /// A whole number in the row's range: digits alone, no sign, no blanks.
 pub fn number<T: TryFrom<u32>>(row: &Row, text: &str) -> Result<T, String> {

@@ -69,6 +69,8 @@ pub trait Action: sealed::Sealed + Send + 'static {
     const NAME: &'static str;
     /// Whether it can touch protected health information.
     const PHI: bool;
+    /// Whether it may change something.
+    const WRITES: bool;
     /// The type of the records that its audit entry names.
     const RESOURCE: &'static str;
 }
@@ -88,6 +90,7 @@ macro_rules! actions {
             type Target = $target;
             const NAME: &'static str = $verb;
             const PHI: bool = $phi;
+            const WRITES: bool = is_writes(stringify!($way));
             const RESOURCE: &'static str = before_dot($verb);
         }
         impl sealed::$way for $name {}
@@ -105,6 +108,8 @@ pub fn is_urgent(verb: &str) -> bool {
         "memory.purge"
             | "memory.empty_trash"
             | "key.revoke"
+            | "oauth.revoke"
+            | "oauth.replay"
             | "erasure.ask"
             | "memory.erase"
             | "erasure.destroy"
@@ -116,6 +121,11 @@ pub fn is_urgent(verb: &str) -> bool {
             | "incident.revoke_all"
             | "incident.freeze"
     )
+}
+
+/// Whether the table's word is `Writes`, not `Reads`.
+const fn is_writes(way: &str) -> bool {
+    way.len() == "Writes".len()
 }
 
 /// The noun of a verb: `memory` of `memory.read`.
@@ -202,6 +212,20 @@ actions! {
     ListKeys(Person) Reads false "key.list";
     /// Revoke a key.
     RevokeKey(CredentialId) Writes false "key.revoke";
+    /// Consent to a client of OAuth.
+    ConsentToClient(Person) Writes false "oauth.consent";
+    /// Exchange a code for tokens.
+    IssueTokens(Person) Writes false "oauth.issue";
+    /// Exchange a refresh token for new ones.
+    RefreshTokens(Person) Writes false "oauth.refresh";
+    /// End a grant.
+    RevokeGrant(CredentialId) Writes false "oauth.revoke";
+    /// End a grant because something of it that was used up was shown again.
+    EndReplayed(CredentialId) Writes false "oauth.replay";
+    /// List one's grants.
+    ListGrants(Person) Reads false "oauth.list";
+    /// Count clients and grants.
+    CountGrants(Instance) Reads false "oauth.status";
     /// Ask how one's own operation ended.
     ReadOperation(OperationId) Reads false "operation.read";
     /// Write many memories at once (operator's import).

@@ -121,6 +121,10 @@ pub const RULES: &[Rule] = &[
     Rule { askers: &[Admin, User], verbs: &["usage.read", "billing.pay"], relations: &[Own] },
     // Keys are made and revoked by the person they speak for.
     Rule { askers: &[Admin, User], verbs: &["key.create", "key.list", "key.revoke"], relations: &[Own] },
+    // A person consents to clients, and sees and ends what they consented to; a client gets, renews and gives back what it was granted.
+    Rule { askers: &[Admin, User], verbs: &["oauth.consent", "oauth.list", "oauth.revoke"], relations: &[Own] },
+    Rule { askers: &[Agent], verbs: &["oauth.issue", "oauth.refresh", "oauth.revoke", "oauth.replay"], relations: &[Own] },
+    Rule { askers: &[Admin, Agent, System], verbs: &["oauth.status"], relations: &[Own] },
     // So are names.
     Rule { askers: &[Admin, User], verbs: &["identity.update"], relations: &[Own] },
     // Who is known is for administrators to see.

@@ -25,8 +25,8 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::usage::Meter;
 use crate::store::tables::{
-    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, ORDER, PAST_LOGS,
-    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, key, log, memories, past, subjects,
+    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS,
+    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, grants, key, log, memories, past, subjects,
     usage, users,
 };
 use crate::store::tx::{Common, StoreError, Tx};
@@ -147,6 +147,10 @@ impl Walk<'_, '_> {
         self.each(USER_LOOKUP, |tx, key, row| users::check_lookup(tx, tenant, key, row))?;
         self.each(CREDENTIALS, |tx, key, row| credentials::check(tx, tenant, key, row))?;
         self.each(CREDENTIAL_LOOKUP, credentials::check_lookup)?;
+        self.each(OAUTH_CLIENTS, |tx, key, _| grants::check_client(tx, tenant, key))?;
+        self.each(OAUTH_GRANTS, |tx, key, row| grants::check_grant(tx, tenant, key, row))?;
+        self.each(OAUTH_TOKENS, grants::check_token)?;
+        self.each(OAUTH_SPENT, |tx, key, row| grants::check_spent(tx, tenant, key, row))?;
         self.each(SUBJECTS, |tx, key, _| subjects::check(tx, tenant, key))?;
         self.each(SUBJECT_LOOKUP, |tx, key, row| subjects::check_lookup(tx, tenant, key, row))?;
         self.each(ERASURES, |tx, key, row| erasures::check(tx, tenant, key, row))?;
@@ -323,15 +327,17 @@ impl Walk<'_, '_> {
 mod tests {
     use super::*;
     use crate::audit::Reason;
-    use crate::authn::Principal;
+    use crate::authn::oauth::{self, ClientId};
+    use crate::authn::{Principal, Vendor};
     use crate::base::id::MemoryId;
     use crate::base::time::Clock;
     use crate::crypto::unlock::{KdfCost, Kek};
     use crate::embed::Model;
     use crate::engine::Options;
-    use crate::policy::action::{CreateKey, ExportMemories, ImportMemories, Instance, ListMemories, Person, ReadEmbeddings, Scope};
+    use crate::policy::action::{ConsentToClient, CreateKey, ExportMemories, ImportMemories, Instance, IssueTokens, ListMemories, Person, ReadEmbeddings, RefreshTokens, Scope};
     use crate::store::accounts;
     use crate::store::embedder::{self, Failed};
+    use crate::store::grants;
     use crate::store::gate::{self, Admission, Call};
     use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
     use crate::store::phi::Phi;
@@ -434,6 +440,16 @@ mod tests {
             Ok(())
         });
         listed.unwrap();
+        // A grant whose tokens were renewed once.
+        let client = grants::Client { id: ClientId::draw(), secret: None, name: "client".into(), redirect_uris: vec!["https://a.example/".into()] };
+        let (id, call) = (client.id, Call::internal());
+        vault.write::<ConsentToClient, _, _>(&person, owner, &call, move |a| grants::consent(a, &client, "oauth")).unwrap();
+        let agent = Principal::of_consent(&person, Vendor::parse("oauth").unwrap());
+        let (tokens, drawn) = grants::draw(&vault);
+        vault.write::<IssueTokens, _, _>(&agent, owner, &call, move |a| grants::issue(a, id, oauth::Scope { write: true }, drawn)).unwrap();
+        let held = vault.held(tokens.refresh.expose()).unwrap().unwrap();
+        let (shown, (_, drawn)) = (vault.verifier(tokens.refresh.expose()), grants::draw(&vault));
+        vault.write::<RefreshTokens, _, _>(&held.who, owner, &call, move |a| grants::refresh(a, shown, drawn)).unwrap();
         // Vectors of what is not in the trash.
         let standing = || {
             let standing = vault.read::<ReadEmbeddings, _, Failed>(&who, Instance, &Call::internal(), embedder::standing).unwrap();

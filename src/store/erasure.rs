@@ -30,7 +30,7 @@ use crate::store::tables::holders;
 use crate::store::tables::backups::{self, BackupRow};
 use crate::store::tables::log::LogError;
 use crate::store::tables::memories::erase;
-use crate::store::tables::{credentials, meta, past, subjects, usage, users};
+use crate::store::tables::{credentials, grants, meta, past, subjects, usage, users};
 use crate::store::tx::StoreError;
 
 pub use crate::store::tables::erasures::{Place, Stage};
@@ -136,6 +136,7 @@ pub fn ask(a: &mut Access<'_, AskErasure>, whom: &Whom) -> Result<Erasure, Refus
                 return Err(Refusal::Owner);
             }
             credentials::remove_all(tx, tenant, user)?;
+            grants::remove_all(tx, tenant, user)?;
             // Who signs in without a key is looked at anew too.
             tx.staged.credentials_changed = true;
         }
@@ -219,6 +220,7 @@ pub(in crate::store) fn destroy(a: &mut Access<'_, DestroyHolder>, id: [u8; 16],
                 return Err(Refusal::NotYet);
             }
             credentials::remove_all(tx, tenant, user)?;
+            grants::remove_all(tx, tenant, user)?;
             erase::forget_counts(tx, scope)?;
             usage::forget(tx, scope)?;
             users::remove(tx, tenant, user)?;

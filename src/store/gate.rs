@@ -28,7 +28,7 @@ use crate::store::incident;
 use crate::store::phi::{Witness, sealed};
 use crate::store::quota::Full;
 use crate::store::sign_in;
-use crate::store::tables::{credentials, memories};
+use crate::store::tables::{credentials, grants, memories};
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
 use crate::store::writer::{Ended, JobEnd, Unavailable};
@@ -208,6 +208,8 @@ pub enum Admission {
     Principal(Principal, u64),
     /// A credential that was revoked.
     Revoked(CredentialId),
+    /// A grant of OAuth whose access token's time is over.
+    Expired(CredentialId),
     /// The dashboard's key: it speaks for the person whom its token names ([`Vault::admit_dashboard`]).
     Dashboard,
     /// Not a credential of ours.
@@ -246,7 +248,12 @@ impl Vault {
             Ok(found)
         };
         let found = self.standing().get(&verifier.0, published.generation).map_or_else(look_up, |found| Ok(Some(found)));
-        match found.map_err(|_| Unavailable::Latched)? {
+        let found = found.map_err(|_| Unavailable::Latched)?;
+        let granted = if found.is_none() { granted(&tx, &verifier, published.generation).map_err(|_| Unavailable::Latched)? } else { None };
+        if let Some(granted) = granted {
+            return Ok(granted);
+        }
+        match found {
             None if self.is_dashboard(&tx, &verifier).map_err(|_| Unavailable::Latched)? => Ok(Admission::Dashboard),
             None => Ok(Admission::Unknown),
             Some(row) => match Principal::of_user_key(&row, self.is_admin(row.user)) {
@@ -370,6 +377,17 @@ impl Vault {
     }
 }
 
+/// Who presents the access token of a grant, if that is what it is.
+fn granted(tx: &Tx<'_>, verifier: &Verifier, generation: u64) -> Result<Option<Admission>, StoreError> {
+    let Some(token) = grants::token(tx, &verifier.0)?.filter(|token| token.kind == grants::Kind::Access) else { return Ok(None) };
+    let row = grants::get(tx, token.tenant, token.user, token.grant)?.ok_or(StoreError::Missing("oauth_grants"))?;
+    if row.access.ends_at <= tx.now {
+        return Ok(Some(Admission::Expired(token.grant)));
+    }
+    let who = Principal::of_grant(token.tenant, token.user, &grants::reference(token.grant, &row)?, row.access.ends_at);
+    Ok(Some(Admission::Principal(who, generation)))
+}
+
 /// What came of work, with its entry and what it staged.
 struct Done<T, E> {
     found: Found<T, E>,
@@ -396,7 +414,11 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
         Role::Agent(_) => Word::of("agent"),
         Role::System(_) => Word::of("system"),
     });
-    entry.origin = who.by_dashboard().then(|| Word::of("dashboard"));
+    entry.origin = match who.credential() {
+        CredentialRef::Dashboard { .. } => Some(Word::of("dashboard")),
+        CredentialRef::Grant(_) => Some(Word::of("oauth")),
+        _ => None,
+    };
     entry.phi = phi;
     entry.rid = call.rid.clone();
     entry.ip = call.ip;
@@ -408,7 +430,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
 /// How the audit log names a credential.
 pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
     match credential {
-        CredentialRef::Stored(id) => Some(audit::Credential::Stored(*id)),
+        CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(audit::Credential::Stored(*id)),
         CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
         CredentialRef::None => None,
     }
@@ -489,7 +511,9 @@ fn decided<A: Action>(
         Target::Memory(id) => memories::facts(tx, who.tenant(), id)?,
         Target::Credential(id) => {
             let row = credentials::stored(tx, who.tenant(), id)?.filter(|row| row.revoked_at.is_none());
-            Facts::Holder(row.map(|row| (row.tenant, row.user)))
+            // Grants are looked up among the asker's own alone: others are not there.
+            let grant = grants::get(tx, who.tenant(), who.user(), id)?.map(|_| (who.tenant(), who.user()));
+            Facts::Holder(row.map(|row| (row.tenant, row.user)).or(grant))
         }
         // Operations are looked up among the asker's own alone, by the work: others are not there.
         Target::Operation(_) => Facts::Holder(Some((who.tenant(), who.user()))),
@@ -508,6 +532,7 @@ fn standing(tx: &Tx<'_>, who: &Principal, seen: Option<u64>) -> Result<bool, Sto
     }
     match who.credential() {
         CredentialRef::Stored(id) => Ok(who.still_valid(credentials::stored(tx, who.tenant(), *id)?.as_ref())),
+        CredentialRef::Grant(id) => Ok(grants::get(tx, who.tenant(), who.user(), *id)?.is_some()),
         CredentialRef::Dashboard { .. } => {
             Ok(sign_in::may_sign_in(tx, who.tenant(), who.user())? && !incident::is_revoked(tx, who.credential())?)
         }

@@ -18,7 +18,7 @@ use crate::base::time::Timestamp;
 use crate::policy::action::{FreezeInstance, ReportIncident, RevokeAll};
 use crate::store::backup::{BackupRow, State};
 use crate::store::gate::{Access, Fault};
-use crate::store::tables::{CHECKPOINTS, META, backups, credentials, log, meta, users};
+use crate::store::tables::{CHECKPOINTS, META, backups, credentials, grants, log, meta, users};
 use crate::store::tx::{StoreError, Tx};
 
 /// Name of the row in META.
@@ -82,7 +82,7 @@ pub(in crate::store) fn is_revoked_key(tx: &Tx<'_>, name: &str, mark: [u8; 4]) -
 /// Whether the verb is refused in this view because the instance is frozen. The program's own work goes on, an import by its operator does not;
 /// whoever shuts a key out may.
 pub(in crate::store) fn bars(tx: &Tx<'_>, verb: &str, system: bool) -> Result<bool, StoreError> {
-    let spared = verb == "key.revoke" || system && verb != "memory.import";
+    let spared = matches!(verb, "key.revoke" | "oauth.revoke" | "oauth.replay") || system && verb != "memory.import";
     Ok(!spared && tx.get(META, ROW)?.is_some() && known(tx)?.frozen_at.is_some())
 }
 
@@ -93,7 +93,7 @@ pub fn revoke_all(a: &mut Access<'_, RevokeAll>) -> Result<(u64, u64), Refusal> 
     let dashboard = vault.dashboard().into_iter().flat_map(|(keys, _)| keys.iter());
     let keys: Vec<(String, [u8; 4])> = vault.static_keys().iter().chain(dashboard).map(|key| (key.name.to_string(), key.mark)).collect();
     let tx = a.tx_mut();
-    let revoked = credentials::revoke_all(tx, tenant)?;
+    let revoked = credentials::revoke_all(tx, tenant)? + grants::remove_everybodys(tx, tenant)?;
     let mut incident = known(tx)?;
     let mut fresh = 0;
     for key in keys {

@@ -14,6 +14,7 @@ pub mod embedder;
 pub mod erasure;
 pub mod events;
 pub mod gate;
+pub mod grants;
 pub mod incident;
 pub mod index;
 mod indexer;

@@ -20,12 +20,12 @@ use crate::engine::Table;
 use crate::policy::action::{RenewKeys, ResealFields};
 use crate::store::rotator::{Doing, Stopped, go, look, waiting_for_erasure};
 use crate::store::tables::meta::{self, Renewal};
-use crate::store::tables::{CREDENTIALS, EMBEDDINGS, MEMORIES, META, SUBJECTS, USERS, VERSIONS, credentials, holders, memories, subjects, users};
+use crate::store::tables::{CREDENTIALS, EMBEDDINGS, MEMORIES, META, OAUTH_CLIENTS, SUBJECTS, USERS, VERSIONS, credentials, grants, holders, memories, subjects, users};
 use crate::store::tx::{StoreError, Tx};
 use crate::store::vault::Vault;
 
 /// Every table with sealed fields.
-const TABLES: [Table; 7] = [META, USERS, CREDENTIALS, SUBJECTS, MEMORIES, VERSIONS, EMBEDDINGS];
+const TABLES: [Table; 8] = [META, USERS, CREDENTIALS, SUBJECTS, MEMORIES, VERSIONS, EMBEDDINGS, OAUTH_CLIENTS];
 
 /// A row to be sealed again: where it is, what it was, what it is to be.
 struct Resealed {
@@ -158,6 +158,7 @@ fn chunk(tx: &Tx<'_>, table: Table, after: Option<&[u8]>) -> Result<(Vec<Reseale
             USERS => users::resealed(tx, &key, &old)?,
             CREDENTIALS => credentials::resealed(tx, &key, &old)?,
             SUBJECTS => subjects::resealed(tx, &key, &old)?,
+            OAUTH_CLIENTS => grants::resealed(tx, &key, &old)?,
             _ => memories::resealed(tx, table, &key, &old)?,
         };
         if let Some(new) = new {

@@ -6,6 +6,8 @@
 //!
 //! Not here: making somebody known who signs in for the first time, which is a write and passes the gate (`identity::seat_person`).
 
+use std::time::Duration;
+
 use crate::authn::Principal;
 use crate::authn::jwt::{self, JwtError};
 use crate::base::id::{TenantId, UserId};
@@ -46,6 +48,17 @@ impl Vault {
         Ok(match self.dashboard_person(&email, claims.expires_at)? {
             Found::Principal(who, generation) => SignedIn::Principal(Box::new(who), generation, claims.pending_id),
             Found::Nobody => SignedIn::New(email, claims.pending_id),
+            Found::Dying => SignedIn::Refused(JwtError::Invalid),
+        })
+    }
+
+    /// The person of this address, for whom the dashboard, whose key was shown, speaks for so long.
+    ///
+    /// Errors: the store cannot be read.
+    pub fn dashboard_speaks_for(&self, email: &Phi, life: Duration) -> Result<SignedIn, Unavailable> {
+        Ok(match self.dashboard_person(email, self.clock().now().plus(life))? {
+            Found::Principal(who, generation) => SignedIn::Principal(Box::new(who), generation, None),
+            Found::Nobody => SignedIn::New(Phi::new(email.inner().to_owned()), None),
             Found::Dying => SignedIn::Refused(JwtError::Invalid),
         })
     }

@@ -6,8 +6,10 @@ process printed, and the body of every refusal. Keys and tokens are canaries too
 
 import base64
 import json
+import re
 import secrets
 import unittest
+import urllib.parse
 
 from rosemary_server import ServerCase
 
@@ -79,6 +81,27 @@ class Canaries(ServerCase):
         placed["key"] = key["key"]
 
         owner.request("PATCH", "/users/me", {"first_name": new("firstname"), "last_name": new("lastname")}).expect(200)
+
+        # What a client of OAuth says of itself, and every secret on the way.
+        back = f"https://client.example/{new('redirectpath')}"
+        said = {"redirect_uris": [back], "client_name": new("clientname"), "token_endpoint_auth_method": "client_secret_post"}
+        with self.server.client() as web:
+            client = web.post("/register", said).expect(201).json
+            asked = {"response_type": "code", "client_id": client["client_id"], "redirect_uri": back, "code_challenge_method": "S256", "state": new("state"),
+                     "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}
+            page = web.get(web.get("/authorize?" + urllib.parse.urlencode(asked)).expect(302).headers["location"]).expect(200)
+            form = dict(re.findall(r'name="(pending_id|csrf)" value="([0-9a-f]+)"', page.body.decode()))
+            cookie = page.headers["set-cookie"].partition(";")[0]
+            form |= {"key": self.server.owner_key, "vendor": "oauth", "decision": "allow"}
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            sent = web.post("/oauth/consent", raw=urllib.parse.urlencode(form).encode(), headers={**kind, "Cookie": cookie}).expect(303)
+            code = urllib.parse.parse_qs(urllib.parse.urlsplit(sent.headers["location"]).query)["code"][0]
+            form = {"grant_type": "authorization_code", "code": code, "code_verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+                    "client_id": client["client_id"], "client_secret": client["client_secret"]}
+            tokens = web.post("/token", raw=urllib.parse.urlencode(form).encode(), headers=kind).expect(200).json
+        placed |= {"oauthcode": code, "oauthsecret": client["client_secret"], "oauthcookie": cookie.partition("=")[2],
+                   "oauthaccess": tokens["access_token"], "oauthrefresh": tokens["refresh_token"]}
+        self.assertIn(placed["clientname"], json.dumps(owner.get("/api/v1/oauth/grants").expect(200).json))
 
         # In through everything that is asked, named or announced.
         noise = {"User-Agent": f"{new('agentstring')}/1.0", "X-Request-Id": f"{new('requestid')} {new('patientname')}",

@@ -48,7 +48,7 @@ class DashboardCase(ServerCase):
         done = self.server.run(*command) if command else None
         self.server.change(settings)
         self.server.start()
-        for client in (self.owner, *self.agents.values()):
+        for client in (self.owner, *self.agents.values(), *self.others.values()):
             client.close()
             client.connection.port = self.server.port
         return done

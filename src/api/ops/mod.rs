@@ -9,6 +9,7 @@ pub mod briefing;
 pub mod erasures;
 pub mod events;
 pub mod graph;
+pub mod grants;
 pub mod identity;
 pub mod keys;
 pub mod memories;

@@ -175,7 +175,7 @@ pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
 pub fn admitted(vault: &Vault, key: &str) -> Principal {
     match vault.admit(key).unwrap() {
         Admission::Principal(who, _) => who,
-        Admission::Revoked(_) | Admission::Dashboard | Admission::Unknown => panic!("a good key is not admitted"),
+        Admission::Revoked(_) | Admission::Expired(_) | Admission::Dashboard | Admission::Unknown => panic!("a good key is not admitted"),
     }
 }
 

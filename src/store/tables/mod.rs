@@ -8,6 +8,7 @@
 pub mod backups;
 pub(in crate::store) mod credentials;
 pub(in crate::store) mod erasures;
+pub(in crate::store) mod grants;
 pub(in crate::store) mod holders;
 pub(in crate::store) mod log;
 pub mod memories;
@@ -75,6 +76,14 @@ tables! {
     USAGE = 20 "usage";
     /// tenant | memory → the vector of its text, sealed.
     EMBEDDINGS = 21 "embeddings";
+    /// tenant | client → client of OAuth that somebody consented to.
+    OAUTH_CLIENTS = 22 "oauth_clients";
+    /// tenant | user | grant → what a client of OAuth was granted.
+    OAUTH_GRANTS = 23 "oauth_grants";
+    /// HMAC(pepper, token) → tenant, user, grant and what the token is.
+    OAUTH_TOKENS = 24 "oauth_tokens";
+    /// tenant | user | grant | end | HMAC(pepper, token) → nothing: refresh tokens that were used.
+    OAUTH_SPENT = 25 "oauth_spent";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -155,6 +164,9 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "tombstones" erasures::Tombstone;
         "backups" backups::BackupRow;
         "usage" usage::UsageRow;
+        "oauth_clients" grants::ClientRow;
+        "oauth_grants" grants::GrantRow;
+        "oauth_tokens" grants::TokenRow;
         "tags" Vec<String>;
     }
     names
