@@ -142,7 +142,8 @@ pub enum Command {
 
     /// What unlocks the data file, and rotation of the keys inside it
     ///
-    /// The service must be stopped. Every change is an entry of the audit log.
+    /// Epoch, holders' keys and the TLS pair are renewed while the service runs, too; for the rest it must be stopped. Every change is an
+    /// entry of the audit log.
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
     Keys(Keys),
 
