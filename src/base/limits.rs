@@ -555,10 +555,12 @@ pub const EMBED_CHUNK: usize = 32;
 pub const EMBED_WAITING_MAX: usize = 4096;
 /// Rows that one step of that looks at.
 pub const EMBED_SEEN: usize = 5000;
-/// How long the embedder rests at a time while the writer has work,
-pub const EMBED_YIELD: Duration = Duration::from_millis(5);
-/// and how often at most before a memory.
-pub const EMBED_YIELDS_MAX: usize = 20;
+/// While others use the store, the embedder rests this many times as long as a memory took,
+pub const EMBED_REST_TIMES: u32 = 9;
+/// at most this long,
+pub const EMBED_REST_MAX: Duration = Duration::from_secs(5);
+/// looking in between whether it should end.
+pub const EMBED_REST_STEP: Duration = Duration::from_millis(50);
 /// How long it waits before what failed is tried again.
 pub const EMBED_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 

@@ -221,13 +221,16 @@ fn ask(vault: &Vault, who: &Principal, path: &Path, conversation: &Conversation)
 
 /// Waits until every memory has its vector, if this store makes any.
 fn embedded(vault: &Vault, who: &Principal) -> Result<(), Failure> {
+    // Asking is a use of the store, which the embedder gives way to.
+    let mut pause = Duration::from_millis(10);
     loop {
         let standing = vault.read::<ReadEmbeddings, _, Failed>(who, Instance, &Call::internal(), embedder::standing);
         let standing = standing.map_err(|refused| open::refused("waiting for vectors", &refused))?.into_parts().0;
         if standing.is_none_or(|standing| standing.progress.embedded >= standing.progress.live) {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_secs(2));
     }
 }
 

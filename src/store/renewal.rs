@@ -177,7 +177,7 @@ mod tests {
     /// A table whose fields are not sealed again would lose them with the old DEKs. Whoever seals in a new file adds it to `chunk` and here.
     #[test]
     fn every_file_that_seals_fields_has_them_sealed_again() {
-        let known = ["subjects.rs", "users.rs", "credentials.rs", "memories/write.rs", "memories/embedding.rs", "memories/reseal.rs", "vault.rs", "memories/transfer.rs", "holders.rs"];
+        let known = ["subjects.rs", "users.rs", "credentials.rs", "tables/grants.rs", "memories/write.rs", "memories/embedding.rs", "memories/reseal.rs", "vault.rs", "memories/transfer.rs", "holders.rs"];
         let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
         let mut unknown = Vec::new();
         while let Some(folder) = folders.pop() {

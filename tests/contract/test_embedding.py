@@ -60,7 +60,7 @@ class Embedding(unittest.TestCase):
             if (now["memories"], now["backlog"]) == (memories, 0):
                 return now
             self.assertLess(time.monotonic(), deadline, f"the backlog does not drain: {now}")
-            time.sleep(0.02)
+            time.sleep(0.2)
 
     def verify(self, server, finds=0):
         done = server.run("verify")

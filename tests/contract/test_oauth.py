@@ -412,6 +412,10 @@ class Attacks(OAuthCase):
                 continue
             self.decide(pairs, head).expect(403)
             self.decide(pairs, head, decision="deny").expect(403)
+        # Whatever stands in the place of an id.
+        for id in ("", "ä" * 40, "x" * 15 + "ä" * 9, "\0" * 20, "0" * 5000):
+            self.decide({**fields, "pending_id": id}, cookie).expect(403)
+            self.web.get("/oauth/consent?" + urllib.parse.urlencode({"pending_id": id})).expect(404)
         self.decide(fields, cookie, Origin="https://evil.example").expect(403)
         self.decide(fields, cookie, Origin="null").expect(403)
         self.decide(fields, cookie, Origin=f"https://127.0.0.1:{self.server.port}").expect(303)
@@ -488,6 +492,28 @@ class Connector(OAuthCase):
         with self.server.client(fresh["access_token"]) as agent:
             answer = agent.post("/mcp", {"jsonrpc": "2.0", "id": 2, "method": "ping"}, headers=session.headers()).expect(401)
             self.assertIn("resource_metadata", answer.headers["www-authenticate"])
+
+
+class Emergency(OAuthCase):
+    def test_revoking_everything_ends_grants_codes_and_approvals_too(self):
+        client, tokens = self.granted()
+        waiting = self.client()
+        back, verifier = self.code(waiting)
+        pending = query("x:" + self.authorize(client, pkce()[1]).expect(302).headers["location"])["pending_id"]
+        done = self.server.run("incident", "freeze")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.refused(self.refresh(client, tokens["refresh_token"]), 503, "temporarily_unavailable")
+        self.refused(self.exchange(waiting, back["code"], verifier), 503, "temporarily_unavailable")
+        self.assertEqual(self.status(tokens["access_token"]), 200, "reads go on")
+        done = self.server.run("incident", "revoke-all")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.status(tokens["access_token"]), 401)
+        self.refused(self.refresh(client, tokens["refresh_token"]), 400, "invalid_grant")
+        self.assertEqual(self.server.run("incident", "thaw").returncode, 0)
+        self.refused(self.exchange(waiting, back["code"], verifier), 400, "invalid_grant")
+        self.error(self.web.get(f"/oauth/approve?token={token('a@clinic.example', pending_id=pending)}"), 403)
+        with self.server.client(KEY) as service:
+            self.error(service.post("/oauth/approve-s2s", {"pending_id": pending, "email": "a@clinic.example"}), 403)
 
 
 class Approval(OAuthCase):

@@ -44,7 +44,7 @@ fn sent(status: u16, url: String) -> Reply {
 
 /// The cookie that ties a form to a browser. `__Host-`: of this host alone, over TLS alone.
 fn cookie_name(id: &str) -> String {
-    format!("__Host-rm_consent_{}", &id[..id.len().min(16)])
+    format!("__Host-rm_consent_{}", id.get(..16).unwrap_or_default())
 }
 
 fn cookie<'r>(request: &'r Request, id: &str) -> Option<&'r str> {
