@@ -9,4 +9,5 @@ impl crate::policy::action::Action for ReadQuietly {
     const NAME: &'static str = "memory.read_quietly";
     const PHI: bool = true;
     const RESOURCE: &'static str = "memory";
+    const WRITES: bool = false;
 }

@@ -4,5 +4,5 @@ use crate::authn::{CredentialRef, Principal, Role};
 use crate::base::id::{TenantId, UserId};
 
 fn attempt(tenant: TenantId, user: UserId) -> Principal {
-    Principal { tenant, user, role: Role::User, credential: CredentialRef::None, admin: true }
+    Principal { tenant, user, role: Role::User, credential: CredentialRef::None, admin: true, expires_at: None, read_only: false }
 }
