@@ -158,10 +158,10 @@ pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
     if !config.db_path.exists() {
         import(command, &config)?;
     }
+    let made = init(&mut config)?;
     if config.anchor_file.is_none() {
         say("no anchor: an older copy put in the data file's place would not be noticed; RM_ANCHOR_FILE names a file for it, on another disk");
     }
-    let made = init(&mut config)?;
     say("the owner's key, shown this once; keep it safe:");
     crate::cli::text::print(format!("{}\n", made.key.expose()).as_bytes())?;
     say("next: rosemary doctor && rosemary serve");
