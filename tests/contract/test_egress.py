@@ -499,7 +499,8 @@ class Line(EgressCase):
         os.chmod(self.socket, 0o666)
         self.addCleanup(os.chmod, self.folder, 0o700)
         hello = struct.pack("<I", 6) + b"\x01\x00\x01\x01\x00\x01"  # a relay with one destination, the model's
-        script = (f"import os,socket\nos.setgid(65534)\nos.setuid(65534)\ns=socket.socket(socket.AF_UNIX)\ns.settimeout(30)\ns.connect({str(self.socket)!r})\n"
+        # From within the folder: those above it are for root alone.
+        script = (f"import os,socket\nos.chdir({str(self.socket.parent)!r})\nos.setgid(65534)\nos.setuid(65534)\ns=socket.socket(socket.AF_UNIX)\ns.settimeout(30)\ns.connect({self.socket.name!r})\n"
                   f"try:\n s.sendall({hello!r})\n print(s.recv(100))\nexcept OSError as e: print(b'')\n")
         done = subprocess.run(["python3", "-c", script], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(done.stdout.strip(), "b''", done.stderr)
