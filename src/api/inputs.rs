@@ -32,6 +32,13 @@ const VENDORS: Field = Field::required(
     "Vendors whose agents may see it; `*` is all of them.",
 ).like(Literal::Texts(&["*"]));
 pub(in crate::api) const ANY_VENDOR: Field = VENDORS.or(Literal::Texts(&["*"]));
+/// Left out it stays as it was: a call that does not speak of it opens the memory to nobody.
+pub(in crate::api) const KEPT_VENDORS: Field = Field::optional(
+    "allowed_vendors",
+    Kind::List { items: &VENDOR, min: 1, max: limits::VENDORS_MAX },
+    "Vendors whose agents may see it; `*` is all of them. Left out, those that may see it now.",
+)
+.like(Literal::Texts(&["*"]));
 pub(in crate::api) const MEMORY_TYPE: Field = Field::optional("memory_type", Kind::OneOf(&["semantic", "episodic", "procedural"]), "What kind of memory it is.");
 pub(in crate::api) const NEW_TYPE: Field = MEMORY_TYPE.or(Literal::Text("semantic"));
 pub(in crate::api) const SHARE_SCOPE: Field = Field::optional("share_scope", Kind::OneOf(&["org", "team"]), "Whom to share it with.");

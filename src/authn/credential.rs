@@ -127,6 +127,12 @@ pub struct StaticKey {
     pub mark: [u8; 4],
 }
 
+/// How a secret of the settings is named without it: the first 4 bytes of HMAC(pepper, secret).
+pub fn static_mark(pepper: &Key, secret: &Secret<String>) -> [u8; 4] {
+    let mac = hmac_sha256(pepper, &[b"static key display", secret.expose().as_bytes()]);
+    *mac.first_chunk().expect("32 bytes hold 4")
+}
+
 /// The keys from the settings, by verifier.
 #[derive(Default)]
 pub struct StaticKeys(HashMap<Verifier, StaticKey>);
@@ -134,10 +140,8 @@ pub struct StaticKeys(HashMap<Verifier, StaticKey>);
 impl StaticKeys {
     /// Adds the key of variable `name`; the settings have checked that keys differ.
     pub fn add(&mut self, pepper: &Key, name: &str, vendor: Option<Vendor>, key: &Secret<String>) {
-        let key = key.expose();
-        let mac = hmac_sha256(pepper, &[b"static key display", key.as_bytes()]);
-        let entry = StaticKey { name: name.into(), vendor, mark: *mac.first_chunk().expect("32 bytes hold 4") };
-        self.0.insert(Verifier::of(pepper, key), entry);
+        let entry = StaticKey { name: name.into(), vendor, mark: static_mark(pepper, key) };
+        self.0.insert(Verifier::of(pepper, key.expose()), entry);
     }
 
     /// The key that was presented, if it is one of these.

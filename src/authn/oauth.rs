@@ -128,9 +128,11 @@ pub fn is_redirect_uri(text: &str) -> bool {
 
 /// Where a redirect address leads, as a person should read it: scheme and host, or the application's scheme.
 pub fn origin(redirect_uri: &str) -> &str {
-    let Some((scheme, rest)) = redirect_uri.split_once("://") else { return redirect_uri.split(':').next().unwrap_or_default() };
+    // The first colon ends the scheme, as in the check of an address.
+    let (scheme, rest) = redirect_uri.split_once(':').unwrap_or((redirect_uri, ""));
+    let Some(rest) = rest.strip_prefix("//").filter(|_| matches!(scheme, "https" | "http")) else { return scheme };
     let host = rest.split(['/', '?']).next().unwrap_or_default();
-    if matches!(scheme, "https" | "http") { &redirect_uri[..scheme.len() + 3 + host.len()] } else { scheme }
+    &redirect_uri[..scheme.len() + 3 + host.len()]
 }
 
 /// A vendor that a person may confirm for a client: a lawful name that the program does not give out itself, or [`VENDOR`].
@@ -209,6 +211,8 @@ mod tests {
         }
         assert_eq!(origin("https://example.com:8443/cb?x=1"), "https://example.com:8443");
         assert_eq!(origin("cursor://anysphere/oauth"), "cursor");
+        assert_eq!(origin("evil:/;sandbox;x://"), "evil");
+        assert_eq!(origin("com.example.app:/cb?next=https://example.com"), "com.example.app");
         assert_eq!(origin("com.example.app:/oauth"), "com.example.app");
     }
 

@@ -434,6 +434,8 @@ impl Running {
     /// Drains and closes.
     pub fn stop(self) {
         log::line(Level::Info, "stopping", &[]);
+        // Whoever brings a key from now on is told so instead of being waited for.
+        drop(self.sealed);
         self.server.stop();
         self.console.map(Console::stop).unwrap_or_default();
         drop(self.door);

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::base::limits;
+use crate::base::{fault, limits};
 use crate::base::log::{self, Level, Operator};
 use crate::config::relay::RelayConfig;
 use crate::egress::address;
@@ -98,7 +98,7 @@ impl Relay {
         }
         let (relay, to) = (Arc::clone(self), Arc::clone(answers));
         let started = thread::Builder::new().name("order".into()).spawn(move || {
-            let end = relay.carry_out(&what);
+            let end = fault::catch(|| relay.carry_out(&what)).unwrap_or_else(|_| End::without(Outcome::BrokenOff));
             log::line(Level::Info, "an order ended", &[("order", &number), ("for", &what.word()), ("ended", &end.outcome.word())]);
             relay.under_way.fetch_sub(1, Ordering::SeqCst);
             // If it cannot be told, the reader of this connection finds out too.
@@ -145,7 +145,11 @@ pub fn leads(config: &RelayConfig, index: usize, names: &Names) -> Result<Vec<Ip
 }
 
 fn tell(answers: &Mutex<UnixStream>, number: u64, end: End) -> Result<(), FrameError> {
-    frame::write(&answers.lock().unwrap_or_else(PoisonError::into_inner), &Said::Done(number, end))
+    let line = answers.lock().unwrap_or_else(PoisonError::into_inner);
+    // After half a frame nothing that follows would be understood as it is meant.
+    frame::write(&line, &Said::Done(number, end)).inspect_err(|_| {
+        let _ = line.shutdown(Shutdown::Both);
+    })
 }
 
 /// The service's socket.

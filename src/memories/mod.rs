@@ -251,11 +251,6 @@ pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> 
     Ok(table::versions(a)?)
 }
 
-/// Replaces the granted memory's text.
-pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: Replacement) -> Result<Memory, Refusal> {
-    table::update(a, new)?.ok_or(Refusal::NotFound)
-}
-
 /// Replaces the granted memory's text by what `change` makes of it.
 pub fn revise<A: Writes + Action<Target = MemoryId>>(
     a: &mut Access<'_, A>,

@@ -243,7 +243,7 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
             })
         }
         Ask::Reply(id, draft) => vault.write::<ReplyToMemory, _, Refusal>(who, id, &call, move |a| rules::reply(a, draft.memory(&origin)).map(given)),
-        Ask::Update(id, draft) => vault.write::<UpdateMemory, _, Refusal>(who, id, &call, move |a| rules::update(a, draft.replacement()).map(given)),
+        Ask::Update(id, draft) => vault.write::<UpdateMemory, _, Refusal>(who, id, &call, move |a| rules::revise(a, |_, _| draft.replacement()).map(given)),
         Ask::Trash(id) => vault.write::<TrashMemory, _, Refusal>(who, id, &call, |a| rules::trash(a).map(given)),
         Ask::Restore(id) => vault.write::<RestoreMemory, _, Refusal>(who, id, &call, |a| rules::restore(a).map(given)),
         Ask::Purge(id) => vault.write::<PurgeMemory, _, Refusal>(who, id, &call, move |a| rules::purge(a).map(|_| id)),

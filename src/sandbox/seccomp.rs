@@ -90,6 +90,9 @@ const ADDRESS_OF_SENDTO: u8 = 4;
 const TWINS: &[i64] = &[0, 0x4000_0000];
 #[cfg(not(target_arch = "x86_64"))]
 const TWINS: &[i64] = &[0];
+/// Numbers that the x32 ABI has for itself (`execve`, `ptrace`, `sendmsg` and others among them): none is needed.
+#[cfg(target_arch = "x86_64")]
+const X32_ALONE: std::ops::RangeInclusive<i64> = 512..=547;
 
 /// Locks every thread of this process (`SECCOMP_FILTER_FLAG_TSYNC`); sets `no_new_privs`.
 pub fn engage(whose: Whose) -> Result<(), LockError> {
@@ -99,6 +102,8 @@ pub fn engage(whose: Whose) -> Result<(), LockError> {
 
 fn program(whose: Whose) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    #[cfg(target_arch = "x86_64")]
+    rules.extend(X32_ALONE.map(|call| (call | 0x4000_0000, Vec::new())));
     for twin in TWINS {
         rules.extend(REFUSED.iter().chain(whose.refused()).map(|call| (call | twin, Vec::new())));
         let addressed = SeccompCondition::new(ADDRESS_OF_SENDTO, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;

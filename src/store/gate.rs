@@ -266,7 +266,7 @@ impl Vault {
     /// Whether this is the dashboard's own key, and one that was not revoked.
     fn is_dashboard(&self, tx: &Tx<'_>, verifier: &Verifier) -> Result<bool, StoreError> {
         match self.dashboard().and_then(|(keys, _)| keys.find(verifier)) {
-            Some(key) => Ok(!incident::is_revoked_key(tx, &key.name, key.mark)?),
+            Some(key) => Ok(!incident::is_revoked_key(tx, key.mark)?),
             None => Ok(false),
         }
     }
@@ -337,8 +337,8 @@ impl Vault {
         let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
         let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
-            // A view that cannot be read is the work's to find out.
-            if incident::bars(&tx, A::NAME, matches!(principal.role(), Role::System(_))).unwrap_or(false) {
+            // Where it cannot be read whether the instance is frozen, it is taken for frozen.
+            if incident::bars(&tx, A::NAME, matches!(principal.role(), Role::System(_))).unwrap_or(true) {
                 let mut entry = opened(&principal, &request, A::NAME, A::PHI);
                 entry.refuse(Reason::ReadOnly, 503);
                 *result.lock().expect("no code panics while it holds this lock") = Some(Found::ReadOnly);

@@ -15,6 +15,7 @@ use crate::authn::CredentialRef;
 use crate::base::id::{FileId, InstanceId, LogId};
 use crate::base::limits;
 use crate::base::time::Timestamp;
+use crate::config::settings;
 use crate::policy::action::{FreezeInstance, ReportIncident, RevokeAll};
 use crate::store::backup::{BackupRow, State};
 use crate::store::gate::{Access, Fault};
@@ -71,12 +72,12 @@ pub fn known(tx: &Tx<'_>) -> Result<Incident, StoreError> {
 
 /// Whether this is a key of the settings that was revoked.
 pub(in crate::store) fn is_revoked(tx: &Tx<'_>, credential: &CredentialRef) -> Result<bool, StoreError> {
-    credential.configured().map_or(Ok(false), |(name, mark)| is_revoked_key(tx, name, mark))
+    credential.configured().map_or(Ok(false), |(_, mark)| is_revoked_key(tx, mark))
 }
 
-/// The same for a key by name and mark.
-pub(in crate::store) fn is_revoked_key(tx: &Tx<'_>, name: &str, mark: [u8; 4]) -> Result<bool, StoreError> {
-    Ok(tx.get(META, ROW)?.is_some() && known(tx)?.settings.iter().any(|(known, revoked)| known == name && *revoked == mark))
+/// The same for a key by its mark, which its value alone makes: under another name it stays revoked.
+pub(in crate::store) fn is_revoked_key(tx: &Tx<'_>, mark: [u8; 4]) -> Result<bool, StoreError> {
+    Ok(tx.get(META, ROW)?.is_some() && known(tx)?.settings.iter().any(|(_, revoked)| *revoked == mark))
 }
 
 /// Whether the verb is refused in this view because the instance is frozen. The program's own work goes on, an import by its operator does not;
@@ -91,7 +92,8 @@ pub fn revoke_all(a: &mut Access<'_, RevokeAll>) -> Result<(u64, u64), Refusal> 
     let tenant = a.who().tenant();
     let vault = a.vault();
     let dashboard = vault.dashboard().into_iter().flat_map(|(keys, _)| keys.iter());
-    let keys: Vec<(String, [u8; 4])> = vault.static_keys().iter().chain(dashboard).map(|key| (key.name.to_string(), key.mark)).collect();
+    let mut keys: Vec<(String, [u8; 4])> = vault.static_keys().iter().chain(dashboard).map(|key| (key.name.to_string(), key.mark)).collect();
+    keys.extend(vault.dashboard_secret_mark().map(|mark| (settings::DASHBOARD_JWT_SECRET.row.name.to_owned(), mark)));
     let tx = a.tx_mut();
     let revoked = credentials::revoke_all(tx, tenant)? + grants::remove_everybodys(tx, tenant)?;
     let mut incident = known(tx)?;

@@ -35,22 +35,24 @@ struct Resealed {
     new: Vec<u8>,
 }
 
-/// Asks for it; asked again while it is under way, it is the same one.
-pub fn ask(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
+/// Asks for it. Gives `false` if one was under way already: what that one drew is older than this wish, so who needs keys of now asks again
+/// when it is done.
+pub fn ask(vault: &Vault, who: &Principal) -> Result<bool, Stopped> {
     enter(vault, who, Some(Renewal::Doubling), None)
 }
 
 /// Goes on to the stage `to`, from nothing if `from` is none.
-fn enter(vault: &Vault, who: &Principal, to: Option<Renewal>, from: Option<Renewal>) -> Result<(), Stopped> {
+/// Whether it stood at `from`.
+fn enter(vault: &Vault, who: &Principal, to: Option<Renewal>, from: Option<Renewal>) -> Result<bool, Stopped> {
     let word = to.map_or("done", Renewal::word);
     go::<RenewKeys, _>(vault, who, move |a| {
         a.detail(Detail::Setting(Word::of(word)));
-        if meta::renewal(a.tx())? == from {
+        let enters = meta::renewal(a.tx())? == from;
+        if enters {
             meta::put_renewal(a.tx_mut(), to);
         }
-        Ok(())
-    })?;
-    Ok(())
+        Ok(enters)
+    })
 }
 
 /// Does what the stage asks for. Gives `false` where it stepped back for somebody who waits to be erased.

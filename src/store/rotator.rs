@@ -148,13 +148,13 @@ impl Vault {
         Ok(self.keys().epoch())
     }
 
-    /// Has every holder's DEK renewed, and the epoch left afterwards; the rotator does it. Asked again while it is under way, it goes on.
+    /// Has every holder's DEK renewed, and the epoch left afterwards; the rotator does it. `false`: one was under way already, and goes on.
     ///
     /// Errors: the store's.
-    pub fn rotate_deks(&self, who: &Principal) -> Result<(), Stopped> {
-        renewal::ask(self, who)?;
+    pub fn rotate_deks(&self, who: &Principal) -> Result<bool, Stopped> {
+        let fresh = renewal::ask(self, who)?;
         self.rotate_soon();
-        Ok(())
+        Ok(fresh)
     }
 
     /// Ends a long piece of work when the store stops.

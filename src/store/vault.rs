@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
-use crate::authn::credential::{StaticKeys, Verifier};
+use crate::authn::credential::{StaticKeys, Verifier, static_mark};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
@@ -536,6 +536,11 @@ impl Vault {
     /// The dashboard's key and its secret.
     pub(in crate::store) fn dashboard(&self) -> Option<&(StaticKeys, Secret<String>)> {
         self.0.dashboard.as_ref()
+    }
+
+    /// How the dashboard's secret is known when it is revoked.
+    pub(in crate::store) fn dashboard_secret_mark(&self) -> Option<[u8; 4]> {
+        self.dashboard().map(|(_, secret)| static_mark(self.keys().pepper(), secret))
     }
 
     /// Whether this person administrates the instance.

@@ -51,13 +51,15 @@ class Incident(unittest.TestCase):
 
         # Other values in the settings, and a key made at the console, are taken.
         fresh = unique("another-key-of-the-settings-")
-        self.server.change({"RM_API_KEY": fresh})
+        # One that moves to another name stays dead.
+        moved = self.server.agent_keys["cursor"]
+        self.server.change({"RM_API_KEY": fresh, "RM_AGENT_KEY_CURSOR": unique("another-agents-key-"), "RM_AGENT_KEY_ELSEWHERE": moved})
         made = key_in(self.server.run("key", "make").stdout)
         self.server.start()
         for token in (fresh, made):
             with self.server.client(token) as client:
                 self.assertEqual(client.get(f"/memories/{self.record['id']}").expect(200).json["content"], self.secret)
-        with self.server.agent("cursor") as agent:
+        with self.server.client(moved) as agent:
             agent.get("/whoami").expect(401)
         self.assertEqual(self.server.stop(), 0)
         told = [entry for entry in self.entries() if entry["op"] == "incident.revoke_all"]
@@ -69,13 +71,21 @@ class Incident(unittest.TestCase):
         self.server.change(DASHBOARD)
         self.server.start()
 
-        def status(email):
-            with self.server.client(DASHBOARD["RM_DASHBOARD_SERVICE_KEY"]) as client:
-                return client.get("/users/me", headers={"X-Dashboard-Token": token(email)}).status
+        def status(email, key=DASHBOARD["RM_DASHBOARD_SERVICE_KEY"], **signed):
+            with self.server.client(key) as client:
+                return client.get("/users/me", headers={"X-Dashboard-Token": token(email, **signed)}).status
 
         self.assertEqual(status("known@clinic.example"), 200)
         self.incident("revoke-all")
         self.assertEqual([status("known@clinic.example"), status("newcomer@clinic.example")], [401, 401])
+        # Neither is it taken with a new key: what is signed with the old secret may be anybody's.
+        key, secret = unique("another-key-of-the-dashboard-"), unique("another-secret-of-the-dashboard-and-longer-")
+        for settings, answer in (({"RM_DASHBOARD_SERVICE_KEY": key}, 401), ({"RM_DASHBOARD_JWT_SECRET": secret}, 200)):
+            self.server.stop()
+            self.server.change(settings)
+            self.server.start()
+            signed = {"secret": self.server.settings["RM_DASHBOARD_JWT_SECRET"]}
+            self.assertEqual(status("known@clinic.example", key, **signed), answer)
 
     def test_a_frozen_instance_reads_and_does_not_write_until_it_is_thawed(self):
         spare = self.owner.post("/api/keys", {"label": "spare"}).expect(200, 201).json

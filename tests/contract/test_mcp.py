@@ -194,7 +194,9 @@ class Tools(McpCase):
                 self.assertEqual(([node["id"] for node in near["references"]], near["tag_similar"]), ([record["id"]], []))
                 near = told(client, "get_graph_around", memory_id=child["id"])[1]
                 self.assertEqual((near["parent"]["id"], near["siblings"]), (record["id"], []))
+                self.owner.put(f"/memories/{record['id']}", {"title": "About", "content": "narrowed", "tags": [tag], "allowed_vendors": [record["origin"]]}).expect(200)
                 changed = told(client, "update_memory", id=record["id"], title="About", content="changed", tags=[tag])[1]
+                self.assertEqual(changed["allowed_vendors"], [record["origin"]], "what is not spoken of is not opened")
                 self.assertEqual((changed["id"], changed["title"], changed["tags"]), (record["id"], "About", [tag]))
                 _, cluster = told(client, "get_topic_cluster", tag=tag)
                 self.assertEqual((cluster["tag"], cluster["count"]), (tag, 2))

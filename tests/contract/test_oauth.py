@@ -285,16 +285,19 @@ class Flow(OAuthCase):
 class Attacks(OAuthCase):
     def test_pkce_with_s256_is_the_only_way(self):
         client, (verifier, challenge) = self.client(), pkce()
+        known, _ = self.granted()
         for changes in ({"code_challenge_method": "plain", "code_challenge": verifier}, {"code_challenge_method": None}, {"code_challenge": None},
                         {"code_challenge_method": "s256"}, {"code_challenge": verifier}, {"code_challenge": challenge + "="}):
-            back = self.authorize(client, challenge, **changes).expect(302).headers["location"]
+            # Anybody may register: nobody is sent to a program that no person has consented to.
+            self.assertNotIn("location", self.authorize(client, challenge, **changes).expect(400).headers)
+            back = self.authorize(known, challenge, **changes).expect(302).headers["location"]
             self.assertEqual((query(back)["error"], query(back)["state"]), ("invalid_request", "s t&="))
             self.assertTrue(back.startswith(BACK))
         for changes, error in (({"response_type": "token"}, "unsupported_response_type"), ({"response_type": None}, "unsupported_response_type"),
                                ({"scope": "admin"}, "invalid_scope"), ({"resource": "https://other.example/mcp"}, "invalid_target"),
                                ({"resource": f"https://127.0.0.1:{self.server.port}.evil.example/mcp"}, "invalid_target"),
                                ({"resource": f"https://127.0.0.1:{self.server.port}/memories"}, "invalid_target")):
-            self.assertEqual(query(self.authorize(client, challenge, **changes).expect(302).headers["location"])["error"], error)
+            self.assertEqual(query(self.authorize(known, challenge, **changes).expect(302).headers["location"])["error"], error)
 
     def test_nobody_is_sent_to_an_address_that_was_not_registered(self):
         client, challenge = self.client(), pkce()[1]

@@ -1,7 +1,7 @@
 //! What the arguments of each tool may be. Beyond the contract a write may carry what REST takes beside it (`subject`, `occurred_at`, …).
 
 use crate::api::inputs::{
-    ANY_VENDOR, CONTENT, ID, METADATA, NEW_TYPE, OCCURRED_AT, OFFSET, RUN_ID, SHARE_SCOPE, SHARE_WITH_TEAM, SPEAKER, SUBJECT, TAG, TAGS, TERM, TITLE, limit,
+    ANY_VENDOR, CONTENT, ID, KEPT_VENDORS, METADATA, NEW_TYPE, OCCURRED_AT, OFFSET, RUN_ID, SHARE_SCOPE, SHARE_WITH_TEAM, SPEAKER, SUBJECT, TAG, TAGS, TERM, TITLE, limit,
 };
 use crate::api::schema::{Field, Kind, Literal, Schema};
 use crate::base::limits;
@@ -60,7 +60,7 @@ pub static WRITE: Schema = Schema {
 };
 
 pub static UPDATE: Schema =
-    Schema { fields: &[id("id", "The memory's id."), TITLE, CONTENT, SOME_TAGS, ANY_VENDOR, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
+    Schema { fields: &[id("id", "The memory's id."), TITLE, CONTENT, SOME_TAGS, KEPT_VENDORS, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
 
 pub static REPLY: Schema = Schema {
     fields: &[

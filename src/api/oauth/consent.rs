@@ -99,6 +99,8 @@ impl Api {
             Ok((challenge, scope))
         })();
         match asked {
+            // Anybody may register: nobody is sent away unasked to a program that no person has consented to (RFC 9700 section 4.11.2).
+            Err(refused) if !matches!(self.vault.client(client.id), Ok(Some(_))) => refusal(400, &refused.description),
             Err(refused) => {
                 self.vault.refuse_address(request.client, refused.reason, 302);
                 let state = state.filter(|state| state.len() <= limits::OAUTH_STATE_BYTES_MAX);

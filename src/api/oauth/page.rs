@@ -82,7 +82,7 @@ pub fn consent(status: u16, pending: &Pending, id: &str, csrf: &str, vendors: &[
             format!("<div><input type=\"radio\" name=\"vendor\" id=\"v{i}\" value=\"{vendor}\"{checked}> <label for=\"v{i}\">{text}</label></div>")
         })
         .collect();
-    let may = if pending.scope.write { "read the memories that are open to it, write new ones, and change those that it wrote" } else { "read the memories that are open to it" };
+    let may = if pending.scope.write { "read the memories that are open to it, write new ones, and change those that a program of the same name below wrote" } else { "read the memories that are open to it" };
     let error = wrong.map_or(String::new(), |wrong| format!("<p class=\"error\" role=\"alert\">{}</p>", escaped(wrong)));
     let described = if wrong.is_some() { " aria-invalid=\"true\"" } else { "" };
     let body = format!(

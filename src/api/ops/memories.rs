@@ -125,8 +125,9 @@ pub fn read(cx: &mut Cx<'_>) -> Answered {
 /// Replaces the text of the named memory.
 pub fn updated(cx: &mut Cx<'_>) -> Done<Memory> {
     let id = target(cx, &Words::UPDATE)?;
+    let asked = if cx.fields.has("allowed_vendors") { Some(vendors(cx)?) } else { None };
     let new = Replacement {
-        allowed_vendors: vendors(cx)?,
+        allowed_vendors: Vec::new(),
         title: Phi::new(required(cx, "title")),
         content: Phi::new(required(cx, "content")),
         tags: tags(&mut cx.fields),
@@ -135,7 +136,9 @@ pub fn updated(cx: &mut Cx<'_>) -> Done<Memory> {
         run_id: cx.fields.text("run_id").map(Phi::new),
         occurred_at: cx.fields.time("occurred_at"),
     };
-    cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::update(access, new))
+    cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| {
+        memories::revise(access, |_, old| Replacement { allowed_vendors: asked.unwrap_or_else(|| old.allowed_vendors.clone()), ..new })
+    })
 }
 
 /// `PUT /memories/:id` and `PUT /agent/memories/:id`

@@ -45,4 +45,4 @@ pub(in crate::store) use seal::contents;
 pub use seal::{Entity, EntityKind};
 pub use transfer::{ExportPlace, Imported, export, import};
 pub use trash::{purge, purge_trash, restore, trash, trash_several};
-pub use write::{insert, reply, revise, update};
+pub use write::{insert, reply, revise};

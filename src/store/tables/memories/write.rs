@@ -43,12 +43,7 @@ pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: 
     add_new(tx, scope, Some(parent), subject, digest, author, new)
 }
 
-/// Stages new text for the granted memory; the old text becomes a version. `None` if it is in the trash.
-pub fn update<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: Replacement) -> Result<Option<Memory>, StoreError> {
-    revise(a, |_, _| new)
-}
-
-/// As [`update`], with a text that is made of the one it replaces.
+/// Stages new text for the granted memory, made of the one it replaces, which becomes a version. `None` if it is in the trash.
 pub fn revise<A: Writes + Action<Target = MemoryId>>(
     a: &mut Access<'_, A>,
     change: impl FnOnce(&Access<'_, A>, &Memory) -> Replacement,
