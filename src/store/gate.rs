@@ -12,6 +12,10 @@
 //! - While the instance is frozen (`incident`) a write by anybody but the program itself is refused, inside its transaction, and recorded.
 //! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
 
+mod later;
+
+pub use later::Asked;
+
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +35,7 @@ use crate::store::sign_in;
 use crate::store::tables::{credentials, grants, memories};
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
-use crate::store::writer::{Ended, JobEnd, Unavailable};
+use crate::store::writer::{Ended, Job, JobEnd, Unavailable};
 
 /// What the audit log will tell of a request beside who and what.
 #[derive(Clone, Debug)]
@@ -85,6 +89,11 @@ impl<T> Recorded<T> {
     /// The value and the proof.
     pub fn into_parts(self) -> (T, Receipt) {
         (self.value, self.receipt)
+    }
+
+    /// The same, with the answer's place among the large ones.
+    fn holding(self, held: Option<Held>) -> Self {
+        Self { held, ..self }
     }
 
     /// The answer's place among the large ones, to be kept until it is sent.
@@ -226,6 +235,15 @@ enum Found<T, E> {
     ReadOnly,
 }
 
+/// Where a job leaves what came of it.
+struct Slot<T, E>(Arc<Mutex<Option<Found<T, E>>>>);
+
+impl<T, E> Default for Slot<T, E> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
 impl Vault {
     /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file; what the file said is known until credentials change.
     ///
@@ -313,7 +331,7 @@ impl Vault {
             let generation = published.generation;
             drop(published);
             match self.append(who, call, done.entry, generation) {
-                Ok(Ended::Durable(index)) => return settle(done.found, Receipt { index }).map(|recorded| Recorded { held: done.held, ..recorded }),
+                Ok(Ended::Durable(index)) => return settle(done.found, index).map(|recorded| recorded.holding(done.held)),
                 Ok(Ended::Stale) => {}
                 Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
             }
@@ -334,28 +352,33 @@ impl Vault {
         if self.space() != Space::Ample && !is_urgent(A::NAME) {
             return Err(self.no_space(who));
         }
-        let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
-        let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
+        let (job, slot) = self.job::<A, T, E>(who.clone(), target, call.clone(), work);
+        written(&slot, self.submit(job, who, call))
+    }
+
+    /// A write as the writer's job, and where it leaves what came of it.
+    fn job<A: Writes, T: Send + 'static, E: Fault + Send + 'static>(
+        &self,
+        who: Principal,
+        target: A::Target,
+        call: Call,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+    ) -> (Job, Slot<T, E>) {
+        let slot = Slot::default();
+        let (result, vault) = (Arc::clone(&slot.0), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
             // Where it cannot be read whether the instance is frozen, it is taken for frozen.
-            if incident::bars(&tx, A::NAME, matches!(principal.role(), Role::System(_))).unwrap_or(true) {
-                let mut entry = opened(&principal, &request, A::NAME, A::PHI);
+            if incident::bars(&tx, A::NAME, matches!(who.role(), Role::System(_))).unwrap_or(true) {
+                let mut entry = opened(&who, &call, A::NAME, A::PHI);
                 entry.refuse(Reason::ReadOnly, 503);
                 *result.lock().expect("no code panics while it holds this lock") = Some(Found::ReadOnly);
                 return JobEnd::Entry(Box::new(entry), Staged::default());
             }
-            let done = perform::<A, T, E>(&vault, &principal, target, &request, tx, work);
+            let done = perform::<A, T, E>(&vault, &who, target, &call, tx, work);
             *result.lock().expect("no code panics while it holds this lock") = Some(done.found);
             JobEnd::Entry(Box::new(done.entry), done.staged)
         };
-        match self.submit(Box::new(job), who, call) {
-            Ok(Ended::Durable(index)) => {
-                let found = slot.lock().expect("no code panics while it holds this lock").take();
-                settle(found.unwrap_or(Found::Fault), Receipt { index })
-            }
-            Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
-            Err(unavailable) => Err(Refused::Unavailable(unavailable)),
-        }
+        (Box::new(job), slot)
     }
 
     /// Refuses for want of room. Counted, not recorded each time: entries are what the last of the room is for.
@@ -549,7 +572,21 @@ fn touched(entry: &mut Entry, kind: &'static str, ids: Vec<[u8; 16]>, subjects: 
     entry.subjects = subjects;
 }
 
-fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Refused<E>> {
+/// What a write came to whose job left its outcome in `slot`.
+fn written<T, E>(slot: &Slot<T, E>, end: Result<Ended, Unavailable>) -> Result<Recorded<T>, Refused<E>> {
+    match end {
+        Ok(Ended::Durable(index)) => {
+            let found = slot.0.lock().expect("no code panics while it holds this lock").take();
+            settle(found.unwrap_or(Found::Fault), index)
+        }
+        Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
+        Err(unavailable) => Err(Refused::Unavailable(unavailable)),
+    }
+}
+
+/// What came of work whose entry, the log's `index`th, is durable.
+fn settle<T, E>(found: Found<T, E>, index: u64) -> Result<Recorded<T>, Refused<E>> {
+    let receipt = Receipt { index };
     match found {
         Found::Value(value) => Ok(Recorded { value, receipt, held: None }),
         Found::Denied(denied) => Err(Refused::Denied(denied, receipt)),
