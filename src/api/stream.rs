@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn places_are_bounded_for_one_and_for_all_and_given_back() {
         let streams = Arc::<Streams>::default();
-        let key = |n: usize| Key::of_static(&n.to_string(), [0; 4]);
+        let key = |n: usize| Key::of_static(&n.to_string(), &[]);
         let mut own: Vec<_> = (0..limits::STREAMS_PER_CREDENTIAL_MAX).map(|_| streams.enter(key(0)).ok().unwrap()).collect();
         assert_eq!(streams.enter(key(0)).err(), Some(true));
         drop(own.pop());

@@ -266,7 +266,7 @@ impl Vault {
     /// Whether this is the dashboard's own key, and one that was not revoked.
     fn is_dashboard(&self, tx: &Tx<'_>, verifier: &Verifier) -> Result<bool, StoreError> {
         match self.dashboard().and_then(|(keys, _)| keys.find(verifier)) {
-            Some(key) => Ok(!incident::is_revoked_key(tx, key.mark)?),
+            Some(key) => Ok(!incident::is_revoked_key(tx, key.id)?),
             None => Ok(false),
         }
     }
@@ -431,7 +431,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
 pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
     match credential {
         CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(audit::Credential::Stored(*id)),
-        CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
+        CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => Some(audit::Credential::Static { name: Arc::clone(name), mark: id.mark() }),
         CredentialRef::None => None,
     }
 }

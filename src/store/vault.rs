@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
-use crate::authn::credential::{StaticKeys, Verifier, static_mark};
+use crate::authn::credential::{SettingId, StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
@@ -539,8 +539,8 @@ impl Vault {
     }
 
     /// How the dashboard's secret is known when it is revoked.
-    pub(in crate::store) fn dashboard_secret_mark(&self) -> Option<[u8; 4]> {
-        self.dashboard().map(|(_, secret)| static_mark(self.keys().pepper(), secret))
+    pub(in crate::store) fn dashboard_secret(&self) -> Option<SettingId> {
+        self.dashboard().map(|(_, secret)| SettingId::of(self.keys().pepper(), secret))
     }
 
     /// Whether this person administrates the instance.
