@@ -81,6 +81,10 @@ pub const OAUTH_CODE_LIFE: Duration = Duration::from_secs(5 * 60);
 pub const OAUTH_ACCESS_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Life of a refresh token.
 pub const OAUTH_REFRESH_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// `RM_OAUTH_GRANT_DAYS`, most.
+pub const OAUTH_GRANT_DAYS_MAX: u32 = 3650;
+/// `RM_OAUTH_GRANT_DAYS`, unless it says otherwise.
+pub const OAUTH_GRANT_DAYS: u32 = 90;
 /// Clients that somebody has consented to; when so many are kept, those without a grant go first.
 pub const OAUTH_CLIENTS_MAX: usize = 1000;
 /// Grants of one person.

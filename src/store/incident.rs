@@ -92,9 +92,11 @@ pub(in crate::store) fn bars(tx: &Tx<'_>, verb: &str, system: bool) -> Result<bo
 pub fn revoke_all(a: &mut Access<'_, RevokeAll>) -> Result<(u64, u64), Refusal> {
     let tenant = a.who().tenant();
     let vault = a.vault();
-    let dashboard = vault.dashboard().into_iter().flat_map(|(keys, _)| keys.iter());
-    let mut keys: Vec<(String, SettingId)> = vault.static_keys().iter().chain(dashboard).map(|key| (key.name.to_string(), key.id)).collect();
-    keys.extend(vault.dashboard_secret().map(|id| (settings::DASHBOARD_JWT_SECRET.row.name.to_owned(), id)));
+    let mut keys: Vec<(String, SettingId)> = vault.static_keys().iter().map(|key| (key.name.to_string(), key.id)).collect();
+    if let Some(ids) = vault.dashboard_ids() {
+        let names = [&settings::DASHBOARD_SERVICE_KEY.row, &settings::DASHBOARD_JWT_SECRET.row].map(|row| row.name.to_owned());
+        keys.extend(names.into_iter().zip(ids));
+    }
     let tx = a.tx_mut();
     let revoked = credentials::revoke_all(tx, tenant)? + grants::remove_everybodys(tx, tenant)?;
     let mut incident = known(tx)?;
