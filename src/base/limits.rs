@@ -45,6 +45,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const STREAMS_MAX: usize = 256;
 /// Streams open at once with one credential.
 pub const STREAMS_PER_CREDENTIAL_MAX: usize = 4;
+/// Streams open at once for one person, whatever credentials they have: no person takes the places of all.
+pub const STREAMS_PER_PERSON_MAX: usize = 16;
+const _: () = assert!(STREAMS_PER_CREDENTIAL_MAX < STREAMS_PER_PERSON_MAX && STREAMS_PER_PERSON_MAX * 4 <= STREAMS_MAX);
 /// How long a stream waits for its source before it looks whether it should end.
 pub const STREAM_TURN: Duration = Duration::from_millis(500);
 /// Bytes of a stream that have [`WRITE_TIME_MAX`] to leave: 1 KiB/s at least.
