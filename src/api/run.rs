@@ -204,7 +204,7 @@ impl Api {
     fn seat(&self, email: Phi, request: &Request) -> Result<(), Stranger> {
         let stranger = |answer| Stranger { credential: None, reason: Reason::Quota, why: Err(Box::new(answer)) };
         let shape = Shape::of(&request.path);
-        if let Some(taken) = refused(self.credentials.take(Key::of_static("RM_DASHBOARD_SERVICE_KEY", [0; 4]), self.now_ms()).as_ref()) {
+        if let Some(taken) = refused(self.credentials.take(Key::of_static("RM_DASHBOARD_SERVICE_KEY", &[]), self.now_ms()).as_ref()) {
             return Err(stranger(too_many(shape, taken)));
         }
         let dashboard = Principal::system(self.vault.tenant(), self.vault.owner(), "dashboard");
@@ -411,10 +411,10 @@ fn too_many(shape: Shape, taken: &Taken) -> Reply {
 pub(in crate::api) fn bucket(who: &Principal) -> Key {
     match who.credential() {
         CredentialRef::Stored(id) | CredentialRef::Grant(id) => (*id).into(),
-        CredentialRef::Static { name, mark } => Key::of_static(name, *mark),
+        CredentialRef::Static { name, id } => Key::of_static(name, &id.0),
         // It speaks for many.
         CredentialRef::Dashboard { .. } => who.user().into(),
-        CredentialRef::None => Key::of_static("", [0; 4]),
+        CredentialRef::None => Key::of_static("", &[]),
     }
 }
 

@@ -45,6 +45,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const STREAMS_MAX: usize = 256;
 /// Streams open at once with one credential.
 pub const STREAMS_PER_CREDENTIAL_MAX: usize = 4;
+/// Streams open at once for one person, whatever credentials they have: no person takes the places of all.
+pub const STREAMS_PER_PERSON_MAX: usize = 16;
+const _: () = assert!(STREAMS_PER_CREDENTIAL_MAX < STREAMS_PER_PERSON_MAX && STREAMS_PER_PERSON_MAX * 4 <= STREAMS_MAX);
 /// How long a stream waits for its source before it looks whether it should end.
 pub const STREAM_TURN: Duration = Duration::from_millis(500);
 /// Bytes of a stream that have [`WRITE_TIME_MAX`] to leave: 1 KiB/s at least.
@@ -81,6 +84,10 @@ pub const OAUTH_CODE_LIFE: Duration = Duration::from_secs(5 * 60);
 pub const OAUTH_ACCESS_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Life of a refresh token.
 pub const OAUTH_REFRESH_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// `RM_OAUTH_GRANT_DAYS`, most.
+pub const OAUTH_GRANT_DAYS_MAX: u32 = 3650;
+/// `RM_OAUTH_GRANT_DAYS`, unless it says otherwise.
+pub const OAUTH_GRANT_DAYS: u32 = 90;
 /// Clients that somebody has consented to; when so many are kept, those without a grant go first.
 pub const OAUTH_CLIENTS_MAX: usize = 1000;
 /// Grants of one person.

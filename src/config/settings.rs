@@ -227,6 +227,10 @@ table! {
         /// People whom the dashboard may make known here, those who are known already included. 0: as many as sign in.
         MAX_SEATS: u32 = "RM_MAX_SEATS", "0.1.0",
             Takes::Number(0, limits::SEATS_MAX), Fallback::Value("0"), parse::number;
+        /// Days after which an AI tool that a person let in by OAuth must ask them again, however often its tokens were renewed. It holds
+        /// for those who are in already too.
+        OAUTH_GRANT_DAYS: u32 = "RM_OAUTH_GRANT_DAYS", "0.1.0",
+            Takes::Number(1, limits::OAUTH_GRANT_DAYS_MAX), Fallback::Value("90"), parse::number;
     }
     "Limits" {
         /// Requests a minute from one address without a valid credential, failed sign-ins included. 0 turns the limit off.

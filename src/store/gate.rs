@@ -249,7 +249,7 @@ impl Vault {
         };
         let found = self.standing().get(&verifier.0, published.generation).map_or_else(look_up, |found| Ok(Some(found)));
         let found = found.map_err(|_| Unavailable::Latched)?;
-        let granted = if found.is_none() { granted(&tx, &verifier, published.generation).map_err(|_| Unavailable::Latched)? } else { None };
+        let granted = if found.is_none() { self.granted(&tx, &verifier, published.generation).map_err(|_| Unavailable::Latched)? } else { None };
         if let Some(granted) = granted {
             return Ok(granted);
         }
@@ -263,10 +263,22 @@ impl Vault {
         }
     }
 
+    /// Who presents the access token of a grant, if that is what it is.
+    fn granted(&self, tx: &Tx<'_>, verifier: &Verifier, generation: u64) -> Result<Option<Admission>, StoreError> {
+        let Some(token) = grants::token(tx, &verifier.0)?.filter(|token| token.kind == grants::Kind::Access) else { return Ok(None) };
+        let row = grants::get(tx, token.tenant, token.user, token.grant)?.ok_or(StoreError::Missing("oauth_grants"))?;
+        let ends_at = row.access.ends_at.min(self.grant_ends_at(token.user, &row));
+        if ends_at <= tx.now {
+            return Ok(Some(Admission::Expired(token.grant)));
+        }
+        let who = Principal::of_grant(token.tenant, token.user, &grants::reference(token.grant, &row)?, ends_at);
+        Ok(Some(Admission::Principal(who, generation)))
+    }
+
     /// Whether this is the dashboard's own key, and one that was not revoked.
     fn is_dashboard(&self, tx: &Tx<'_>, verifier: &Verifier) -> Result<bool, StoreError> {
         match self.dashboard().and_then(|(keys, _)| keys.find(verifier)) {
-            Some(key) => Ok(!incident::is_revoked_key(tx, key.mark)?),
+            Some(key) => Ok(!incident::is_revoked_key(tx, key.id)?),
             None => Ok(false),
         }
     }
@@ -377,17 +389,6 @@ impl Vault {
     }
 }
 
-/// Who presents the access token of a grant, if that is what it is.
-fn granted(tx: &Tx<'_>, verifier: &Verifier, generation: u64) -> Result<Option<Admission>, StoreError> {
-    let Some(token) = grants::token(tx, &verifier.0)?.filter(|token| token.kind == grants::Kind::Access) else { return Ok(None) };
-    let row = grants::get(tx, token.tenant, token.user, token.grant)?.ok_or(StoreError::Missing("oauth_grants"))?;
-    if row.access.ends_at <= tx.now {
-        return Ok(Some(Admission::Expired(token.grant)));
-    }
-    let who = Principal::of_grant(token.tenant, token.user, &grants::reference(token.grant, &row)?, row.access.ends_at);
-    Ok(Some(Admission::Principal(who, generation)))
-}
-
 /// What came of work, with its entry and what it staged.
 struct Done<T, E> {
     found: Found<T, E>,
@@ -431,7 +432,7 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
 pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
     match credential {
         CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(audit::Credential::Stored(*id)),
-        CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(audit::Credential::Static { name: Arc::clone(name), mark: *mark }),
+        CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => Some(audit::Credential::Static { name: Arc::clone(name), mark: id.mark() }),
         CredentialRef::None => None,
     }
 }

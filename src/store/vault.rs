@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::note::Vkey;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
-use crate::authn::credential::{StaticKeys, Verifier, static_mark};
+use crate::authn::credential::{SettingId, StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
 use crate::base::time::Clock;
@@ -77,7 +77,6 @@ pub struct Settings {
 }
 
 /// Who signs in otherwise than by a key, and who administrates.
-#[derive(Default)]
 pub struct SignIn {
     /// `RM_DASHBOARD_SERVICE_KEY` and `RM_DASHBOARD_JWT_SECRET`.
     pub dashboard: Option<(Secret<String>, Secret<String>)>,
@@ -85,6 +84,14 @@ pub struct SignIn {
     pub admins: Vec<String>,
     /// `RM_MAX_SEATS`; 0 = no bound.
     pub seats_max: u32,
+    /// `RM_OAUTH_GRANT_DAYS`.
+    pub grant_days: u32,
+}
+
+impl Default for SignIn {
+    fn default() -> Self {
+        Self { dashboard: None, admins: Vec::new(), seats_max: 0, grant_days: limits::OAUTH_GRANT_DAYS }
+    }
 }
 
 /// Why a store did not open. Each names what to do.
@@ -183,6 +190,7 @@ struct Inner {
     dashboard: Option<(StaticKeys, Secret<String>)>,
     admins: Vec<UserId>,
     seats_max: u32,
+    grant_life: Duration,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: Queue,
@@ -313,7 +321,7 @@ impl Store {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
-        let SignIn { dashboard, admins, seats_max } = settings.sign_in;
+        let SignIn { dashboard, admins, seats_max, grant_days } = settings.sign_in;
         let (tail, note, admins) = match admins.is_empty() {
             true => (tail, note, Vec::new()),
             false => name_admins(&engine, &common, tenant, &admins, tail, &clock)?,
@@ -351,6 +359,7 @@ impl Store {
             dashboard,
             admins,
             seats_max,
+            grant_life: Duration::from_secs(u64::from(grant_days) * 24 * 3600),
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
             queue: Queue::default(),
@@ -538,14 +547,21 @@ impl Vault {
         self.0.dashboard.as_ref()
     }
 
-    /// How the dashboard's secret is known when it is revoked.
-    pub(in crate::store) fn dashboard_secret_mark(&self) -> Option<[u8; 4]> {
-        self.dashboard().map(|(_, secret)| static_mark(self.keys().pepper(), secret))
+    /// How the dashboard's key and its secret are known when they are revoked.
+    pub(in crate::store) fn dashboard_ids(&self) -> Option<[SettingId; 2]> {
+        let (keys, secret) = self.dashboard()?;
+        let key = keys.iter().next().expect("a dashboard has one key");
+        Some([key.id, SettingId::of(self.keys().pepper(), secret)])
     }
 
     /// Whether this person administrates the instance.
     pub(in crate::store) fn is_admin(&self, user: UserId) -> bool {
         user == self.0.owner || self.0.admins.contains(&user)
+    }
+
+    /// For how long a grant of OAuth lives, however often its tokens are renewed.
+    pub(in crate::store) fn grant_life(&self) -> Duration {
+        self.0.grant_life
     }
 
     /// How many people the dashboard may make known; `None` = no bound.

@@ -33,7 +33,7 @@ fn call_of(house: &House, key: &str) -> Call {
 }
 
 /// Makes a key of the owner, as the console does.
-fn make_key(house: &House) -> (String, CredentialId) {
+pub fn make_key(house: &House) -> (String, CredentialId) {
     make_key_of(house, house.vault().owner())
 }
 
@@ -53,7 +53,7 @@ fn make_key_of(house: &House, person: UserId) -> (String, CredentialId) {
     (key.expose().to_owned(), made.unwrap().into_parts().0)
 }
 
-fn revoke(house: &House, id: CredentialId) -> Receipt {
+pub fn revoke(house: &House, id: CredentialId) -> Receipt {
     let vault = house.vault();
     let console = Principal::system(vault.tenant(), vault.owner(), "console");
     let done = vault.write::<RevokeKey, _, Wrong>(&console, id, &Call::internal(), |access| Ok(accounts::revoke_key(access)?));
