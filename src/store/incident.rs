@@ -20,7 +20,7 @@ use crate::config::settings;
 use crate::policy::action::{FreezeInstance, ReportIncident, RevokeAll};
 use crate::store::backup::{BackupRow, State};
 use crate::store::gate::{Access, Fault};
-use crate::store::tables::{CHECKPOINTS, META, backups, credentials, grants, log, meta, users};
+use crate::store::tables::{CHECKPOINTS, META, backups, credentials, grants, log, meta, signers, users};
 use crate::store::tx::{StoreError, Tx};
 
 /// Name of the row in META.
@@ -218,7 +218,7 @@ pub fn report(a: &mut Access<'_, ReportIncident>, since: Timestamp) -> Result<Re
         instance: tx.common.instance,
         file: vault.file(),
         log: vault.log(),
-        vkey: crate::audit::checkpoint::vkey(vault.log(), vault.public_key()).to_string(),
+        vkey: signers::newest(tx.reader, &tx.keys, vault.log())?.to_string(),
         checkpoint: note,
         incident: known(tx)?,
         epoch: tx.keys.epoch(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::audit::checkpoint::{Anchor, Checkpoint, vkey};
+use crate::audit::checkpoint::Checkpoint;
 use crate::base::id::{FileId, InstanceId, TenantId};
 use crate::base::time::{Clock, Timestamp};
 use crate::engine::{Engine, Space};
@@ -12,8 +12,7 @@ use crate::store::backup::{BackupRow, DrillRow, State};
 use crate::store::erasure::Stage;
 use crate::store::gate::Access;
 use crate::store::rotator::Progress;
-use crate::store::tables::log::{self, LogError};
-use crate::store::tables::{backups, erasures, meta};
+use crate::store::tables::{backups, erasures, log, meta, signers};
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::OpenError;
 
@@ -80,9 +79,8 @@ pub fn of(engine: &Engine, anchor: Option<&Path>, clock: &Clock) -> Result<Condi
 
 fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition, StoreError> {
     let instance = meta::instance(tx)?.ok_or(StoreError::Missing("meta"))?;
-    let key = vkey(instance.log, engine.keys().signing().public());
     let note = log::checkpoint_note(tx.reader)?.ok_or(StoreError::Missing("meta"))?;
-    let checkpoint = Checkpoint::parse(&note, &key).map_err(LogError::from).map_err(|_| StoreError::Missing("meta"))?;
+    let checkpoint = signers::checkpoint(tx.reader, &tx.keys, instance.log, &note).map_err(|_| StoreError::Missing("meta"))?;
     let all = backups::all(tx)?;
     let done = |(_, row): &&(FileId, BackupRow)| row.state == State::Done;
     let mut counts = [0; 3];
@@ -101,7 +99,7 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
         checkpoint,
         bytes: engine.bytes()?,
         space: engine.space(),
-        anchor: anchor.map(|path| anchored(path, &key, checkpoint)),
+        anchor: anchor.map(|path| anchored(path, tx, checkpoint)),
         backups: u64::try_from(all.iter().filter(done).count()).unwrap_or(u64::MAX),
         last_backup: all.iter().rev().find(done).cloned(),
         backing_up: all.iter().any(|(_, row)| row.state == State::Begun),
@@ -113,8 +111,8 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
     })
 }
 
-fn anchored(path: &Path, key: &crate::audit::note::Vkey, now: Checkpoint) -> Anchored {
-    let seen = anchor::read(path).ok().and_then(|text| Anchor::parse(&text, key).ok());
+fn anchored(path: &Path, tx: &Tx<'_>, now: Checkpoint) -> Anchored {
+    let seen = anchor::read(path).ok().and_then(|text| signers::anchor(tx.reader, &tx.keys, now.log, &text).ok());
     let written = std::fs::metadata(path).ok().and_then(|about| about.modified().ok()).and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let at = written.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Timestamp::from_ms);
     match seen {

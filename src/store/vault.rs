@@ -20,6 +20,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
+use crate::audit::note::Vkey;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
 use crate::authn::credential::{SettingId, StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
@@ -47,7 +48,7 @@ use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
-use crate::store::tables::{log as log_table, users};
+use crate::store::tables::{log as log_table, signers, users};
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::writer::{Ended, Job, Settled, Unavailable, Writer};
 
@@ -254,7 +255,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
         let mut entry = Entry::new("system.init", Actor::SYSTEM);
         entry.tenant = Some(tenant);
         tail.append(batch, &mut entry, clock, now)?;
-        tail.seal(batch, engine.keys().signing(), now)
+        tail.seal(batch, &engine.keys(), now)
     });
     match (made, failure) {
         (_, Some(error)) => Err(error.into()),
@@ -296,7 +297,7 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     if label != settings.label.as_bytes() {
         return Err(OpenError::OtherTenant);
     }
-    let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
+    let (tail, note) = Tail::load(&snapshot, instance.log, boot, &engine.keys())?;
     if let Some(path) = &settings.anchor {
         anchor::check(path, engine, &snapshot, instance.log, tail.size())?;
     }
@@ -325,8 +326,7 @@ impl Store {
             true => (tail, note, Vec::new()),
             false => name_admins(&engine, &common, tenant, &admins, tail, &clock)?,
         };
-        let checkpoint = Checkpoint::parse(&note, &crate::audit::checkpoint::vkey(tail.log(), engine.keys().signing().public()))
-            .map_err(LogError::from)?;
+        let checkpoint = tail.checkpoint();
         let mut static_keys = StaticKeys::default();
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
@@ -481,7 +481,7 @@ fn change_owner(
         entry.tenant = Some(instance.tenant);
         entry.n = 1;
         tail.append(batch, &mut entry, clock, now)?;
-        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, owner))
+        Ok((tail.seal(batch, &engine.keys(), now)?.1, owner))
     });
     match changed {
         Ok((note, owner)) => Ok((tail, note, owner)),
@@ -513,7 +513,7 @@ fn name_admins(
         entry.n = u64::try_from(admins.len()).expect("a list's length fits 64 bits");
         entry.res = Some(Resource { ids: admins.iter().map(|id| (*id).into()).collect(), kind: Word::of("user") });
         tail.append(batch, &mut entry, clock, now)?;
-        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, admins))
+        Ok((tail.seal(batch, &engine.keys(), now)?.1, admins))
     });
     match named {
         Ok((note, admins)) => Ok((tail, note, admins)),
@@ -644,9 +644,11 @@ impl Vault {
         self.0.boot
     }
 
-    /// The audit log's public key.
-    pub fn public_key(&self) -> [u8; 32] {
-        self.keys().signing().public()
+    /// The audit log's public key, for what is signed from now on.
+    pub fn log_key(&self) -> Vkey {
+        let keys = self.keys();
+        let shown = self.shown().and_then(|published| signers::newest(&published.snapshot, &keys, self.log()).ok());
+        shown.unwrap_or_else(|| crate::audit::checkpoint::vkey(self.log(), keys.signing().public()))
     }
 
     /// The vendors that have a configured agent key.

@@ -3,6 +3,7 @@
 //! `gate`: what each way through the gate leaves. `grants`: what ends a grant of OAuth. `fault`: the system refuses a call. `crash`: power cuts. `opening`: what a store that is
 //! opened is compared with. The model of what memories mean is `memories::model`.
 
+mod audit_key;
 mod crash;
 mod erase;
 mod renew;
