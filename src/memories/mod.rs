@@ -276,7 +276,9 @@ pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
 
 /// Takes the granted memory out of the trash.
 pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
-    table::restore(a)?.ok_or(Refusal::NotInTrash)
+    let memory = table::restore(a)?.ok_or(Refusal::NotInTrash)?;
+    fits(a)?;
+    Ok(memory)
 }
 
 /// Removes the granted memory for good; `false` if one commit cannot hold all of it and there is more to do.
