@@ -3,6 +3,8 @@
 
 usage: verify_bundle.py BUNDLE.ndjson LOG.vkey
 
+LOG.vkey may be an older key of the log: the bundle leads from it to the one that signed.
+
 An independent reading of docs/audit.md: canonical JSON (RFC 8785), Merkle tree (RFC 6962), signed note and checkpoint (C2SP),
 Ed25519 (RFC 8032). It shares no code with Rosemary.
 """
@@ -96,13 +98,84 @@ def root_of(leaves, first, low, high, proof):
     return sha256(b"\x01", left, root_of(leaves, first, middle, high, proof))
 
 
+def included(leaf, index, size, proof, root):
+    """RFC 9162 section 2.1.3.2."""
+    require(index < size, "the entry is not below the checkpoint's size")
+    at, last, found = index, size - 1, leaf
+    for step in proof:
+        require(last > 0, "the proof is too long")
+        if at & 1 or at == last:
+            found = sha256(b"\x01", step, found)
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            found = sha256(b"\x01", found, step)
+        at, last = at >> 1, last >> 1
+    return last == 0 and found == root
+
+
+def goes_on(old, old_root, new, new_root, proof):
+    """RFC 9162 section 2.1.4.2, for 0 < old <= new."""
+    if old == new:
+        return old_root == new_root and not proof
+    proof = ([] if old & (old - 1) else [old_root]) + proof
+    at, last = old - 1, new - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    first = second = proof[0]
+    for step in proof[1:]:
+        require(last > 0, "the proof is too long")
+        if at & 1 or at == last:
+            first, second = sha256(b"\x01", step, first), sha256(b"\x01", step, second)
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            second = sha256(b"\x01", second, step)
+        at, last = at >> 1, last >> 1
+    return last == 0 and first == old_root and second == new_root
+
+
+def hashes(texts):
+    return [base64.b64decode(text, validate=True) for text in texts]
+
+
+# --- the chain of keys: each introduced by an entry under a checkpoint that it and the one before it signed ---
+def follow(vkey, links, note):
+    """Size and root of `note`, signed by the key whose turn it is, and the last key of the chain."""
+    turns, key_id = [], lambda vkey: vkey.split("+", 2)[1]
+    for link in links:
+        line, both = link["handover"]["entry"], link["handover"]["checkpoint"]
+        entry = json.loads(line)
+        details = entry["det"]
+        if details["key_old"] != key_id(vkey) and not turns:
+            continue  # before the key that is trusted
+        require(json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False) == line, "a change of key: not canonical JSON")
+        told = (entry["op"], entry["outcome"], details["setting"], details["key_old"])
+        require(told == ("keys.audit", "ok", "handover", key_id(vkey)), "a change of key does not follow the one before")
+        name, public = vkey.split("+", 1)[0], b"\x01" + bytes.fromhex(details["key_public"])
+        new = f"{name}+{sha256(name.encode(), bytes([10]), public)[:4].hex()}+{base64.b64encode(public).decode()}"
+        end = open_checkpoint(both, vkey)
+        require(open_checkpoint(both, new) == end and key_id(new) == details["key_new"], "a change of key is not signed by both")
+        require(included(sha256(b"\x00", line.encode()), entry["i"], end[0], hashes(link["handover"]["proof"]), end[1]), "no entry introduces the key")
+        require(not turns or turns[-1][1][0] < end[0], "a change of key does not follow the one before")
+        turns.append((vkey, end, hashes(link["consistency"])))
+        vkey = new
+    size = int(note.split("\n")[1])
+    signer = next((old for old, end, _ in turns if size <= end[0]), vkey)
+    size, root = open_checkpoint(note, signer)
+    for _, end, proof in turns:
+        require(size < end[0] or goes_on(*end, size, root, proof), "the log does not go on from a change of key")
+    return size, root, vkey
+
+
 def main(bundle, vkey):
     lines = open(bundle, "rb").read().decode().split("\n")
     require(lines.pop() == "", "the last line has no end")
     trailer = json.loads(lines.pop())
     require(trailer["bundle"] == 1, "not a bundle of version 1")
-    size, root = open_checkpoint(trailer["checkpoint"], open(vkey).read().strip())
-    proof = [base64.b64decode(h, validate=True) for h in trailer["proof"]]
+    trusted = open(vkey).read().strip()
+    size, root, newest = follow(trusted, trailer.get("keys", []), trailer["checkpoint"])
+    proof = hashes(trailer["proof"])
     first = json.loads(lines[0])["i"] if lines else 0
     require(type(first) is int and 0 <= first and first + len(lines) <= size, "more entries than the checkpoint signed")
     for number, line in enumerate(lines):
@@ -114,6 +187,8 @@ def main(bundle, vkey):
     found = root_of(leaves, first, 0, size, proof) if size else sha256()
     require(found == root and not proof, "the entries are not what the checkpoint signed")
     print(f"entries {first} to {first + len(lines) - 1} of {size} are what the log signed")
+    if newest != trusted:
+        print(f"its key now: {newest}")
 
 
 if __name__ == "__main__":

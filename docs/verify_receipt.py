@@ -7,25 +7,9 @@ An independent reading of docs/audit.md; it shares no code with Rosemary.
 """
 import base64, json, sys
 
-from verify_bundle import open_checkpoint, open_note, require, sha256
+from verify_bundle import included, open_checkpoint, open_note, require, sha256
 
 HEAD = "rosemary-erasure-receipt-v1\n"
-
-
-def included(leaf, index, size, proof, root):
-    """RFC 9162 section 2.1.3.2."""
-    require(index < size, "the entry is not below the checkpoint's size")
-    at, last, found = index, size - 1, leaf
-    for step in proof:
-        require(last > 0, "the proof is too long")
-        if at & 1 or at == last:
-            found = sha256(b"\x01", step, found)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            found = sha256(b"\x01", found, step)
-        at, last = at >> 1, last >> 1
-    return last == 0 and found == root
 
 
 def entry_of(receipt, what, op, vkey):

@@ -12,9 +12,12 @@ pub(in crate::api) fn reference(name: &str) -> Value {
 }
 
 /// An object whose `always` keys are in every answer and whose `sometimes` keys are left out when they do not apply.
-pub(in crate::api) fn answer<const A: usize, const S: usize>(always: [(&str, Value); A], sometimes: [(&str, Value); S]) -> Value {
+pub(in crate::api) fn answer(always: &[(&str, Value)], sometimes: &[(&str, Value)]) -> Value {
+    let mut properties = Map::new();
+    for (name, value) in always.iter().chain(sometimes) {
+        properties.insert((*name).to_owned(), value.clone());
+    }
     let required: Vec<_> = always.iter().map(|(name, _)| *name).collect();
-    let properties: Map<String, Value> = always.iter().chain(&sometimes).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     json!({ "type": "object", "required": required, "properties": properties })
 }
 
@@ -81,7 +84,7 @@ fn nothing() -> Value {
 
 /// The contract's page envelope.
 fn page(name: &str) -> Value {
-    answer([("memories", list_of(name)), ("total", number()), ("limit", number()), ("offset", number()), ("has_more", flag())], [])
+    answer(&[("memories", list_of(name)), ("total", number()), ("limit", number()), ("offset", number()), ("has_more", flag())], &[])
 }
 
 /// What only writers that know of it have set.
@@ -114,11 +117,11 @@ pub(in crate::api) fn first() -> Value {
 /// What administrators see.
 pub(super) fn admin() -> [(&'static str, Value); 5] {
     [
-        ("AdminCheck", answer([("owner", json!({ "const": true }))], [])),
-        ("AdminUsers", answer([("users", list_of("AdminUser"))], [])),
-        ("AdminUser", answer([("id", id()), ("email", text("owner@hospital.example")), ("created_at", time())], [])),
-        ("Waitlist", answer([("waitlist", nothing()), ("total", json!({ "const": 0 }))], [])),
-        ("Requests", answer([("requests", nothing()), ("total", json!({ "const": 0 }))], [])),
+        ("AdminCheck", answer(&[("owner", json!({ "const": true }))], &[])),
+        ("AdminUsers", answer(&[("users", list_of("AdminUser"))], &[])),
+        ("AdminUser", answer(&[("id", id()), ("email", text("owner@hospital.example")), ("created_at", time())], &[])),
+        ("Waitlist", answer(&[("waitlist", nothing()), ("total", json!({ "const": 0 }))], &[])),
+        ("Requests", answer(&[("requests", nothing()), ("total", json!({ "const": 0 }))], &[])),
     ]
 }
 
@@ -129,7 +132,7 @@ pub(in crate::api) fn components() -> Value {
     let [outcome, operation_id] = unknown();
     let mut all = json!({
         "Memory": answer(
-            [
+            &[
                 ("id", id()),
                 ("title", title()),
                 ("content", content()),
@@ -144,10 +147,10 @@ pub(in crate::api) fn components() -> Value {
                 ("shared_at", maybe_time()),
                 ("parent_memory_id", maybe_id()),
             ],
-            [("deleted_at", time()), subject, metadata, run_id, speaker, occurred_at],
+            &[("deleted_at", time()), subject, metadata, run_id, speaker, occurred_at],
         ),
         "Summary": answer(
-            [
+            &[
                 ("id", id()),
                 ("title", title()),
                 ("tags", texts("allergy")),
@@ -156,10 +159,10 @@ pub(in crate::api) fn components() -> Value {
                 ("created_at", time()),
                 ("updated_at", time()),
             ],
-            [],
+            &[],
         ),
         "Version": answer(
-            [
+            &[
                 ("id", id()),
                 ("memory_id", id()),
                 ("title", title()),
@@ -171,25 +174,25 @@ pub(in crate::api) fn components() -> Value {
                 ("version_number", first()),
                 ("created_at", time()),
             ],
-            extras(),
+            &extras(),
         ),
-        "Memories": answer([("memories", list_of("Memory"))], []),
-        "CountedMemories": answer([("memories", list_of("Memory")), ("count", number())], []),
+        "Memories": answer(&[("memories", list_of("Memory"))], &[]),
+        "CountedMemories": answer(&[("memories", list_of("Memory")), ("count", number())], &[]),
         "MemoryPage": page("Memory"),
         "SummaryPage": page("Summary"),
-        "Versions": answer([("versions", list_of("Version"))], []),
-        "AgentVersions": answer([("versions", list_of("Version")), ("current_version", first())], []),
-        "Thread": answer([("parent", reference("Memory")), ("children", list_of("Memory"))], []),
-        "AgentDeleted": answer([("deleted", json!({ "const": true })), ("id", id()), ("title", title())], []),
-        "TrashEmptied": answer([("deleted", number())], []),
-        "SearchResults": answer([("results", list_of("SearchResult")), ("count", number())], []),
+        "Versions": answer(&[("versions", list_of("Version"))], &[]),
+        "AgentVersions": answer(&[("versions", list_of("Version")), ("current_version", first())], &[]),
+        "Thread": answer(&[("parent", reference("Memory")), ("children", list_of("Memory"))], &[]),
+        "AgentDeleted": answer(&[("deleted", json!({ "const": true })), ("id", id()), ("title", title())], &[]),
+        "TrashEmptied": answer(&[("deleted", number())], &[]),
+        "SearchResults": answer(&[("results", list_of("SearchResult")), ("count", number())], &[]),
         "SearchResult": json!({
             "description": "A memory with its score (comparable within one answer), the passage that answers, and the words in it that the \
                 query names, as pairs of character positions.",
             "allOf": [
                 reference("Memory"),
                 answer(
-                    [
+                    &[
                         ("score", json!({ "type": "number", "examples": [7.25] })),
                         ("snippet", content()),
                         (
@@ -200,17 +203,17 @@ pub(in crate::api) fn components() -> Value {
                             }),
                         ),
                     ],
-                    [("explain", object())],
+                    &[("explain", object())],
                 ),
             ],
         }),
-        "Models": answer([("models", texts("ward-model"))], []),
+        "Models": answer(&[("models", texts("ward-model"))], &[]),
         "QueryReceipt": json!({
             "description": "What was answered, and from what: to a person everything that the model was told, to an agent the counts.",
             "anyOf": [reference("UserReceipt"), reference("AgentReceipt")],
         }),
         "UserReceipt": answer(
-            [
+            &[
                 ("response", text("Penicillin.")),
                 ("memories_used", list_of("Memory")),
                 ("prompt_sent", text("Memories:\n[1] Allergy\nPenicillin: rash on both arms, 2019\n\nQuestion: What is she allergic to?")),
@@ -220,14 +223,14 @@ pub(in crate::api) fn components() -> Value {
                 ("memories_included", number()),
                 ("memories_total", number()),
             ],
-            [],
+            &[],
         ),
         "ModelConfig": answer(
-            [("model", text("ward-model")), ("temperature", json!({ "type": "number", "minimum": 0, "maximum": 2 })), ("max_tokens", first())],
-            [],
+            &[("model", text("ward-model")), ("temperature", json!({ "type": "number", "minimum": 0, "maximum": 2 })), ("max_tokens", first())],
+            &[],
         ),
         "AgentReceipt": answer(
-            [
+            &[
                 ("response", text("Penicillin.")),
                 ("memories_used_count", number()),
                 ("memories_included_in_prompt", number()),
@@ -235,11 +238,11 @@ pub(in crate::api) fn components() -> Value {
                 ("estimated_tokens", number()),
                 ("vendor_filter", maybe_text("cursor")),
             ],
-            [],
+            &[],
         ),
-        "ChatReply": answer([("response", text("A class of antibiotics.")), ("model", text("ward-model"))], []),
+        "ChatReply": answer(&[("response", text("A class of antibiotics.")), ("model", text("ward-model"))], &[]),
         "Health": answer(
-            [
+            &[
                 ("service", json!({ "const": "reflect-memory" })),
                 ("status", word(&["ok", "unavailable", "locked"])),
                 ("uptime_seconds", number()),
@@ -248,20 +251,20 @@ pub(in crate::api) fn components() -> Value {
                 ("model_egress", word(&["disabled", "enabled"])),
                 ("public_webhooks", flag()),
             ],
-            [],
+            &[],
         ),
         "WhoAmI": answer(
-            [
+            &[
                 ("role", word(&["user", "agent"])),
                 ("vendor", maybe_text("cursor")),
                 ("deployment_mode", json!({ "const": "self-host" })),
                 ("log_sharing_enabled", flag()),
                 ("is_admin", flag()),
             ],
-            [],
+            &[],
         ),
         "User": answer(
-            [
+            &[
                 ("id", id()),
                 ("email", text("adler@clinic.example")),
                 ("clerk_id", never()),
@@ -274,20 +277,20 @@ pub(in crate::api) fn components() -> Value {
                 ("first_name", maybe_text("Ada")),
                 ("last_name", maybe_text("Adler")),
             ],
-            [],
+            &[],
         ),
         "NewKey": answer(
-            [
+            &[
                 ("key", text("rm_live_0123456789abcdef0123456789abcdef01234567f4d8a1b2")),
                 ("id", id()),
                 ("key_prefix", text("rm_live_01234567")),
                 ("label", text("Ward 3 laptop")),
                 ("created_at", time()),
             ],
-            [],
+            &[],
         ),
         "Key": answer(
-            [
+            &[
                 ("id", id()),
                 ("user_id", id()),
                 ("key_prefix", text("rm_live_01234567")),
@@ -296,22 +299,22 @@ pub(in crate::api) fn components() -> Value {
                 ("created_at", time()),
                 ("revoked_at", maybe_time()),
             ],
-            [],
+            &[],
         ),
-        "Keys": answer([("keys", list_of("Key"))], []),
-        "Revoked": answer([("revoked", json!({ "const": true }))], []),
+        "Keys": answer(&[("keys", list_of("Key"))], &[]),
+        "Revoked": answer(&[("revoked", json!({ "const": true }))], &[]),
         "Operation": answer(
-            [
+            &[
                 ("operation_id", id()),
                 ("outcome", word(&["committed", "refused", "not_committed", "unknown"])),
                 ("audit_index", json!({ "type": ["integer", "null"], "minimum": 0 })),
             ],
-            [],
+            &[],
         ),
         "Document": object(),
         "Error": answer(
-            [("error", text("Memory not found"))],
-            [
+            &[("error", text("Memory not found"))],
+            &[
                 ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
                 ("mode", json!({ "const": "self-host" })),
                 ("plan", text("free")),
@@ -324,14 +327,14 @@ pub(in crate::api) fn components() -> Value {
             ],
         ),
         "Problem": answer(
-            [
+            &[
                 ("type", text("urn:rosemary:problem:not-found")),
                 ("title", text("Not found")),
                 ("status", json!({ "type": "integer", "minimum": 400, "maximum": 599, "examples": [404] })),
                 ("detail", text("Operation not found")),
                 ("error", text("Operation not found")),
             ],
-            {
+            &{
                 let [outcome, operation_id] = unknown();
                 [("code", word(&["locked", "read_only"])), outcome, operation_id]
             },
@@ -339,8 +342,8 @@ pub(in crate::api) fn components() -> Value {
     });
     // Beside the others: the macro that makes them is full.
     all["Embeddings"] = answer(
-        [("model", json!({ "type": ["string", "null"], "pattern": "^[0-9a-f]{32}$" }))],
-        [("dimensions", number()), ("memories", number()), ("embedded", number()), ("backlog", number())],
+        &[("model", json!({ "type": ["string", "null"], "pattern": "^[0-9a-f]{32}$" }))],
+        &[("dimensions", number()), ("memories", number()), ("embedded", number()), ("backlog", number())],
     );
     all
 }

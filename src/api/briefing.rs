@@ -14,11 +14,11 @@ use crate::store::Receipt;
 pub fn components() -> Vec<(&'static str, Value)> {
     vec![
         ("Briefing", answer(
-            [
+            &[
                 (
                     "user",
                     answer(
-                        [
+                        &[
                             ("id", id()),
                             ("email", text("adler@clinic.example")),
                             ("first_name", maybe_text("Ada")),
@@ -32,12 +32,12 @@ pub fn components() -> Vec<(&'static str, Value)> {
                             ("subteam_id", maybe_id()),
                             ("subteam_name", maybe_text("Night shift")),
                         ],
-                        [],
+                        &[],
                     ),
                 ),
                 (
                     "totals",
-                    answer([("personal_memories", number()), ("personal_memories_shared", number()), ("team_pool_total", number())], []),
+                    answer(&[("personal_memories", number()), ("personal_memories_shared", number()), ("team_pool_total", number())], &[]),
                 ),
                 ("personal_tags", list_of("TagCount")),
                 ("team_tags", list_of("TagCount")),
@@ -47,15 +47,15 @@ pub fn components() -> Vec<(&'static str, Value)> {
                 ("topic_clusters", list_of("TopicCluster")),
                 ("generated_at", time()),
             ],
-            [],
+            &[],
         )),
-        ("TagCount", answer([("tag", text("allergy")), ("count", first())], [])),
+        ("TagCount", answer(&[("tag", text("allergy")), ("count", first())], &[])),
         ("ActiveThread", answer(
-            [("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
-            [],
+            &[("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
+            &[],
         )),
         ("TopicCluster", answer(
-            [
+            &[
                 ("name", text("diet/glucose/insulin")),
                 ("description", text("4 memories about diet, glucose, insulin")),
                 ("tags", texts("diet")),
@@ -64,7 +64,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
                 ("cluster_hash", text("5f1c0a9be3d27784")),
                 ("scope", word(&["personal", "team"])),
             ],
-            [],
+            &[],
         )),
     ]
 }

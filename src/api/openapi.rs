@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::api::answers::{self, admin, reference};
 use crate::api::ops::{graph, usage};
 use crate::api::{administration, briefing, mcp, mem0, oauth};
-use crate::api::schema::{Field, Kind, Schema};
+use crate::api::schema::{Field, Kind, Schema, with_members};
 use crate::http;
 
 /// Who may call a route.
@@ -155,7 +155,7 @@ fn headers() -> Value {
 }
 
 fn header_references(names: &[(&str, &str)]) -> Value {
-    names.iter().map(|(name, component)| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{component}") }))).collect::<Map<_, _>>().into()
+    with_members(names.iter().map(|(name, component)| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{component}") })))).into()
 }
 
 const RATE: [(&str, &str); 3] = [("x-ratelimit-limit", "RateLimit"), ("x-ratelimit-remaining", "RateRemaining"), ("x-ratelimit-reset", "RateReset")];
@@ -365,7 +365,7 @@ fn example(schema: &Value, components: &Value) -> Option<Value> {
     }
     if let Some(parts) = schema["allOf"].as_array() {
         let parts: Option<Vec<_>> = parts.iter().map(|part| example(part, components)).collect();
-        return Some(parts?.into_iter().filter_map(|part| part.as_object().cloned()).flatten().collect::<Map<_, _>>().into());
+        return Some(with_members(parts?.into_iter().filter_map(|part| part.as_object().cloned()).flatten()).into());
     }
     if let Some(one) = schema["oneOf"].get(0).or_else(|| schema["anyOf"].get(0)) {
         return example(one, components);
@@ -388,7 +388,7 @@ fn example(schema: &Value, components: &Value) -> Option<Value> {
 }
 
 pub(in crate::api) fn object_schema(schema: &Schema) -> Value {
-    let properties: Map<String, Value> = schema.fields.iter().map(|field| (field.name.to_owned(), field_schema(field))).collect();
+    let properties = with_members(schema.fields.iter().map(|field| (field.name.to_owned(), field_schema(field))));
     let required: Vec<_> = schema.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     let mut value = json!({ "type": "object", "additionalProperties": false, "properties": properties });
     if !required.is_empty() {

@@ -206,7 +206,7 @@ impl Api {
     fn seat(&self, email: Phi, request: &Request) -> Result<(), Stranger> {
         let stranger = |answer| Stranger { credential: None, reason: Reason::Quota, why: Err(Box::new(answer)) };
         let shape = Shape::of(&request.path);
-        if let Some(taken) = refused(self.credentials.take(Key::of_static("RM_DASHBOARD_SERVICE_KEY", [0; 4]), self.now_ms()).as_ref()) {
+        if let Some(taken) = refused(self.credentials.take(Key::of_static("RM_DASHBOARD_SERVICE_KEY", &[]), self.now_ms()).as_ref()) {
             return Err(stranger(too_many(shape, taken)));
         }
         let dashboard = Principal::system(self.vault.tenant(), self.vault.owner(), "dashboard");
@@ -413,10 +413,10 @@ fn too_many(shape: Shape, taken: &Taken) -> Reply {
 pub(in crate::api) fn bucket(who: &Principal) -> Key {
     match who.credential() {
         CredentialRef::Stored(id) | CredentialRef::Grant(id) => (*id).into(),
-        CredentialRef::Static { name, mark } => Key::of_static(name, *mark),
+        CredentialRef::Static { name, id } => Key::of_static(name, &id.0),
         // It speaks for many.
         CredentialRef::Dashboard { .. } => who.user().into(),
-        CredentialRef::None => Key::of_static("", [0; 4]),
+        CredentialRef::None => Key::of_static("", &[]),
     }
 }
 
@@ -506,8 +506,8 @@ impl Cx<'_> {
         &self,
         target: A::Target,
         words: &'static Words,
-        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
-        answer: impl FnOnce(&T, &Receipt) -> Vec<u8> + Send + 'static,
+        work: for<'t> fn(&mut Access<'t, A>) -> Result<T, E>,
+        answer: fn(&T, &Receipt) -> Vec<u8>,
     ) -> Answered {
         debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
         let (asked, vault) = (self.asked::<A>(target), self.api.vault.clone());
@@ -516,7 +516,7 @@ impl Cx<'_> {
             Ok(recorded) => reply::written(status, recorded, answer),
             Err(refused) => Failure::refused(&refused, words).reply(shape),
         };
-        Ok(Reply::later(move |turn| vault.read_then(asked, work, |done| turn.answer(reply(done)))))
+        Ok(Reply::later(move |turn| vault.read_then(asked, work, move |done| turn.answer(reply(done)))))
     }
 
     /// As [`Cx::write`], in the manner of [`Cx::read_later`].
@@ -525,7 +525,7 @@ impl Cx<'_> {
         target: A::Target,
         words: &'static Words,
         work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
-        answer: impl FnOnce(&T, &Receipt) -> Vec<u8> + Send + 'static,
+        answer: fn(&T, &Receipt) -> Vec<u8>,
     ) -> Answered {
         debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
         let (asked, vault) = (self.asked::<A>(target), self.api.vault.clone());
@@ -534,7 +534,7 @@ impl Cx<'_> {
             Ok(recorded) => reply::written(status, recorded, answer),
             Err(refused) => Failure::refused(&refused, words).reply(shape),
         };
-        Ok(Reply::later(move |turn| vault.write_then(asked, work, |done| turn.answer(reply(done)))))
+        Ok(Reply::later(move |turn| vault.write_then(asked, work, move |done| turn.answer(reply(done)))))
     }
 
     fn asked<A: Action>(&self, target: A::Target) -> Asked<A> {

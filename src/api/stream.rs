@@ -3,13 +3,12 @@
 //! To open one, an operation takes a [`Place`] (`Cx::place`), has its opening recorded like any read, and gives a [`Feed`] to `Cx::stream`.
 //!
 //! Invariants
-//! - At most [`limits::STREAMS_MAX`] at once, and [`limits::STREAMS_PER_CREDENTIAL_MAX`] of one credential (of one person, where a credential
-//!   speaks for many); one more is refused.
+//! - At most [`limits::STREAMS_MAX`] at once, [`limits::STREAMS_PER_PERSON_MAX`] for one person whatever they open them with, and
+//!   [`limits::STREAMS_PER_CREDENTIAL_MAX`] of one credential (of one person, where a credential speaks for many); one more is refused.
 //! - A stream ends within [`limits::STREAM_TURN`] after its credential does, whether or not anything is said in it.
 //! - What a feed says with data it has had recorded first: it holds a receipt.
 //! - Silence is broken every [`limits::HEARTBEAT`] by a comment, so that either side notices a dead connection.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use crate::api::run::{Cx, bucket};
 use crate::api::throttle::Key;
 use crate::audit::Reason;
 use crate::authn::Principal;
+use crate::base::id::UserId;
 use crate::base::limits;
 use crate::http::{Chunk, Reply, Source};
 use crate::store::Receipt;
@@ -66,39 +66,39 @@ impl Event {
     }
 }
 
-/// The streams that are open.
+/// The streams that are open: of which credential and for which person.
 #[derive(Default)]
-pub struct Streams(Mutex<HashMap<Key, usize>>);
+pub struct Streams(Mutex<Vec<(Key, UserId)>>);
 
 /// One stream's place, given back when dropped.
 pub struct Place {
     streams: Arc<Streams>,
-    key: Key,
+    of: (Key, UserId),
 }
 
 impl Streams {
-    /// A place for one more stream of `key`; `Err` says whether its own are all taken (true) or those of all.
-    fn enter(self: &Arc<Self>, key: Key) -> Result<Place, bool> {
+    /// A place for one more stream; `Err` says how many its own may be, if they all are open; else those of all are.
+    fn enter(self: &Arc<Self>, key: Key, person: UserId) -> Result<Place, Option<usize>> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.get(&key).is_some_and(|own| *own >= limits::STREAMS_PER_CREDENTIAL_MAX) {
-            return Err(true);
+        if open.iter().filter(|(one, _)| *one == key).count() >= limits::STREAMS_PER_CREDENTIAL_MAX {
+            return Err(Some(limits::STREAMS_PER_CREDENTIAL_MAX));
         }
-        if open.values().sum::<usize>() >= limits::STREAMS_MAX {
-            return Err(false);
+        if open.iter().filter(|(_, one)| *one == person).count() >= limits::STREAMS_PER_PERSON_MAX {
+            return Err(Some(limits::STREAMS_PER_PERSON_MAX));
         }
-        *open.entry(key).or_default() += 1;
-        Ok(Place { streams: Arc::clone(self), key })
+        if open.len() >= limits::STREAMS_MAX {
+            return Err(None);
+        }
+        open.push((key, person));
+        Ok(Place { streams: Arc::clone(self), of: (key, person) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.key) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.key);
-            }
+        if let Some(at) = open.iter().position(|one| *one == self.of) {
+            open.swap_remove(at);
         }
     }
 }
@@ -106,13 +106,9 @@ impl Drop for Place {
 impl Cx<'_> {
     /// A place among the streams, or the recorded refusal that there is none. Ask before the opening is recorded.
     pub fn place(&self) -> Result<Place, Failure> {
-        self.api.streams.enter(bucket(self.who)).map_err(|own| {
-            if own {
-                let text = format!("At most {} streams at once; close one", limits::STREAMS_PER_CREDENTIAL_MAX);
-                self.refuse(Reason::CredentialRate, 429, text)
-            } else {
-                self.refuse(Reason::QueueFull, 503, "As many streams as may be are open; try again later")
-            }
+        self.api.streams.enter(bucket(self.who), self.who.user()).map_err(|own| match own {
+            Some(most) => self.refuse(Reason::CredentialRate, 429, format!("At most {most} streams at once; close one")),
+            None => self.refuse(Reason::QueueFull, 503, "As many streams as may be are open; try again later"),
         })
     }
 
@@ -172,6 +168,7 @@ impl<F: Feed> Source for Open<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Timestamp;
 
     #[test]
     fn an_event_is_lines_and_an_empty_one() {
@@ -181,15 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn places_are_bounded_for_one_and_for_all_and_given_back() {
-        let streams = Arc::<Streams>::default();
-        let key = |n: usize| Key::of_static(&n.to_string(), [0; 4]);
-        let mut own: Vec<_> = (0..limits::STREAMS_PER_CREDENTIAL_MAX).map(|_| streams.enter(key(0)).ok().unwrap()).collect();
-        assert_eq!(streams.enter(key(0)).err(), Some(true));
+    fn places_are_bounded_for_a_credential_for_a_person_and_for_all_and_given_back() {
+        let (streams, somebody) = (Arc::<Streams>::default(), || UserId::draw(Timestamp::from_ms(1)));
+        let (key, person) = (|n: usize| Key::of_static(&n.to_string(), &[]), somebody());
+        let enter = |n: usize, person: UserId| streams.enter(key(n), person);
+        let mut own: Vec<_> = (0..limits::STREAMS_PER_CREDENTIAL_MAX).map(|_| enter(0, person).ok().unwrap()).collect();
+        assert_eq!(enter(0, person).err(), Some(Some(limits::STREAMS_PER_CREDENTIAL_MAX)));
         drop(own.pop());
-        own.push(streams.enter(key(0)).ok().unwrap());
-        let others: Vec<_> = (own.len()..limits::STREAMS_MAX).map(|n| streams.enter(key(n)).ok().unwrap()).collect();
-        assert_eq!(streams.enter(key(limits::STREAMS_MAX)).err(), Some(false));
+        own.push(enter(0, person).ok().unwrap());
+        // With a fresh key for every few, one person held every place that there is.
+        own.extend((own.len()..limits::STREAMS_PER_PERSON_MAX).map(|n| enter(n, person).ok().unwrap()));
+        assert_eq!(enter(limits::STREAMS_MAX, person).err(), Some(Some(limits::STREAMS_PER_PERSON_MAX)));
+        let others: Vec<_> = (own.len()..limits::STREAMS_MAX).map(|n| enter(n, somebody()).ok().unwrap()).collect();
+        assert_eq!(enter(limits::STREAMS_MAX, somebody()).err(), Some(None));
         drop((own, others));
         assert!(streams.0.lock().unwrap().is_empty());
     }

@@ -45,8 +45,8 @@ impl From<IpAddr> for Key {
 
 impl Key {
     /// The bucket of a key from the settings.
-    pub fn of_static(name: &str, mark: [u8; 4]) -> Self {
-        let hash = sha256(&[b"static", name.as_bytes(), &mark]);
+    pub fn of_static(name: &str, id: &[u8]) -> Self {
+        let hash = sha256(&[b"static", name.as_bytes(), id]);
         Self(*hash.first_chunk().expect("32 bytes hold 16"))
     }
 }

@@ -49,6 +49,11 @@ impl Checkpoint {
         note::sign(&self.text(), &origin(self.log), key)
     }
 
+    /// The note signed by both keys of a handover ([`super::chain`]), the old one first.
+    pub fn note_of_both(&self, old: &SigningKey, new: &SigningKey) -> String {
+        note::cosign(&self.note(old), &origin(self.log), new)
+    }
+
     /// Reads a note that `vkey` signed; also takes an [`Anchor`]'s.
     ///
     /// Errors: those of [`note::open`]; `Malformed` if the text is not a checkpoint of the log that `vkey` names.
@@ -101,7 +106,17 @@ impl Anchor {
     ///
     /// Errors: those of [`note::open`]; `Malformed` if the text is not an anchor of the log that `vkey` names.
     pub fn parse(note: &str, vkey: &Vkey) -> Result<Self, NoteError> {
-        let (checkpoint, rest) = Checkpoint::split(note::open(note, vkey)?, vkey)?;
+        Self::read(note::open(note, vkey)?, vkey)
+    }
+
+    /// What a note claims, whoever wrote it: good enough to refuse something, never to trust it.
+    pub fn claimed(note: &str) -> Option<Self> {
+        let name = note.lines().next()?;
+        Self::read(&note[..=note.rfind("\n\n")?], &Vkey::new(name, [0; 32])?).ok()
+    }
+
+    fn read(text: &str, vkey: &Vkey) -> Result<Self, NoteError> {
+        let (checkpoint, rest) = Checkpoint::split(text, vkey)?;
         let read = || {
             let mut lines = rest.split('\n');
             let anchor = Self {

@@ -496,6 +496,9 @@ details! {
     "generation" Generation(u64): "generation of the superblock";
     "hits" Hits(u64): "records that matched, before the page was cut";
     "instance" Instance(InstanceId): "the data concerned";
+    "key_new" KeyNew([u8; 4]): "id of the log's signing key from here on, as in its C2SP verifier key";
+    "key_old" KeyOld([u8; 4]): "id of the log's signing key up to here";
+    "key_public" KeyPublic(Hash): "the public key of the log from here on, Ed25519";
     "limit" Limit(u64): "the most records asked for";
     "log" Log(LogId): "another log, for example the one before a restore";
     "lost" Lost(u64): "operations of unknown outcome that were found not done";

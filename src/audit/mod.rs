@@ -7,6 +7,7 @@
 //!                                        └─▶ proofs: inclusion, consistency, range
 //! ```
 
+pub mod chain;
 pub mod checkpoint;
 pub mod coalesce;
 pub mod entry;

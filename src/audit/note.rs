@@ -65,6 +65,16 @@ impl Vkey {
         Self::new(name, self.public)
     }
 
+    /// Another public key under the same name.
+    pub fn with_public(&self, public: [u8; 32]) -> Self {
+        Self { name: self.name.clone(), public }
+    }
+
+    /// The public key.
+    pub fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
     /// The key's name: for a log, its origin.
     pub fn name(&self) -> &str {
         &self.name
@@ -91,9 +101,19 @@ fn is_name(name: &str) -> bool {
 /// Signs `text` (lines, each with its line end; no control characters) as `name`: the whole note.
 pub fn sign(text: &str, name: &str, key: &SigningKey) -> String {
     debug_assert!(is_name(name) && text.ends_with('\n') && !text.chars().any(|c| c < ' ' && c != '\n'), "a text that can be a note");
+    format!("{text}\n{}", signature_line(text, name, key))
+}
+
+/// A note with a further signature, of `key` as `name`, over the same text. `note` is one that [`sign`] made.
+pub fn cosign(note: &str, name: &str, key: &SigningKey) -> String {
+    let text = note.rfind("\n\n").map_or(note, |end| &note[..=end]);
+    format!("{note}{}", signature_line(text, name, key))
+}
+
+fn signature_line(text: &str, name: &str, key: &SigningKey) -> String {
     let vkey = Vkey { name: name.to_owned(), public: key.public() };
     let signature = [&vkey.id()[..], &key.sign(text.as_bytes())].concat();
-    format!("{text}\n\u{2014} {name} {}\n", STANDARD.encode(signature))
+    format!("\u{2014} {name} {}\n", STANDARD.encode(signature))
 }
 
 /// The text of `note`, once the signature of `vkey` was found right.

@@ -144,21 +144,21 @@ struct WireBackup {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireProved {
+pub(super) struct WireProved {
     checkpoint: String,
     entry: String,
     proof: Vec<String>,
 }
 
 impl Proved {
-    fn wire(&self) -> WireProved {
+    pub(super) fn wire(&self) -> WireProved {
         let proof = self.proof.iter().map(|hash| STANDARD.encode(hash)).collect();
         WireProved { checkpoint: self.checkpoint.clone(), entry: self.entry.clone(), proof }
     }
 }
 
 impl WireProved {
-    fn read(self) -> Option<Proved> {
+    pub(super) fn read(self) -> Option<Proved> {
         if self.proof.len() > PROOF_HASHES_MAX {
             return None;
         }

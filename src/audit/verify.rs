@@ -2,7 +2,8 @@
 //!
 //! A **bundle** is NDJSON: the entries of a range, in order, then one trailer line
 //! `{"bundle":1,"checkpoint":"<signed note>","proof":["<base64 hash>",…]}`, whose proof ([`super::merkle::Tree::range`]) is empty when the
-//! range is the whole log.
+//! range is the whole log. Where the log's signing key was changed, the trailer also has `keys`, the [`Chain`] of the changes, so that whoever
+//! holds an older key follows it to the one that signed.
 //!
 //! Promise: [`Verified`] exists only if the checkpoint is signed by the key, and every line is byte for byte the entry that the log held at
 //! its index, with none left out between the first and the last. Lines are taken one at a time, so memory stays small for any log.
@@ -11,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::chain::{Chain, ChainError, Link, WireLink};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::entry::{Entry, EntryError};
 use crate::audit::merkle::{Hash, Span, leaf_hash};
@@ -62,6 +64,9 @@ pub enum Fault {
     /// The checkpoint is not this log's own.
     #[error("checkpoint: {0}")]
     Note(#[from] NoteError),
+    /// The log's signing key was changed, and not as it must be.
+    #[error("checkpoint: {0}")]
+    Chain(ChainError),
     /// Entries up to the checkpoint's size are missing, and there is no proof in their place.
     #[error("entries {first} to before {end} are not the {size} of the checkpoint")]
     Incomplete {
@@ -85,8 +90,10 @@ pub enum Fault {
 }
 
 /// An export that is what its checkpoint signed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verified {
+    /// The key that signed it: the one that was given, or the one to which the chain leads.
+    pub key: Vkey,
     /// The signed checkpoint.
     pub checkpoint: Checkpoint,
     /// Index of the first entry.
@@ -101,13 +108,16 @@ pub struct Verified {
 struct Trailer {
     bundle: u8,
     checkpoint: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<WireLink>,
     proof: Vec<String>,
 }
 
-/// The last line, without a line end, of a bundle whose entries `proof` places in the tree of `checkpoint` (a signed note).
-pub fn trailer(checkpoint: &str, proof: &[Hash]) -> String {
+/// The last line, without a line end, of a bundle whose entries `proof` places in the tree of `checkpoint` (a signed note), and the
+/// changes of key before it.
+pub fn trailer(checkpoint: &str, keys: &[Link], proof: &[Hash]) -> String {
     let proof = proof.iter().map(|hash| STANDARD.encode(hash)).collect();
-    serde_json::to_string(&Trailer { bundle: 1, checkpoint: checkpoint.to_owned(), proof }).expect("strings and a number are JSON")
+    serde_json::to_string(&Trailer { bundle: 1, checkpoint: checkpoint.to_owned(), keys: keys.iter().map(Link::wire).collect(), proof }).expect("strings and a number are JSON")
 }
 
 /// Takes an export line by line.
@@ -148,11 +158,14 @@ impl Verifier {
 
     /// Checks a bundle, whose trailer has been read, against the key alone.
     ///
-    /// Errors: `NoTrailer`, `Note`, `Incomplete`, `Root`.
+    /// Errors: `NoTrailer`, `Note`, `Chain`, `Incomplete`, `Root`.
     pub fn finish(self, vkey: &Vkey) -> Result<Verified, Fault> {
         let trailer = self.trailer.ok_or(Fault::NoTrailer { line: self.line })?;
         let proof = trailer.proof.iter().map(|hash| STANDARD.decode(hash).ok()?.try_into().ok()).collect::<Option<Vec<Hash>>>();
-        check(self.span, &trailer.checkpoint, &proof.ok_or(Fault::Trailer { line: self.line })?, vkey)
+        let keys = trailer.keys.into_iter().map(WireLink::read).collect::<Option<Vec<Link>>>();
+        let (Some(proof), Some(keys)) = (proof, keys) else { return Err(Fault::Trailer { line: self.line }) };
+        let chain = Chain::follow(vkey, &keys).map_err(Fault::from)?;
+        check(self.span, &trailer.checkpoint, &proof, &chain)
     }
 
     /// Checks a whole log, exported without trailer, against `checkpoint` (a signed note) and the key.
@@ -161,28 +174,37 @@ impl Verifier {
     pub fn finish_with(self, checkpoint: &str, vkey: &Vkey) -> Result<Verified, Fault> {
         match self.trailer {
             Some(_) => Err(Fault::AfterTrailer { line: self.line }),
-            None => check(self.span, checkpoint, &[], vkey),
+            None => check(self.span, checkpoint, &[], &Chain::follow(vkey, &[])?),
         }
     }
 }
 
 fn read_trailer(text: &str) -> Option<Trailer> {
-    if text.len() > limits::AUDIT_LINE_BYTES_MAX {
+    if text.len() > limits::AUDIT_TRAILER_BYTES_MAX {
         return None;
     }
     let trailer: Trailer = serde_json::from_str(text).ok()?;
-    (trailer.bundle == 1 && trailer.proof.len() <= PROOF_HASHES_MAX).then_some(trailer)
+    (trailer.bundle == 1 && trailer.proof.len() <= PROOF_HASHES_MAX && trailer.keys.len() <= limits::AUDIT_HANDOVERS_MAX).then_some(trailer)
 }
 
-fn check(span: Option<Span>, checkpoint: &str, proof: &[Hash], vkey: &Vkey) -> Result<Verified, Fault> {
-    let checkpoint = Checkpoint::parse(checkpoint, vkey)?;
+impl From<ChainError> for Fault {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::Note(error) => Self::Note(error),
+            error => Self::Chain(error),
+        }
+    }
+}
+
+fn check(span: Option<Span>, checkpoint: &str, proof: &[Hash], chain: &Chain) -> Result<Verified, Fault> {
+    let checkpoint = chain.read(checkpoint)?;
     let span = span.unwrap_or_else(|| Span::starting(0));
     let (first, end, size) = (span.first(), span.end(), checkpoint.size);
     if end > size || (proof.is_empty() && (first, end) != (0, size)) {
         return Err(Fault::Incomplete { first, end, size });
     }
     match span.root(size, proof) {
-        Some(root) if root == checkpoint.root => Ok(Verified { checkpoint, first, end }),
+        Some(root) if root == checkpoint.root => Ok(Verified { key: chain.newest().clone(), checkpoint, first, end }),
         _ => Err(Fault::Root { first, end, size }),
     }
 }
@@ -235,7 +257,7 @@ mod tests {
             let tail = self.lines.iter().map(|line| leaf_hash(line.as_bytes())).collect();
             let tree = Tree::new(&NoTiles, self.lines.len() as u64, tail).unwrap();
             let proof = tree.range(first as u64, end as u64, tree.size()).unwrap();
-            self.lines[first..end].iter().cloned().chain([trailer(&self.note, &proof)]).collect()
+            self.lines[first..end].iter().cloned().chain([trailer(&self.note, &[], &proof)]).collect()
         }
     }
 
@@ -288,10 +310,10 @@ mod tests {
         assert_eq!(with(&|lines| _ = lines.pop()), Fault::NoTrailer { line: 8 });
         assert_eq!(with(&|lines| lines[8].push('x')), Fault::Trailer { line: 9 });
         assert_eq!(with(&|lines| lines[8] = lines[8].replace("\"bundle\":1", "\"bundle\":2")), Fault::Trailer { line: 9 });
-        assert_eq!(with(&|lines| lines[8] = trailer(&log.note, &[[0; 32]; 129])), Fault::Trailer { line: 9 });
-        assert_eq!(with(&|lines| lines[8] = trailer(&log.note, &[])), Fault::Incomplete { first: 5, end: 13, size: 20 });
-        assert_eq!(with(&|lines| lines[8] = trailer(&log.note, &[[0; 32]])), Fault::Root { first: 5, end: 13, size: 20 });
-        assert_eq!(with(&|lines| lines[8] = trailer("", &[])), Fault::Note(NoteError::Malformed));
+        assert_eq!(with(&|lines| lines[8] = trailer(&log.note, &[], &[[0; 32]; 129])), Fault::Trailer { line: 9 });
+        assert_eq!(with(&|lines| lines[8] = trailer(&log.note, &[], &[])), Fault::Incomplete { first: 5, end: 13, size: 20 });
+        assert_eq!(with(&|lines| lines[8] = trailer(&log.note, &[], &[[0; 32]])), Fault::Root { first: 5, end: 13, size: 20 });
+        assert_eq!(with(&|lines| lines[8] = trailer("", &[], &[])), Fault::Note(NoteError::Malformed));
         assert_eq!(with(&|lines| _ = lines.remove(0)), Fault::Root { first: 6, end: 13, size: 20 });
         assert_eq!(with(&|lines| _ = lines.remove(7)), Fault::Root { first: 5, end: 12, size: 20 });
 

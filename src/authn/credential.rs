@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::fmt::{self, Write as _};
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::authn::principal::Vendor;
@@ -123,14 +124,26 @@ pub struct StaticKey {
     pub name: Arc<str>,
     /// The vendor of an agent key; `None` for the owner's.
     pub vendor: Option<Vendor>,
-    /// First 4 bytes of HMAC(pepper, key): a new key under the old name is another credential.
-    pub mark: [u8; 4],
+    /// A new key under the old name is another credential.
+    pub id: SettingId,
 }
 
-/// How a secret of the settings is named without it: the first 4 bytes of HMAC(pepper, secret).
-pub fn static_mark(pepper: &Key, secret: &Secret<String>) -> [u8; 4] {
-    let mac = hmac_sha256(pepper, &[b"static key display", secret.expose().as_bytes()]);
-    *mac.first_chunk().expect("32 bytes hold 4")
+/// How a secret of the settings is known without it: the first 16 bytes of HMAC(pepper, secret). Two secrets share it by chance never; its
+/// first 4 bytes, which people and the log are shown, they may.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct SettingId(pub [u8; 16]);
+
+impl SettingId {
+    /// That of `secret`.
+    pub fn of(pepper: &Key, secret: &Secret<String>) -> Self {
+        let mac = hmac_sha256(pepper, &[b"static key display", secret.expose().as_bytes()]);
+        Self(*mac.first_chunk().expect("32 bytes hold 16"))
+    }
+
+    /// What is shown of it.
+    pub fn mark(&self) -> [u8; 4] {
+        *self.0.first_chunk().expect("16 bytes hold 4")
+    }
 }
 
 /// The keys from the settings, by verifier.
@@ -140,7 +153,7 @@ pub struct StaticKeys(HashMap<Verifier, StaticKey>);
 impl StaticKeys {
     /// Adds the key of variable `name`; the settings have checked that keys differ.
     pub fn add(&mut self, pepper: &Key, name: &str, vendor: Option<Vendor>, key: &Secret<String>) {
-        let entry = StaticKey { name: name.into(), vendor, mark: static_mark(pepper, key) };
+        let entry = StaticKey { name: name.into(), vendor, id: SettingId::of(pepper, key) };
         self.0.insert(Verifier::of(pepper, key.expose()), entry);
     }
 
@@ -274,9 +287,22 @@ mod tests {
         keys.add(&pepper, "RM_AGENT_KEY_CURSOR", Vendor::parse("cursor"), &Secret::new("the agent's key".to_owned()));
         let found = keys.find(&Verifier::of(&pepper, "the agent's key")).unwrap();
         assert_eq!((found.vendor.as_ref().map(Vendor::name), &*found.name), (Some("cursor"), "RM_AGENT_KEY_CURSOR"));
-        assert!(!Verifier::of(&pepper, "the agent's key").0.windows(4).any(|part| part == found.mark));
+        assert!(!Verifier::of(&pepper, "the agent's key").0.windows(4).any(|part| part == found.id.mark()));
         assert_eq!(keys.find(&Verifier::of(&pepper, "the agent's ke")), None);
         assert_eq!(keys.find(&Verifier::of(&Secret::new([8; 32]), "the agent's key")), None);
         assert_eq!(keys.iter().count(), 2);
+    }
+
+    #[test]
+    fn keys_that_are_shown_alike_are_known_apart() {
+        // Of 4 bytes, some 80,000 secrets hold a pair: what an emergency revokes was known by these alone, and took the innocent key along.
+        let (pepper, mut seen) = (Secret::new([7; 32]), HashMap::new());
+        let (one, other) = (0_u32..)
+            .find_map(|n| {
+                let id = SettingId::of(&pepper, &Secret::new(n.to_string()));
+                seen.insert(id.mark(), id).map(|earlier| (earlier, id))
+            })
+            .unwrap();
+        assert!(one.mark() == other.mark() && one != other);
     }
 }

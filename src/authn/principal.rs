@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::authn::credential::StaticKey;
+use crate::authn::credential::{SettingId, StaticKey};
 use crate::base::hex;
 use crate::base::id::{CredentialId, TenantId, UserId};
 use crate::base::time::Timestamp;
@@ -45,12 +45,12 @@ pub enum Role {
 pub enum CredentialRef {
     /// A row in the credentials table.
     Stored(CredentialId),
-    /// A key from the configuration: the variable's name, and a mark that tells a changed key from the old one.
+    /// A key from the configuration.
     Static {
         /// The variable's name.
         name: Arc<str>,
-        /// The first 4 bytes of HMAC(pepper, key).
-        mark: [u8; 4],
+        /// Tells a changed key from the old one.
+        id: SettingId,
     },
     /// A grant of OAuth.
     Grant(CredentialId),
@@ -58,18 +58,18 @@ pub enum CredentialRef {
     Dashboard {
         /// The variable's name.
         name: Arc<str>,
-        /// The first 4 bytes of HMAC(pepper, key).
-        mark: [u8; 4],
+        /// Tells a changed key from the old one.
+        id: SettingId,
     },
     /// None: the program itself.
     None,
 }
 
 impl CredentialRef {
-    /// Name and mark of a key from the configuration.
-    pub fn configured(&self) -> Option<(&str, [u8; 4])> {
+    /// Which key from the configuration it is.
+    pub fn configured(&self) -> Option<SettingId> {
         match self {
-            CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some((name, *mark)),
+            CredentialRef::Static { id, .. } | CredentialRef::Dashboard { id, .. } => Some(*id),
             CredentialRef::Stored(_) | CredentialRef::Grant(_) | CredentialRef::None => None,
         }
     }
@@ -78,7 +78,7 @@ impl CredentialRef {
     pub fn text(&self) -> Option<String> {
         match self {
             CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(id.to_string()),
-            CredentialRef::Static { name, mark } | CredentialRef::Dashboard { name, mark } => Some(format!("env:{name}#{}", hex::encode(mark))),
+            CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => Some(format!("env:{name}#{}", hex::encode(&id.mark()))),
             CredentialRef::None => None,
         }
     }
@@ -139,7 +139,7 @@ impl Principal {
 
     /// The person for whom the dashboard, known by its key, signed a token that is good until `expires_at`.
     pub fn of_dashboard(tenant: TenantId, user: UserId, key: &StaticKey, admin: bool, expires_at: Timestamp) -> Self {
-        let credential = CredentialRef::Dashboard { name: Arc::clone(&key.name), mark: key.mark };
+        let credential = CredentialRef::Dashboard { name: Arc::clone(&key.name), id: key.id };
         Self { tenant, user, role: Role::User, credential, admin, expires_at: Some(expires_at), read_only: false }
     }
 
@@ -157,7 +157,7 @@ impl Principal {
     /// The owner, by the configured API key (`vendor` none) or by one of the configured agent keys.
     pub fn of_static_key(tenant: TenantId, owner: UserId, key: &StaticKey) -> Self {
         let role = key.vendor.clone().map_or(Role::User, Role::Agent);
-        let credential = CredentialRef::Static { name: Arc::clone(&key.name), mark: key.mark };
+        let credential = CredentialRef::Static { name: Arc::clone(&key.name), id: key.id };
         Self { tenant, user: owner, role, credential, admin: key.vendor.is_none(), expires_at: None, read_only: false }
     }
 
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_dashboards_principal_ends_with_its_token() {
-        let key = StaticKey { name: "RM_DASHBOARD_SERVICE_KEY".into(), vendor: None, mark: [1; 4] };
+        let key = StaticKey { name: "RM_DASHBOARD_SERVICE_KEY".into(), vendor: None, id: SettingId([1; 16]) };
         let who = Principal::of_dashboard(TenantId::draw(), UserId::draw(Timestamp::from_ms(1)), &key, false, Timestamp::from_ms(9));
         assert!(who.by_dashboard() && !who.has_expired(Timestamp::from_ms(8)) && who.has_expired(Timestamp::from_ms(9)));
         assert_eq!(who.credential().text().as_deref(), Some("env:RM_DASHBOARD_SERVICE_KEY#01010101"));

@@ -47,6 +47,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const STREAMS_MAX: usize = 256;
 /// Streams open at once with one credential.
 pub const STREAMS_PER_CREDENTIAL_MAX: usize = 4;
+/// Streams open at once for one person, whatever credentials they have: no person takes the places of all.
+pub const STREAMS_PER_PERSON_MAX: usize = 16;
+const _: () = assert!(STREAMS_PER_CREDENTIAL_MAX < STREAMS_PER_PERSON_MAX && STREAMS_PER_PERSON_MAX * 4 <= STREAMS_MAX);
 /// How long a stream waits for its source before it looks whether it should end.
 pub const STREAM_TURN: Duration = Duration::from_millis(500);
 /// Bytes of a stream that have [`WRITE_TIME_MAX`] to leave: 1 KiB/s at least.
@@ -83,6 +86,10 @@ pub const OAUTH_CODE_LIFE: Duration = Duration::from_secs(5 * 60);
 pub const OAUTH_ACCESS_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Life of a refresh token.
 pub const OAUTH_REFRESH_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// `RM_OAUTH_GRANT_DAYS`, most.
+pub const OAUTH_GRANT_DAYS_MAX: u32 = 3650;
+/// `RM_OAUTH_GRANT_DAYS`, unless it says otherwise.
+pub const OAUTH_GRANT_DAYS: u32 = 90;
 /// Clients that somebody has consented to; when so many are kept, those without a grant go first.
 pub const OAUTH_CLIENTS_MAX: usize = 1000;
 /// Grants of one person.
@@ -109,6 +116,8 @@ pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
 pub const JWT_BYTES_MAX: usize = 4096;
 /// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// A clock before 2025 is wrong: the first version is younger.
+pub const CLOCK_MS_MIN: u64 = 1_735_689_600_000;
 /// A first or last name; code points.
 pub const PERSON_NAME_CHARS_MAX: usize = 100;
 /// Addresses or credentials whose rate is counted at once; beyond it the least used is forgotten.
@@ -141,6 +150,10 @@ pub const AUDIT_COALESCE_TIME: Duration = Duration::from_secs(60);
 pub const AUDIT_COALESCE_KEYS_MAX: usize = 4096;
 /// One entry's line; more than 200 record ids and 200 subjects of 39 bytes with all other fields.
 pub const AUDIT_LINE_BYTES_MAX: usize = 32 * 1024;
+/// A bundle's last line: a proof, and the changes of the log's key.
+pub const AUDIT_TRAILER_BYTES_MAX: usize = 256 * 1024;
+/// Changes of the log's key in a bundle, the newest; whoever holds an older key asks for a newer one.
+pub const AUDIT_HANDOVERS_MAX: usize = 16;
 /// Those on whose behalf one actor acts.
 pub const AUDIT_BEHALF_MAX: usize = 16;
 /// Signatures of one signed note (C2SP signed-note asks for at least 16).

@@ -142,7 +142,7 @@ pub enum Command {
 
     /// What unlocks the data file, and rotation of the keys inside it
     ///
-    /// Epoch, holders' keys and the TLS pair are renewed while the service runs, too; for the rest it must be stopped. Every change is an
+    /// Epoch, holders' keys, the log's signing key and the TLS pair are renewed while the service runs, too; for the rest it must be stopped. Every change is an
     /// entry of the audit log.
     #[command(subcommand, arg_required_else_help = true, verbatim_doc_comment)]
     Keys(Keys),
@@ -487,6 +487,12 @@ pub enum Rotate {
     ///
     /// Works while the service runs, and goes on by itself after a crash or a stop. The epoch is left at the end.
     Deks,
+    /// A new key signs the audit log from now on; an entry of the log that both keys sign introduces it
+    ///
+    /// Works while the service runs. What the old key signed stays verifiable with it, and whoever holds it follows the log to the new one:
+    /// `verify --log` with either. Give the new key, which is printed, to your auditors all the same.
+    #[command(verbatim_doc_comment)]
+    Audit,
     /// After the key and a copy of the file were taken: a new master key for the present key alone, then new keys for every holder
     ///
     /// Every other key slot is gone and named, to be enrolled again. What such a copy says stays readable to whoever has it. The service must

@@ -58,6 +58,7 @@ pub fn answer(desk: &Desk, ask: &str, with: &Value, say: &mut dyn FnMut(&str)) -
             let epoch = keys::rotate_deks(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say)?;
             Ok(json!({ "epoch": epoch }))
         }
+        "keys.rotate_audit" => keys::rotate_audit(&desk.vault, &desk.config.db_path, &|| desk.is_stopping(), say),
         "keys.tls" => certificate::note(&desk.vault, with["own"] == true).map(|()| Value::Null),
         "reload" => {
             desk.reload.store(true, Ordering::Relaxed);

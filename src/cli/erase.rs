@@ -10,7 +10,6 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::api::ops::erasures;
-use crate::audit::checkpoint::vkey;
 use crate::audit::note::Vkey;
 use crate::audit::receipt::{self, ErasureReceipt};
 use crate::authn::Principal;
@@ -97,7 +96,7 @@ fn read(vault: &Vault, id: [u8; 16]) -> Result<Option<(ErasureReceipt, String)>,
 fn write(vault: &Vault, id: [u8; 16], output: Output<'_>) -> Result<Exit, Failure> {
     let (receipt, note) = read(vault, id)?
         .ok_or_else(|| Failure::new(Exit::Temporary, "the erasure has not come to its end; the next start of the service goes on with it"))?;
-    let key = vkey(vault.log(), vault.public_key());
+    let key = vault.log_key();
     let checked = receipt::open(&note, &key).map_err(|error| Failure::new(Exit::Internal, format_args!("the receipt does not verify: {error}")))?;
     debug_assert_eq!(checked, receipt);
     output.write(|sink| sink.line(note.trim_end_matches('\n').as_bytes()))?;

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::authn::Principal;
@@ -48,6 +48,7 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
         args::Keys::Rotate(args::Rotate::Master) => master(store.vault(), present, &config),
         args::Keys::Rotate(args::Rotate::Tls { .. }) => unreachable!("done before the data file is opened"),
+        args::Keys::Rotate(args::Rotate::Audit) => rotate_audit(store.vault(), &config.db_path, &|| false, &mut say).map(|done| told_audit(&done)),
         args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
         args::Keys::Rotate(args::Rotate::Deks) => {
             rotate_deks(store.vault(), &config.db_path, &|| false, &mut say).map(|epoch| told_deks(epoch.into()))
@@ -64,14 +65,15 @@ pub fn console(vault: &Vault) -> Principal {
 /// Has the running service do what it can do while it serves; `None`: no service runs, or the file must be closed for it.
 fn online(command: &args::Keys, config: &Config) -> Result<Option<Exit>, Failure> {
     let args::Keys::Rotate(rotate) = command else { return Ok(None) };
-    let (ask, told): (_, fn(u64) -> Exit) = match rotate {
-        args::Rotate::Epoch => ("keys.rotate_epoch", told_epoch),
-        args::Rotate::Deks => ("keys.rotate_deks", told_deks),
+    let (ask, told): (_, fn(&Value) -> Exit) = match rotate {
+        args::Rotate::Epoch => ("keys.rotate_epoch", |done| told_epoch(done["epoch"].as_u64().unwrap_or(0))),
+        args::Rotate::Deks => ("keys.rotate_deks", |done| told_deks(done["epoch"].as_u64().unwrap_or(0))),
+        args::Rotate::Audit => ("keys.rotate_audit", told_audit),
         args::Rotate::Kek(_) | args::Rotate::Master | args::Rotate::Tls { .. } => return Ok(None),
     };
     let Some(line) = Line::dial(config)? else { return Ok(None) };
     let done = line.ask(ask, Value::Null, &mut say)?;
-    Ok(Some(told(done["epoch"].as_u64().unwrap_or(0))))
+    Ok(Some(told(&done)))
 }
 
 /// Why a change of keys was not made, under the code that fits it.
@@ -195,6 +197,24 @@ fn told_epoch(epoch: u64) -> Exit {
 fn told_deks(epoch: u64) -> Exit {
     say(&format!("every holder has a new key, all text is sealed under it, and the old keys died with the epoch before {epoch}"));
     Exit::Ok
+}
+
+fn told_audit(done: &Value) -> Exit {
+    let key = |name: &str| done[name].as_str().unwrap_or_default().to_owned();
+    say(&format!("the audit log is signed by a new key; the entry and the checkpoint of {} entries that introduce it are signed by both", done["size"]));
+    say(&format!("the key before: {}", key("old")));
+    say(&format!("the key now:    {}", key("new")));
+    say("give it to whoever checks the log; bundles exported from now on lead from either key to it, receipts need the one they were made under");
+    Exit::Ok
+}
+
+/// Hands the log over to a new signing key. Gives both keys and the size at which that was.
+pub fn rotate_audit(vault: &Vault, path: &Path, stop: &dyn Fn() -> bool, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
+    let old = vault.log_key();
+    vault.rotate_audit_key(&console(vault)).map_err(|why| stopped(path, "the log's key was not changed", why))?;
+    finish(vault, stop, say)?;
+    let size = vault.handed_over_at().map_err(|why| stopped(path, "the log's key", why))?;
+    Ok(json!({ "old": old.to_string(), "new": vault.log_key().to_string(), "size": size }))
 }
 
 /// Renews every holder's DEK, and waits until the old ones are destroyed. Gives the epoch after it.

@@ -157,6 +157,7 @@ pub fn store_settings(config: &mut Config) -> Settings {
             dashboard: config.dashboard.take().map(|dashboard| (dashboard.service_key, dashboard.jwt_secret)),
             admins: config.admin_emails.clone(),
             seats_max: config.seats_max,
+            grant_days: config.oauth_grant_days,
         },
         index_bytes: usize::try_from(config.index_mib).unwrap_or(256) * 1024 * 1024,
         memories_max: config.memories_max.map(|most| most.get().into()),

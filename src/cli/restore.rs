@@ -166,7 +166,8 @@ fn forgotten(path: &Path, source: &Engine) -> Result<Option<String>, Failure> {
     let snapshot = source.snapshot().map_err(|error| refused(&error))?;
     let keys = source.keys();
     let known = ledger::known(path, source.instance(), &keys, &snapshot).map_err(|error| refused(&error))?.len();
-    let seen = anchor::read(path).ok().and_then(|text| anchor::of_any_log(&text, keys.signing().public()));
+    // An anchor that a later key of the log signed cannot be checked with the backup's: what it claims is enough to refuse.
+    let seen = anchor::read(path).ok().and_then(|text| anchor::of_any_log(&text, &snapshot, &keys).or_else(|| Anchor::claimed(&text)));
     let known = u64::try_from(known).unwrap_or(u64::MAX);
     Ok(seen.filter(|anchor| anchor.instance == source.instance() && anchor.tombstones > known).map(|anchor| {
         format!(
@@ -255,7 +256,7 @@ fn anchored(path: &Path, source: &Engine, facts: &Facts) -> Option<String> {
         text => text.ok(),
     };
     let name = settings::ANCHOR_FILE.row.name;
-    let seen = text.and_then(|text| Anchor::parse(&text, &restore::log_key(source, facts.checkpoint.log)).ok());
+    let seen = text.and_then(|text| restore::anchor_of(source, facts.checkpoint.log, &text));
     match seen {
         Some(anchor) if anchor.checkpoint.size <= facts.checkpoint.size => None,
         Some(anchor) => Some(format!(
@@ -264,7 +265,7 @@ fn anchored(path: &Path, source: &Engine, facts: &Facts) -> Option<String> {
             anchor.checkpoint.size,
             facts.checkpoint.size
         )),
-        None => Some(format!("{name}: {}: speaks of another log than the backup's: the data was restored, or replaced, since", path.display())),
+        None => Some(format!("{name}: {}: speaks of another log than the backup's, or was signed by another key: the data was restored or replaced, or the log's key changed, since", path.display())),
     }
 }
 

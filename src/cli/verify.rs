@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::audit::checkpoint::vkey;
+use crate::api::schema::with_members;
 use crate::audit::note::Vkey;
 use crate::audit::verify::Verifier;
 use crate::base::time::Clock;
@@ -81,7 +81,7 @@ impl Verdict {
     }
 
     fn json(&self) -> String {
-        let facts: serde_json::Map<String, Value> = self.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let facts = with_members(self.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
         let all = json!({ "sound": self.wrong.is_empty(), "facts": facts, "notes": self.remarks, "wrong": self.wrong, "more": self.more });
         format!("{all}\n")
     }
@@ -126,8 +126,8 @@ fn stored(path: &Path, kek: &Kek, config: &Config, anchored: Option<&Path>) -> R
                     Err(error) => verdict.wrong.push(format!("anchor: {error}")),
                 }
             }
-            if let Some(end) = found.checkpoint {
-                verdict.fact("log key", vkey(end.log, engine.keys().signing().public()));
+            if found.checkpoint.is_some() {
+                verdict.fact("log key", check::log_key(&engine).map_err(|error| open::store_failure(path, error.into()))?);
             }
         }
         Err(error) => verdict.wrong.push(format!("rows: {error}")),
@@ -191,7 +191,7 @@ fn exported(path: &Path, key: &str) -> Result<Verdict, Failure> {
     loop {
         line.clear();
         number += 1;
-        let most = u64::try_from(limits::AUDIT_LINE_BYTES_MAX).expect("a small constant") + 1;
+        let most = u64::try_from(limits::AUDIT_TRAILER_BYTES_MAX).expect("a small constant") + 1;
         if source.by_ref().take(most).read_until(b'\n', &mut line).map_err(failure)? == 0 {
             break;
         }
@@ -210,10 +210,13 @@ fn exported(path: &Path, key: &str) -> Result<Verdict, Failure> {
     }
     match verifier.finish(&key) {
         Ok(verified) => {
+            if verified.key != key {
+                verdict.remarks.push("the key given was changed since: each key up to the log key above was introduced by an entry that the one before it signed".into());
+            }
             verdict.fact("entries", format_args!("{} to {}, none missing", verified.first, verified.end.saturating_sub(1)));
             let end = verified.checkpoint;
             verdict.fact("log", format_args!("{} entries when signed, root {}", end.size, hex::encode(&end.root)));
-            verdict.fact("log key", key);
+            verdict.fact("log key", verified.key);
         }
         Err(fault) => verdict.wrong.push(fault.to_string()),
     }

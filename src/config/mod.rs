@@ -63,6 +63,8 @@ pub struct Config {
     pub admin_emails: Vec<String>,
     /// People who may be known here, as far as the dashboard makes them known; 0 = no bound.
     pub seats_max: u32,
+    /// Days for which a grant of OAuth lives.
+    pub oauth_grant_days: u32,
     /// Requests a minute; `None` = no limit.
     pub limits: RateLimits,
     /// Connections at once.
@@ -274,6 +276,7 @@ impl Config {
         let (api_key, agent_keys, dashboard) = raw.take_static_keys();
         let admin_emails = raw.take(&settings::OWNER_EMAILS).unwrap_or_default();
         let seats_max = raw.take(&settings::MAX_SEATS);
+        let oauth_grant_days = raw.take(&settings::OAUTH_GRANT_DAYS);
         let address = raw.take(&settings::RATE_LIMIT);
         let credential = raw.take(&settings::CREDENTIAL_RATE_LIMIT);
         let admin = raw.take(&settings::ADMIN_RATE_LIMIT);
@@ -324,6 +327,7 @@ impl Config {
             dashboard,
             admin_emails,
             seats_max: seats_max?,
+            oauth_grant_days: oauth_grant_days?,
             limits: RateLimits {
                 address: NonZeroU32::new(address?),
                 credential: NonZeroU32::new(credential?),

@@ -160,7 +160,7 @@ table! {
         /// Hours between two backups that the running service makes by itself. 0: only when asked for.
         BACKUP_EVERY_HOURS: u32 = "RM_BACKUP_EVERY_HOURS", "0.1.0",
             Takes::Number(0, limits::BACKUP_HOURS_MAX), Fallback::Value("24"), parse::number;
-        /// Days for which a backup is kept; the newest one always stays. Erased data lives on in backups until then, as an erasure's
+        /// Days for which a backup is kept; the next but one that is made after them removes it. The newest always stays. Erased data lives on in backups until then, as an erasure's
         /// receipt tells.
         BACKUP_KEEP_DAYS: u32 = "RM_BACKUP_KEEP_DAYS", "0.1.0",
             Takes::Number(1, limits::BACKUP_DAYS_MAX), Fallback::Value("35"), parse::number;
@@ -227,6 +227,10 @@ table! {
         /// People whom the dashboard may make known here, those who are known already included. 0: as many as sign in.
         MAX_SEATS: u32 = "RM_MAX_SEATS", "0.1.0",
             Takes::Number(0, limits::SEATS_MAX), Fallback::Value("0"), parse::number;
+        /// Days after which an AI tool that a person let in by OAuth must ask them again, however often its tokens were renewed. It holds
+        /// for those who are in already too.
+        OAUTH_GRANT_DAYS: u32 = "RM_OAUTH_GRANT_DAYS", "0.1.0",
+            Takes::Number(1, limits::OAUTH_GRANT_DAYS_MAX), Fallback::Value("90"), parse::number;
     }
     "Limits" {
         /// Requests a minute from one address without a valid credential, failed sign-ins included. 0 turns the limit off.
@@ -252,7 +256,7 @@ table! {
         INDEX_MIB: u32 = "RM_INDEX_MIB", "0.1.0",
             Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
         /// Memories that each person other than the owner may have, replies included and the trash left out; a write that would make
-        /// more is refused with 429, whichever way it comes. 0: as many as they like. The owner has no cap.
+        /// more is refused with 429, whichever way it comes, and so is what would come back from the trash. 0: as many as they like. The owner has no cap.
         SANDBOX_MEMORY_CAP: u32 = "RM_SANDBOX_MEMORY_CAP", "0.1.0",
             Takes::Number(0, limits::MEMORIES_SETTING_MAX), Fallback::Value("0"), parse::number;
     }

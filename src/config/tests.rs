@@ -244,6 +244,7 @@ fn a_dashboard_has_a_key_and_a_secret_or_neither() {
 #[test]
 fn administrators_are_a_list_of_addresses_in_lower_case() {
     let (config, _) = read(&[("RM_OWNER_EMAILS", "A@x.example, b@x.example"), ("RM_MAX_SEATS", "3")]).unwrap();
+    assert_eq!(config.oauth_grant_days, crate::base::limits::OAUTH_GRANT_DAYS);
     assert_eq!((config.admin_emails, config.seats_max), (vec!["a@x.example".to_owned(), "b@x.example".to_owned()], 3));
     assert!(problems(&[("RM_OWNER_EMAILS", "a@x.example,A@x.example")]).contains("repeats"));
     assert!(problems(&[("RM_OWNER_EMAILS", "a@x.example,")]).contains("e-mail address"));

@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 pub const SLOT_BYTES: usize = 128;
 /// Bytes of the superblock's body before sealing.
 pub const BODY_BYTES: usize = 5 * 32 + 2 * 36;
-/// Bytes of the superblock's body as stored.
-pub const SEALED_BODY_BYTES: usize = BODY_BYTES + OVERHEAD_BYTES;
+/// Bytes of the superblock's body as stored, without and with the seed of the next audit signing key.
+pub const SEALED_BODY_BYTES: [usize; 2] = [BODY_BYTES + OVERHEAD_BYTES, BODY_BYTES + 32 + OVERHEAD_BYTES];
 /// Version in every associated data of format v1.
 pub const FORMAT: u64 = 1;
 
@@ -68,6 +68,12 @@ pub enum LadderError {
     /// An epoch is being left already.
     #[error("keys are being re-wrapped for another epoch; this goes on by itself while the service runs, then try again")]
     EpochBusy,
+    /// The log is being handed over already.
+    #[error("the audit log is being handed over to another key; this goes on by itself while the service runs, then try again")]
+    SigningBusy,
+    /// There is no key to hand the log over to.
+    #[error("there is no next signing key")]
+    NoNextSigning,
     /// The new slot's Argon2id cost is outside the bounds, or there is not enough memory to run it.
     #[error("the Argon2id cost is outside its bounds or this machine has too little free memory for it")]
     Cost,
@@ -217,6 +223,8 @@ pub struct Keys {
     mac: Key,
     seed: Key,
     signing: SigningKey,
+    /// Only while the log passes from one signing key to the next.
+    next: Option<(Key, SigningKey)>,
     pepper: Key,
     lookup: Key,
     /// In ascending order of number; one or two.
@@ -238,6 +246,7 @@ impl Keys {
             mac: Key::random(),
             signing: SigningKey::from_seed(&seed),
             seed,
+            next: None,
             pepper: Key::random(),
             lookup: Key::random(),
             epochs: vec![(1, Key::random())],
@@ -269,12 +278,36 @@ impl Keys {
         keys
     }
 
+    /// The same keys with a further signing key, to which the log is handed over; `None` if there is one already.
+    pub fn with_next_signing(&self) -> Option<Self> {
+        if self.next.is_some() {
+            return None;
+        }
+        let seed = Key::random();
+        let signing = SigningKey::from_seed(&seed);
+        Some(Self { next: Some((seed, signing)), ..self.duplicate() })
+    }
+
+    /// The same keys with the next signing key in the place of the one before; `None` if there is none.
+    pub fn with_next_signing_alone(&self) -> Option<Self> {
+        let (seed, signing) = self.duplicate().next?;
+        Some(Self { seed, signing, next: None, ..self.duplicate() })
+    }
+
+    /// New keys of every kind for the same data after these were known to somebody. The pepper alone is carried on: it opens nothing, and
+    /// without it no stored credential would be recognised.
+    pub fn anew(&self) -> Option<Self> {
+        let epochs = vec![(self.epoch().checked_add(1)?, Key::random())];
+        Some(Self { pepper: self.pepper.duplicate(), epochs, ..Self::random() })
+    }
+
     fn duplicate(&self) -> Self {
         Self {
             block: self.block.duplicate(),
             mac: self.mac.duplicate(),
             signing: SigningKey::from_seed(&self.seed),
             seed: self.seed.duplicate(),
+            next: self.next.as_ref().map(|(seed, _)| (seed.duplicate(), SigningKey::from_seed(seed))),
             pepper: self.pepper.duplicate(),
             lookup: self.lookup.duplicate(),
             epochs: self.epochs.iter().map(|(number, key)| (*number, key.duplicate())).collect(),
@@ -291,9 +324,14 @@ impl Keys {
         &self.mac
     }
 
-    /// Signs checkpoints and anchors.
+    /// Signs checkpoints and anchors; while the log is handed over, the key that it is handed over from.
     pub fn signing(&self) -> &SigningKey {
         &self.signing
+    }
+
+    /// The key that the log is handed over to, while it is.
+    pub fn next_signing(&self) -> Option<&SigningKey> {
+        self.next.as_ref().map(|(_, signing)| signing)
     }
 
     /// Keys the verifiers of stored credentials.
@@ -340,9 +378,10 @@ impl Keys {
 
     /// Seals the keys under the master key for the superblock at `aad`.
     ///
-    /// Body: block | MAC | audit seed | pepper | lookup (32 each) | two of (epoch u32 LE | key 32), an absent second one zero.
+    /// Body: block | MAC | audit seed | pepper | lookup (32 each) | two of (epoch u32 LE | key 32), an absent second one zero |
+    /// while the log is handed over, the next audit seed.
     pub fn seal(&self, master: &Key, aad: &Aad) -> Vec<u8> {
-        let mut body = Zeroizing::new([0; BODY_BYTES]);
+        let mut body = Zeroizing::new([0; BODY_BYTES + 32]);
         for (i, key) in [&self.block, &self.mac, &self.seed, &self.pepper, &self.lookup].into_iter().enumerate() {
             body[32 * i..32 * (i + 1)].copy_from_slice(key.expose());
         }
@@ -351,8 +390,12 @@ impl Keys {
             body[at..at + 4].copy_from_slice(&number.to_le_bytes());
             body[at + 4..at + 36].copy_from_slice(key.expose());
         }
+        if let Some((seed, _)) = &self.next {
+            body[BODY_BYTES..].copy_from_slice(seed.expose());
+        }
+        let bytes = if self.next.is_some() { BODY_BYTES + 32 } else { BODY_BYTES };
         let key = kdf::derive(&[master.expose()], Label::SuperblockSeal, &[]);
-        aead::seal(&key, aad, &*body)
+        aead::seal(&key, aad, &body[..bytes])
     }
 
     /// Opens what [`Keys::seal`] made.
@@ -360,8 +403,10 @@ impl Keys {
     /// Errors: `Damaged`.
     pub fn open(master: &Key, aad: &Aad, sealed: &[u8]) -> Result<Self, LadderError> {
         let key = kdf::derive(&[master.expose()], Label::SuperblockSeal, &[]);
-        let mut body = Zeroizing::new([0; BODY_BYTES]);
-        aead::open_into(&key, aad.bytes(), sealed, &mut *body).map_err(|_| LadderError::Damaged)?;
+        let mut body = Zeroizing::new([0; BODY_BYTES + 32]);
+        let bytes = sealed.len().checked_sub(OVERHEAD_BYTES).filter(|bytes| SEALED_BODY_BYTES.contains(&(bytes + OVERHEAD_BYTES)));
+        let bytes = bytes.ok_or(LadderError::Damaged)?;
+        aead::open_into(&key, aad.bytes(), sealed, &mut body[..bytes]).map_err(|_| LadderError::Damaged)?;
         let key = |at: usize| Key::from_slice(&body[at..at + 32]).expect("32 bytes");
         let epochs: Vec<(u32, Key)> = [160, 196]
             .into_iter()
@@ -372,7 +417,8 @@ impl Keys {
             return Err(LadderError::Damaged);
         }
         let seed = key(64);
-        Ok(Self { block: key(0), mac: key(32), signing: SigningKey::from_seed(&seed), seed, pepper: key(96), lookup: key(128), epochs })
+        let next = (bytes > BODY_BYTES).then(|| (key(BODY_BYTES), SigningKey::from_seed(&key(BODY_BYTES))));
+        Ok(Self { block: key(0), mac: key(32), signing: SigningKey::from_seed(&seed), seed, next, pepper: key(96), lookup: key(128), epochs })
     }
 }
 
@@ -444,12 +490,41 @@ mod tests {
     fn the_body_opens_in_its_place_alone() {
         let (master, keys, aad) = (Key::random(), Keys::random(), Aad::new("place"));
         let sealed = keys.seal(&master, &aad);
-        assert_eq!(sealed.len(), SEALED_BODY_BYTES);
+        assert_eq!(sealed.len(), SEALED_BODY_BYTES[0]);
         let opened = Keys::open(&master, &aad, &sealed).unwrap();
         assert!(opened.block().matches(keys.block().expose()) && opened.lookup().matches(keys.lookup().expose()));
         assert_eq!(opened.signing().public(), keys.signing().public());
         assert_eq!(opened.epoch(), 1);
         assert!(Keys::open(&master, &Aad::new("elsewhere"), &sealed).is_err());
         assert!(Keys::open(&Key::random(), &aad, &sealed).is_err());
+    }
+
+    #[test]
+    fn the_next_signing_key_is_carried_beside_the_present_one_until_it_takes_its_place() {
+        let (master, keys, aad) = (Key::random(), Keys::random(), Aad::new("place"));
+        assert!(keys.next_signing().is_none() && keys.with_next_signing_alone().is_none());
+        let both = keys.with_next_signing().unwrap();
+        assert!(both.with_next_signing().is_none(), "one after the other");
+        let sealed = both.seal(&master, &aad);
+        assert_eq!(sealed.len(), SEALED_BODY_BYTES[1]);
+        let opened = Keys::open(&master, &aad, &sealed).unwrap();
+        let next = both.next_signing().unwrap().public();
+        assert_eq!((opened.signing().public(), opened.next_signing().unwrap().public()), (keys.signing().public(), next));
+        assert!(Keys::open(&master, &aad, &sealed[..sealed.len() - 1]).is_err());
+        let alone = opened.with_next_signing_alone().unwrap();
+        assert_eq!((alone.signing().public(), alone.next_signing().is_none()), (next, true));
+        assert_eq!(alone.seal(&master, &aad).len(), SEALED_BODY_BYTES[0]);
+    }
+
+    #[test]
+    fn keys_made_anew_share_nothing_but_the_pepper() {
+        let old = Keys::random();
+        let new = old.anew().unwrap();
+        let kept = |of: fn(&Keys) -> &Key| of(&old).matches(of(&new).expose());
+        assert!(kept(Keys::pepper) && !kept(Keys::block) && !kept(Keys::mac) && !kept(Keys::lookup));
+        assert_ne!(old.signing().public(), new.signing().public());
+        assert_eq!(new.epochs(), (2, 2));
+        let aad = Aad::new("dek1");
+        assert!(new.unwrap_dek(&old.wrap_dek(&Key::random(), &aad), &aad).is_err());
     }
 }

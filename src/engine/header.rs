@@ -45,13 +45,12 @@ const MAGIC: [u8; 8] = *b"ROSEMARY";
 const SUITE: u16 = 1;
 const SLOTS_AT: usize = 64;
 const BODY_AT: usize = SLOTS_AT + KEY_SLOTS * SLOT_BYTES;
-const BODY_END: usize = BODY_AT + SEALED_BODY_BYTES;
 const CHECKSUM_AT: usize = SUPERBLOCK_BYTES - 64;
 const MAC_AT: usize = SUPERBLOCK_BYTES - 32;
 const PAGE_PLAIN_BYTES: usize = 16 + BLOCK_BYTES;
 const PAGE_SEALED_BYTES: usize = PAGE_PLAIN_BYTES + OVERHEAD_BYTES;
 
-const _: () = assert!(BODY_END <= CHECKSUM_AT && PAGE_SEALED_BYTES <= PAGE_SLOT_BYTES);
+const _: () = assert!(BODY_AT + SEALED_BODY_BYTES[1] <= CHECKSUM_AT && PAGE_SEALED_BYTES <= PAGE_SLOT_BYTES);
 
 /// `rosemary | version | kind | file id | place`.
 pub fn place_aad(kind: &str, file: FileId, place: u64) -> Aad {
@@ -81,6 +80,10 @@ pub enum Change {
     NextEpoch,
     /// No epoch but the newest.
     NewestEpochAlone,
+    /// A further audit signing key, to which the log is to be handed over.
+    NextSigning,
+    /// The next audit signing key in the place of the one before.
+    NextSigningAlone,
     /// One more key slot, for this KEK at this cost of Argon2id.
     AddSlot(Kek, KdfCost),
     /// One key slot less.
@@ -126,12 +129,14 @@ impl Superblock {
 
     /// The superblock after `change`, one generation later.
     ///
-    /// Errors: `Keys` with `SlotsFull`, `Cost`, `LastSlot`, `NoSuchSlot`, `EpochBusy`, `Wrong`.
+    /// Errors: `Keys` with `SlotsFull`, `Cost`, `LastSlot`, `NoSuchSlot`, `EpochBusy`, `SigningBusy`, `NoNextSigning`, `Wrong`.
     pub fn changed(&self, change: &Change) -> Result<Self, EngineError> {
         let (mut slots, mut keys, mut master) = (self.slots.clone(), Arc::clone(&self.keys), self.master.duplicate());
         match change {
             Change::NextEpoch => keys = Arc::new(keys.with_next_epoch().ok_or(LadderError::EpochBusy)?),
             Change::NewestEpochAlone => keys = Arc::new(keys.with_newest_epoch_alone()),
+            Change::NextSigning => keys = Arc::new(keys.with_next_signing().ok_or(LadderError::SigningBusy)?),
+            Change::NextSigningAlone => keys = Arc::new(keys.with_next_signing_alone().ok_or(LadderError::NoNextSigning)?),
             Change::AddSlot(kek, cost) => {
                 ladder::enrol(&mut slots, kek, *cost, &self.master, self.instance)?;
             }
@@ -176,6 +181,7 @@ impl Superblock {
         out[10..12].copy_from_slice(&SUITE.to_le_bytes());
         out[12..16].copy_from_slice(&u32::try_from(BLOCK_BYTES).expect("4096").to_le_bytes());
         out[16..20].copy_from_slice(&self.stride.to_le_bytes());
+        out[20..24].copy_from_slice(&u32::from(self.keys.next_signing().is_some()).to_le_bytes());
         out[24..40].copy_from_slice(self.file.bytes());
         out[40..56].copy_from_slice(self.instance.bytes());
         out[56..64].copy_from_slice(&self.generation.to_le_bytes());
@@ -184,7 +190,8 @@ impl Superblock {
                 place.copy_from_slice(&slot.to_bytes());
             }
         }
-        out[BODY_AT..BODY_END].copy_from_slice(&self.keys.seal(&self.master, &place_aad("superblock", self.file, copy)));
+        let body = self.keys.seal(&self.master, &place_aad("superblock", self.file, copy));
+        out[BODY_AT..BODY_AT + body.len()].copy_from_slice(&body);
         let checksum = sha256(&[&out[..CHECKSUM_AT]]);
         out[CHECKSUM_AT..MAC_AT].copy_from_slice(&checksum);
         let mac = hmac_sha256(self.keys.mac(), &[&out[..MAC_AT]]);
@@ -212,12 +219,13 @@ impl Superblock {
             return Err(CopyError::Newer(short(8)));
         }
         let stride = word(16);
+        let body_end = BODY_AT + SEALED_BODY_BYTES[usize::from(word(20) == 1)];
         // The checksum tells damage from a wrong key before any key is tried; against intent it is the MAC that counts.
         if sha256(&[&bytes[..CHECKSUM_AT]]) != bytes[CHECKSUM_AT..MAC_AT]
             || (u64::from(short(8)), short(10), word(12)) != (FORMAT, SUITE, 4096)
             || !STRIDES.contains(&stride)
-            || bytes[20..24] != [0; 4]
-            || bytes[BODY_END..CHECKSUM_AT].iter().any(|byte| *byte != 0)
+            || word(20) > 1
+            || bytes[body_end..CHECKSUM_AT].iter().any(|byte| *byte != 0)
         {
             return Err(CopyError::Damaged);
         }
@@ -227,7 +235,7 @@ impl Superblock {
             *slot = KeySlot::from_bytes(place.try_into().expect("a slot")).map_err(|_| CopyError::Damaged)?;
         }
         let master = ladder::open_slots(&slots, kek, instance).map_err(CopyError::Keys)?;
-        let keys = Keys::open(&master, &place_aad("superblock", file, copy), &bytes[BODY_AT..BODY_END]).map_err(|_| CopyError::Damaged)?;
+        let keys = Keys::open(&master, &place_aad("superblock", file, copy), &bytes[BODY_AT..body_end]).map_err(|_| CopyError::Damaged)?;
         if !Secret::new(hmac_sha256(keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..]) {
             return Err(CopyError::Damaged);
         }

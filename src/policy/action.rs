@@ -117,6 +117,7 @@ pub fn is_urgent(verb: &str) -> bool {
             | "keys.epoch"
             | "keys.rewrap"
             | "keys.slots"
+            | "keys.audit"
             | "instance.unlock"
             | "incident.revoke_all"
             | "incident.freeze"
@@ -284,6 +285,8 @@ actions! {
     ResealFields(Instance) Writes true "keys.reseal";
     /// Put another TLS key and certificate in place.
     ChangeTls(Instance) Writes false "keys.tls";
+    /// Hand the audit log over to another signing key.
+    ChangeAuditKey(Instance) Writes false "keys.audit";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
     /// Revoke every credential.

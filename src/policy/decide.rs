@@ -58,11 +58,15 @@ pub struct Denied {
 
 /// Decides whether `who` may do `A` to `target`, given `facts`.
 pub fn decide<A: Action>(who: &Principal, target: A::Target, facts: &Facts) -> Result<Grant<A>, Denied> {
-    let relation = relation(who, target.into(), facts);
+    decision(who, A::NAME, A::WRITES && A::PHI, target.into(), facts).map(|()| Grant { target, seal: PhantomData })
+}
+
+/// The decision, which is the same code for every verb.
+fn decision(who: &Principal, verb: &'static str, changes_records: bool, target: Target, facts: &Facts) -> Result<(), Denied> {
+    let relation = relation(who, target, facts);
     // A grant that only reads changes no record, whatever the table allows to agents.
-    let may = !(who.is_read_only() && A::WRITES && A::PHI);
-    if may && allows(asker(who), A::NAME, relation) {
-        return Ok(Grant { target, seal: PhantomData });
+    if !(who.is_read_only() && changes_records) && allows(asker(who), verb, relation) {
+        return Ok(());
     }
     Err(Denied { relation, visible: matches!(relation, Relation::Own | Relation::Visible) })
 }
@@ -112,7 +116,7 @@ fn own_memory(who: &Principal, memory: &MemoryFacts) -> Relation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::credential::StaticKey;
+    use crate::authn::credential::{SettingId, StaticKey};
     use crate::authn::{StoredCredential, Vendor};
     use crate::base::id::{CredentialId, MemoryId};
     use crate::base::time::Timestamp;
@@ -123,7 +127,7 @@ mod tests {
         let (tenant, owner) = (TenantId::draw(), UserId::draw(now));
         let row = StoredCredential { id: CredentialId::draw(), tenant, user: owner, revoked_at: None };
         let user = Principal::of_user_key(&row, false).unwrap();
-        let agent = Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_CURSOR".into(), vendor: Vendor::parse("cursor"), mark: [0; 4] });
+        let agent = Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_CURSOR".into(), vendor: Vendor::parse("cursor"), id: SettingId([0; 16]) });
         let memory = MemoryFacts { tenant, owner, origin: "api".into(), allowed_vendors: vec!["*".into()], trashed: false };
         (user, agent, memory, MemoryId::draw(now))
     }

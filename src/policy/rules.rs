@@ -163,6 +163,7 @@ pub const RULES: &[Rule] = &[
             "keys.renew",
             "keys.reseal",
             "keys.tls",
+            "keys.audit",
             "keys.slots",
             "instance.unlock",
             "incident.revoke_all",

@@ -6,7 +6,7 @@ use crate::base::limits;
 use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, ListPeople, Person, ReadOperation, Reads, RevokeKey, Scope, UpdateSelf};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
-use crate::store::tables::{credentials, users};
+use crate::store::tables::{credentials, grants, users};
 use crate::store::tx::{StoreError, Tx};
 use crate::store::vault::Vault;
 use crate::store::writer::{Settled, Unavailable};
@@ -84,11 +84,14 @@ pub fn keys(a: &mut Access<'_, ListKeys>) -> Result<Vec<Credential>, StoreError>
     Ok(found)
 }
 
-/// Stages the revocation of the granted key; `false` if it is revoked already.
+/// Stages the revocation of the granted key, and the end of what was granted by it; `false` if it is revoked already.
 pub fn revoke_key(a: &mut Access<'_, RevokeKey>) -> Result<bool, StoreError> {
     let (tenant, id) = (a.who().tenant(), a.target());
     let tx = a.tx_mut();
     tx.note(id.bytes());
+    if let Some(key) = credentials::stored(tx, tenant, id)? {
+        grants::remove_of_key(tx, tenant, key.user, id)?;
+    }
     credentials::revoke(tx, tenant, id)
 }
 

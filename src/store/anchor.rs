@@ -3,6 +3,7 @@
 //! Invariants
 //! - A store whose log is shorter than its anchor, or differs from it, does not open; nor does one whose configured anchor is missing,
 //!   unreadable or not signed by this log. Only `init`, `restore` and a recorded override create an anchor.
+//! - It counts if the key whose turn it was at its size signed it; what any other key signed is not this log's.
 //! - It says how many holders were erased. A store that, with the ledger beside the anchor, knows of fewer does not open: somebody who was
 //!   erased would be back.
 //! - It is written after the commit it speaks of, at most [`limits::ANCHOR_LAG_MAX`](crate::base::limits::ANCHOR_LAG_MAX) behind. A rollback
@@ -11,14 +12,15 @@
 use std::io;
 use std::path::Path;
 
-use crate::audit::checkpoint::{Anchor, Checkpoint, vkey};
+use crate::audit::checkpoint::{Anchor, Checkpoint};
 use crate::base::durable;
 use crate::base::id::LogId;
+use crate::crypto::ladder::Keys;
 use crate::engine::{Engine, Read};
 use crate::store::ledger::{self, LedgerError};
 use crate::store::tables::erasures;
 use crate::store::tables::log::{StoredTiles, tree};
-use crate::store::tx::StoreError;
+use crate::store::tables::signers;
 
 /// Longest anchor file that is read.
 const ANCHOR_BYTES_MAX: u64 = 16 * 1024;
@@ -72,7 +74,13 @@ pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: 
         io::ErrorKind::NotFound => AnchorError::Missing(name.clone()),
         kind => AnchorError::Unreadable(name.clone(), kind),
     })?;
-    let anchor = Anchor::parse(&text, &vkey(log, engine.keys().signing().public())).map_err(|_| AnchorError::Foreign(name.clone()))?;
+    let Ok(anchor) = signers::anchor(reader, &engine.keys(), log, &text) else {
+        // Perhaps a later key of this log signed it, which a file of before does not know: that is told as what it claims, and refused.
+        return Err(match Anchor::claimed(&text).filter(|claimed| (claimed.instance, claimed.checkpoint.log) == (engine.instance(), log)) {
+            Some(claimed) if claimed.checkpoint.size > size => AnchorError::RolledBack { path: name, anchored: claimed.checkpoint.size, found: size },
+            _ => AnchorError::Foreign(name),
+        });
+    };
     if anchor.instance != engine.instance() {
         return Err(AnchorError::Foreign(name));
     }
@@ -89,10 +97,10 @@ pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: 
     if found < anchor.tombstones { Err(AnchorError::LedgerOlder { path: name, anchored: anchor.tombstones, found }) } else { Ok(()) }
 }
 
-/// The anchor in `text`, whichever log of this data it speaks of; `public` is the data's audit key.
-pub fn of_any_log(text: &str, public: [u8; 32]) -> Option<Anchor> {
+/// The anchor in `text`, whichever log of this data it speaks of.
+pub fn of_any_log(text: &str, reader: &dyn Read, keys: &Keys) -> Option<Anchor> {
     let log = LogId::parse(text.lines().next()?.strip_prefix("rosemary/")?)?;
-    Anchor::parse(text, &vkey(log, public)).ok()
+    signers::anchor(reader, keys, log, text).ok()
 }
 
 /// The text of the anchor at `path`.
@@ -106,9 +114,11 @@ pub fn read(path: &Path) -> io::Result<String> {
 /// Writes the anchor: `checkpoint` is durable in the file already. `erased` holders are known to be erased, some of them perhaps from the
 /// ledger alone.
 pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint, erased: u64) -> io::Result<()> {
-    let tombstones = engine.snapshot().map_err(StoreError::from).and_then(|snapshot| erasures::tombstones(&snapshot));
-    let tombstones = tombstones.map_err(io::Error::other)?.max(erased);
+    let snapshot = engine.snapshot().map_err(io::Error::other)?;
+    let tombstones = erasures::tombstones(&snapshot).map_err(io::Error::other)?.max(erased);
+    let keys = engine.keys();
+    let signing = signers::signing(&snapshot, &keys).map_err(io::Error::other)?;
     let (instance, file) = (engine.instance(), engine.file());
     let anchor = Anchor { checkpoint, instance, file, generation: engine.generation(), tombstones };
-    durable::replace(path, anchor.note(engine.keys().signing()).as_bytes(), 0o600)
+    durable::replace(path, anchor.note(signing).as_bytes(), 0o600)
 }

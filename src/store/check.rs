@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::audit::checkpoint::{Checkpoint, vkey};
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::note::Vkey;
 use crate::audit::{Appender, Entry, leaf_hash};
 use crate::base::id::{InstanceId, TenantId};
@@ -25,8 +25,8 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::usage::Meter;
 use crate::store::tables::{
-    AUDIT, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS,
-    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, grants, key, log, memories, past, subjects,
+    AUDIT, AUDIT_KEYS, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS,
+    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, grants, key, log, memories, past, signers, subjects,
     usage, users,
 };
 use crate::store::tx::{Common, StoreError, Tx};
@@ -115,7 +115,7 @@ pub fn log_key(engine: &Engine) -> Result<Vkey, StoreError> {
     let snapshot = engine.snapshot()?;
     let tx = Tx::new(&snapshot, engine.keys(), &common, Timestamp::default(), true);
     let instance = meta::instance(&tx)?.ok_or(StoreError::Missing("meta"))?;
-    Ok(vkey(instance.log, engine.keys().signing().public()))
+    signers::newest(&snapshot, &engine.keys(), instance.log)
 }
 
 struct Walk<'w, 't> {
@@ -160,6 +160,8 @@ impl Walk<'_, '_> {
         let mut told = Meter::default();
         self.log(instance, &mut told)?;
         self.past_logs(&mut told)?;
+        let running = instance.log;
+        self.each(AUDIT_KEYS, |tx, key, row| signers::check(tx, running, key, row))?;
         self.usage(tenant, told)
     }
 
@@ -224,19 +226,20 @@ impl Walk<'_, '_> {
 
     /// Every line, leaf and tile, in order, up to the signed end.
     fn log(&mut self, instance: &InstanceRow, told: &mut Meter) -> Result<(), EngineError> {
-        let (tx, vkey) = (self.tx, vkey(instance.log, self.tx.keys.signing().public()));
+        let tx = self.tx;
+        let signed_by_its_key = |note: &str| signers::checkpoint(tx.reader, &tx.keys, instance.log, note).ok();
         let note = match log::checkpoint_note(tx.reader) {
             Err(StoreError::Engine(error)) => return Err(error),
             other => other.ok().flatten(),
         };
-        let signed = note.and_then(|note| Checkpoint::parse(&note, &vkey).ok());
+        let signed = note.and_then(|note| signed_by_its_key(&note));
         if signed.is_none() {
             self.finding(META, Some(log::CHECKPOINT), "not a checkpoint that this log's key signed");
         }
         self.found.checkpoint = signed;
         let mut kept = HashMap::new();
         self.each(CHECKPOINTS, |_, key, row| {
-            let checkpoint = std::str::from_utf8(row).ok().and_then(|note| Checkpoint::parse(note, &vkey).ok());
+            let checkpoint = std::str::from_utf8(row).ok().and_then(signed_by_its_key);
             let checkpoint = checkpoint.ok_or(Fault::Wrong("not a checkpoint that this log's key signed"))?;
             ensure(key == checkpoint.size.to_be_bytes(), "a checkpoint of another size")?;
             kept.insert(checkpoint.size, checkpoint.root);
@@ -459,6 +462,9 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         assert_eq!(standing().live, 3);
+        // A log that was handed over.
+        vault.rotate_audit_key(&who).unwrap();
+        assert!(vault.rotation_done(std::time::Duration::from_secs(60), |_| true));
         // Enough entries for a full tile, and more behind it.
         for _ in 0..300 {
             vault.read::<ExportMemories, _, Oops>(&who, scope, &Call::internal(), |a| Ok(memories::total(a, State::Live)?)).unwrap();
@@ -505,8 +511,9 @@ mod tests {
             let (table, all) = (Table(index), rows(&engine, Table(index)));
             // What backups, restores and erasures write has its test there.
             assert!(!all.is_empty() || [VERSIONS, BACKUPS, PAST_LOGS, ERASURES, TOMBSTONES].contains(&table), "{name} is empty: the test proves nothing of it");
-            // That a checkpoint was kept is known by itself alone.
-            for (key, _) in all.iter().take(3).chain(all.last()).filter(|_| table != CHECKPOINTS) {
+            // That a checkpoint was kept is known by itself alone, and so is of which superblock the data know.
+            let alone = |key: &[u8]| table == CHECKPOINTS || table == META && key == meta::SUPERBLOCK;
+            for (key, _) in all.iter().take(3).chain(all.last()).filter(|(key, _)| !alone(key)) {
                 assert!(attack(&engine, table, key, None).count > 0, "{name} {}", hex::encode(key));
             }
         }

@@ -24,6 +24,7 @@ use crate::base::time::Timestamp;
 use crate::policy::action::{AskErasure, DestroyHolder, EndErasure, EraseMemories, ReadErasures, Scope};
 use crate::store::gate::{Access, Fault};
 use crate::store::phi::Phi;
+use crate::store::tables::signers;
 use crate::store::tables::erasures::{self, ErasureRow, Tombstone};
 pub use crate::store::tables::holders::Holder;
 use crate::store::tables::holders;
@@ -302,8 +303,9 @@ pub fn read(a: &mut Access<'_, ReadErasures>, id: [u8; 16]) -> Result<(Erasure, 
     a.tx_mut().note(&id);
     let erasure = Erasure::of(id, &erasures::get(a.tx(), tenant, id)?.ok_or(Refusal::Unknown)?);
     let receipt = receipt(a, &erasure)?;
+    let signing = signers::signing(a.tx().reader, &a.tx().keys)?;
     let signed = receipt.map(|receipt| {
-        let note = receipt.note(a.vault().log(), a.tx().keys.signing());
+        let note = receipt.note(a.vault().log(), signing);
         (receipt, note)
     });
     Ok((erasure, signed))

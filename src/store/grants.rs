@@ -4,6 +4,10 @@
 //! - Tokens are drawn before the writer and stored as verifiers; they are in one answer only.
 //! - A grant belongs to the person who consented, and stands on nothing else: not on the owner, not on the client's name.
 //! - Whatever was used up ends its grant when it is shown again.
+//! - A grant ends with the credential that it was consented to by: a key's revocation takes it along, and a secret that the settings do not hold
+//!   any more holds no grant. Whatever becomes of its tokens, it ends [`Vault::grant_life`] after it began.
+
+use std::time::Duration;
 
 use crate::audit::{Detail, Reason, Word};
 use crate::authn::credential::Verifier;
@@ -16,7 +20,7 @@ use crate::crypto::secret::Secret;
 use crate::policy::action::{Action, ConsentToClient, CountGrants, IssueTokens, ListGrants, RefreshTokens};
 use crate::store::gate::{Access, Fault};
 use crate::store::sign_in::may_sign_in;
-use crate::store::tables::grants::{self, GrantRow, Kind, Token};
+use crate::store::tables::grants::{self, By, GrantRow, Kind, Token};
 use crate::store::tx::StoreError;
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
@@ -85,7 +89,7 @@ pub struct Grant {
     pub created_at: Timestamp,
     /// When its latest were.
     pub refreshed_at: Timestamp,
-    /// When it ends unless it is renewed.
+    /// When it ends, at the latest, unless it is renewed.
     pub ends_at: Timestamp,
 }
 
@@ -133,6 +137,32 @@ impl Vault {
         grants::client(&self.reading(&published), self.tenant(), id).map_err(|_| Unavailable::Latched)
     }
 
+    /// When a grant of `user` ends, whatever becomes of its tokens: long ago, if what it was consented to by is not in the settings any more.
+    /// A grant by a key is there for as long as the key is.
+    pub(in crate::store) fn grant_ends_at(&self, user: UserId, row: &GrantRow) -> Timestamp {
+        let holds = match &row.by {
+            By::Key(_) => true,
+            By::Owner(id) => user == self.owner() && self.static_keys().iter().any(|key| key.vendor.is_none() && key.id == *id),
+            By::Dashboard(ids) => self.dashboard_ids().as_ref() == Some(ids),
+        };
+        if holds { row.created_at.plus(self.grant_life()) } else { Timestamp::default() }
+    }
+
+    /// Until when a grant of `user` can be renewed.
+    fn renewable_until(&self, user: UserId, row: &GrantRow) -> Timestamp {
+        row.refresh.ends_at.min(self.grant_ends_at(user, row))
+    }
+
+    /// How a grant remembers by which credential it was consented to; `None` for one that consents to nothing.
+    fn consented_by(&self, credential: &CredentialRef) -> Option<By> {
+        match credential {
+            CredentialRef::Stored(id) => Some(By::Key(*id)),
+            CredentialRef::Static { id, .. } => Some(By::Owner(*id)),
+            CredentialRef::Dashboard { .. } => self.dashboard_ids().map(By::Dashboard),
+            CredentialRef::Grant(_) | CredentialRef::None => None,
+        }
+    }
+
     /// What a token is that is presented to be exchanged or revoked; nothing if it is none, or its time is over.
     ///
     /// Errors: the store cannot be read.
@@ -148,6 +178,7 @@ impl Vault {
                 Kind::Refresh => (What::Refresh, row.refresh.ends_at),
                 Kind::Spent => (What::Spent, row.refresh.ends_at),
             };
+            let ends_at = ends_at.min(self.grant_ends_at(found.user, &row));
             if ends_at <= tx.now {
                 return Ok(None);
             }
@@ -160,22 +191,23 @@ impl Vault {
 
 /// The person who asks consents to `client` as `vendor`: the client is kept from now on.
 pub fn consent(a: &mut Access<'_, ConsentToClient>, client: &Client, vendor: &str) -> Result<(), Refusal> {
-    let (tenant, person) = (a.who().tenant(), a.target().0);
+    let (tenant, person, vault) = (a.who().tenant(), a.target().0, a.vault());
     a.detail(Detail::Vendor(Word::parse(vendor).ok_or(Refusal::Gone)?));
     let tx = a.tx_mut();
     tx.note(person.bytes());
     let now = tx.now;
     let others = grants::of_user(tx, tenant, person)?;
-    let live = others.iter().filter(|(_, row)| row.client != client.id.0 && row.refresh.ends_at > now).count();
+    let live = others.iter().filter(|(_, row)| row.client != client.id.0 && vault.renewable_until(person, row) > now).count();
     if live >= limits::OAUTH_GRANTS_MAX {
         return Err(Refusal::GrantsFull);
     }
     if grants::keep_client(tx, tenant, client)? { Ok(()) } else { Err(Refusal::ClientsFull) }
 }
 
-/// Issues the first tokens of a new grant. An earlier grant of the same person to the same client ends, and so do those whose time is over.
-pub fn issue(a: &mut Access<'_, IssueTokens>, client: ClientId, scope: Scope, drawn: Verifiers) -> Result<CredentialId, Refusal> {
-    let (tenant, user) = (a.who().tenant(), a.target().0);
+/// Issues the first tokens of a new grant, and gives for how long the access token is good. An earlier grant of the same person to the same client ends, and so do those whose time is over.
+pub fn issue(a: &mut Access<'_, IssueTokens>, client: ClientId, scope: Scope, drawn: Verifiers) -> Result<(CredentialId, Duration), Refusal> {
+    let (tenant, user, vault) = (a.who().tenant(), a.target().0, a.vault());
+    let by = vault.consented_by(a.who().credential()).ok_or(Refusal::Gone)?;
     let vendor = a.who().vendor().ok_or(Refusal::Gone)?.name().to_owned();
     let tx = a.tx_mut();
     if !may_sign_in(tx, tenant, user)? {
@@ -183,7 +215,7 @@ pub fn issue(a: &mut Access<'_, IssueTokens>, client: ClientId, scope: Scope, dr
     }
     let (now, mut live) = (tx.now, 0);
     for (id, row) in grants::of_user(tx, tenant, user)? {
-        if row.client == client.0 || row.refresh.ends_at <= now {
+        if row.client == client.0 || vault.renewable_until(user, &row) <= now {
             grants::remove(tx, tenant, user, id)?;
         } else {
             live += 1;
@@ -194,6 +226,7 @@ pub fn issue(a: &mut Access<'_, IssueTokens>, client: ClientId, scope: Scope, dr
     }
     let id = CredentialId::draw();
     let row = GrantRow {
+        by,
         client: client.0,
         vendor,
         write: scope.write,
@@ -208,17 +241,17 @@ pub fn issue(a: &mut Access<'_, IssueTokens>, client: ClientId, scope: Scope, dr
     }
     tx.note(id.bytes());
     a.detail(Detail::Credential(id));
-    Ok(id)
+    Ok((id, limits::OAUTH_ACCESS_LIFE.min(vault.grant_life())))
 }
 
-/// Puts new tokens in the place of the old ones. A grant that has used up too many ends instead: `None`.
-pub fn refresh(a: &mut Access<'_, RefreshTokens>, presented: Verifier, drawn: Verifiers) -> Result<Option<Scope>, Refusal> {
-    let (tenant, user) = (a.who().tenant(), a.target().0);
+/// Puts new tokens in the place of the old ones, and gives for how long the access token is good. A grant that has used up too many ends instead: `None`.
+pub fn refresh(a: &mut Access<'_, RefreshTokens>, presented: Verifier, drawn: Verifiers) -> Result<Option<(Scope, Duration)>, Refusal> {
+    let (tenant, user, vault) = (a.who().tenant(), a.target().0, a.vault());
     let CredentialRef::Grant(id) = *a.who().credential() else { return Err(Refusal::Gone) };
     let tx = a.tx_mut();
     tx.note(id.bytes());
     let row = grants::get(tx, tenant, user, id)?.ok_or(Refusal::Gone)?;
-    if row.refresh.verifier != presented.0 || row.refresh.ends_at <= tx.now || !may_sign_in(tx, tenant, user)? {
+    if row.refresh.verifier != presented.0 || vault.renewable_until(user, &row) <= tx.now || !may_sign_in(tx, tenant, user)? {
         return Err(Refusal::Gone);
     }
     if row.spent >= limits::OAUTH_SPENT_MAX {
@@ -227,9 +260,10 @@ pub fn refresh(a: &mut Access<'_, RefreshTokens>, presented: Verifier, drawn: Ve
     }
     let (now, scope) = (tx.now, Scope { write: row.write });
     let access = token(drawn.access, now.plus(limits::OAUTH_ACCESS_LIFE));
+    let lasts = access.ends_at.min(vault.grant_ends_at(user, &row)).since(now);
     grants::rotate(tx, tenant, user, id, row, access, token(drawn.refresh, now.plus(limits::OAUTH_REFRESH_LIFE)))?;
     a.detail(Detail::Credential(id));
-    Ok(Some(scope))
+    Ok(Some((scope, lasts)))
 }
 
 /// Ends the granted grant; its tokens do not work any more for the very next request.
@@ -244,17 +278,18 @@ pub fn end<A: Action<Target = CredentialId>>(a: &mut Access<'_, A>) -> Result<()
 
 /// The granted person's grants, oldest first.
 pub fn list(a: &mut Access<'_, ListGrants>) -> Result<Vec<Grant>, Refusal> {
-    let (tenant, user): (_, UserId) = (a.who().tenant(), a.target().0);
+    let (tenant, user, vault) = (a.who().tenant(), a.target().0, a.vault());
     let tx = a.tx_mut();
     let (now, mut found) = (tx.now, Vec::new());
     for (id, row) in grants::of_user(tx, tenant, user)? {
-        if row.refresh.ends_at <= now {
+        let ends_at = vault.renewable_until(user, &row);
+        if ends_at <= now {
             continue;
         }
         tx.note(id.bytes());
         let client = ClientId(row.client);
         let client_name = grants::client(tx, tenant, client)?.ok_or(StoreError::Missing("oauth_clients"))?.name;
-        let (scope, ends_at) = (Scope { write: row.write }, row.refresh.ends_at);
+        let scope = Scope { write: row.write };
         found.push(Grant { id, client, client_name, vendor: row.vendor, scope, created_at: row.created_at, refreshed_at: row.refreshed_at, ends_at });
     }
     found.sort_by_key(|grant| (grant.created_at, grant.id));

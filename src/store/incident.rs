@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::{Detail, Entry, Outcome, Reason, Word};
 use crate::authn::CredentialRef;
+use crate::authn::credential::SettingId;
 use crate::base::id::{FileId, InstanceId, LogId};
 use crate::base::limits;
 use crate::base::time::Timestamp;
@@ -19,7 +20,7 @@ use crate::config::settings;
 use crate::policy::action::{FreezeInstance, ReportIncident, RevokeAll};
 use crate::store::backup::{BackupRow, State};
 use crate::store::gate::{Access, Fault};
-use crate::store::tables::{CHECKPOINTS, META, backups, credentials, grants, log, meta, users};
+use crate::store::tables::{CHECKPOINTS, META, backups, credentials, grants, log, meta, signers, users};
 use crate::store::tx::{StoreError, Tx};
 
 /// Name of the row in META.
@@ -32,8 +33,8 @@ pub struct Incident {
     pub revoked_at: Option<Timestamp>,
     /// How many stored ones that were.
     pub revoked: u64,
-    /// Keys of the settings that are not taken any more: name and mark.
-    pub settings: Vec<(String, [u8; 4])>,
+    /// Keys of the settings that are not taken any more: name and id.
+    pub settings: Vec<(String, SettingId)>,
     /// Since when it is frozen; none: it is not.
     pub frozen_at: Option<Timestamp>,
     /// Entries in the log at that moment: a checkpoint of this size is kept.
@@ -72,12 +73,12 @@ pub fn known(tx: &Tx<'_>) -> Result<Incident, StoreError> {
 
 /// Whether this is a key of the settings that was revoked.
 pub(in crate::store) fn is_revoked(tx: &Tx<'_>, credential: &CredentialRef) -> Result<bool, StoreError> {
-    credential.configured().map_or(Ok(false), |(_, mark)| is_revoked_key(tx, mark))
+    credential.configured().map_or(Ok(false), |id| is_revoked_key(tx, id))
 }
 
-/// The same for a key by its mark, which its value alone makes: under another name it stays revoked.
-pub(in crate::store) fn is_revoked_key(tx: &Tx<'_>, mark: [u8; 4]) -> Result<bool, StoreError> {
-    Ok(tx.get(META, ROW)?.is_some() && known(tx)?.settings.iter().any(|(_, revoked)| *revoked == mark))
+/// The same for a key by its id, which its value alone makes: under another name it stays revoked.
+pub(in crate::store) fn is_revoked_key(tx: &Tx<'_>, id: SettingId) -> Result<bool, StoreError> {
+    Ok(tx.get(META, ROW)?.is_some() && known(tx)?.settings.iter().any(|(_, revoked)| *revoked == id))
 }
 
 /// Whether the verb is refused in this view because the instance is frozen. The program's own work goes on, an import by its operator does not;
@@ -91,9 +92,11 @@ pub(in crate::store) fn bars(tx: &Tx<'_>, verb: &str, system: bool) -> Result<bo
 pub fn revoke_all(a: &mut Access<'_, RevokeAll>) -> Result<(u64, u64), Refusal> {
     let tenant = a.who().tenant();
     let vault = a.vault();
-    let dashboard = vault.dashboard().into_iter().flat_map(|(keys, _)| keys.iter());
-    let mut keys: Vec<(String, [u8; 4])> = vault.static_keys().iter().chain(dashboard).map(|key| (key.name.to_string(), key.mark)).collect();
-    keys.extend(vault.dashboard_secret_mark().map(|mark| (settings::DASHBOARD_JWT_SECRET.row.name.to_owned(), mark)));
+    let mut keys: Vec<(String, SettingId)> = vault.static_keys().iter().map(|key| (key.name.to_string(), key.id)).collect();
+    if let Some(ids) = vault.dashboard_ids() {
+        let names = [&settings::DASHBOARD_SERVICE_KEY.row, &settings::DASHBOARD_JWT_SECRET.row].map(|row| row.name.to_owned());
+        keys.extend(names.into_iter().zip(ids));
+    }
     let tx = a.tx_mut();
     let revoked = credentials::revoke_all(tx, tenant)? + grants::remove_everybodys(tx, tenant)?;
     let mut incident = known(tx)?;
@@ -215,7 +218,7 @@ pub fn report(a: &mut Access<'_, ReportIncident>, since: Timestamp) -> Result<Re
         instance: tx.common.instance,
         file: vault.file(),
         log: vault.log(),
-        vkey: crate::audit::checkpoint::vkey(vault.log(), vault.public_key()).to_string(),
+        vkey: signers::newest(tx.reader, &tx.keys, vault.log())?.to_string(),
         checkpoint: note,
         incident: known(tx)?,
         epoch: tx.keys.epoch(),

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use crate::audit::checkpoint::vkey;
 use crate::audit::note::Vkey;
 use crate::audit::verify;
 use crate::policy::action::ExportLog;
 use crate::store::gate::{Access, Receipt};
 pub use crate::store::tables::log::LogError;
 use crate::store::tables::log::{self, StoredTiles};
+use crate::store::tables::signers;
 use crate::store::vault::{Published, Vault};
 use crate::store::writer::Unavailable;
 
@@ -35,7 +35,7 @@ impl LogView {
 
     /// The log's public key.
     pub fn vkey(&self) -> Vkey {
-        vkey(self.published.head.checkpoint.log, self.vault.public_key())
+        self.vault.log_key()
     }
 
     /// The entry at `index`, without a line end.
@@ -45,7 +45,8 @@ impl LogView {
         log::line(&self.published.snapshot, index)?.ok_or(LogError::Damaged)
     }
 
-    /// The last line of a bundle of the entries from `first` to before `end`: the signed checkpoint, and the proof that places them in it.
+    /// The last line of a bundle of the entries from `first` to before `end`: the signed checkpoint, the
+    /// changes of key before it, and the proof that places them in it.
     ///
     /// Errors: the file's; `Damaged` if the range is not one of this log or its tree cannot be read.
     pub fn trailer(&self, _: &Receipt, first: u64, end: u64) -> Result<String, LogError> {
@@ -54,6 +55,7 @@ impl LogView {
             true => Vec::new(),
             false => log::tree(&tiles, self.size())?.range(first, end, self.size())?,
         };
-        Ok(verify::trailer(&self.published.head.note, &proof))
+        let keys = signers::links(&self.published.snapshot, self.published.head.checkpoint.log, self.size())?;
+        Ok(verify::trailer(&self.published.head.note, &keys, &proof))
     }
 }

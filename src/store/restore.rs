@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::audit::checkpoint::{Checkpoint, vkey};
+use crate::audit::checkpoint::{Anchor, Checkpoint};
 use crate::audit::{Actor, Detail, Entry, Reason, Word};
 use crate::base::id::{BootId, FileId, InstanceId, LogId, TenantId};
 use crate::base::time::{Clock, Timestamp};
@@ -24,7 +24,7 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{self, LogError, Tail};
 pub use crate::store::tables::meta::RestoredMark;
 use crate::store::tables::meta::{self, InstanceRow};
-use crate::store::tables::{BACKUPS, META, past};
+use crate::store::tables::{BACKUPS, META, past, signers};
 use crate::store::tx::{Common, StoreError, Tx, row, value};
 use crate::store::upkeep::Interruptible;
 use crate::store::vault::OpenError;
@@ -65,7 +65,7 @@ pub fn facts(engine: &Engine, clock: &Clock) -> Result<Facts, OpenError> {
     }
     let tenant = instance.tenant;
     let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
-    let (tail, _) = Tail::load(&snapshot, instance.log, BootId::draw(), engine.keys().signing().public())?;
+    let (tail, _) = Tail::load(&snapshot, instance.log, BootId::draw(), &engine.keys())?;
     Ok(Facts {
         file: engine.file(),
         instance: engine.instance(),
@@ -90,7 +90,7 @@ pub fn continues(engine: &Engine, checkpoint: &Checkpoint) -> Result<bool, OpenE
     if instance.log != checkpoint.log {
         return Ok(false);
     }
-    let (tail, _) = Tail::load(&snapshot, instance.log, BootId::draw(), engine.keys().signing().public())?;
+    let (tail, _) = Tail::load(&snapshot, instance.log, BootId::draw(), &engine.keys())?;
     if tail.size() < checkpoint.size {
         return Ok(false);
     }
@@ -254,16 +254,17 @@ fn begin_log(copy: &Engine, facts: &Facts, log: LogId, now: Timestamp, clock: &C
         entry.det.set(Detail::Setting(safeguards));
     }
     let mark = RestoredMark { backup: facts.file, at: now, log: old.log, size: old.size };
+    // Where the backup was taken in the middle of a change of the log's key, the new log begins with the new one.
+    let mut tail = Tail::after(&copy.snapshot()?, &copy.keys(), log, BootId::draw()).map_err(|_| EngineError::Damaged("the log's keys"))?;
     copy.commit(|batch| {
         batch.put(META, meta::RESTORED, &value(&mark))?;
-        let mut tail = Tail::new(log, BootId::draw());
         tail.append(batch, &mut entry, clock, now)?;
-        Ok(tail.seal(batch, copy.keys().signing(), now)?.0)
+        Ok(tail.seal(batch, &copy.keys(), now)?.0)
     })
     .map_err(|(CommitError::Refused(error) | CommitError::Unknown(error))| error)
 }
 
-/// The public key of a log of this file.
-pub fn log_key(engine: &Engine, log: LogId) -> crate::audit::note::Vkey {
-    vkey(log, engine.keys().signing().public())
+/// The anchor in `text`, if it is one of `log` that a key of this file signed.
+pub fn anchor_of(engine: &Engine, log: LogId, text: &str) -> Option<Anchor> {
+    signers::anchor(&engine.snapshot().ok()?, &engine.keys(), log, text).ok()
 }

@@ -17,20 +17,22 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use crate::audit::{Detail, Word};
+use crate::audit::checkpoint::vkey;
+use crate::audit::{Detail, Word, chain};
 use crate::authn::Principal;
 use crate::base::id::{InstanceId, SubjectId, TenantId, UserId};
 use crate::base::{limits, log};
+use crate::crypto::sign::SigningKey;
 use crate::crypto::unlock::Kek;
 use crate::engine::{Change, EngineError, Slot};
-use crate::policy::action::{Action, AskErasure, ChangeEpoch, ChangeSlots, DestroyHolder, EndErasure, EraseMemories, Instance, RewrapKeys, Writes};
+use crate::policy::action::{Action, AskErasure, ChangeAuditKey, ChangeEpoch, ChangeSlots, DestroyHolder, EndErasure, EraseMemories, Instance, RewrapKeys, Writes};
 use crate::store::erasure::{self, Refusal, Stage, Whom};
 use crate::store::gate::{Access, Call, Receipt, Refused};
 use crate::store::ledger::{self, LedgerError};
 use crate::store::renewal;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::memories::erase;
-use crate::store::tables::{erasures, meta};
+use crate::store::tables::{erasures, meta, signers};
 use crate::store::tx::{StoreError, Tx};
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
@@ -155,6 +157,26 @@ impl Vault {
         let fresh = renewal::ask(self, who)?;
         self.rotate_soon();
         Ok(fresh)
+    }
+
+    /// Has the log handed over to a new signing key; the rotator does it. One that was under way goes on and is the one that is meant.
+    ///
+    /// Errors: the engine's; the store's.
+    pub fn rotate_audit_key(&self, who: &Principal) -> Result<(), Stopped> {
+        if self.keys().next_signing().is_none() {
+            let generation = self.engine().rewrite(&Change::NextSigning)?;
+            note_generation::<ChangeAuditKey>(self, who, generation, Word::of("begin"), |_| Ok(()))?;
+        }
+        self.rotate_soon();
+        Ok(())
+    }
+
+    /// Entries in the log when its key was last changed; 0: never.
+    ///
+    /// Errors: the store's.
+    pub fn handed_over_at(&self) -> Result<u64, Stopped> {
+        let log = self.log();
+        Ok(look(self, |tx| signers::retired(tx.reader, log))?.last().map_or(0, |(size, _)| *size))
     }
 
     /// Ends a long piece of work when the store stops.
@@ -324,6 +346,7 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
         });
         noted?;
     }
+    hand_over(vault, &who)?;
     let mut mended = false;
     loop {
         if vault.is_stopping() {
@@ -349,6 +372,28 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
             return Ok(());
         }
     }
+}
+
+/// Hands the log over to the next signing key, if there is one:
+///
+/// ```text
+/// one key ──superblock {old, next}──▶ two ──entry and checkpoint, signed by both──▶ the next signs ──superblock {next}──▶ one key
+/// ```
+fn hand_over(vault: &Vault, who: &Principal) -> Result<(), Stopped> {
+    let Some(next) = vault.keys().next_signing().map(SigningKey::public) else { return Ok(()) };
+    let keys = vault.keys();
+    if look(vault, |tx| signers::handed_over(tx.reader, &keys))?.is_none() {
+        let old = vkey(vault.log(), keys.signing().public());
+        let new = old.with_public(next);
+        write::<ChangeAuditKey, _>(vault, who, move |a| {
+            chain::details(&old, &new).into_iter().for_each(|detail| a.detail(detail));
+            a.tx_mut().staged.hands_over = true;
+            Ok(())
+        })?;
+    }
+    let generation = vault.engine().rewrite(&Change::NextSigningAlone)?;
+    note_generation::<ChangeAuditKey>(vault, who, generation, Word::of("end"), |_| Ok(()))?;
+    Ok(())
 }
 
 /// Leaves epoch `old`: destroys who was asked for, wraps the rest anew, drops the old key, and tells the end.

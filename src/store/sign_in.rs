@@ -69,9 +69,10 @@ impl Vault {
         let published = self.published()?;
         let (tx, tenant) = (self.reading(&published), self.tenant());
         let look = || -> Result<Found, StoreError> {
-            let secret = self.dashboard_secret_mark().expect("a dashboard has one secret");
-            if incident::is_revoked_key(&tx, key.mark)? || incident::is_revoked_key(&tx, secret)? {
-                return Ok(Found::Dying);
+            for id in self.dashboard_ids().into_iter().flatten() {
+                if incident::is_revoked_key(&tx, id)? {
+                    return Ok(Found::Dying);
+                }
             }
             let Some(user) = users::find(&tx, tenant, email.inner())? else { return Ok(Found::Nobody) };
             if !may_sign_in(&tx, tenant, user)? {

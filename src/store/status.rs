@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::audit::checkpoint::{Anchor, Checkpoint, vkey};
+use crate::audit::checkpoint::Checkpoint;
 use crate::base::id::{FileId, InstanceId, TenantId};
 use crate::base::time::{Clock, Timestamp};
 use crate::engine::{Engine, Space};
@@ -11,9 +11,9 @@ use crate::store::anchor;
 use crate::store::backup::{BackupRow, DrillRow, State};
 use crate::store::erasure::Stage;
 use crate::store::gate::Access;
+use crate::store::incident;
 use crate::store::rotator::Progress;
-use crate::store::tables::log::{self, LogError};
-use crate::store::tables::{backups, erasures, meta};
+use crate::store::tables::{backups, erasures, log, meta, signers};
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::OpenError;
 
@@ -26,10 +26,14 @@ pub struct Condition {
     pub tenant: TenantId,
     /// The audit log as signed.
     pub checkpoint: Checkpoint,
+    /// When its newest entry was made.
+    pub written: Timestamp,
     /// Bytes of the data file.
     pub bytes: u64,
     /// Room on its disk, as the store judges it.
     pub space: Space,
+    /// Since when records are read-only, if an incident froze them.
+    pub frozen: Option<Timestamp>,
     /// The anchor, if one is configured.
     pub anchor: Option<Anchored>,
     /// Backups that are done and not removed.
@@ -80,9 +84,8 @@ pub fn of(engine: &Engine, anchor: Option<&Path>, clock: &Clock) -> Result<Condi
 
 fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition, StoreError> {
     let instance = meta::instance(tx)?.ok_or(StoreError::Missing("meta"))?;
-    let key = vkey(instance.log, engine.keys().signing().public());
     let note = log::checkpoint_note(tx.reader)?.ok_or(StoreError::Missing("meta"))?;
-    let checkpoint = Checkpoint::parse(&note, &key).map_err(LogError::from).map_err(|_| StoreError::Missing("meta"))?;
+    let checkpoint = signers::checkpoint(tx.reader, &tx.keys, instance.log, &note).map_err(|_| StoreError::Missing("meta"))?;
     let all = backups::all(tx)?;
     let done = |(_, row): &&(FileId, BackupRow)| row.state == State::Done;
     let mut counts = [0; 3];
@@ -99,9 +102,11 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
         instance: engine.instance(),
         tenant: instance.tenant,
         checkpoint,
+        written: log::written(tx.reader, checkpoint.size)?,
         bytes: engine.bytes()?,
         space: engine.space(),
-        anchor: anchor.map(|path| anchored(path, &key, checkpoint)),
+        frozen: incident::known(tx)?.frozen_at,
+        anchor: anchor.map(|path| anchored(path, tx, checkpoint)),
         backups: u64::try_from(all.iter().filter(done).count()).unwrap_or(u64::MAX),
         last_backup: all.iter().rev().find(done).cloned(),
         backing_up: all.iter().any(|(_, row)| row.state == State::Begun),
@@ -113,8 +118,8 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
     })
 }
 
-fn anchored(path: &Path, key: &crate::audit::note::Vkey, now: Checkpoint) -> Anchored {
-    let seen = anchor::read(path).ok().and_then(|text| Anchor::parse(&text, key).ok());
+fn anchored(path: &Path, tx: &Tx<'_>, now: Checkpoint) -> Anchored {
+    let seen = anchor::read(path).ok().and_then(|text| signers::anchor(tx.reader, &tx.keys, now.log, &text).ok());
     let written = std::fs::metadata(path).ok().and_then(|about| about.modified().ok()).and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let at = written.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Timestamp::from_ms);
     match seen {

@@ -161,6 +161,8 @@ pub struct Staged {
     pub recent: Vec<(Scope, Recent)>,
     /// Whether credentials changed, so that reads under way must be decided anew.
     pub credentials_changed: bool,
+    /// Whether this entry hands the log over to the next signing key.
+    pub hands_over: bool,
 }
 
 impl Common {

@@ -20,11 +20,12 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::Checkpoint;
+use crate::audit::note::Vkey;
 use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who, Word};
-use crate::authn::credential::{StaticKeys, Verifier, static_mark};
+use crate::authn::credential::{SettingId, StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
-use crate::base::time::Clock;
+use crate::base::time::{Clock, Timestamp};
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
@@ -47,7 +48,7 @@ use crate::store::stopwatch;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
-use crate::store::tables::{log as log_table, users};
+use crate::store::tables::{log as log_table, signers, users};
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::writer::{Ended, Job, Settled, Unavailable, Writer};
 
@@ -76,7 +77,6 @@ pub struct Settings {
 }
 
 /// Who signs in otherwise than by a key, and who administrates.
-#[derive(Default)]
 pub struct SignIn {
     /// `RM_DASHBOARD_SERVICE_KEY` and `RM_DASHBOARD_JWT_SECRET`.
     pub dashboard: Option<(Secret<String>, Secret<String>)>,
@@ -84,6 +84,14 @@ pub struct SignIn {
     pub admins: Vec<String>,
     /// `RM_MAX_SEATS`; 0 = no bound.
     pub seats_max: u32,
+    /// `RM_OAUTH_GRANT_DAYS`.
+    pub grant_days: u32,
+}
+
+impl Default for SignIn {
+    fn default() -> Self {
+        Self { dashboard: None, admins: Vec::new(), seats_max: 0, grant_days: limits::OAUTH_GRANT_DAYS }
+    }
 }
 
 /// Why a store did not open. Each names what to do.
@@ -182,6 +190,7 @@ struct Inner {
     dashboard: Option<(StaticKeys, Secret<String>)>,
     admins: Vec<UserId>,
     seats_max: u32,
+    grant_life: Duration,
     indexes: Indexes,
     published: RwLock<Option<Arc<Published>>>,
     queue: Queue,
@@ -246,7 +255,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
         let mut entry = Entry::new("system.init", Actor::SYSTEM);
         entry.tenant = Some(tenant);
         tail.append(batch, &mut entry, clock, now)?;
-        tail.seal(batch, engine.keys().signing(), now)
+        tail.seal(batch, &engine.keys(), now)
     });
     match (made, failure) {
         (_, Some(error)) => Err(error.into()),
@@ -261,6 +270,16 @@ struct Examined {
     tail: Tail,
     note: String,
     owner: Option<UserId>,
+    /// When the newest entry of the log was made.
+    written: Timestamp,
+}
+
+/// What is told of a clock that is not plausible.
+pub const WRONG_CLOCK: &str = "the clock is behind the log's newest entry, or before this program was made: set it if it is wrong, and keep it by NTP";
+
+/// Whether it can be `now` where the log's newest entry is of `written`.
+pub fn is_plausible(now: Timestamp, written: Timestamp) -> bool {
+    now.plus(limits::CLOCK_SKEW) >= written && now.ms() >= limits::CLOCK_MS_MIN
 }
 
 /// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
@@ -288,12 +307,13 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     if label != settings.label.as_bytes() {
         return Err(OpenError::OtherTenant);
     }
-    let (tail, note) = Tail::load(&snapshot, instance.log, boot, engine.keys().signing().public())?;
+    let (tail, note) = Tail::load(&snapshot, instance.log, boot, &engine.keys())?;
     if let Some(path) = &settings.anchor {
         anchor::check(path, engine, &snapshot, instance.log, tail.size())?;
     }
     let owner = users::find(&tx, tenant, &settings.owner_email)?;
-    Ok(Examined { instance, tail, note, owner })
+    let written = log_table::written(&snapshot, tail.size())?;
+    Ok(Examined { instance, tail, note, owner, written })
 }
 
 impl Store {
@@ -303,22 +323,24 @@ impl Store {
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
         let common = Common::new(engine.instance());
         let boot = BootId::draw();
-        let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        let Examined { instance, tail, note, owner, written } = examined(&engine, &common, &settings, boot)?;
         // The superblock belongs to the data, so an older copy of it that a crash left can go.
         engine.settle()?;
         let (clock, tenant) = (settings.clock, instance.tenant);
+        if !is_plausible(clock.now(), written) {
+            log::line(log::Level::Warn, WRONG_CLOCK, &[("now", &clock.now()), ("newest_entry", &written)]);
+        }
         migrate::run(&engine, instance.schema)?;
         let (tail, note, owner) = match owner {
             Some(owner) if owner == instance.owner => (tail, note, owner),
             _ => change_owner(&engine, &common, instance, &settings.owner_email, tail, &clock)?,
         };
-        let SignIn { dashboard, admins, seats_max } = settings.sign_in;
+        let SignIn { dashboard, admins, seats_max, grant_days } = settings.sign_in;
         let (tail, note, admins) = match admins.is_empty() {
             true => (tail, note, Vec::new()),
             false => name_admins(&engine, &common, tenant, &admins, tail, &clock)?,
         };
-        let checkpoint = Checkpoint::parse(&note, &crate::audit::checkpoint::vkey(tail.log(), engine.keys().signing().public()))
-            .map_err(LogError::from)?;
+        let checkpoint = tail.checkpoint();
         let mut static_keys = StaticKeys::default();
         for (name, vendor, key) in settings.static_keys {
             static_keys.add(engine.keys().pepper(), &name, vendor, &key);
@@ -351,6 +373,7 @@ impl Store {
             dashboard,
             admins,
             seats_max,
+            grant_life: Duration::from_secs(u64::from(grant_days) * 24 * 3600),
             indexes: Indexes::new(settings.index_bytes),
             published: RwLock::new(Some(Arc::new(first))),
             queue: Queue::default(),
@@ -372,7 +395,7 @@ impl Store {
             sent: Default::default(),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
-        let writer = Writer::new(vault.clone(), answers, tail);
+        let writer = Writer::new(vault.clone(), answers, tail, written);
         store.spawn("writer", move || writer.run())?;
         let told = vault.clone();
         store.spawn("answers", move || answerer.run(&told))?;
@@ -421,7 +444,7 @@ impl Store {
         entry.tenant = Some(self.vault.tenant());
         let system = Principal::system(self.vault.tenant(), self.vault.owner(), "store");
         let generation = self.vault.shown().map_or(0, |p| p.generation);
-        let _ = self.vault.append(&system, &Call::internal(), entry, generation);
+        let _ = self.vault.append(&system, &Call::internal(), Box::new(entry), generation);
     }
 
     /// Stops the threads, writes the last entry and the anchor, and closes the file.
@@ -472,7 +495,7 @@ fn change_owner(
         entry.tenant = Some(instance.tenant);
         entry.n = 1;
         tail.append(batch, &mut entry, clock, now)?;
-        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, owner))
+        Ok((tail.seal(batch, &engine.keys(), now)?.1, owner))
     });
     match changed {
         Ok((note, owner)) => Ok((tail, note, owner)),
@@ -504,7 +527,7 @@ fn name_admins(
         entry.n = u64::try_from(admins.len()).expect("a list's length fits 64 bits");
         entry.res = Some(Resource { ids: admins.iter().map(|id| (*id).into()).collect(), kind: Word::of("user") });
         tail.append(batch, &mut entry, clock, now)?;
-        Ok((tail.seal(batch, engine.keys().signing(), now)?.1, admins))
+        Ok((tail.seal(batch, &engine.keys(), now)?.1, admins))
     });
     match named {
         Ok((note, admins)) => Ok((tail, note, admins)),
@@ -538,14 +561,21 @@ impl Vault {
         self.0.dashboard.as_ref()
     }
 
-    /// How the dashboard's secret is known when it is revoked.
-    pub(in crate::store) fn dashboard_secret_mark(&self) -> Option<[u8; 4]> {
-        self.dashboard().map(|(_, secret)| static_mark(self.keys().pepper(), secret))
+    /// How the dashboard's key and its secret are known when they are revoked.
+    pub(in crate::store) fn dashboard_ids(&self) -> Option<[SettingId; 2]> {
+        let (keys, secret) = self.dashboard()?;
+        let key = keys.iter().next().expect("a dashboard has one key");
+        Some([key.id, SettingId::of(self.keys().pepper(), secret)])
     }
 
     /// Whether this person administrates the instance.
     pub(in crate::store) fn is_admin(&self, user: UserId) -> bool {
         user == self.0.owner || self.0.admins.contains(&user)
+    }
+
+    /// For how long a grant of OAuth lives, however often its tokens are renewed.
+    pub(in crate::store) fn grant_life(&self) -> Duration {
+        self.0.grant_life
     }
 
     /// How many people the dashboard may make known; `None` = no bound.
@@ -628,9 +658,11 @@ impl Vault {
         self.0.boot
     }
 
-    /// The audit log's public key.
-    pub fn public_key(&self) -> [u8; 32] {
-        self.keys().signing().public()
+    /// The audit log's public key, for what is signed from now on.
+    pub fn log_key(&self) -> Vkey {
+        let keys = self.keys();
+        let shown = self.shown().and_then(|published| signers::newest(&published.snapshot, &keys, self.log()).ok());
+        shown.unwrap_or_else(|| crate::audit::checkpoint::vkey(self.log(), keys.signing().public()))
     }
 
     /// The vendors that have a configured agent key.
@@ -763,8 +795,8 @@ impl Vault {
     }
 
     /// Has a read's entry put into the log, if credentials are still those of `generation`, and waits until it is durable.
-    pub(in crate::store) fn append(&self, who: &Principal, call: &Call, entry: Entry, generation: u64) -> Result<Ended, Unavailable> {
-        self.send_and_wait(Work::Entry(Box::new(entry), generation), false, Self::asker(who, call))
+    pub(in crate::store) fn append(&self, who: &Principal, call: &Call, entry: Box<Entry>, generation: u64) -> Result<Ended, Unavailable> {
+        self.send_and_wait(Work::Entry(entry, generation), false, Self::asker(who, call))
     }
 
     /// As [`Vault::append`], of what holds whichever credentials there are by then.

@@ -125,9 +125,9 @@ struct Batched {
 }
 
 impl Writer {
-    /// A writer at the end of the stored log.
-    pub fn new(vault: Vault, answers: Answers, tail: Tail) -> Self {
-        let clocks = (vault.clock().now().ms(), vault.clock().mono_ms());
+    /// A writer at the end of the stored log, whose newest entry is of `written`: a clock that shows less has been set back meanwhile.
+    pub fn new(vault: Vault, answers: Answers, tail: Tail, written: Timestamp) -> Self {
+        let clocks = (vault.clock().now().max(written).ms(), vault.clock().mono_ms());
         Self { vault, answers, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), clocks }
     }
 
@@ -198,7 +198,7 @@ impl Writer {
         let vault = &self.vault;
         let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
         let mut ends = Vec::with_capacity(requests.len());
-        let mut meter = Meter::default();
+        let (mut meter, mut handover) = (Meter::default(), None);
         usage::begin(batch, tail.log(), tail.size())?;
         if let Some(step) = self.clock_step(now) {
             tail.append(batch, &mut { step }, vault.clock(), now)?;
@@ -210,6 +210,7 @@ impl Writer {
             }
             // What comes from a caller goes back to it with the answer; a job is used up.
             let mut done;
+            let mut hands_over = false;
             let entry = match &mut request.work {
                 Work::Entry(entry, _) | Work::Note(entry) => &mut **entry,
                 Work::Job(_) | Work::Done => {
@@ -220,6 +221,7 @@ impl Writer {
                     tx.generation = Some(generation);
                     let JobEnd::Entry(entry, staged) = job(tx);
                     generation += u64::from(staged.credentials_changed);
+                    hands_over = staged.hands_over;
                     self.apply(batch, staged, news)?;
                     done = entry;
                     &mut *done
@@ -227,13 +229,19 @@ impl Writer {
             };
             meter.count(entry, now);
             let index = tail.append(batch, entry, vault.clock(), now)?;
+            if hands_over {
+                handover = Some(index);
+            }
             if let Some(id) = self.touch(batch, request, &touched, now)? {
                 touched.push(id);
             }
             ends.push(Ok(Ended::Durable(index)));
         }
         meter.put(batch)?;
-        let (checkpoint, note) = tail.seal(batch, vault.keys().signing(), now)?;
+        let (checkpoint, note) = match handover {
+            Some(entry) => tail.hand_over(batch, &vault.keys(), now, entry)?,
+            None => tail.seal(batch, &vault.keys(), now)?,
+        };
         Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
     }
 
@@ -336,7 +344,7 @@ impl Writer {
         let (vault, before) = (self.vault.clone(), self.tail.size());
         vault.engine().recover()?;
         let snapshot = vault.engine().snapshot()?;
-        let (mut tail, note) = Tail::load(&snapshot, vault.log(), vault.boot(), vault.keys().signing().public())?;
+        let (mut tail, note) = Tail::load(&snapshot, vault.log(), vault.boot(), &vault.keys())?;
         let found = match found {
             Some(found) => found,
             None => found.insert(Found::look(&snapshot, before, tail.size())?),
@@ -355,7 +363,7 @@ impl Writer {
             let now = vault.clock().now();
             let entered = vault.engine().commit(|batch| {
                 tail.append(batch, &mut entry, vault.clock(), now)?;
-                tail.seal(batch, vault.keys().signing(), now)
+                tail.seal(batch, &vault.keys(), now)
             });
             match entered {
                 Ok((checkpoint, note)) => Head { checkpoint, note },

@@ -4,10 +4,11 @@ import json
 import random
 import ssl
 import subprocess
+import sys
 import time
 import unittest
 
-from rosemary_server import BINARY, LONG, Server, text, unique
+from rosemary_server import BINARY, LONG, ROOT, Server, text, unique
 
 USAGE, KEK_WRONG, KEK_MISSING, ANCHOR = 2, 80, 81, 86
 
@@ -181,12 +182,104 @@ class Keys(unittest.TestCase):
         stages = [entry["det"]["setting"] for entry in entries if entry["op"] == "keys.renew" and "setting" in entry.get("det", {})]
         self.assertEqual(stages, ["doubling", "sealing", "dropping", "leaving", "done"] * 2)
 
+    def log_key(self):
+        done = self.server.run("verify", "--json")
+        self.assertEqual(done.returncode, 0, text(done))
+        return json.loads(done.stdout)["facts"]["log key"]
+
+    def bundle(self, name, *arguments):
+        path = self.server.folder / name
+        done = self.server.run("audit", "export", path, *arguments)
+        self.assertEqual(done.returncode, 0, text(done))
+        return path
+
+    def verifies(self, bundle, key, code=0):
+        """By the program and by one that shares no code with it; gives the newest key."""
+        done = self.server.run("verify", "--log", bundle, "--key", key, "--json")
+        self.assertEqual(done.returncode, code, text(done))
+        vkey = self.server.folder / "given.vkey"
+        vkey.write_text(key + "\n")
+        other = subprocess.run([sys.executable, str(ROOT / "docs/verify_bundle.py"), str(bundle), str(vkey)], capture_output=True, timeout=120, check=False)
+        self.assertEqual(other.returncode == 0, code == 0, text(other))
+        return json.loads(done.stdout)["facts"].get("log key")
+
+    def test_the_logs_key_is_changed_and_whoever_holds_an_older_one_follows_it(self):
+        keys = [self.log_key()]
+        before = self.bundle("before.ndjson")
+        self.keys("rotate", "audit")
+        keys.append(self.log_key())
+        self.server.start()
+        self.keys("rotate", "audit")
+        with self.server.client(self.server.owner_key) as owner:
+            self.assertEqual(owner.get(f"/memories/{self.record['id']}").expect(200).json, self.record)
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(self.server.stop(), 0)
+        keys.append(self.log_key())
+        self.assertEqual(len(set(keys)), 3)
+        for name, range in (("all.ndjson", ()), ("some.ndjson", ("--from", "3", "--to", "9"))):
+            after = self.bundle(name, *range)
+            for key in keys:
+                self.assertEqual(self.verifies(after, key), keys[2])
+        self.assertEqual(self.verifies(before, keys[0]), keys[0])
+        self.verifies(before, keys[2], code=1)
+        # Without its introduction, or with one that is bent, the new key is nobody's.
+        lines = after.read_text().splitlines()
+        trailer = json.loads(lines[-1])
+        for bent in ([], trailer["keys"][:1], trailer["keys"][1:], trailer["keys"][::-1], trailer["keys"][:1] * 2):
+            forged = self.server.folder / "forged.ndjson"
+            forged.write_text("\n".join(lines[:-1] + [json.dumps({**trailer, "keys": bent}, separators=(",", ":"))]) + "\n")
+            self.verifies(forged, keys[0], code=1)
+            if bent == trailer["keys"][:1]:
+                self.verifies(forged, keys[2])
+
+    def test_receipts_backups_and_anchors_of_before_a_change_of_the_logs_key_still_count(self):
+        first, backup, anchor = self.log_key(), self.server.folder / "before.backup", self.server.anchor.read_bytes()
+        receipts = [self.server.folder / name for name in ("before.receipt", "after.receipt", "restored.receipt")]
+        said = text(self.server.run("erase", "subject", "Jane", "--yes", "--receipt", receipts[0]))
+        erased = said.split("; erasure ")[1].split()[0]
+        self.assertEqual(self.server.run("backup", "make", backup).returncode, 0)
+        self.keys("rotate", "audit")
+        second = self.log_key()
+        after = self.server.folder / "after.backup"
+        self.assertEqual(self.server.run("backup", "make", after).returncode, 0)
+        self.assertEqual(self.server.run("erase", "receipt", erased, receipts[1]).returncode, 0)
+
+        def check(receipt, key):
+            return self.server.run("erase", "verify-receipt", receipt, "--key", key).returncode
+
+        self.assertEqual([check(receipts[0], first), check(receipts[1], second)], [0, 0])
+        self.assertEqual([check(receipts[0], second), check(receipts[1], first)], [1, 1])
+        # The anchor of before the change is one that the old key may have signed; a file of before it is an older one.
+        now = self.server.anchor.read_bytes()
+        self.server.anchor.write_bytes(anchor)
+        self.assertEqual(self.server.run("verify").returncode, 0)
+        self.server.anchor.write_bytes(now)
+        # A backup of before the change goes back, and says that something came after it.
+        done = self.server.run("restore", backup)
+        self.assertEqual(done.returncode, 94, text(done))
+        self.assertEqual(self.server.run("restore", backup, "--to", self.server.folder / "aside.db").returncode, 0)
+        # One of after it: its log ends, the next begins, and the change of key after that ends both under their own keys.
+        done = self.server.run("restore", after, "--discard-newer")
+        self.assertEqual(done.returncode, 0, text(done))
+        restored = self.log_key()
+        self.keys("rotate", "audit")
+        third = self.log_key()
+        self.assertEqual(self.verifies(self.bundle("restored.ndjson"), restored), third)
+        self.assertEqual(self.server.run("erase", "receipt", erased, receipts[2]).returncode, 0)
+        self.assertEqual([check(receipts[2], third), check(receipts[2], restored)], [0, 1])
+        vkey = self.server.folder / "third.vkey"
+        vkey.write_text(third)
+        other = subprocess.run([sys.executable, str(ROOT / "docs/verify_receipt.py"), str(receipts[2]), str(vkey)], capture_output=True, timeout=60, check=False)
+        self.assertEqual(other.returncode, 0, text(other))
+
     def test_a_kill_at_any_moment_of_a_rotation_loses_nothing_and_the_next_start_goes_on(self):
+        first = self.log_key()
         self.server.start()
         with self.server.client(self.server.owner_key) as owner:
             kept = [owner.remember(f"kept {number}", unique(), subject=f"subject {number % 7}") for number in range(60)]
-        for round in range(200 if LONG else 8):
-            what = ["deks", "epoch"][round % 2]
+        for round in range(200 if LONG else 9):
+            what = ["deks", "epoch", "audit"][round % 3]
             asked = subprocess.Popen([str(BINARY), "keys", "rotate", what], env=self.server.environment(), cwd=self.server.folder,
                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(random.random() * 0.25)
@@ -198,8 +291,7 @@ class Keys(unittest.TestCase):
                 self.assertEqual(owner.get(f"/memories/{record['id']}").expect(200).json, record)
             self.keys("rotate", "deks")
         self.assertEqual(self.server.stop(), 0)
-        done = self.server.run("verify")
-        self.assertEqual(done.returncode, 0, text(done))
+        self.assertEqual(self.verifies(self.bundle("log.ndjson"), first), self.log_key())
 
     def test_a_key_of_another_instance_is_not_enrolled(self):
         other = Server().init()

@@ -383,6 +383,18 @@ class Attacks(OAuthCase):
         self.owner.delete(f"/api/keys/{made['id']}").expect(200)
         self.refused(self.exchange(client, back["code"], verifier), 400, "invalid_grant")
 
+    def test_a_revoked_key_takes_its_grants_along(self):
+        """Whoever stole a key consented with it once, and kept their access when it was revoked."""
+        made = self.owner.post("/api/keys", {"label": "stolen"}).expect(200).json
+        client, tokens = self.granted(key=made["key"])
+        _, others = self.granted()
+        fresh = self.refresh(client, tokens["refresh_token"]).expect(200).json
+        self.owner.delete(f"/api/keys/{made['id']}").expect(200)
+        self.assertEqual((self.status(fresh["access_token"]), self.status(others["access_token"])), (401, 200))
+        for refresh_token in (fresh["refresh_token"], tokens["refresh_token"]):
+            self.refused(self.refresh(client, refresh_token), 400, "invalid_grant")
+        self.assertNotIn(client["client_id"], [grant["client_id"] for grant in self.grants()])
+
     def test_forged_and_foreign_tokens_open_nothing(self):
         _, tokens = self.granted()
         good = tokens["access_token"]

@@ -626,8 +626,8 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             json!({
                 "description": "A JSON-RPC 2.0 message of MCP, or in versions before 2025-06-18 several.",
                 "anyOf": [
-                    answer([("jsonrpc", version()), ("method", text("ping"))], [("id", number_or_text()), ("params", object())]),
-                    answer([("jsonrpc", version())], [("id", number_or_text()), ("result", object()), ("error", object())]),
+                    answer(&[("jsonrpc", version()), ("method", text("ping"))], &[("id", number_or_text()), ("params", object())]),
+                    answer(&[("jsonrpc", version())], &[("id", number_or_text()), ("result", object()), ("error", object())]),
                     { "type": "array", "items": object() },
                 ],
             }),
@@ -636,22 +636,22 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             "McpAnswer",
             json!({ "anyOf": [reference("McpResult"), reference("McpError"), { "type": "array", "items": { "anyOf": [reference("McpResult"), reference("McpError")] } }] }),
         ),
-        ("McpResult", answer([("jsonrpc", version()), ("id", number_or_text()), ("result", object())], [])),
+        ("McpResult", answer(&[("jsonrpc", version()), ("id", number_or_text()), ("result", object())], &[])),
         (
             "McpError",
             answer(
-                [
+                &[
                     ("jsonrpc", version()),
                     (
                         "error",
-                        answer([("code", json!({ "type": "integer", "examples": [TRANSPORT] })), ("message", text("Session not found; begin again with initialize"))], [("data", object())]),
+                        answer(&[("code", json!({ "type": "integer", "examples": [TRANSPORT] })), ("message", text("Session not found; begin again with initialize"))], &[("data", object())]),
                     ),
                 ],
-                [("id", json!({ "type": ["null", "string", "integer"] }))],
+                &[("id", json!({ "type": ["null", "string", "integer"] }))],
             ),
         ),
         ("McpRefusal", json!({ "anyOf": [reference("McpError"), reference("McpUnauthorized")] })),
-        ("McpUnauthorized", answer([("error", json!({ "const": "invalid_token" })), ("error_description", text("Invalid API key"))], [])),
+        ("McpUnauthorized", answer(&[("error", json!({ "const": "invalid_token" })), ("error_description", text("Invalid API key"))], &[])),
     ]
 }
 

@@ -104,13 +104,13 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::credential::StaticKey;
+    use crate::authn::credential::{SettingId, StaticKey};
     use crate::authn::Vendor;
     use crate::base::time::Timestamp;
 
     fn agents() -> impl FnMut(u32) -> Principal {
         let (tenant, owner) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
-        move |n| Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_X".into(), vendor: Vendor::parse("x"), mark: n.to_be_bytes() })
+        move |n| Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_X".into(), vendor: Vendor::parse("x"), id: SettingId(u128::from(n).to_be_bytes()) })
     }
 
     #[test]

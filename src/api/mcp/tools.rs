@@ -11,7 +11,7 @@ use super::inputs;
 use crate::api::answers::{answer, flag, id, list_of, maybe_id, maybe_text, number, reference, text, texts, time, title, word};
 use crate::api::openapi;
 use crate::api::run::Cx;
-use crate::api::schema::Schema;
+use crate::api::schema::{Schema, with_members};
 
 /// What a client may tell its user before it calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,20 +47,20 @@ fn memory() -> Value {
 }
 
 fn memories() -> Value {
-    answer([("memories", list_of("Memory"))], [])
+    answer(&[("memories", list_of("Memory"))], &[])
 }
 
 fn scoped(of: &str) -> Value {
     let scope = word(&["personal", "org", "team", "all"]);
     answer(
-        [("memories", list_of(of)), ("total", number()), ("limit", number()), ("offset", number()), ("scope", scope), ("has_more", flag())],
-        [],
+        &[("memories", list_of(of)), ("total", number()), ("limit", number()), ("offset", number()), ("scope", scope), ("has_more", flag())],
+        &[],
     )
 }
 
 fn pool(key: &str) -> Value {
     let entry = answer(
-        [
+        &[
             ("id", id()),
             ("title", title()),
             ("content", text("")),
@@ -71,14 +71,14 @@ fn pool(key: &str) -> Value {
             ("shared_at", time()),
             ("created_at", time()),
         ],
-        [],
+        &[],
     );
-    answer([(key, json!({ "type": "array", "items": entry })), ("count", number()), ("offset", number()), ("has_more", flag())], [])
+    answer(&[(key, json!({ "type": "array", "items": entry })), ("count", number()), ("offset", number()), ("has_more", flag())], &[])
 }
 
 fn node() -> Value {
     answer(
-        [
+        &[
             ("id", id()),
             ("title", title()),
             ("tags", texts("")),
@@ -88,14 +88,14 @@ fn node() -> Value {
             ("created_at", time()),
             ("relation", text("")),
         ],
-        [("shared_tag_count", number())],
+        &[("shared_tag_count", number())],
     )
 }
 
 fn around() -> Value {
     let nodes = || json!({ "type": "array", "items": node() });
     answer(
-        [
+        &[
             ("center", node()),
             ("parent", json!({ "anyOf": [node(), { "type": "null" }] })),
             ("children", nodes()),
@@ -104,14 +104,14 @@ fn around() -> Value {
             ("references", nodes()),
             ("referenced_by", nodes()),
         ],
-        [],
+        &[],
     )
 }
 
 fn shared() -> Value {
     answer(
-        [("shared", flag()), ("scope", word(&["org", "team"])), ("memory", memory())],
-        [("org_id", maybe_text("")), ("team_id", maybe_text(""))],
+        &[("shared", flag()), ("scope", word(&["org", "team"])), ("memory", memory())],
+        &[("org_id", maybe_text("")), ("team_id", maybe_text(""))],
     )
 }
 
@@ -215,7 +215,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Changes,
         verb: "memory.trash",
         arguments: &inputs::BY_ID,
-        output: || answer([("deleted", flag()), ("id", id()), ("title", title())], []),
+        output: || answer(&[("deleted", flag()), ("id", id()), ("title", title())], &[]),
         run: calls::delete,
     },
     Tool {
@@ -255,7 +255,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.thread",
         arguments: &inputs::THREAD,
-        output: || answer([("parent", memory()), ("children", list_of("Memory"))], []),
+        output: || answer(&[("parent", memory()), ("children", list_of("Memory"))], &[]),
         run: calls::thread,
     },
     Tool {
@@ -275,7 +275,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.around",
         arguments: &inputs::CLUSTER,
-        output: || answer([("tag", text("")), ("count", number()), ("memories", list_of("Summary"))], []),
+        output: || answer(&[("tag", text("")), ("count", number()), ("memories", list_of("Summary"))], &[]),
         run: calls::cluster,
     },
     Tool {
@@ -327,11 +327,11 @@ fn bare(schema: Value, components: &Value) -> Value {
             }
             // A property may have the name of a keyword.
             let named = map.remove("properties").map(|properties| match properties {
-                Value::Object(properties) => properties.into_iter().map(|(name, schema)| (name, bare(schema, components))).collect::<Map<_, _>>(),
+                Value::Object(properties) => with_members(properties.into_iter().map(|(name, schema)| (name, bare(schema, components)))),
                 _ => Map::new(),
             });
             let keep = |key: &str| !matches!(key, "examples" | "example");
-            let mut schema: Map<_, _> = map.into_iter().filter(|(key, _)| keep(key)).map(|(key, value)| (key, bare(value, components))).collect();
+            let mut schema = with_members(map.into_iter().filter(|(key, _)| keep(key)).map(|(key, value)| (key, bare(value, components))));
             if let Some(named) = named {
                 schema.insert("properties".to_owned(), named.into());
             }

@@ -297,45 +297,45 @@ fn all_of(component: &str, more: Value) -> Value {
 pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
     let message = || ("message", text("Memory deleted successfully!"));
     let array = |name: &str| list_of(name);
-    let results = |name: &str| answer([("results", list_of(name))], []);
+    let results = |name: &str| answer(&[("results", list_of(name))], &[]);
     let page = |name: &str| {
-        answer([("count", number()), ("next", maybe_text("/v3/memories/?page=2&page_size=100")), ("previous", maybe_text("/v3/memories/?page=1&page_size=100")), ("results", list_of(name))], [])
+        answer(&[("count", number()), ("next", maybe_text("/v3/memories/?page=2&page_size=100")), ("previous", maybe_text("/v3/memories/?page=1&page_size=100")), ("results", list_of(name))], &[])
     };
     let either = |first: Value, rest: Vec<Value>| json!({ "anyOf": std::iter::once(first).chain(rest).collect::<Vec<_>>() });
     vec![
-        ("Mem0Ping", answer([("status", json!({ "const": "ok" })), ("org_id", json!({ "const": PROJECT })), ("project_id", json!({ "const": PROJECT })), ("user_email", never())], [])),
-        ("Mem0Memory", answer([("id", id_text())], memory_keys())),
-        ("Mem0AddedMemory", all_of("Mem0Memory", answer([("event", word(&["ADD", "NOOP"]))], []))),
+        ("Mem0Ping", answer(&[("status", json!({ "const": "ok" })), ("org_id", json!({ "const": PROJECT })), ("project_id", json!({ "const": PROJECT })), ("user_email", never())], &[])),
+        ("Mem0Memory", answer(&[("id", id_text())], &memory_keys())),
+        ("Mem0AddedMemory", all_of("Mem0Memory", answer(&[("event", word(&["ADD", "NOOP"]))], &[]))),
         (
             "Mem0Added",
             answer(
-                [
+                &[
                     ("results", list_of("Mem0AddedMemory")),
                     ("status", json!({ "const": "SUCCEEDED" })),
                     ("event_id", id_text()),
                     ("inferred", flag()),
                     ("message", text(VERBATIM)),
                 ],
-                [],
+                &[],
             ),
         ),
         ("Mem0Page", page("Mem0Memory")),
         ("Mem0List", either(array("Mem0Memory"), vec![results("Mem0Memory"), page("Mem0Memory")])),
-        ("Mem0Hit", all_of("Mem0Memory", answer([("score", score())], []))),
+        ("Mem0Hit", all_of("Mem0Memory", answer(&[("score", score())], &[]))),
         ("Mem0Hits", results("Mem0Hit")),
         ("Mem0HitList", either(array("Mem0Hit"), vec![results("Mem0Hit")])),
-        ("Mem0Message", answer([message()], [])),
-        ("Mem0Trashed", answer([("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], [])),
-        ("Mem0ExportAsked", answer([("message", text(EXPORT_ASKED)), ("id", id_text()), ("total_memories", number())], [])),
+        ("Mem0Message", answer(&[message()], &[])),
+        ("Mem0Trashed", answer(&[("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], &[])),
+        ("Mem0ExportAsked", answer(&[("message", text(EXPORT_ASKED)), ("id", id_text()), ("total_memories", number())], &[])),
         (
             "Mem0Export",
-            answer([("memories", list_of("Mem0Memory")), ("count", number()), ("schema_applied", flag()), ("message", text(EXPORTED))], []),
+            answer(&[("memories", list_of("Mem0Memory")), ("count", number()), ("schema_applied", flag()), ("message", text(EXPORTED))], &[]),
         ),
-        ("Mem0Feedback", answer([("message", text("Feedback kept as a reply to the memory")), ("id", id_text())], [])),
+        ("Mem0Feedback", answer(&[("message", text("Feedback kept as a reply to the memory")), ("id", id_text())], &[])),
         (
             "Mem0Entity",
             answer(
-                [
+                &[
                     ("id", text("MRN 4711")),
                     ("name", text("MRN 4711")),
                     ("type", word(&["user", "agent", "app", "run"])),
@@ -345,7 +345,7 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
                     ("created_at", time()),
                     ("updated_at", time()),
                 ],
-                [],
+                &[],
             ),
         ),
         ("Mem0Entities", page("Mem0Entity")),
@@ -353,7 +353,7 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
         (
             "Mem0Event",
             answer(
-                [
+                &[
                     ("id", json!({ "type": "string", "examples": ["0f6a2c1e-5d6e-8f80-8a9b-0c1d2e3f4a5b"] })),
                     ("memory_id", id_text()),
                     ("input", json!({ "type": "array", "items": object(), "maxItems": 0, "examples": [[]] })),
@@ -366,14 +366,14 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
                     ("created_at", time()),
                     ("updated_at", time()),
                 ],
-                [],
+                &[],
             ),
         ),
         (
             "Mem0Error",
             answer(
-                [("error", text("Memory not found")), ("detail", text("Memory not found"))],
-                [
+                &[("error", text("Memory not found")), ("detail", text("Memory not found"))],
+                &[
                     ("code", json!({ "enum": ["locked", "read_only"] })),
                     ("plan", text("free")),
                     ("memory_count", number()),

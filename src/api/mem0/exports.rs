@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn export(asker: u32, asked_ms: u64) -> Export {
-        Export { id: OperationId::draw(), asker: Key::of_static(&asker.to_string(), [0; 4]), asked_ms, select: Arc::new(Select::Root) }
+        Export { id: OperationId::draw(), asker: Key::of_static(&asker.to_string(), &[]), asked_ms, select: Arc::new(Select::Root) }
     }
 
     #[test]

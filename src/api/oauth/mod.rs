@@ -254,11 +254,11 @@ pub fn status(cx: &mut Cx<'_>) -> Answered {
 pub fn components() -> Vec<(&'static str, Value)> {
     let address = || text("https://memory.hospital.example:8443/token");
     vec![
-        ("OAuthError", answer([("error", text("invalid_grant"))], [("error_description", text("The code or token is unknown"))])),
+        ("OAuthError", answer(&[("error", text("invalid_grant"))], &[("error_description", text("The code or token is unknown"))])),
         (
             "OAuthServer",
             answer(
-                [
+                &[
                     ("issuer", text("https://memory.hospital.example:8443")),
                     ("authorization_endpoint", address()),
                     ("token_endpoint", address()),
@@ -273,20 +273,20 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("scopes_supported", texts("mcp:read")),
                     ("authorization_response_iss_parameter_supported", json!({ "const": true })),
                 ],
-                [],
+                &[],
             ),
         ),
         (
             "OAuthResource",
             answer(
-                [
+                &[
                     ("resource", text("https://memory.hospital.example:8443/mcp")),
                     ("authorization_servers", texts("https://memory.hospital.example:8443")),
                     ("scopes_supported", texts("mcp:read")),
                     ("bearer_methods_supported", texts("header")),
                     ("resource_name", text("Rosemary")),
                 ],
-                [],
+                &[],
             ),
         ),
         (
@@ -303,7 +303,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
         (
             "OAuthClient",
             answer(
-                [
+                &[
                     ("client_id", text("rm_0011223344556677")),
                     ("client_id_issued_at", number()),
                     ("client_name", text("Claude")),
@@ -313,7 +313,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("token_endpoint_auth_method", word(&["none", "client_secret_post", "client_secret_basic"])),
                     ("scope", text("mcp:read mcp:write")),
                 ],
-                [("client_secret", text("rms_00112233445566778899aabbccddeeff")), ("client_secret_expires_at", number())],
+                &[("client_secret", text("rms_00112233445566778899aabbccddeeff")), ("client_secret_expires_at", number())],
             ),
         ),
         (
@@ -335,14 +335,14 @@ pub fn components() -> Vec<(&'static str, Value)> {
         (
             "OAuthTokens",
             answer(
-                [
+                &[
                     ("access_token", text("rma_00112233445566778899aabbccddeeff")),
                     ("token_type", json!({ "const": "bearer" })),
                     ("expires_in", number()),
                     ("scope", text("mcp:read mcp:write")),
                     ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")),
                 ],
-                [],
+                &[],
             ),
         ),
         (
@@ -369,16 +369,16 @@ pub fn components() -> Vec<(&'static str, Value)> {
                 "properties": { "pending_id": text("00112233445566778899aabbccddeeff"), "email": text("nurse@hospital.example") },
             }),
         ),
-        ("OAuthApproved", answer([("redirect_url", text("https://client.example/callback?code=00112233445566778899aabbccddeeff"))], [])),
+        ("OAuthApproved", answer(&[("redirect_url", text("https://client.example/callback?code=00112233445566778899aabbccddeeff"))], &[])),
         (
             "OAuthStatus",
-            answer([("registrations_waiting", number()), ("decisions_waiting", number()), ("codes_waiting", number()), ("clients", number()), ("grants", number())], []),
+            answer(&[("registrations_waiting", number()), ("decisions_waiting", number()), ("codes_waiting", number()), ("clients", number()), ("grants", number())], &[]),
         ),
-        ("OAuthGrants", answer([("grants", json!({ "type": "array", "items": { "$ref": "#/components/schemas/OAuthGrant" } }))], [])),
+        ("OAuthGrants", answer(&[("grants", json!({ "type": "array", "items": { "$ref": "#/components/schemas/OAuthGrant" } }))], &[])),
         (
             "OAuthGrant",
             answer(
-                [
+                &[
                     ("id", id()),
                     ("client_id", text("rm_0011223344556677")),
                     ("client_name", text("Claude")),
@@ -388,7 +388,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("refreshed_at", time()),
                     ("ends_at", time()),
                 ],
-                [],
+                &[],
             ),
         ),
     ]

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::waiting::{Code, Shown};
 use super::{Params, Refused};
@@ -83,11 +84,11 @@ impl Api {
         let done = self.vault.write::<IssueTokens, _, _>(&who, Person(who.user()), &call, move |access| grants::issue(access, id, scope, drawn));
         match done {
             Ok(done) => {
-                let (grant, receipt) = done.into_parts();
+                let ((grant, lasts), receipt) = done.into_parts();
                 if self.oauth.waiting.settle(&verifier, Some(grant)) {
                     return self.replayed(request, &code, grant);
                 }
-                Ok(given(&tokens, scope, &receipt))
+                Ok(given(&tokens, scope, lasts, &receipt))
             }
             Err(refused) => {
                 // What surely did not happen may be asked again.
@@ -121,7 +122,7 @@ impl Api {
         let done = self.vault.write::<RefreshTokens, _, _>(&who, Person(who.user()), &call, move |access| grants::refresh(access, verifier, drawn));
         match done {
             Ok(done) => match done.into_parts() {
-                (Some(scope), receipt) => Ok(given(&tokens, scope, &receipt)),
+                (Some((scope, lasts)), receipt) => Ok(given(&tokens, scope, lasts, &receipt)),
                 (None, receipt) => Ok(refusal(&Refused::grant()).header("x-audit-index", receipt.index().to_string())),
             },
             // Somebody else used it a moment ago: two hold it.
@@ -196,11 +197,11 @@ fn refusal(refused: &Refused) -> Reply {
 }
 
 /// The answer with tokens: the only one that holds them.
-fn given(tokens: &Tokens, scope: Scope, receipt: &Receipt) -> Reply {
+fn given(tokens: &Tokens, scope: Scope, lasts: Duration, receipt: &Receipt) -> Reply {
     let answer = json!({
         "access_token": tokens.access.expose(),
         "token_type": "bearer",
-        "expires_in": limits::OAUTH_ACCESS_LIFE.as_secs(),
+        "expires_in": lasts.as_secs(),
         "scope": scope.text(),
         "refresh_token": tokens.refresh.expose(),
     });

@@ -75,7 +75,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
         (
             "Graph",
             answer(
-                [
+                &[
                     ("nodes", list_of("GraphNode")),
                     ("edges", list_of("GraphEdge")),
                     ("clusters", list_of("GraphCluster")),
@@ -84,13 +84,13 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("max_nodes", first()),
                     ("truncated", flag()),
                 ],
-                [],
+                &[],
             ),
         ),
         (
             "GraphNode",
             answer(
-                [
+                &[
                     ("id", id()),
                     ("title", title()),
                     ("tags", texts("allergy")),
@@ -103,14 +103,14 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("cluster_id", maybe_text("5f1c0a9be3d27784")),
                     ("color", drawn()),
                 ],
-                [],
+                &[],
             ),
         ),
-        ("GraphEdge", answer([("source", id()), ("target", id()), ("type", word(&["parent_of", "shared_tag"])), ("weight", first())], [])),
+        ("GraphEdge", answer(&[("source", id()), ("target", id()), ("type", word(&["parent_of", "shared_tag"])), ("weight", first())], &[])),
         (
             "GraphCluster",
             answer(
-                [
+                &[
                     ("id", text("5f1c0a9be3d27784")),
                     ("name", text("diet/glucose/insulin")),
                     ("description", text("4 memories about diet, glucose, insulin")),
@@ -118,7 +118,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("member_count", first()),
                     ("color", drawn()),
                 ],
-                [],
+                &[],
             ),
         ),
     ]

@@ -17,35 +17,35 @@ pub fn components() -> Vec<(&'static str, Value)> {
         (
             "Usage",
             answer(
-                [
+                &[
                     ("allowed", flag()),
                     ("plan", text("free")),
                     ("memory_count", number()),
-                    ("limits", answer([("maxMemories", most())], [])),
+                    ("limits", answer(&[("maxMemories", most())], &[])),
                     ("memories_remaining", most()),
                 ],
-                [],
+                &[],
             ),
         ),
         (
             "Billing",
             answer(
-                [
+                &[
                     ("plan", text("free")),
                     ("has_billing", json!({ "const": false })),
-                    ("limits", answer([("maxMemories", most()), ("maxApiKeys", most())], [])),
+                    ("limits", answer(&[("maxMemories", most()), ("maxApiKeys", most())], &[])),
                     ("memory_count", number()),
                     ("memories_remaining", most()),
                     ("cancel_at_period_end", json!({ "const": false })),
                     ("current_period_end", never()),
                 ],
-                [],
+                &[],
             ),
         ),
-        ("UsageMonths", answer([("months", list_of("UsageMonth"))], [])),
+        ("UsageMonths", answer(&[("months", list_of("UsageMonth"))], &[])),
         (
             "UsageMonth",
-            answer([("month", text("2026-11")), ("writes", number()), ("reads", number()), ("queries", number()), ("total_ops", number())], []),
+            answer(&[("month", text("2026-11")), ("writes", number()), ("reads", number()), ("queries", number()), ("total_ops", number())], &[]),
         ),
     ]
 }

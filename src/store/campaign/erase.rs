@@ -9,7 +9,6 @@ use crate::crypto::ladder::WrappedDek;
 use crate::engine::campaign::disk::{Op, apply, cut};
 use crate::engine::campaign::{Chance, amount, plain_blocks};
 use crate::policy::action::{AskErasure, CreateKey, CreatePerson, Instance, ListMemories, Person, ReadErasures};
-use crate::audit::checkpoint::vkey;
 use crate::store::accounts;
 use crate::store::anchor::AnchorError;
 use crate::store::erasure::{self, Erasure, Holder, Refusal, Stage, Whom};
@@ -60,7 +59,7 @@ fn receipt_of(vault: &Vault, who: &Principal, erasure: &Erasure) {
     let id = erasure.id;
     let read = vault.read::<ReadErasures, _, Refusal>(who, Instance, &Call::internal(), move |a| erasure::read(a, id)).unwrap();
     let (receipt, note) = read.into_parts().0.1.expect("it has come to its end");
-    assert_eq!(crate::audit::receipt::open(&note, &vkey(vault.log(), vault.public_key())), Ok(receipt.clone()));
+    assert_eq!(crate::audit::receipt::open(&note, &vault.log_key()), Ok(receipt.clone()));
     assert_eq!((receipt.user, receipt.holder, receipt.memories, receipt.epoch), (erasure.user, id, erasure.memories, erasure.epoch));
 }
 

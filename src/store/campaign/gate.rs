@@ -12,12 +12,16 @@ use crate::base::limits;
 use crate::policy::Relation;
 use crate::policy::action::{CreateKey, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
 use crate::store::accounts;
-use crate::store::gate::Access;
+use crate::store::gate::{Access, Asked};
 use crate::store::tables::memories::{Memory, Part, State};
 use crate::store::writer::Unavailable;
 
 fn read(house: &House, who: &Principal, id: MemoryId) -> Result<Recorded<Memory>, Refused<Wrong>> {
-    house.vault().read::<ReadMemory, _, Wrong>(who, id, &Call::internal(), |access| Ok(memories::get(access, Part::Full)?))
+    house.vault().read::<ReadMemory, _, Wrong>(who, id, &Call::internal(), get)
+}
+
+fn get(access: &mut Access<'_, ReadMemory>) -> Result<Memory, Wrong> {
+    Ok(memories::get(access, Part::Full)?)
 }
 
 fn total(house: &House) -> u64 {
@@ -33,7 +37,7 @@ fn call_of(house: &House, key: &str) -> Call {
 }
 
 /// Makes a key of the owner, as the console does.
-fn make_key(house: &House) -> (String, CredentialId) {
+pub fn make_key(house: &House) -> (String, CredentialId) {
     make_key_of(house, house.vault().owner())
 }
 
@@ -53,7 +57,7 @@ fn make_key_of(house: &House, person: UserId) -> (String, CredentialId) {
     (key.expose().to_owned(), made.unwrap().into_parts().0)
 }
 
-fn revoke(house: &House, id: CredentialId) -> Receipt {
+pub fn revoke(house: &House, id: CredentialId) -> Receipt {
     let vault = house.vault();
     let console = Principal::system(vault.tenant(), vault.owner(), "console");
     let done = vault.write::<RevokeKey, _, Wrong>(&console, id, &Call::internal(), |access| Ok(accounts::revoke_key(access)?));
@@ -244,6 +248,37 @@ fn a_read_decided_before_a_revocation_is_decided_anew() {
 }
 
 #[test]
+fn a_read_that_nobody_waits_for_is_told_when_its_entry_is_durable_and_decided_anew_after_a_revocation() {
+    let house = House::new();
+    let (key, id) = make_key(&house);
+    let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "told").unwrap();
+    let (who, call) = (admitted(house.vault(), &key), call_of(&house, &key));
+    let ask = || {
+        let (told, done) = channel();
+        let (asked, work) = (Asked { who: who.clone(), target: memory, call: call.clone() }, get as for<'t> fn(&mut Access<'t, ReadMemory>) -> _);
+        house.vault().read_then(asked, work, move |done| told.send(done).unwrap());
+        done
+    };
+    let index = usize::try_from(ask().recv().unwrap().unwrap().into_parts().1.index()).unwrap();
+    assert_eq!(house.entries()[index].op.text(), "memory.read");
+    let (let_go, held) = busy(&house);
+    let before = house.vault().queued(true);
+    std::thread::scope(|threads| {
+        threads.spawn(|| revoke(&house, id));
+        while house.vault().queued(true) == before {
+            std::thread::yield_now();
+        }
+        let done = ask();
+        assert!(done.try_recv().is_err(), "decided, in the queue behind the revocation, and not told");
+        drop(let_go);
+        assert!(matches!(done.recv().unwrap(), Err(Refused::Revoked(_))));
+    });
+    held.join().unwrap();
+    let entry = house.entry("memory.read");
+    assert_eq!((entry.decision, entry.status, entry.n), (Decision::Deny, 401, 0));
+}
+
+#[test]
 fn a_read_gives_up_when_credentials_never_stop_changing() {
     let house = House::new();
     let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "the owner's").unwrap();
@@ -366,6 +401,31 @@ fn a_step_of_the_wall_clock_is_an_entry_and_a_slow_commit_is_none() {
     assert!(matches!(step.det.all(), [Detail::Ahead(ms)] if (3_590_000..3_610_000).contains(ms)));
     house.clock.set(now);
     create(house.vault(), &house.owner(), &Call::internal(), "and back").unwrap();
+    assert!(matches!(house.entry("system.clock").det.all(), [Detail::Back(_)]));
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_nothing_ran_is_an_entry_and_loses_nothing() {
+    let mut house = House::new();
+    let (vault, right) = (house.vault().clone(), house.vault().clock().now());
+    let (kept, _) = create(&vault, &house.owner(), &Call::internal(), "before").unwrap();
+    drop(vault);
+    let mut ids = vec![kept];
+    // 1970, as a machine without a battery starts; the last year that there is; and right again.
+    for (at, steps) in [(Timestamp::from_ms(5), 1), (Timestamp::from_ms(u64::MAX), 1), (right, 2)] {
+        house.stop();
+        house.clock.set(at);
+        house.reopen();
+        let house = &house;
+        assert_eq!(house.entries().iter().filter(|entry| entry.op.text() == "system.clock").count(), steps, "{at}");
+        let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), &format!("at {at}")).unwrap();
+        ids.push(id);
+        for id in &ids {
+            assert!(read(house, &house.owner(), *id).is_ok(), "{at}");
+        }
+        assert_eq!(total(house), ids.len() as u64);
+        assert_eq!(house.vault().check(&mut |_, _| {}).unwrap().count, 0, "{at}");
+    }
     assert!(matches!(house.entry("system.clock").det.all(), [Detail::Back(_)]));
 }
 

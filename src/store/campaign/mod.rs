@@ -1,13 +1,15 @@
 //! Campaigns: attacks on a whole store over a disk in memory. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
 //!
-//! `gate`: what each way through the gate leaves. `fault`: the system refuses a call. `crash`: power cuts. `opening`: what a store that is
+//! `gate`: what each way through the gate leaves. `grants`: what ends a grant of OAuth. `fault`: the system refuses a call. `crash`: power cuts. `opening`: what a store that is
 //! opened is compared with. The model of what memories mean is `memories::model`.
 
+mod audit_key;
 mod crash;
 mod erase;
 mod renew;
 mod fault;
 pub mod gate;
+mod grants;
 mod opening;
 
 use std::collections::BTreeMap;
@@ -103,6 +105,14 @@ impl House {
     pub fn reopen(&mut self) {
         self.stop();
         *self = Self::on(Arc::clone(&self.tape), &self.clock).unwrap();
+    }
+
+    /// The same with other settings.
+    pub fn reopen_with(&mut self, change: impl FnOnce(&mut Settings)) {
+        self.stop();
+        let mut settings = settings(&self.clock, &self.fatal);
+        change(&mut settings);
+        self.store = Some(Store::open(engine_on(&self.tape, TABLES, false).unwrap(), settings).unwrap());
     }
 
     pub fn stop(&mut self) {

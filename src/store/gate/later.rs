@@ -32,7 +32,7 @@ impl Vault {
     pub fn read_then<A: Reads, T: Send + 'static, E: Fault + Send + 'static>(
         &self,
         asked: Asked<A>,
-        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+        work: for<'t> fn(&mut Access<'t, A>) -> Result<T, E>,
         then: impl FnOnce(Result<Recorded<T>, Refused<E>>) + Send + 'static,
     ) {
         if self.space() == Space::NoReads {
@@ -45,7 +45,7 @@ impl Vault {
         self,
         asked: Asked<A>,
         attempts: usize,
-        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+        work: for<'t> fn(&mut Access<'t, A>) -> Result<T, E>,
         then: impl FnOnce(Result<Recorded<T>, Refused<E>>) + Send + 'static,
     ) {
         let Some(left) = attempts.checked_sub(1) else { return then(Err(Refused::Unavailable(Unavailable::Busy))) };
@@ -53,12 +53,12 @@ impl Vault {
             Ok(published) => published,
             Err(unavailable) => return then(Err(Refused::Unavailable(unavailable))),
         };
-        let done = perform::<A, T, E>(&self, &asked.who, asked.target, &asked.call, self.reading(&published), |access| work(access));
-        let entry = Work::Entry(Box::new(done.entry), published.generation);
+        let (found, told) = perform::<A, T, E>(&self, &asked.who, asked.target, &asked.call, self.reading(&published), work);
+        let entry = Work::Entry(told.entry, published.generation);
         drop(published);
         let (vault, asker) = (self.clone(), Vault::asker(&asked.who, &asked.call));
         vault.send_then(entry, asker, move |end| match end {
-            Ok(Ended::Durable(index)) => then(settle(done.found, index).map(|recorded| recorded.holding(done.held))),
+            Ok(Ended::Durable(index)) => then(settle(found, index).map(|recorded| recorded.holding(told.held))),
             Ok(Ended::Stale) => self.attempt(asked, left, work, then),
             Err(unavailable) => then(Err(Refused::Unavailable(unavailable))),
         });

@@ -9,10 +9,12 @@
 //! Invariants
 //! - A grant has one access token and one refresh token at a time; a used refresh token stays known until its time would have been over.
 //! - A grant that ends takes all of that with it.
+//! - A grant knows by which credential it was consented to; a key that is revoked takes its grants with it in the same commit.
 //! - A client knows how many grants name it; one that none names may go.
 
 use serde::{Deserialize, Serialize};
 
+use crate::authn::credential::SettingId;
 use crate::authn::oauth::ClientId;
 use crate::authn::{GrantRef, Vendor};
 use crate::base::codec::CodecError;
@@ -21,7 +23,7 @@ use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::holders::{self, Holder};
-use crate::store::tables::{Bytes, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, key, users};
+use crate::store::tables::{Bytes, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, credentials, key, users};
 use crate::store::tx::{StoreError, Tx, row, value};
 
 /// A client.
@@ -43,9 +45,22 @@ pub struct Token {
     pub ends_at: Timestamp,
 }
 
+/// By which credential a person consented.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum By {
+    /// A key of their own.
+    Key(CredentialId),
+    /// The owner's key of the settings.
+    Owner(SettingId),
+    /// The dashboard at which they signed in: its key, and what it signs with.
+    Dashboard([SettingId; 2]),
+}
+
 /// A grant.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct GrantRow {
+    /// By which credential its person consented.
+    pub by: By,
     /// To whom.
     pub client: [u8; 8],
     /// What its person called it: a bounded word.
@@ -306,6 +321,17 @@ pub fn remove_everybodys(tx: &mut Tx<'_>, tenant: TenantId) -> Result<u64, Store
     Ok(removed)
 }
 
+/// Stages the end of every grant that its person consented to by this key, and notes each.
+pub fn remove_of_key(tx: &mut Tx<'_>, tenant: TenantId, user: UserId, key: CredentialId) -> Result<(), StoreError> {
+    for (id, grant) in of_user(tx, tenant, user)? {
+        if grant.by == By::Key(key) {
+            tx.note(id.bytes());
+            remove(tx, tenant, user, id)?;
+        }
+    }
+    Ok(())
+}
+
 /// Stages the end of every grant of `user`.
 pub fn remove_all(tx: &mut Tx<'_>, tenant: TenantId, user: UserId) -> Result<(), StoreError> {
     for (id, _) in of_user(tx, tenant, user)? {
@@ -334,7 +360,7 @@ fn ids(row_key: &[u8], tenant: TenantId) -> Result<(UserId, CredentialId, &[u8])
     Ok((UserId::from_bytes(*user), CredentialId::from_bytes(*grant), rest))
 }
 
-/// A row of OAUTH_GRANTS: its person and client exist, both its tokens lead to it, and its used ones are as many as it says.
+/// A row of OAUTH_GRANTS: its person and client exist, the key that they consented with is taken, both its tokens lead to it, and its used ones are as many as it says.
 pub fn check_grant(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8], bytes: &[u8]) -> Result<(), Fault> {
     let (user, grant, rest) = ids(row_key, tenant)?;
     ensure(rest.is_empty(), "not a key of this table")?;
@@ -342,6 +368,10 @@ pub fn check_grant(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8], bytes: &[u8]) 
     ensure(users::exists(tx, tenant, user)?, "its person has no row")?;
     ensure(client_row(tx, tenant, ClientId(found.client))?.is_some(), "its client has no row")?;
     ensure(Vendor::parse(&found.vendor).is_some(), "its vendor is none")?;
+    if let By::Key(id) = found.by {
+        let taken = credentials::stored(tx, tenant, id)?.is_some_and(|key| key.user == user && key.revoked_at.is_none());
+        ensure(taken, "the key that it was consented to by is not its person's, or is revoked")?;
+    }
     for (held, kind) in [(found.access, Kind::Access), (found.refresh, Kind::Refresh)] {
         ensure(token(tx, &held.verifier)? == Some(TokenRow { tenant, user, grant, kind }), "a token of it does not lead to it")?;
     }

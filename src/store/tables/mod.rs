@@ -14,6 +14,7 @@ pub(in crate::store) mod log;
 pub mod memories;
 pub(in crate::store) mod meta;
 pub(in crate::store) mod past;
+pub(in crate::store) mod signers;
 pub(in crate::store) mod subjects;
 pub(in crate::store) mod usage;
 pub(in crate::store) mod users;
@@ -84,6 +85,8 @@ tables! {
     OAUTH_TOKENS = 24 "oauth_tokens";
     /// tenant | user | grant | end | HMAC(pepper, token) → nothing: refresh tokens that were used.
     OAUTH_SPENT = 25 "oauth_spent";
+    /// log | size → the key that signed it up to there, and its handover to the next.
+    AUDIT_KEYS = 26 "audit_keys";
 }
 
 /// Bytes that serde writes as one string of bytes, not as a sequence of numbers.
@@ -167,6 +170,7 @@ pub fn readable_as(bytes: &[u8]) -> Vec<&'static str> {
         "oauth_clients" grants::ClientRow;
         "oauth_grants" grants::GrantRow;
         "oauth_tokens" grants::TokenRow;
+        "audit_keys" signers::SignerRow;
         "tags" Vec<String>;
     }
     names
