@@ -42,7 +42,7 @@ impl std::fmt::Display for NotSent {
 pub fn send(vault: &Vault, hub: &Hub, operation: Option<OperationId>, what: What) -> Result<End, NotSent> {
     let relay = hub.relay().ok_or(NotSent::Unsent(Unsent::Absent))?;
     let number = match &what {
-        What::Model(_) => relay.model,
+        What::Model(_) => relay.hello.model,
         What::Test(index) => Some(*index),
     };
     let mut details = vec![Detail::Use(Word::of(what.word()))];
@@ -54,7 +54,7 @@ pub fn send(vault: &Vault, hub: &Hub, operation: Option<OperationId>, what: What
     record::<SendEgress>(vault, &details)?;
 
     let since = Instant::now();
-    let end = hub.ask(what);
+    let end = hub.ask(relay, what);
     let took = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
 
     details.retain(|detail| !matches!(detail, Detail::Bytes(_)));
