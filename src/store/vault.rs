@@ -337,6 +337,9 @@ impl Store {
             (keys, secret)
         });
         let first = engine.snapshot()?;
+        if let Some(path) = &settings.anchor {
+            ledger::settle(&ledger::path_beside(path), engine.instance(), &engine.keys()).map_err(AnchorError::from)?;
+        }
         let erased = match &settings.anchor {
             Some(path) => ledger::known(path, engine.instance(), &engine.keys(), &first).map_err(AnchorError::from)?.len(),
             None => 0,
