@@ -34,6 +34,7 @@ fn status() -> Value {
             ("log", answer([("id", id()), ("entries", number()), ("root", text("5f2c…"))], [])),
             ("anchor", maybe(answer([("written_at", maybe_time()), ("entries_behind", number())], []))),
             ("space", answer([("file_bytes", number()), ("free_bytes", maybe(number())), ("writes", flag()), ("reads", flag())], [])),
+            ("frozen_at", maybe_time()),
             (
                 "backup",
                 answer(

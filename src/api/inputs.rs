@@ -39,6 +39,8 @@ pub(in crate::api) const KEPT_VENDORS: Field = Field::optional(
     "Vendors whose agents may see it; `*` is all of them. Left out, those that may see it now.",
 )
 .like(Literal::Texts(&["*"]));
+/// The same of a reply: left out, it is as open as what it replies to.
+pub(in crate::api) const PARENTS_VENDORS: Field = Field { about: "Vendors whose agents may see it; `*` is all of them. Left out, those that may see the parent.", ..KEPT_VENDORS };
 pub(in crate::api) const MEMORY_TYPE: Field = Field::optional("memory_type", Kind::OneOf(&["semantic", "episodic", "procedural"]), "What kind of memory it is.");
 pub(in crate::api) const NEW_TYPE: Field = MEMORY_TYPE.or(Literal::Text("semantic"));
 pub(in crate::api) const SHARE_SCOPE: Field = Field::optional("share_scope", Kind::OneOf(&["org", "team"]), "Whom to share it with.");
@@ -155,7 +157,7 @@ pub static UPDATE: Schema = Schema { fields: &[TITLE, CONTENT, TAGS, VENDORS, ME
 
 /// `POST /memories/:id/children`
 pub static CHILD: Schema =
-    Schema { fields: &[TITLE, CONTENT, TAGS, ANY_VENDOR, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
+    Schema { fields: &[TITLE, CONTENT, TAGS, PARENTS_VENDORS, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT] };
 
 /// `POST /agent/memories/:id/children`
 pub static AGENT_CHILD: Schema =

@@ -91,6 +91,7 @@ fn shown(found: &Value) -> String {
             false => format!("written {}, {} entries behind", word(&anchor["written_at"]), word(&anchor["entries_behind"])),
         });
         line("space", format!("file {}, free {}", mib(&found["space"]["file_bytes"]), mib(&found["space"]["free_bytes"])));
+        line("frozen", if found["frozen_at"].is_null() { "no".to_owned() } else { format!("since {}: records are read-only", word(&found["frozen_at"])) });
         let backup = &found["backup"];
         line("backup", match (backup["configured"].as_bool(), &backup["last"]) {
             (Some(false), Value::Null) => "not configured".to_owned(),

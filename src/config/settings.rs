@@ -256,7 +256,7 @@ table! {
         INDEX_MIB: u32 = "RM_INDEX_MIB", "0.1.0",
             Takes::Number(limits::INDEX_MIB.0, limits::INDEX_MIB.1), Fallback::Value("256"), parse::number;
         /// Memories that each person other than the owner may have, replies included and the trash left out; a write that would make
-        /// more is refused with 429, whichever way it comes. 0: as many as they like. The owner has no cap.
+        /// more is refused with 429, whichever way it comes, and so is what would come back from the trash. 0: as many as they like. The owner has no cap.
         SANDBOX_MEMORY_CAP: u32 = "RM_SANDBOX_MEMORY_CAP", "0.1.0",
             Takes::Number(0, limits::MEMORIES_SETTING_MAX), Fallback::Value("0"), parse::number;
     }

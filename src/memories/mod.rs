@@ -214,7 +214,7 @@ pub fn reply<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, new: 
     reply_to(a, Part::Summary, |_, _| new)
 }
 
-/// Replies to the granted memory with what `write` makes of it, opened as far as `part`.
+/// Replies to the granted memory with what `write` makes of it, opened as far as `part`. A reply that names no vendors is as open as it.
 pub fn reply_to<A: Writes + Action<Target = MemoryId>>(
     a: &mut Access<'_, A>,
     part: Part,
@@ -230,7 +230,10 @@ pub fn reply_to<A: Writes + Action<Target = MemoryId>>(
     if table::count_replies(a)? >= limits::REPLIES_MAX {
         return Err(Refusal::ThreadFull);
     }
-    let new = write(a, &parent);
+    let mut new = write(a, &parent);
+    if new.allowed_vendors.is_empty() {
+        new.allowed_vendors.clone_from(&parent.allowed_vendors);
+    }
     let memory = table::reply(a, new)?;
     fits(a)?;
     Ok(memory)
@@ -273,7 +276,9 @@ pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
 
 /// Takes the granted memory out of the trash.
 pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
-    table::restore(a)?.ok_or(Refusal::NotInTrash)
+    let memory = table::restore(a)?.ok_or(Refusal::NotInTrash)?;
+    fits(a)?;
+    Ok(memory)
 }
 
 /// Removes the granted memory for good; `false` if one commit cannot hold all of it and there is more to do.

@@ -5,6 +5,8 @@
 //!   one write come past it; work that exceeds it is dropped whole.
 //! - What does not make more of it (an update, an exact repeat, what goes to the trash) is never refused for it.
 //! - The owner of the instance has no quota.
+//!
+//! What is in the trash and what a memory said before do not count: `docs/decisions/0012-quotas-count-what-is-live.md`.
 
 use crate::authn::Role;
 use crate::base::id::UserId;

@@ -11,6 +11,7 @@ use crate::store::anchor;
 use crate::store::backup::{BackupRow, DrillRow, State};
 use crate::store::erasure::Stage;
 use crate::store::gate::Access;
+use crate::store::incident;
 use crate::store::rotator::Progress;
 use crate::store::tables::{backups, erasures, log, meta, signers};
 use crate::store::tx::{Common, StoreError, Tx};
@@ -29,6 +30,8 @@ pub struct Condition {
     pub bytes: u64,
     /// Room on its disk, as the store judges it.
     pub space: Space,
+    /// Since when records are read-only, if an incident froze them.
+    pub frozen: Option<Timestamp>,
     /// The anchor, if one is configured.
     pub anchor: Option<Anchored>,
     /// Backups that are done and not removed.
@@ -99,6 +102,7 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
         checkpoint,
         bytes: engine.bytes()?,
         space: engine.space(),
+        frozen: incident::known(tx)?.frozen_at,
         anchor: anchor.map(|path| anchored(path, tx, checkpoint)),
         backups: u64::try_from(all.iter().filter(done).count()).unwrap_or(u64::MAX),
         last_backup: all.iter().rev().find(done).cloned(),

@@ -653,6 +653,19 @@ class Threads(ServerCase):
         child = self.agents["cursor"].post(f"/agent/memories/{parent['id']}/children", body).expect(201).json
         self.assertEqual((child["origin"], child["parent_memory_id"]), ("cursor", parent["id"]))
 
+    def test_a_reply_that_names_no_vendors_is_as_open_as_its_parent(self):
+        """It was open to every vendor's agents, whoever might see what it replied to."""
+        parent, word = self.owner.remember(unique(), allowed_vendors=["cursor"]), unique()
+        self.agents["claude"].post("/agent/memories/search", {"term": word}).expect(200)  # an index is there
+        child = self.reply(parent, word)
+        self.assertEqual(child["allowed_vendors"], ["cursor"])
+        self.error(self.agents["claude"].get(f"/agent/memories/{child['id']}"), 404)
+        for vendor, seen in (("claude", False), ("cursor", True)):
+            found = self.agents[vendor].post("/agent/memories/search", {"term": word}).expect(200).json
+            ranked = self.agents[vendor].post("/api/v1/memories/search", {"query": word}).expect(200).json
+            self.assertEqual([child["id"] in [memory["id"] for memory in memories] for memories in (found["memories"], ranked["results"])], [seen, seen])
+        self.assertEqual(self.reply(parent, "named", allowed_vendors=["*"])["allowed_vendors"], ["*"])
+
 
 class RateLimits(ServerCase):
     options = {"settings": {"RM_CREDENTIAL_RATE_LIMIT_PER_MINUTE": "20", "RM_RATE_LIMIT_PER_MINUTE": "10"}}

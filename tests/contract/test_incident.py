@@ -127,6 +127,29 @@ class Incident(unittest.TestCase):
         self.assertEqual([entry["outcome"] for entry in frozen], ["refused", "ok", "refused", "ok"])
         self.assertEqual(self.server.run("verify").returncode, 0)
 
+    def test_whoever_asks_how_it_stands_is_told_that_it_is_frozen(self):
+        def told(words, code):
+            done = self.server.run("status", "--json")
+            found = json.loads(done.stdout)
+            self.assertEqual(done.returncode, code, found)
+            frozen = [problem for problem in found["problems"] if words in problem]
+            return found["frozen_at"], frozen, text(self.server.run("status"))
+
+        words = "records are read-only until somebody runs rosemary incident thaw"
+        since, problems, shown = told(words, 0)
+        self.assertEqual((since, problems), (None, []))
+        self.assertRegex(shown, r"(?m)^frozen +no$")
+        self.incident("freeze")
+        since, problems, shown = told(words, 1)
+        self.assertEqual(problems, [f"frozen since {since}: {words}"])
+        self.assertRegex(shown, rf"(?m)^frozen +since {since}: records are read-only$")
+        self.assertEqual(self.owner.get("/api/v1/status").expect(200).json["frozen_at"], since)
+        self.assertEqual(self.server.stop(), 0)
+        self.assertEqual(told(words, 1)[:2], (since, problems), "stopped, it is still frozen")
+        self.assertIn(problems[0], text(self.server.run("doctor")))
+        self.incident("thaw")
+        self.assertNotIn("frozen since", text(self.server.run("doctor")))
+
     def test_the_notice_tells_what_was_done_and_nothing_of_any_record(self):
         backup = self.server.folder / "one.backup"
         self.assertEqual(self.server.stop(), 0)

@@ -274,6 +274,9 @@ class Tools(McpCase):
             self.failed(client.call("update_memory", id=hidden["id"], title="t", content="c"), "Memory not found")
             self.failed(client.call("delete_memory", id=hidden["id"]), "Memory not found")
             self.failed(client.call("write_child_memory", parent_memory_id=hidden["id"], title="t", content="c"), re.compile(r"\(parent_not_found\)$"))
+            narrow = self.owner.remember(unique(), unique(), allowed_vendors=["cursor"])
+            reply = client.call("write_child_memory", parent_memory_id=narrow["id"], title="t", content=unique())
+            self.assertEqual(reply["structuredContent"]["allowed_vendors"], ["cursor"], "a reply was open to all")
             self.failed(client.call("update_memory", id=seen["id"], title="t", content="c"), "Agents can only update memories they created")
             self.failed(client.call("delete_memory", id=seen["id"]), "Agents can only delete memories they created")
             for tool, arguments in (("read_memories", {}), ("browse_memories", {}), ("search_memories", {"term": word}), ("get_memories_by_tag", {"tags": [word]}),

@@ -124,6 +124,9 @@ class Capped(ServerCase):
         other.delete(f"/memories/{kept[2]['id']}").expect(200)
         self.assertTrue(other.get("/usage").json["allowed"])
         other.post("/memories", body).expect(201)
+        # What comes back from the trash counts again: by trashing, writing and restoring in turn one had as many as one liked.
+        self.full(other.post(f"/memories/{kept[2]['id']}/restore"))
+        other.get(f"/memories/{kept[2]['id']}").expect(200)
         # The owner is not concerned.
         for _ in range(8):
             self.owner.remember(unique(), unique())

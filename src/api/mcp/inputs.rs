@@ -1,7 +1,7 @@
 //! What the arguments of each tool may be. Beyond the contract a write may carry what REST takes beside it (`subject`, `occurred_at`, …).
 
 use crate::api::inputs::{
-    ANY_VENDOR, CONTENT, ID, KEPT_VENDORS, METADATA, NEW_TYPE, OCCURRED_AT, OFFSET, RUN_ID, SHARE_SCOPE, SHARE_WITH_TEAM, SPEAKER, SUBJECT, TAG, TAGS, TERM, TITLE, limit,
+    ANY_VENDOR, CONTENT, ID, KEPT_VENDORS, METADATA, NEW_TYPE, OCCURRED_AT, OFFSET, PARENTS_VENDORS, RUN_ID, SHARE_SCOPE, SHARE_WITH_TEAM, SPEAKER, SUBJECT, TAG, TAGS, TERM, TITLE, limit,
 };
 use crate::api::schema::{Field, Kind, Literal, Schema};
 use crate::base::limits;
@@ -65,7 +65,7 @@ pub static UPDATE: Schema =
 pub static REPLY: Schema = Schema {
     fields: &[
         id("parent_memory_id", "The memory to reply to; it must not be a reply itself."),
-        TITLE, CONTENT, SOME_TAGS, ANY_VENDOR, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT,
+        TITLE, CONTENT, SOME_TAGS, PARENTS_VENDORS, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT,
     ],
 };
 

@@ -629,9 +629,8 @@ pub fn feedback(cx: &mut Cx<'_>) -> Answered {
         &Words::MEMORY,
         move |access| {
             memories::reply_to(access, Part::Full, |access, parent| {
-                // It is about whom the memory is about, and seen by whom the memory is seen by.
+                // It is about whom the memory is about; seen it is by whom the memory is seen by, as it names nobody.
                 new.text.subject = parent.text.subject.as_ref().map(|name| Phi::new(name.expose(access).to_owned()));
-                new.allowed_vendors.clone_from(&parent.allowed_vendors);
                 new
             })
         },

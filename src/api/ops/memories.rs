@@ -27,7 +27,8 @@ struct Listed<'a> {
 
 /// The new memory of a checked body, written by `origin`; `Err` names an unknown vendor's refusal.
 fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Failure> {
-    let allowed_vendors = vendors(cx)?;
+    // Left out it is nobody here; `memories::reply_to` says who then.
+    let allowed_vendors = vendors(cx)?.unwrap_or_default();
     let mut new = NewMemory {
         text: Text {
             title: Phi::new(required(cx, "title")),
@@ -45,7 +46,7 @@ fn new_memory(cx: &mut Cx<'_>, origin: String) -> Result<NewMemory, Failure> {
         created_at: None,
         prepared: None,
     };
-    if cx.api.vault.has_index(cx.own()) {
+    if !new.allowed_vendors.is_empty() && cx.api.vault.has_index(cx.own()) {
         new.prepare();
     }
     Ok(new)
@@ -64,10 +65,10 @@ fn metadata(fields: &mut Fields) -> Option<Phi> {
     })
 }
 
-/// Each entry is `*` or a vendor with a configured key. What was sent is not repeated in the error.
-fn vendors(cx: &mut Cx<'_>) -> Result<Vec<String>, Failure> {
-    let asked = cx.fields.texts("allowed_vendors").unwrap_or_else(|| vec!["*".to_owned()]);
-    if asked.iter().all(|vendor| vendor == "*" || cx.api.vendors.contains(vendor)) {
+/// Each entry, if there are any, is `*` or a vendor with a configured key. What was sent is not repeated in the error.
+fn vendors(cx: &mut Cx<'_>) -> Result<Option<Vec<String>>, Failure> {
+    let asked = cx.fields.texts("allowed_vendors");
+    if asked.iter().flatten().all(|vendor| vendor == "*" || cx.api.vendors.contains(vendor)) {
         return Ok(asked);
     }
     let known: Vec<String> = std::iter::once("*").chain(cx.api.vendors.iter().map(String::as_str)).map(|v| format!("\"{v}\"")).collect();
@@ -125,7 +126,7 @@ pub fn read(cx: &mut Cx<'_>) -> Answered {
 /// Replaces the text of the named memory.
 pub fn updated(cx: &mut Cx<'_>) -> Done<Memory> {
     let id = target(cx, &Words::UPDATE)?;
-    let asked = if cx.fields.has("allowed_vendors") { Some(vendors(cx)?) } else { None };
+    let asked = vendors(cx)?;
     let new = Replacement {
         allowed_vendors: Vec::new(),
         title: Phi::new(required(cx, "title")),

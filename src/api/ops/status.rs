@@ -92,6 +92,7 @@ pub fn document(found: &Condition, around: &Surroundings, now: Timestamp) -> Val
             "writes": found.space == Space::Ample,
             "reads": found.space != Space::NoReads,
         },
+        "frozen_at": time(found.frozen),
         "backup": {
             "configured": around.backups,
             "kept": found.backups,
@@ -142,6 +143,9 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
         Space::Ample => {}
         Space::NoWrites => told.push("the disk is nearly full: writes are refused".to_owned()),
         Space::NoReads => told.push("the disk is full: reads and writes are refused".to_owned()),
+    }
+    if let Some(since) = found.frozen {
+        told.push(format!("frozen since {since}: records are read-only until somebody runs rosemary incident thaw"));
     }
     let late = |at: Timestamp, by: Duration| at.plus(by) < now;
     match &found.anchor {
