@@ -114,6 +114,8 @@ pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
 pub const JWT_BYTES_MAX: usize = 4096;
 /// How far a token of another machine may say that it was made in the future: clocks differ, but not by more.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// A clock before 2025 is wrong: the first version is younger.
+pub const CLOCK_MS_MIN: u64 = 1_735_689_600_000;
 /// A first or last name; code points.
 pub const PERSON_NAME_CHARS_MAX: usize = 100;
 /// Addresses or credentials whose rate is counted at once; beyond it the least used is forgotten.

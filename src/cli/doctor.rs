@@ -26,8 +26,6 @@ use crate::store::{check, embedder, status};
 
 /// Free space below this multiple of the reserve is weak.
 const RESERVES_FREE: u64 = 8;
-/// A clock before this is wrong: the first version is younger.
-const CLOCK_MIN: &str = "2025-01-01T00:00:00Z";
 /// The service's own limit on swap, where systemd runs it.
 const SWAP_MAX: &str = "/sys/fs/cgroup/system.slice/rosemary.service/memory.swap.max";
 
@@ -232,9 +230,9 @@ fn standing(posture: &mut Posture, config: &Config, engine: &Engine) {
     match status::of(engine, config.anchor_file.as_deref(), &clock) {
         Ok(found) => {
             let told = ops::document(&found, &crate::cli::status::around(config, false), clock.now());
-            // That nothing serves while doctor looks is no fault; certificate and space have lines of their own.
+            // That nothing serves while doctor looks is no fault; certificate, space and clock have lines of their own.
             let problems = told["problems"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
-            let open: Vec<&str> = problems.filter(|text| !text.contains("stopped") && !text.contains("certificate") && !text.contains("disk")).collect();
+            let open: Vec<&str> = problems.filter(|text| !text.contains("stopped") && !text.contains("certificate") && !text.contains("disk") && !text.contains("clock")).collect();
             match &found.last_backup {
                 Some((_, row)) => posture.on("last backup", format_args!("{}, {} kept", row.begun_at, found.backups)),
                 None if config.backup_dir.is_some() => posture.weak("last backup", "there is none yet", "rosemary backup make, or start the service"),
@@ -406,8 +404,8 @@ fn machine(posture: &mut Posture, config: &Config) {
     let now = Clock::system().now();
     let written = fs::metadata(&config.db_path).ok().and_then(|about| u64::try_from(about.mtime()).ok());
     let ahead = written.is_some_and(|written| Timestamp::from_ms(written.saturating_mul(1000)) > now.plus(Duration::from_secs(60)));
-    if ahead || Timestamp::parse(CLOCK_MIN).is_some_and(|least| now < least) {
-        posture.weak("clock", format_args!("it is {now} here, before the data file was last written"), "set the clock, and keep it by NTP");
+    if ahead || now.ms() < limits::CLOCK_MS_MIN {
+        posture.weak("clock", format_args!("it is {now} here, before the data file was last written or this program was made"), "set the clock, and keep it by NTP");
     } else {
         posture.on("clock", format_args!("{now}"));
     }

@@ -164,7 +164,7 @@ fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
             Err(Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; name a path in a folder of the service's user", path.display())))
         }
         Err(error) => {
-            log::line(Level::Warn, "there is no console", &[("setting", &name), ("error", &Operator::text(&error))]);
+            log::line(Level::Warn, "there is no console; name a path in a folder of the service's user", &[("setting", &name), ("error", &Operator::text(&error))]);
             Ok(None)
         }
     }

@@ -160,7 +160,7 @@ table! {
         /// Hours between two backups that the running service makes by itself. 0: only when asked for.
         BACKUP_EVERY_HOURS: u32 = "RM_BACKUP_EVERY_HOURS", "0.1.0",
             Takes::Number(0, limits::BACKUP_HOURS_MAX), Fallback::Value("24"), parse::number;
-        /// Days for which a backup is kept; the newest one always stays. Erased data lives on in backups until then, as an erasure's
+        /// Days for which a backup is kept; the next but one that is made after them removes it. The newest always stays. Erased data lives on in backups until then, as an erasure's
         /// receipt tells.
         BACKUP_KEEP_DAYS: u32 = "RM_BACKUP_KEEP_DAYS", "0.1.0",
             Takes::Number(1, limits::BACKUP_DAYS_MAX), Fallback::Value("35"), parse::number;

@@ -102,7 +102,21 @@ impl Backups {
 
     /// The newest that is done.
     pub fn last(&self) -> Option<&(FileId, BackupRow)> {
-        self.all.iter().rev().find(|(_, backup)| backup.state == State::Done)
+        self.done().next()
+    }
+
+    /// Those that are done, the newest first.
+    fn done(&self) -> impl Iterator<Item = &(FileId, BackupRow)> {
+        self.all.iter().rev().filter(|(_, backup)| backup.state == State::Done)
+    }
+
+    /// Those whose time is over. The newest stays whatever its age, and time is over only once it was when the last but one was made: else a
+    /// clock that jumps ahead would cost all of them but the one made a moment later.
+    pub fn expired(&self, now: Timestamp) -> Vec<(FileId, BackupRow)> {
+        let mut done = self.done();
+        let (_newest, Some((_, before))) = (done.next(), done.next()) else { return Vec::new() };
+        let by = now.min(before.begun_at);
+        self.done().skip(1).filter(|(_, backup)| backup.expires_at.is_some_and(|at| at <= by)).cloned().collect()
     }
 }
 
@@ -305,16 +319,12 @@ impl Vault {
         Ok(())
     }
 
-    /// Removes the files in `folder` whose time is over; the newest backup that is done stays whatever its age. Gives how many were removed.
+    /// Removes the files in `folder` whose time is over ([`Backups::expired`]). Gives how many were removed.
     ///
     /// Errors: as [`Vault::backup`]; a file that cannot be removed ends it and is tried again next time.
     pub fn remove_expired_backups(&self, folder: &Path) -> Result<u64, BackupError> {
-        let (known, now, mut removed) = (self.backups()?, self.clock().now(), 0);
-        let newest = known.last().map(|(id, _)| *id);
-        for (id, mut backup) in known.all {
-            if backup.state != State::Done || Some(id) == newest || backup.expires_at.is_none_or(|at| at > now) {
-                continue;
-            }
+        let mut removed = 0;
+        for (id, mut backup) in self.backups()?.expired(self.clock().now()) {
             let path = folder.join(file_name(backup.begun_at, id));
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -26,6 +26,8 @@ pub struct Condition {
     pub tenant: TenantId,
     /// The audit log as signed.
     pub checkpoint: Checkpoint,
+    /// When its newest entry was made.
+    pub written: Timestamp,
     /// Bytes of the data file.
     pub bytes: u64,
     /// Room on its disk, as the store judges it.
@@ -100,6 +102,7 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
         instance: engine.instance(),
         tenant: instance.tenant,
         checkpoint,
+        written: log::written(tx.reader, checkpoint.size)?,
         bytes: engine.bytes()?,
         space: engine.space(),
         frozen: incident::known(tx)?.frozen_at,

@@ -359,6 +359,30 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_ahead_costs_no_backup() {
+        // The first backup of year 2100 removed all those of this year, and none but itself was left.
+        let kept = |hours: u64| {
+            let (id, row) = backup(hours, State::Done);
+            (id, BackupRow { expires_at: Some(at(hours + 72)), ..row })
+        };
+        let gone = |now, all: &[(FileId, BackupRow)]| -> Vec<Timestamp> {
+            known(all.to_vec(), None).expired(at(now)).into_iter().map(|(_, row)| row.begun_at).collect()
+        };
+        let mut all: Vec<_> = (0..4).map(|day| kept(day * 24)).collect();
+        assert_eq!(gone(72, &all), [], "it was not over when the last but one was made");
+        all.push(kept(96));
+        assert_eq!(gone(96, &all), [at(0)]);
+        all.remove(0);
+        all.push(kept(900_000));
+        assert_eq!(gone(900_000, &all), [at(24)], "what was over without it");
+        // Set right, all goes on as before.
+        all.extend([kept(120), kept(144)]);
+        all.sort_by_key(|(_, row)| row.begun_at);
+        assert_eq!(gone(145, &all), [at(72), at(48), at(24)]);
+        assert_eq!(gone(9, &[kept(0)]), []);
+    }
+
+    #[test]
     fn a_drill_is_due_when_the_last_one_is_too_old_or_failed_a_day_ago() {
         let newest = backup(200, State::Done);
         let all = vec![backup(190, State::Done), newest.clone(), backup(200, State::Failed)];

@@ -25,7 +25,7 @@ use crate::audit::{Actor, Coalescer, Emit, Entry, Outcome, Reason, Resource, Who
 use crate::authn::credential::{SettingId, StaticKeys, Verifier};
 use crate::authn::{CredentialRef, Principal, Vendor};
 use crate::base::id::{BootId, FileId, LogId, OperationId, TenantId, UserId};
-use crate::base::time::Clock;
+use crate::base::time::{Clock, Timestamp};
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
@@ -270,6 +270,16 @@ struct Examined {
     tail: Tail,
     note: String,
     owner: Option<UserId>,
+    /// When the newest entry of the log was made.
+    written: Timestamp,
+}
+
+/// What is told of a clock that is not plausible.
+pub const WRONG_CLOCK: &str = "the clock is behind the log's newest entry, or before this program was made: set it if it is wrong, and keep it by NTP";
+
+/// Whether it can be `now` where the log's newest entry is of `written`.
+pub fn is_plausible(now: Timestamp, written: Timestamp) -> bool {
+    now.plus(limits::CLOCK_SKEW) >= written && now.ms() >= limits::CLOCK_MS_MIN
 }
 
 /// Whether the store in `engine` may be opened with these settings. Changes nothing: to be asked of an inspected file before it is opened.
@@ -302,7 +312,8 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
         anchor::check(path, engine, &snapshot, instance.log, tail.size())?;
     }
     let owner = users::find(&tx, tenant, &settings.owner_email)?;
-    Ok(Examined { instance, tail, note, owner })
+    let written = log_table::written(&snapshot, tail.size())?;
+    Ok(Examined { instance, tail, note, owner, written })
 }
 
 impl Store {
@@ -312,10 +323,13 @@ impl Store {
     pub fn open(engine: Engine, settings: Settings) -> Result<Self, OpenError> {
         let common = Common::new(engine.instance());
         let boot = BootId::draw();
-        let Examined { instance, tail, note, owner } = examined(&engine, &common, &settings, boot)?;
+        let Examined { instance, tail, note, owner, written } = examined(&engine, &common, &settings, boot)?;
         // The superblock belongs to the data, so an older copy of it that a crash left can go.
         engine.settle()?;
         let (clock, tenant) = (settings.clock, instance.tenant);
+        if !is_plausible(clock.now(), written) {
+            log::line(log::Level::Warn, WRONG_CLOCK, &[("now", &clock.now()), ("newest_entry", &written)]);
+        }
         migrate::run(&engine, instance.schema)?;
         let (tail, note, owner) = match owner {
             Some(owner) if owner == instance.owner => (tail, note, owner),
@@ -384,7 +398,7 @@ impl Store {
             sent: Default::default(),
         }));
         let mut store = Self { vault: vault.clone(), threads: Vec::new() };
-        let writer = Writer::new(vault.clone(), answers, tail);
+        let writer = Writer::new(vault.clone(), answers, tail, written);
         store.spawn("writer", move || writer.run())?;
         let told = vault.clone();
         store.spawn("answers", move || answerer.run(&told))?;

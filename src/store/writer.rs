@@ -125,9 +125,9 @@ struct Batched {
 }
 
 impl Writer {
-    /// A writer at the end of the stored log.
-    pub fn new(vault: Vault, answers: Answers, tail: Tail) -> Self {
-        let clocks = (vault.clock().now().ms(), vault.clock().mono_ms());
+    /// A writer at the end of the stored log, whose newest entry is of `written`: a clock that shows less has been set back meanwhile.
+    pub fn new(vault: Vault, answers: Answers, tail: Tail, written: Timestamp) -> Self {
+        let clocks = (vault.clock().now().max(written).ms(), vault.clock().mono_ms());
         Self { vault, answers, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), clocks }
     }
 

@@ -12,7 +12,7 @@ import unittest
 
 from rosemary_server import Server, digest, text
 
-FOUND, LOCKED, CONFIG, FULL, FOLDER, PERMISSION = 1, 84, 78, 85, 91, 77
+FOUND, UNAVAILABLE, LOCKED, CONFIG, FULL, FOLDER, PERMISSION = 1, 69, 84, 78, 85, 91, 77
 OTHER = "other@clinic.example"
 
 
@@ -194,9 +194,19 @@ class Disks(Case):
         # No folder for the console: a service serves without one, and says so.
         self.server.change({"RM_CONSOLE_SOCKET": self.mount / "console.sock"})
         self.server.start()
-        self.assertIn(b"there is no console", bytes(self.server.output))
+        self.assertIn(b"there is no console; name a path in a folder of the service's user", bytes(self.server.output))
         with self.server.client(self.server.owner_key) as owner:
-            owner.remember()
+            kept = owner.remember()
+        self.assertEqual(self.server.stop(), 0)
+        # A locked one could never be unlocked: it says so and does not start.
+        done = self.server.run("serve", RM_SEALED_START="on", RM_KEK_FILE=None)
+        self.assertEqual(done.returncode, UNAVAILABLE, text(done))
+        for said in ("RM_CONSOLE_SOCKET", str(self.mount / "console.sock"), "name a path in a folder of the service's user"):
+            self.assertIn(said, text(done))
+        self.server.change({"RM_CONSOLE_SOCKET": None})
+        self.server.start()
+        with self.server.client(self.server.owner_key) as owner:
+            owner.get(f"/memories/{kept['id']}").expect(200)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ use crate::store::gate::Fault;
 use crate::store::rotator::Doing;
 use crate::store::status::{self, Condition};
 use crate::store::tx::StoreError;
+use crate::store::vault::{WRONG_CLOCK, is_plausible};
 
 /// What is around the store.
 #[derive(Default)]
@@ -143,6 +144,9 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
         Space::Ample => {}
         Space::NoWrites => told.push("the disk is nearly full: writes are refused".to_owned()),
         Space::NoReads => told.push("the disk is full: reads and writes are refused".to_owned()),
+    }
+    if !is_plausible(now, found.written) {
+        told.push(WRONG_CLOCK.to_owned());
     }
     if let Some(since) = found.frozen {
         told.push(format!("frozen since {since}: records are read-only until somebody runs rosemary incident thaw"));

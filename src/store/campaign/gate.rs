@@ -370,6 +370,31 @@ fn a_step_of_the_wall_clock_is_an_entry_and_a_slow_commit_is_none() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_while_nothing_ran_is_an_entry_and_loses_nothing() {
+    let mut house = House::new();
+    let (vault, right) = (house.vault().clone(), house.vault().clock().now());
+    let (kept, _) = create(&vault, &house.owner(), &Call::internal(), "before").unwrap();
+    drop(vault);
+    let mut ids = vec![kept];
+    // 1970, as a machine without a battery starts; the last year that there is; and right again.
+    for (at, steps) in [(Timestamp::from_ms(5), 1), (Timestamp::from_ms(u64::MAX), 1), (right, 2)] {
+        house.stop();
+        house.clock.set(at);
+        house.reopen();
+        let house = &house;
+        assert_eq!(house.entries().iter().filter(|entry| entry.op.text() == "system.clock").count(), steps, "{at}");
+        let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), &format!("at {at}")).unwrap();
+        ids.push(id);
+        for id in &ids {
+            assert!(read(house, &house.owner(), *id).is_ok(), "{at}");
+        }
+        assert_eq!(total(house), ids.len() as u64);
+        assert_eq!(house.vault().check(&mut |_, _| {}).unwrap().count, 0, "{at}");
+    }
+    assert!(matches!(house.entry("system.clock").det.all(), [Detail::Back(_)]));
+}
+
+#[test]
 fn with_little_room_writes_are_refused_then_reads_and_both_come_back() {
     let house = House::new();
     let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "kept").unwrap();

@@ -69,6 +69,13 @@ pub fn line(reader: &dyn Read, index: u64) -> Result<Option<String>, StoreError>
     String::from_utf8(bytes).map(Some).map_err(|_| StoreError::Row("audit", crate::base::codec::CodecError::Malformed))
 }
 
+/// When the newest of `size` entries was made.
+pub fn written(reader: &dyn Read, size: u64) -> Result<Timestamp, StoreError> {
+    let Some(index) = size.checked_sub(1) else { return Ok(Timestamp::default()) };
+    let entry = line(reader, index)?.and_then(|line| Entry::parse(&line).ok());
+    entry.map(|entry| entry.t).ok_or(StoreError::Missing("audit"))
+}
+
 /// The tree of the first `size` lines, for proofs.
 pub fn tree<'t>(tiles: &'t StoredTiles<'t>, size: u64) -> Result<Tree<'t, StoredTiles<'t>>, LogError> {
     let mut tail: Vec<Hash> = Vec::new();
