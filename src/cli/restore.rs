@@ -202,12 +202,11 @@ pub fn anchor_anew(config: &Config, kek: &Kek, clock: &Clock) -> Result<(), Fail
         let path = &config.db_path;
         let engine = Engine::inspect(path, &open::options(config), kek).map_err(|error| open::engine_failure(path, error))?;
         let facts = restore::facts(&engine, clock).map_err(|error| open::store_failure(path, error))?;
-        let known = engine.snapshot().map_err(|error| open::engine_failure(path, error)).and_then(|snapshot| {
-            let known = ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot);
-            known.map_err(|error| Failure::new(Exit::AnchorRefused, error))
-        })?;
+        let snapshot = engine.snapshot().map_err(|error| open::engine_failure(path, error))?;
+        let known = ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot);
+        let known = known.map_err(|error| Failure::new(Exit::AnchorRefused, error))?;
         let erased = u64::try_from(known.len()).unwrap_or(u64::MAX);
-        anchor::write(anchor, &engine, facts.checkpoint, erased).map_err(|error| Failure::io(anchor, &error))?;
+        anchor::write(anchor, &engine, &snapshot, facts.checkpoint, erased).map_err(|error| Failure::io(anchor, &error))?;
     }
     Ok(())
 }

@@ -292,7 +292,7 @@ mod tests {
         // Somebody who was erased, known to the list alone.
         let stone = Tombstone { tenant: before.tenant, kind: 2, holder: [9; 16], at: clock.now(), epoch: 1 };
         ledger::write(&ledger::path_beside(&anchor), engine.instance(), &engine.keys(), &[stone]).unwrap();
-        anchor::write(&anchor, &engine, before.checkpoint, 1).unwrap();
+        anchor::write(&anchor, &engine, &engine.snapshot().unwrap(), before.checkpoint, 1).unwrap();
         drop(engine);
         let old = Engine::inspect(&path, &OPTIONS, &Kek::for_test(&[7; 32])).unwrap();
         let kek = Kek::for_test(&[8; 32]);
