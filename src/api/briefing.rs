@@ -3,23 +3,21 @@
 //! Invariant: what people and agents wrote stands in the markdown as text of one line: it cannot begin a heading or a list, nor end its code span.
 
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::api::answers::{answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
+use crate::api::answers::{Members, answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply;
 use crate::memories::briefing::{Briefing, TagCount};
 use crate::memories::Topic;
 use crate::store::Receipt;
 
 /// What it looks like, for the OpenAPI document.
-pub fn components() -> Vec<(&'static str, Value)> {
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         ("Briefing", answer(
-            [
+            &[
                 (
                     "user",
                     answer(
-                        [
+                        &[
                             ("id", id()),
                             ("email", text("adler@clinic.example")),
                             ("first_name", maybe_text("Ada")),
@@ -33,12 +31,12 @@ pub fn components() -> Vec<(&'static str, Value)> {
                             ("subteam_id", maybe_id()),
                             ("subteam_name", maybe_text("Night shift")),
                         ],
-                        [],
+                        &[],
                     ),
                 ),
                 (
                     "totals",
-                    answer([("personal_memories", number()), ("personal_memories_shared", number()), ("team_pool_total", number())], []),
+                    answer(&[("personal_memories", number()), ("personal_memories_shared", number()), ("team_pool_total", number())], &[]),
                 ),
                 ("personal_tags", list_of("TagCount")),
                 ("team_tags", list_of("TagCount")),
@@ -48,15 +46,15 @@ pub fn components() -> Vec<(&'static str, Value)> {
                 ("topic_clusters", list_of("TopicCluster")),
                 ("generated_at", time()),
             ],
-            [],
+            &[],
         )),
-        ("TagCount", answer([("tag", text("allergy")), ("count", first())], [])),
+        ("TagCount", answer(&[("tag", text("allergy")), ("count", first())], &[])),
         ("ActiveThread", answer(
-            [("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
-            [],
+            &[("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
+            &[],
         )),
         ("TopicCluster", answer(
-            [
+            &[
                 ("name", text("diet/glucose/insulin")),
                 ("description", text("4 memories about diet, glucose, insulin")),
                 ("tags", texts("diet")),
@@ -65,10 +63,9 @@ pub fn components() -> Vec<(&'static str, Value)> {
                 ("cluster_hash", text("5f1c0a9be3d27784")),
                 ("scope", word(&["personal", "team"])),
             ],
-            [],
+            &[],
         )),
-    ]
-}
+];
 
 /// The contract's briefing.
 #[derive(Serialize)]

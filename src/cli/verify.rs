@@ -10,8 +10,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::api::schema::with_members;
 use crate::audit::note::Vkey;
 use crate::audit::verify::Verifier;
 use crate::base::time::Clock;
@@ -80,7 +81,7 @@ impl Verdict {
     }
 
     fn json(&self) -> String {
-        let facts: serde_json::Map<String, Value> = self.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let facts = with_members(self.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
         let all = json!({ "sound": self.wrong.is_empty(), "facts": facts, "notes": self.remarks, "wrong": self.wrong, "more": self.more });
         format!("{all}\n")
     }

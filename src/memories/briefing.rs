@@ -19,7 +19,7 @@ use crate::policy::action::{Action, Reads, Scope};
 use crate::store::accounts::{self, User};
 use crate::store::gate::Access;
 use crate::store::memories::{self as table, Memory, Part, State};
-use crate::store::phi::Phi;
+use crate::store::phi::{Phi, Witness};
 use crate::store::quota;
 use crate::store::search::{self, Group, Groups};
 
@@ -118,19 +118,15 @@ impl Namer {
         a: &Access<'_, A>,
         groups: &Groups,
         top: usize,
-        count: impl Fn(&Group) -> u32,
+        count: fn(&Group) -> u32,
     ) -> Result<Vec<TagCount>, Refusal> {
-        let mut wanted: Vec<&Group> = groups.groups.iter().filter(|group| count(group) > 0).collect();
-        // Stable: among equals the order of the groups stays.
-        wanted.sort_by_key(|group| Reverse(count(group)));
-        let least = wanted.get(top.saturating_sub(1)).map_or(0, |group| count(group));
         let mut found = Vec::new();
-        for group in wanted.into_iter().take_while(|group| count(group) >= least).take(limits::BRIEFING_TAGS_NAMED_MAX) {
+        for (group, count) in most_counted(groups, top, count) {
             if let Some(tag) = self.name(a, groups, group)? {
-                found.push(TagCount { tag, count: count(group).into() });
+                found.push(TagCount { tag, count: count.into() });
             }
         }
-        found.sort_by(|x, y| y.count.cmp(&x.count).then_with(|| x.tag.expose(a).cmp(y.tag.expose(a))));
+        by_count_then_name(&mut found, a);
         found.truncate(top);
         Ok(found)
     }
@@ -146,6 +142,21 @@ impl Namer {
     }
 }
 
+/// The `top` groups of the highest count above none, with those that have the count of the last of them, and their counts.
+fn most_counted(groups: &Groups, top: usize, count: fn(&Group) -> u32) -> Vec<(&Group, u32)> {
+    let mut wanted: Vec<_> = groups.groups.iter().map(|group| (group, count(group))).filter(|(_, count)| *count > 0).collect();
+    // Stable: among equals the order of the groups stays.
+    wanted.sort_by_key(|(_, count)| Reverse(*count));
+    let least = wanted.get(top.saturating_sub(1)).map_or(0, |(_, count)| *count);
+    let most = wanted.iter().take_while(|(_, count)| *count >= least).take(limits::BRIEFING_TAGS_NAMED_MAX).count();
+    wanted.truncate(most);
+    wanted
+}
+
+fn by_count_then_name(found: &mut [TagCount], a: &dyn Witness) {
+    found.sort_by(|x, y| y.count.cmp(&x.count).then_with(|| x.tag.expose(a).cmp(y.tag.expose(a))));
+}
+
 /// The threads with the most replies in the asker's sight.
 fn threads<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize) -> Result<Vec<Thread>, Refusal> {
     let mut replied: BTreeMap<MemoryId, (u64, Timestamp)> = BTreeMap::new();
@@ -158,10 +169,8 @@ fn threads<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize
         seen += 1;
         Ok(seen < limits::BRIEFING_SURVEY_MAX)
     })?;
-    let mut replied: Vec<_> = replied.into_iter().collect();
-    replied.sort_by_key(|(id, (replies, last))| Reverse((*replies, *last, *id)));
     let mut found = Vec::new();
-    for (id, (replies, last_activity)) in replied {
+    for (id, (replies, last_activity)) in most_replied(replied) {
         if found.len() == most {
             break;
         }
@@ -172,6 +181,13 @@ fn threads<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize
         }
     }
     Ok(found)
+}
+
+/// Those with the most replies first, then the latest.
+fn most_replied(replied: BTreeMap<MemoryId, (u64, Timestamp)>) -> Vec<(MemoryId, (u64, Timestamp))> {
+    let mut replied: Vec<_> = replied.into_iter().collect();
+    replied.sort_by_key(|(id, (replies, last))| Reverse((*replies, *last, *id)));
+    replied
 }
 
 /// What the newest memories are about.

@@ -58,11 +58,15 @@ pub struct Denied {
 
 /// Decides whether `who` may do `A` to `target`, given `facts`.
 pub fn decide<A: Action>(who: &Principal, target: A::Target, facts: &Facts) -> Result<Grant<A>, Denied> {
-    let relation = relation(who, target.into(), facts);
+    decision(who, A::NAME, A::WRITES && A::PHI, target.into(), facts).map(|()| Grant { target, seal: PhantomData })
+}
+
+/// The decision, which is the same code for every verb.
+fn decision(who: &Principal, verb: &'static str, changes_records: bool, target: Target, facts: &Facts) -> Result<(), Denied> {
+    let relation = relation(who, target, facts);
     // A grant that only reads changes no record, whatever the table allows to agents.
-    let may = !(who.is_read_only() && A::WRITES && A::PHI);
-    if may && allows(asker(who), A::NAME, relation) {
-        return Ok(Grant { target, seal: PhantomData });
+    if !(who.is_read_only() && changes_records) && allows(asker(who), verb, relation) {
+        return Ok(());
     }
     Err(Denied { relation, visible: matches!(relation, Relation::Own | Relation::Visible) })
 }

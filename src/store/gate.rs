@@ -338,11 +338,11 @@ impl Vault {
         }
         for _ in 0..limits::READ_ATTEMPTS_MAX {
             let published = self.published().map_err(Refused::Unavailable)?;
-            let done = perform::<A, T, E>(self, who, target, call, self.reading(&published), |access| work(access));
+            let (found, told) = perform::<A, T, E>(self, who, target, call, self.reading(&published), |access| work(access));
             let generation = published.generation;
             drop(published);
-            match self.append(who, call, done.entry, generation) {
-                Ok(Ended::Durable(index)) => return settle(done.found, Receipt { index }).map(|recorded| Recorded { held: done.held, ..recorded }),
+            match self.append(who, call, told.entry, generation) {
+                Ok(Ended::Durable(index)) => return settle(found, Receipt { index }).map(|recorded| Recorded { held: told.held, ..recorded }),
                 Ok(Ended::Stale) => {}
                 Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
             }
@@ -366,16 +366,12 @@ impl Vault {
         let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
         let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
-            // Where it cannot be read whether the instance is frozen, it is taken for frozen.
-            if incident::bars(&tx, A::NAME, matches!(principal.role(), Role::System(_))).unwrap_or(true) {
-                let mut entry = opened(&principal, &request, A::NAME, A::PHI);
-                entry.refuse(Reason::ReadOnly, 503);
-                *result.lock().expect("no code panics while it holds this lock") = Some(Found::ReadOnly);
-                return JobEnd::Entry(Box::new(entry), Staged::default());
-            }
-            let done = perform::<A, T, E>(&vault, &principal, target, &request, tx, work);
-            *result.lock().expect("no code panics while it holds this lock") = Some(done.found);
-            JobEnd::Entry(Box::new(done.entry), done.staged)
+            let (found, told) = match barred(&tx, &principal, &request, A::NAME, A::PHI) {
+                Some(told) => (Found::ReadOnly, told),
+                None => perform::<A, T, E>(&vault, &principal, target, &request, tx, work),
+            };
+            *result.lock().expect("no code panics while it holds this lock") = Some(found);
+            told.committed()
         };
         match self.submit(Box::new(job), who, call) {
             Ok(Ended::Durable(index)) => {
@@ -406,12 +402,67 @@ impl Vault {
     }
 }
 
-/// What came of work, with its entry and what it staged.
-struct Done<T, E> {
-    found: Found<T, E>,
-    entry: Entry,
+/// What the log will tell of a request, and what it staged. What is done with it is the same for every verb and stands once in the program; only
+/// [`perform`] and the two doors around it are made for each (LAYOUT 4).
+struct Told {
+    entry: Box<Entry>,
     staged: Staged,
     held: Option<Held>,
+}
+
+/// How work came out, without what it found.
+enum Came {
+    Done,
+    Denied(Denied, Target, &'static str),
+    Refused(Reason, u16),
+    Fault,
+    Revoked,
+    ReadOnly,
+}
+
+impl Told {
+    fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Self {
+        Self { entry: Box::new(opened(who, call, op, phi)), staged: Staged::default(), held: None }
+    }
+
+    /// What work touched, whether or not it came to its end.
+    fn worked(&mut self, tx: Tx<'_>, kind: &'static str, done: bool) {
+        touched(&mut self.entry, kind, tx.noted, tx.subjects, tx.counted);
+        self.entry.det = tx.details;
+        self.entry.reason = match (tx.overridden, tx.recovered) {
+            (true, _) => Some(Reason::Override),
+            (false, true) => Some(Reason::Recovered),
+            (false, false) => None,
+        };
+        if done {
+            (self.staged, self.held) = (tx.staged, tx.held);
+        }
+    }
+
+    fn came(&mut self, how: Came, ok_status: u16) {
+        let entry = &mut *self.entry;
+        match how {
+            Came::Done => entry.status = ok_status,
+            Came::Denied(denied, target, kind) => {
+                if let (Target::Memory(id), true) = (target, denied.relation != Relation::Absent) {
+                    touched(entry, kind, vec![*id.bytes()], Vec::new(), None);
+                }
+                let (reason, status) = denial(&denied);
+                entry.refuse(reason, status);
+            }
+            Came::Refused(reason, status) => {
+                entry.refuse(reason, status);
+                entry.decision = Decision::Allow;
+            }
+            Came::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
+            Came::Revoked => entry.refuse(Reason::RevokedCredential, 401),
+            Came::ReadOnly => entry.refuse(Reason::ReadOnly, 503),
+        }
+    }
+
+    fn committed(self) -> JobEnd {
+        JobEnd::Entry(self.entry, self.staged)
+    }
 }
 
 /// The audit entry of a request, opened before anything is decided.
@@ -454,78 +505,65 @@ pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<a
     }
 }
 
-/// Checks the credential again, loads facts, decides, works under `catch_unwind`, and writes into the entry how it ended.
+/// What is told of a write that a frozen instance refuses; `None` where it may be tried.
+fn barred(tx: &Tx<'_>, who: &Principal, call: &Call, op: &'static str, phi: bool) -> Option<Told> {
+    // Where it cannot be read whether the instance is frozen, it is taken for frozen.
+    incident::bars(tx, op, matches!(who.role(), Role::System(_))).unwrap_or(true).then(|| {
+        let mut told = Told::opened(who, call, op, phi);
+        told.came(Came::ReadOnly, call.ok_status);
+        told
+    })
+}
+
+/// Checks the credential again, loads facts, decides, works under `catch`, and writes into the entry how it ended.
 fn perform<A: Action, T, E: Fault>(
     vault: &Vault,
     who: &Principal,
     target: A::Target,
     call: &Call,
-    tx: Tx<'_>,
+    mut tx: Tx<'_>,
     work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
-) -> Done<T, E> {
-    let mut entry = opened(who, call, A::NAME, A::PHI);
-    let (mut staged, mut held) = (Staged::default(), None);
-    let mut tx = tx;
-    let found = match decided::<A>(&mut tx, who, target, call.admitted) {
+) -> (Found<T, E>, Told) {
+    let mut told = Told::opened(who, call, A::NAME, A::PHI);
+    let found = match grounds(&mut tx, who, target.into(), call.admitted) {
         Err(error) => Found::Work(E::from(error)),
         Ok(None) => Found::Revoked,
-        Ok(Some(Err(denied))) => {
-            if let (Target::Memory(id), true) = (target.into(), denied.relation != Relation::Absent) {
-                touched(&mut entry, A::RESOURCE, vec![*id.bytes()], Vec::new(), None);
-            }
-            Found::Denied(denied)
-        }
-        Ok(Some(Ok(grant))) => {
-            // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
-            let mut access = Access { grant, who, vault, tx };
-            let worked = fault::catch(|| work(&mut access));
-            let tx = access.tx;
-            touched(&mut entry, A::RESOURCE, tx.noted, tx.subjects, tx.counted);
-            entry.det = tx.details;
-            entry.reason = match (tx.overridden, tx.recovered) {
-                (true, _) => Some(Reason::Override),
-                (false, true) => Some(Reason::Recovered),
-                (false, false) => None,
-            };
-            match worked {
-                Ok(Ok(value)) => {
-                    (staged, held) = (tx.staged, tx.held);
-                    Found::Value(value)
+        Ok(Some(facts)) => match decide::<A>(who, target, &facts) {
+            Err(denied) => Found::Denied(denied),
+            Ok(grant) => {
+                // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
+                let mut access = Access { grant, who, vault, tx };
+                let worked = fault::catch(|| work(&mut access));
+                told.worked(access.tx, A::RESOURCE, matches!(worked, Ok(Ok(_))));
+                match worked {
+                    Ok(Ok(value)) => Found::Value(value),
+                    Ok(Err(error)) => Found::Work(error),
+                    Err(_) => Found::Fault,
                 }
-                Ok(Err(error)) => Found::Work(error),
-                Err(_) => Found::Fault,
             }
-        }
+        },
     };
-    match &found {
-        Found::Value(_) => entry.status = call.ok_status,
-        Found::Denied(denied) => {
-            let (reason, status) = denial(denied);
-            entry.refuse(reason, status);
-        }
+    let how = match &found {
+        Found::Value(_) => Came::Done,
+        Found::Denied(denied) => Came::Denied(*denied, target.into(), A::RESOURCE),
         Found::Work(error) => {
             let (reason, status) = error.audit();
-            entry.refuse(reason, status);
-            entry.decision = Decision::Allow;
+            Came::Refused(reason, status)
         }
-        Found::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
-        Found::Revoked => entry.refuse(Reason::RevokedCredential, 401),
-        Found::ReadOnly => entry.refuse(Reason::ReadOnly, 503),
-    }
-    Done { found, entry, staged, held }
+        Found::Fault => Came::Fault,
+        Found::Revoked => Came::Revoked,
+        Found::ReadOnly => Came::ReadOnly,
+    };
+    told.came(how, call.ok_status);
+    (found, told)
 }
 
-/// The decision in this view; `None` if the credential does not stand any more.
-fn decided<A: Action>(
-    tx: &mut Tx<'_>,
-    who: &Principal,
-    target: A::Target,
-    admitted: Option<u64>,
-) -> Result<Option<Result<Grant<A>, Denied>>, StoreError> {
+/// What the decision rests on in this view; `None` if the credential does not stand any more.
+fn grounds(tx: &mut Tx<'_>, who: &Principal, target: Target, admitted: Option<u64>) -> Result<Option<Facts>, StoreError> {
     if !standing(tx, who, admitted)? {
         return Ok(None);
     }
-    let facts = match target.into() {
+    Ok(Some(match target {
         Target::Memory(id) => memories::facts(tx, who.tenant(), id)?,
         Target::Credential(id) => {
             let row = credentials::stored(tx, who.tenant(), id)?.filter(|row| row.revoked_at.is_none());
@@ -536,8 +574,7 @@ fn decided<A: Action>(
         // Operations are looked up among the asker's own alone, by the work: others are not there.
         Target::Operation(_) => Facts::Holder(Some((who.tenant(), who.user()))),
         Target::Scope(_) | Target::Person(_) | Target::Instance => Facts::None,
-    };
-    Ok(Some(decide::<A>(who, target, &facts)))
+    }))
 }
 
 /// Whether what proved `who` holds in this view. Looked up only if credentials changed since the generation `seen`.

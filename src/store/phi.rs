@@ -25,7 +25,7 @@ impl Phi {
     }
 
     /// Reads the text before a witness.
-    pub fn expose<'s>(&'s self, _: &impl Witness) -> &'s str {
+    pub fn expose<'s>(&'s self, _: &(impl Witness + ?Sized)) -> &'s str {
         &self.0
     }
 

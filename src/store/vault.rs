@@ -351,6 +351,9 @@ impl Store {
             (keys, secret)
         });
         let first = engine.snapshot()?;
+        if let Some(path) = &settings.anchor {
+            ledger::settle(&ledger::path_beside(path), engine.instance(), &engine.keys()).map_err(AnchorError::from)?;
+        }
         let erased = match &settings.anchor {
             Some(path) => ledger::known(path, engine.instance(), &engine.keys(), &first).map_err(AnchorError::from)?.len(),
             None => 0,
@@ -444,7 +447,7 @@ impl Store {
         entry.tenant = Some(self.vault.tenant());
         let system = Principal::system(self.vault.tenant(), self.vault.owner(), "store");
         let generation = self.vault.shown().map_or(0, |p| p.generation);
-        let _ = self.vault.append(&system, &Call::internal(), entry, generation);
+        let _ = self.vault.append(&system, &Call::internal(), Box::new(entry), generation);
     }
 
     /// Stops the threads, writes the last entry and the anchor, and closes the file.
@@ -788,8 +791,8 @@ impl Vault {
     }
 
     /// Has a read's entry put into the log, if credentials are still those of `generation`, and waits until it is durable.
-    pub(in crate::store) fn append(&self, who: &Principal, call: &Call, entry: Entry, generation: u64) -> Result<Ended, Unavailable> {
-        self.send_and_wait(Work::Entry(Box::new(entry), generation), false, Self::asker(who, call))
+    pub(in crate::store) fn append(&self, who: &Principal, call: &Call, entry: Box<Entry>, generation: u64) -> Result<Ended, Unavailable> {
+        self.send_and_wait(Work::Entry(entry, generation), false, Self::asker(who, call))
     }
 
     /// As [`Vault::append`], of what holds whichever credentials there are by then.
@@ -897,7 +900,7 @@ impl Vault {
     /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
     pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
         let published = self.published().map_err(io::Error::other)?;
-        anchor::write(path, &self.0.engine, published.head.checkpoint, self.0.erased.load(Ordering::SeqCst))
+        anchor::write(path, &self.0.engine, &published.snapshot, published.head.checkpoint, self.0.erased.load(Ordering::SeqCst))
     }
 
     /// From here on the ledger names this many holders.

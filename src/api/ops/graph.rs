@@ -1,9 +1,8 @@
 //! The graph of a person's memories, as the contract draws it.
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use crate::api::answers::{answer, first, flag, id, list_of, maybe_text, number, text, texts, time, title, word};
+use crate::api::answers::{Members, Shape, answer, first, flag, id, list_of, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
 use crate::memories::Topic;
@@ -69,14 +68,14 @@ struct Cluster<'a> {
     color: &'static str,
 }
 
+const DRAWN: Shape = Shape::Schema(r##"{"type":"string","pattern":"^#[0-9a-f]{6}$","examples":["#2563eb"]}"##);
+
 /// What it looks like, for the OpenAPI document.
-pub fn components() -> Vec<(&'static str, Value)> {
-    let drawn = || json!({ "type": "string", "pattern": "^#[0-9a-f]{6}$", "examples": ["#2563eb"] });
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         (
             "Graph",
             answer(
-                [
+                &[
                     ("nodes", list_of("GraphNode")),
                     ("edges", list_of("GraphEdge")),
                     ("clusters", list_of("GraphCluster")),
@@ -85,13 +84,13 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("max_nodes", first()),
                     ("truncated", flag()),
                 ],
-                [],
+                &[],
             ),
         ),
         (
             "GraphNode",
             answer(
-                [
+                &[
                     ("id", id()),
                     ("title", title()),
                     ("tags", texts("allergy")),
@@ -102,28 +101,27 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("reply_count", number()),
                     ("created_at", time()),
                     ("cluster_id", maybe_text("5f1c0a9be3d27784")),
-                    ("color", drawn()),
+                    ("color", DRAWN),
                 ],
-                [],
+                &[],
             ),
         ),
-        ("GraphEdge", answer([("source", id()), ("target", id()), ("type", word(&["parent_of", "shared_tag"])), ("weight", first())], [])),
+        ("GraphEdge", answer(&[("source", id()), ("target", id()), ("type", word(&["parent_of", "shared_tag"])), ("weight", first())], &[])),
         (
             "GraphCluster",
             answer(
-                [
+                &[
                     ("id", text("5f1c0a9be3d27784")),
                     ("name", text("diet/glucose/insulin")),
                     ("description", text("4 memories about diet, glucose, insulin")),
                     ("tags", texts("diet")),
                     ("member_count", first()),
-                    ("color", drawn()),
+                    ("color", DRAWN),
                 ],
-                [],
+                &[],
             ),
         ),
-    ]
-}
+];
 
 /// `GET /graph`. Nothing is shared with anybody yet, so a team's graph is empty.
 pub fn read(cx: &mut Cx<'_>) -> Answered {
