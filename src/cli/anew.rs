@@ -100,7 +100,11 @@ fn new_key(how: &args::RotateAll, make: bool) -> args::NewKek {
 fn other_kek(how: &args::RotateAll, old: &Engine) -> Result<Option<Kek>, Failure> {
     let Some(named) = named(how) else { return Ok(None) };
     // One that is there already was made by a run that was cut off.
-    let kek = new_kek(old.instance(), &new_key(how, how.make && !named.exists()))?;
+    let make = how.make && !named.exists();
+    if how.make && !make {
+        say(&format!("{}: is there already, and is taken as the new key", named.display()));
+    }
+    let kek = new_kek(old.instance(), &new_key(how, make))?;
     match old.opens_with(&kek) {
         true => Err(Failure::new(Exit::Usage, format_args!("{}: opens the data file already; name a new key", named.display()))),
         false => Ok(Some(kek)),

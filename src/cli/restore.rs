@@ -196,14 +196,15 @@ fn complete(config: &Config, kek: &Kek, clock: &Clock) -> Result<(), Failure> {
     init::certificate(config)
 }
 
-/// Writes the anchor as the data file says now, which nobody has open.
+/// Writes the anchor as the data file says now, which nobody has open, and puts the list of erased holders in place that waits for its keys.
 pub fn anchor_anew(config: &Config, kek: &Kek, clock: &Clock) -> Result<(), Failure> {
     if let Some(anchor) = &config.anchor_file {
         let path = &config.db_path;
         let engine = Engine::inspect(path, &open::options(config), kek).map_err(|error| open::engine_failure(path, error))?;
         let facts = restore::facts(&engine, clock).map_err(|error| open::store_failure(path, error))?;
         let snapshot = engine.snapshot().map_err(|error| open::engine_failure(path, error))?;
-        let known = ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot);
+        let settled = ledger::settle(&ledger::path_beside(anchor), engine.instance(), &engine.keys());
+        let known = settled.and_then(|()| ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot));
         let known = known.map_err(|error| Failure::new(Exit::AnchorRefused, error))?;
         let erased = u64::try_from(known.len()).unwrap_or(u64::MAX);
         anchor::write(anchor, &engine, &snapshot, facts.checkpoint, erased).map_err(|error| Failure::io(anchor, &error))?;

@@ -64,7 +64,8 @@ class RotateAll(unittest.TestCase):
             revoked = owner.post("/api/keys", {"label": "to be revoked"}).json
             owner.delete(f"/api/keys/{revoked['id']}").expect(200, 204)
         self.assertEqual(self.server.stop(), 0)
-        self.done("erase", "subject", "patient 1", "--yes", "--receipt", self.server.folder / "one.receipt")
+        said = text(self.done("erase", "subject", "patient 1", "--yes", "--receipt", self.server.folder / "one.receipt"))
+        erased = said.split("; erasure ")[1].split()[0]
         second = self.server.folder / "second.kek"
         self.done("keys", "add", "--key-file", second, "--make")
         before, old_key, image, anchor = self.contents(), self.log_key(), self.server.data.read_bytes(), self.server.anchor.read_bytes()
@@ -75,7 +76,7 @@ class RotateAll(unittest.TestCase):
             self.assertIn(word, said)
         [kept] = self.kept()
         self.assertNotIn(f"{self.server.data.name}.new", self.beside())
-        self.assertNotIn(f"{self.server.anchor.name}.erased.next", self.beside())
+        self.assertEqual({path.name for path in self.server.anchor.parent.iterdir()}, {self.server.anchor.name, f"{self.server.anchor.name}.erased"})
         self.assertEqual(self.contents(), before)
         new_key = self.log_key()
         self.assertNotEqual(new_key, old_key)
@@ -106,6 +107,9 @@ class RotateAll(unittest.TestCase):
         for path, key in ((bundle, old_key), (after, old_key), (after, new_key)):
             self.done("verify", "--log", path, "--key", key)
         self.done("erase", "verify-receipt", self.server.folder / "one.receipt", "--key", old_key)
+        self.done("erase", "receipt", erased, self.server.folder / "again.receipt")
+        self.done("erase", "verify-receipt", self.server.folder / "again.receipt", "--key", new_key)
+        self.done("erase", "verify-receipt", self.server.folder / "again.receipt", "--key", old_key, code=1)
         # The other slot is gone, and the superblock of before opens nothing of the new file.
         self.done("verify", RM_KEK_FILE=str(second), code=KEK_WRONG)
         whole = self.server.data.read_bytes()
@@ -223,8 +227,8 @@ class RotateAll(unittest.TestCase):
             self.assertEqual(self.contents(), before)
             self.assertNotEqual(self.log_key(), first)
             self.assertLessEqual(len(self.kept()), 1 + (there == "new" and point % 3 == 0))
-            left = {name for name in self.beside() if name.endswith((".new", ".next"))}
-            self.assertEqual(left, set())
+            left = [*self.server.folder.glob("*.new"), *self.server.anchor.parent.glob("*.next")]
+            self.assertEqual(left, [])
         bundle = self.server.folder / "log.ndjson"
         self.done("audit", "export", bundle)
         self.done("verify", "--log", bundle, "--key", first)
