@@ -9,10 +9,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Refusal, clusters};
+use super::clusters::{self, Topic};
+use super::Refusal;
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
-use crate::base::limits;
+use crate::base::{limits, order};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::accounts::{self, User};
@@ -62,23 +63,6 @@ pub struct Thread {
     pub replies: u64,
     /// When one of them was last written or changed.
     pub last_activity: Timestamp,
-}
-
-/// Tags that stand together.
-#[derive(Debug)]
-pub struct Topic {
-    /// Made of its tags, as that of `clusters`.
-    pub id: Phi,
-    /// The same.
-    pub name: Phi,
-    /// The same.
-    pub description: Phi,
-    /// In byte order.
-    pub tags: Vec<Phi>,
-    /// Memories that carry one of them.
-    pub memories: u64,
-    /// How strongly they hang together.
-    pub weight: u64,
 }
 
 /// See the module text.
@@ -162,15 +146,15 @@ impl Namer {
 fn most_counted(groups: &Groups, top: usize, count: fn(&Group) -> u32) -> Vec<(&Group, u32)> {
     let mut wanted: Vec<_> = groups.groups.iter().map(|group| (group, count(group))).filter(|(_, count)| *count > 0).collect();
     // Stable: among equals the order of the groups stays.
-    wanted.sort_by_key(|(_, count)| Reverse(*count));
+    order::sort_by_key(&mut wanted, |(_, count)| Reverse(*count));
     let least = wanted.get(top.saturating_sub(1)).map_or(0, |(_, count)| *count);
     let most = wanted.iter().take_while(|(_, count)| *count >= least).take(limits::BRIEFING_TAGS_NAMED_MAX).count();
     wanted.truncate(most);
     wanted
 }
 
-fn by_count_then_name(found: &mut [TagCount], a: &dyn Witness) {
-    found.sort_by(|x, y| y.count.cmp(&x.count).then_with(|| x.tag.expose(a).cmp(y.tag.expose(a))));
+fn by_count_then_name(found: &mut Vec<TagCount>, a: &dyn Witness) {
+    order::sort_by(found, |x, y| y.count.cmp(&x.count).then_with(|| x.tag.expose(a).cmp(y.tag.expose(a))));
 }
 
 /// The threads with the most replies in the asker's sight.
@@ -202,7 +186,7 @@ fn threads<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize
 /// Those with the most replies first, then the latest.
 fn most_replied(replied: BTreeMap<MemoryId, (u64, Timestamp)>) -> Vec<(MemoryId, (u64, Timestamp))> {
     let mut replied: Vec<_> = replied.into_iter().collect();
-    replied.sort_by_key(|(id, (replies, last))| Reverse((*replies, *last, *id)));
+    order::sort_by_key(&mut replied, |(id, (replies, last))| Reverse((*replies, *last, *id)));
     replied
 }
 
@@ -213,15 +197,7 @@ fn topics<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>) -> Result<Vec<To
         newest.extend(table::one(a, id, Part::Summary, State::Live)?);
     }
     let tags: Vec<Vec<&str>> = newest.iter().map(|memory| memory.text.tags.iter().map(|tag| tag.expose(a)).collect()).collect();
-    let topics = clusters::clusters(&tags).into_iter().take(limits::BRIEFING_TOPICS_MAX).map(|cluster| Topic {
-        id: Phi::new(cluster.id()),
-        name: Phi::new(cluster.name()),
-        description: Phi::new(cluster.description()),
-        tags: cluster.tags.iter().map(|tag| Phi::new((*tag).to_owned())).collect(),
-        memories: cluster.memories,
-        weight: cluster.weight,
-    });
-    Ok(topics.collect())
+    Ok(clusters::clusters(&tags).iter().take(limits::BRIEFING_TOPICS_MAX).map(Topic::from).collect())
 }
 
 /// How tags are used, as far as the most frequent ones show.
