@@ -1,12 +1,9 @@
 //! What answers to administrators hold: components of the OpenAPI document, as those of `answers`.
 
-use serde_json::{Value, json};
-
-use crate::api::answers::{answer, flag, id, list_of, maybe_time, number, reference, text, texts, time, word};
+use crate::api::answers::{Members, Shape, TRUE, answer, flag, id, list_of, maybe_time, number, reference, text, texts, time, word};
 
 /// What every answer says of an erasure.
-fn erasure() -> [(&'static str, Value); 7] {
-    [
+const ERASURE: [(&str, Shape); 7] = [
         ("id", id()),
         ("holder", word(&["user", "subject"])),
         ("stage", word(&["asked", "destroyed", "done"])),
@@ -14,26 +11,21 @@ fn erasure() -> [(&'static str, Value); 7] {
         ("destroyed_at", maybe_time()),
         ("done_at", maybe_time()),
         ("memories", number()),
-    ]
-}
+];
 
 /// How the instance stands.
-fn status() -> Value {
-    let maybe = |mut schema: Value| {
-        schema["type"] = json!([schema["type"], "null"]);
-        schema
-    };
+const STATUS: Shape =
     answer(
         &[
             ("version", text("0.1.0")),
             ("state", word(&["answering", "stopped", "locked"])),
             ("at", time()),
-            ("uptime_seconds", maybe(number())),
+            ("uptime_seconds", Shape::Maybe(&number())),
             ("instance", id()),
             ("tenant", id()),
             ("log", answer(&[("id", id()), ("entries", number()), ("root", text("5f2c…"))], &[])),
-            ("anchor", maybe(answer(&[("written_at", maybe_time()), ("entries_behind", number())], &[]))),
-            ("space", answer(&[("file_bytes", number()), ("free_bytes", maybe(number())), ("writes", flag()), ("reads", flag())], &[])),
+            ("anchor", Shape::Maybe(&answer(&[("written_at", maybe_time()), ("entries_behind", number())], &[]))),
+            ("space", answer(&[("file_bytes", number()), ("free_bytes", Shape::Maybe(&number())), ("writes", flag()), ("reads", flag())], &[])),
             ("frozen_at", maybe_time()),
             (
                 "backup",
@@ -42,7 +34,7 @@ fn status() -> Value {
                         ("configured", flag()),
                         ("kept", number()),
                         ("running", flag()),
-                        ("last", maybe(answer(&[("id", id()), ("begun_at", time()), ("bytes", number())], &[]))),
+                        ("last", Shape::Maybe(&answer(&[("id", id()), ("begun_at", time()), ("bytes", number())], &[]))),
                         ("next_due_at", maybe_time()),
                     ],
                     &[],
@@ -52,29 +44,27 @@ fn status() -> Value {
                 "drill",
                 answer(
                     &[
-                        ("last", maybe(answer(&[("at", time()), ("passed", flag()), ("restore_ms", number()), ("memories", number())], &[]))),
+                        ("last", Shape::Maybe(&answer(&[("at", time()), ("passed", flag()), ("restore_ms", number()), ("memories", number())], &[]))),
                         ("restore_ms_max", number()),
                         ("next_due_at", maybe_time()),
                     ],
                     &[],
                 ),
             ),
-            ("keys", answer(&[("epoch", number()), ("leaving", maybe(number())), ("doing", text("idle")), ("done", number())], &[])),
+            ("keys", answer(&[("epoch", number()), ("leaving", Shape::Maybe(&number())), ("doing", text("idle")), ("done", number())], &[])),
             ("erasures", answer(&[("asked", number()), ("running", number()), ("done", number())], &[])),
             ("index", answer(&[("bytes", number()), ("bytes_max", number())], &[])),
-            ("connections", answer(&[("open", maybe(number())), ("max", number())], &[])),
+            ("connections", answer(&[("open", Shape::Maybe(&number())), ("max", number())], &[])),
             ("certificate_ends_at", maybe_time()),
             ("locked_in", flag()),
             ("memory_locked", flag()),
             ("problems", texts("the last backup is of 2026-11-21T02:00:00.000Z, and one is due every 24 hours")),
         ],
         &[],
-    )
-}
+    );
 
 /// The components, by name.
-pub fn components() -> Vec<(&'static str, Value)> {
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         ("Backups", answer(&[("backups", list_of("Backup"))], &[("last_drill", reference("Drill"))])),
         ("Backup", answer(
             &[
@@ -94,17 +84,16 @@ pub fn components() -> Vec<(&'static str, Value)> {
             &[("at", time()), ("backup", id()), ("passed", flag()), ("restore_ms", number()), ("memories", number()), ("entries", number())],
             &[],
         )),
-        ("Status", status()),
+        ("Status", STATUS),
         ("Erasures", answer(&[("erasures", list_of("Erasure"))], &[])),
-        ("Erasure", answer(&erasure(), &[])),
+        ("Erasure", answer(&ERASURE, &[])),
         ("ErasureWithReceipt", answer(
-            &erasure(),
+            &ERASURE,
             &[
                 ("backups", list_of("HeldBackup")),
                 ("receipt", text("rosemary-erasure-receipt-v1\n{\"asked_at\":\"…\"}\n\n\u{2014} rosemary/… …\n")),
             ],
         )),
         ("HeldBackup", answer(&[("id", id()), ("begun_at", time()), ("expires_at", maybe_time()), ("own_key", flag())], &[])),
-        ("BackupAsked", answer(&[("requested", json!({ "const": true }))], &[])),
-    ]
-}
+        ("BackupAsked", answer(&[("requested", TRUE)], &[])),
+];

@@ -3,16 +3,14 @@
 //! Invariant: what people and agents wrote stands in the markdown as text of one line: it cannot begin a heading or a list, nor end its code span.
 
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::api::answers::{answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
+use crate::api::answers::{Members, answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply;
 use crate::memories::briefing::{Briefing, TagCount, Topic};
 use crate::store::Receipt;
 
 /// What it looks like, for the OpenAPI document.
-pub fn components() -> Vec<(&'static str, Value)> {
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         ("Briefing", answer(
             &[
                 (
@@ -66,8 +64,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
             ],
             &[],
         )),
-    ]
-}
+];
 
 /// The contract's briefing.
 #[derive(Serialize)]

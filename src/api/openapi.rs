@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{self, admin, reference};
+use crate::api::answers::{self, named, reference_to};
 use crate::api::ops::{graph, usage};
 use crate::api::{administration, briefing, mcp, mem0, oauth};
 use crate::api::schema::{Field, Kind, Schema, with_members};
@@ -106,11 +106,18 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
 
 /// Every component, of whichever skin.
 pub(in crate::api) fn components() -> Value {
-    let mut schemas = answers::components();
-    let further = mem0::components().into_iter().chain(briefing::components()).chain(mcp::components()).chain(oauth::components()).chain(admin());
-    let further = further.chain(usage::components()).chain(graph::components()).chain(administration::components());
-    schemas.as_object_mut().expect("components are an object").extend(further.map(|(name, schema)| (name.to_owned(), schema)));
-    schemas
+    let all = [
+        answers::COMPONENTS,
+        answers::ADMIN,
+        mem0::COMPONENTS,
+        briefing::COMPONENTS,
+        mcp::COMPONENTS,
+        oauth::COMPONENTS,
+        usage::COMPONENTS,
+        graph::COMPONENTS,
+        administration::COMPONENTS,
+    ];
+    with_members(all.into_iter().flatten().map(named)).into()
 }
 
 /// What holds on every route.
@@ -182,7 +189,7 @@ fn operation(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
     if !parameters.is_empty() {
         operation["parameters"] = Value::from(parameters);
     }
-    let body = route.body.map(object_schema).or_else(|| route.takes.map(reference));
+    let body = route.body.map(object_schema).or_else(|| route.takes.map(reference_to));
     if let Some(schema) = body {
         let mut content = json!({ "schema": schema });
         if let Some(example) = example(&schema, shared.schemas) {
@@ -195,8 +202,8 @@ fn operation(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
 
 /// A body of `component`, with the example that all its uses share.
 fn content(component: &str, shared: &mut Shared<'_>) -> Value {
-    let mut content = json!({ "schema": reference(component) });
-    if let Some(value) = example(&reference(component), shared.schemas) {
+    let mut content = json!({ "schema": reference_to(component) });
+    if let Some(value) = example(&reference_to(component), shared.schemas) {
         shared.examples.insert(component.to_owned(), json!({ "value": value }));
         content["examples"] = json!({ component: { "$ref": format!("#/components/examples/{component}") } });
     }
@@ -339,7 +346,7 @@ fn refusal(status: u16, description: &str, own: Option<&'static str>, framed: bo
         if there.is_null() {
             *there = content(component, shared);
         } else if component != own.unwrap_or_default() {
-            there["schema"] = json!({ "anyOf": [there["schema"], reference(component)] });
+            there["schema"] = json!({ "anyOf": [there["schema"], reference_to(component)] });
         }
     }
     response

@@ -9,5 +9,6 @@ pub mod hex;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod order;
 pub mod rng;
 pub mod time;

@@ -42,6 +42,10 @@ const UNLOCK_EXAMPLES: &str = "Examples:
   rosemary unlock --key-file /media/usb/kek
   rosemary unlock --shares                    asks for one share after the other";
 
+const ROTATE_ALL_EXAMPLES: &str = "Examples:
+  rosemary keys rotate all
+  rosemary keys rotate all --key-file /etc/rosemary/kek.2 --make --wipe-old && echo 'now set RM_KEK_FILE'";
+
 const RESTORE_EXAMPLES: &str = "Examples:
   rosemary restore /mnt/backup/rosemary/rosemary-20261124T020000Z-1b4e28ba.backup
   rosemary restore FILE --discard-newer       give up what was written after the backup was taken
@@ -499,6 +503,15 @@ pub enum Rotate {
     /// be stopped. A run that was interrupted is simply run again. Rotate the present key first (keys rotate kek) if it was taken.
     #[command(verbatim_doc_comment)]
     Master,
+    /// After the keys themselves were known to somebody: a new file of the same data, under new keys of every kind
+    ///
+    /// Master, block, MAC, audit signing, look-up, epoch and every holder's key are new, all text is sealed again, and the new file takes the
+    /// data file's place once every row of it is checked; an interrupted run is simply run again. The audit log goes on and introduces its new
+    /// key. The key presented, or a new one named here, opens it alone: every other slot is to be enrolled again. The old file is kept beside
+    /// under another name, or wiped. Credentials go on working (`incident revoke-all` ends them); backups made before open with the keys of
+    /// before. Needs as much free space as the data file has. The service must be stopped.
+    #[command(verbatim_doc_comment, after_help = ROTATE_ALL_EXAMPLES)]
+    All(RotateAll),
     /// A new TLS key: with a self-signed certificate and a request (CSR), or with your own pair in PEM
     ///
     /// Works while the service runs, which takes the new pair at once. Clients that trust the old self-signed certificate need the new one.
@@ -511,6 +524,26 @@ pub enum Rotate {
         #[arg(long, value_name = "FILE", requires = "cert")]
         key: Option<PathBuf>,
     },
+}
+
+/// `keys rotate all`.
+#[derive(Args, Debug)]
+pub struct RotateAll {
+    /// The key that opens the new file, if not the present one: a file of at least 32 random bytes
+    #[arg(long, value_name = "FILE", group = "other_kek")]
+    pub key_file: Option<PathBuf>,
+    /// The same: a file that holds a passphrase
+    #[arg(long, value_name = "FILE", group = "other_kek")]
+    pub passphrase_file: Option<PathBuf>,
+    /// The same: a file with the bytes that systemd will hand over as the credential rosemary.kek
+    #[arg(long, value_name = "FILE", group = "other_kek")]
+    pub credential_file: Option<PathBuf>,
+    /// Make the key file first, with a new random key; one that a run cut off made is taken
+    #[arg(long, requires = "key_file")]
+    pub make: bool,
+    /// Write over the old file's keys and remove it once the new one is in its place; disks keep remnants all the same
+    #[arg(long)]
+    pub wipe_old: bool,
 }
 
 /// A key to unlock with.

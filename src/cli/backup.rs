@@ -165,6 +165,14 @@ pub fn keys(config: &Config, given: Option<&Path>) -> Result<Vec<(KeyOf, Kek)>, 
     }
 }
 
+/// Whether a further file of so many bytes fits beside the file at `path`.
+///
+/// Errors: it does not.
+pub fn room(path: &Path, bytes: u64) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    backup::room(folder, bytes).map_err(|error| failure(&error))
+}
+
 /// Whose a key is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyOf {

@@ -97,7 +97,7 @@ pub fn answer(vault: &Vault, path: &Path, ask: &str, with: &Value, stop: &dyn Fn
             told(&[
                 format!("every holder has a new key, under epoch {epoch}; the old ones are destroyed"),
                 "whoever has a copy of the data file and a key that opens it still reads that copy. For what is written from now on: stop the service, \
-                 `rosemary keys rotate kek`, then `rosemary keys rotate master`"
+                 then `rosemary keys rotate all --key-file NEW --make`: a new file under new keys of every kind"
                     .to_owned(),
             ])
         }

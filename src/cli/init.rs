@@ -64,7 +64,8 @@ fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Fa
     let head = vault::initialise(&engine, &config.tenant_label, &config.owner_email, &clock)
         .map_err(|error| open::store_failure(&config.db_path, error))?;
     if let Some(path) = &config.anchor_file {
-        anchor::write(path, &engine, head, 0).map_err(|error| Failure::io(path, &error))?;
+        let snapshot = engine.snapshot().map_err(|error| open::engine_failure(&config.db_path, error))?;
+        anchor::write(path, &engine, &snapshot, head, 0).map_err(|error| Failure::io(path, &error))?;
     }
     drop(engine);
     let mut settings = Some(open::store_settings(config));

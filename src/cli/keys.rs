@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::authn::Principal;
+use crate::base::id::InstanceId;
 use crate::cli::console::Line;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{args, certificate, open, say, serve, terminal, text};
+use crate::cli::{anew, args, certificate, open, say, serve, terminal, text};
 use crate::config::Config;
 use crate::crypto::secret::Secret;
 use crate::crypto::shamir;
@@ -31,6 +32,9 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     if let args::Keys::Rotate(args::Rotate::Tls { cert, key }) = &command {
         return certificate::rotate(cert.as_deref().zip(key.as_deref()), config);
     }
+    if let args::Keys::Rotate(args::Rotate::All(how)) = &command {
+        return anew::run(how, config);
+    }
     if let Some(done) = online(&command, &config)? {
         return Ok(done);
     }
@@ -47,7 +51,7 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
         args::Keys::Remove { slot } => remove(store.vault(), slot, &present, &config),
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
         args::Keys::Rotate(args::Rotate::Master) => master(store.vault(), present, &config),
-        args::Keys::Rotate(args::Rotate::Tls { .. }) => unreachable!("done before the data file is opened"),
+        args::Keys::Rotate(args::Rotate::Tls { .. } | args::Rotate::All(_)) => unreachable!("done before the data file is opened"),
         args::Keys::Rotate(args::Rotate::Audit) => rotate_audit(store.vault(), &config.db_path, &|| false, &mut say).map(|done| told_audit(&done)),
         args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
         args::Keys::Rotate(args::Rotate::Deks) => {
@@ -69,7 +73,7 @@ fn online(command: &args::Keys, config: &Config) -> Result<Option<Exit>, Failure
         args::Rotate::Epoch => ("keys.rotate_epoch", |done| told_epoch(done["epoch"].as_u64().unwrap_or(0))),
         args::Rotate::Deks => ("keys.rotate_deks", |done| told_deks(done["epoch"].as_u64().unwrap_or(0))),
         args::Rotate::Audit => ("keys.rotate_audit", told_audit),
-        args::Rotate::Kek(_) | args::Rotate::Master | args::Rotate::Tls { .. } => return Ok(None),
+        args::Rotate::Kek(_) | args::Rotate::Master | args::Rotate::Tls { .. } | args::Rotate::All(_) => return Ok(None),
     };
     let Some(line) = Line::dial(config)? else { return Ok(None) };
     let done = line.ask(ask, Value::Null, &mut say)?;
@@ -99,10 +103,10 @@ fn list(vault: &Vault, present: &Kek) -> Result<Exit, Failure> {
 }
 
 /// Reads the new key, made first if asked for.
-fn new_kek(vault: &Vault, new: &args::NewKek) -> Result<Kek, Failure> {
+pub fn new_kek(instance: InstanceId, new: &args::NewKek) -> Result<Kek, Failure> {
     let source = match (&new.key_file, &new.passphrase_file, &new.credential_file) {
         (Some(path), _, _) if new.make => {
-            return Kek::write_key_file(path, vault.instance()).map_err(|error| Failure::io(path, &error));
+            return Kek::write_key_file(path, instance).map_err(|error| Failure::io(path, &error));
         }
         (Some(path), _, _) => KekSource::KeyFile(path.clone()),
         (_, Some(path), _) => KekSource::PassphraseFile(path.clone()),
@@ -111,7 +115,7 @@ fn new_kek(vault: &Vault, new: &args::NewKek) -> Result<Kek, Failure> {
     };
     let kek = Kek::read(&source).map_err(|error| Failure::new(Exit::KekMissing, error))?;
     match kek.instance() {
-        Some(named) if named != vault.instance() => {
+        Some(named) if named != instance => {
             Err(Failure::new(Exit::KekWrong, format_args!("the new key was made for instance {named}; make one for this one with --make")))
         }
         _ => Ok(kek),
@@ -120,7 +124,7 @@ fn new_kek(vault: &Vault, new: &args::NewKek) -> Result<Kek, Failure> {
 
 /// Adds a slot for the new key, or puts it in the place of `old`.
 fn change(vault: &Vault, new: &args::NewKek, old: Option<Kek>, config: &Config) -> Result<Exit, Failure> {
-    let kek = new_kek(vault, new)?;
+    let kek = new_kek(vault.instance(), new)?;
     if vault.slots(&kek).iter().any(|slot| slot.opened) {
         return Err(Failure::new(Exit::Usage, "this key unlocks the data file already; see `rosemary keys list`"));
     }

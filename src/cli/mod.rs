@@ -4,6 +4,7 @@
 //! - Results go to standard output, everything else to standard error.
 
 mod anchor;
+mod anew;
 mod args;
 mod audit;
 mod backup;

@@ -21,6 +21,7 @@ use crate::config::{Config, KekChoice, settings};
 use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError, Place, Unlock};
 use crate::store::restore::{self, Facts, Order, Overridden, RestoreError, Restored};
+use crate::store::ledger::LedgerError;
 use crate::store::{anchor, ledger};
 
 /// The command.
@@ -113,7 +114,7 @@ fn in_place(
     // Held until the end: no service can open the file that is about to make way.
     let (there, held) = look(path, config, facts, clock, kek)?;
     let anchored = config.anchor_file.as_deref().and_then(|path| anchored(path, source, facts));
-    let forgotten = config.anchor_file.as_deref().map(|path| forgotten(path, source)).transpose()?.flatten();
+    let (forgotten, alien) = config.anchor_file.as_deref().map(|path| forgotten(path, source)).transpose()?.unwrap_or_default();
     if let (Some(what), false) = (&forgotten, command.forget_erasures) {
         return Err(Failure::new(
             Exit::AnchorRefused,
@@ -144,6 +145,11 @@ fn in_place(
         }
     };
     drop(held);
+    if let (true, Some(anchor)) = (alien, &config.anchor_file) {
+        // Nothing that is in place from here on can read it; it is kept for whoever looks into this.
+        let list = ledger::path_beside(anchor);
+        std::fs::rename(&list, kept_name(&list, clock)).map_err(|error| Failure::io(&list, &error))?;
+    }
     complete(config, kek, clock)?;
     Ok(restored)
 }
@@ -158,40 +164,52 @@ fn erase_again(config: &mut Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is wrong with the list of erased holders, in words: the anchor knows of more than it and the backup name.
+/// What is wrong with the list of erased holders, in words: the anchor knows of more than it and the backup name; or it is under other keys than
+/// the backup's (the second value), as after `keys rotate all`.
 ///
 /// Errors: the list cannot be read.
-fn forgotten(path: &Path, source: &Engine) -> Result<Option<String>, Failure> {
+fn forgotten(path: &Path, source: &Engine) -> Result<(Option<String>, bool), Failure> {
     let refused = |error: &dyn std::fmt::Display| Failure::new(Exit::AnchorRefused, error);
     let snapshot = source.snapshot().map_err(|error| refused(&error))?;
     let keys = source.keys();
-    let known = ledger::known(path, source.instance(), &keys, &snapshot).map_err(|error| refused(&error))?.len();
+    let known = match ledger::known(path, source.instance(), &keys, &snapshot) {
+        Ok(known) => known.len(),
+        Err(error @ LedgerError::Damaged(_)) => return Ok((Some(format!("{error}; or it was written under later keys than the backup's (keys rotate all)")), true)),
+        Err(error) => return Err(refused(&error)),
+    };
     // An anchor that a later key of the log signed cannot be checked with the backup's: what it claims is enough to refuse.
     let seen = anchor::read(path).ok().and_then(|text| anchor::of_any_log(&text, &snapshot, &keys).or_else(|| Anchor::claimed(&text)));
     let known = u64::try_from(known).unwrap_or(u64::MAX);
-    Ok(seen.filter(|anchor| anchor.instance == source.instance() && anchor.tombstones > known).map(|anchor| {
+    let what = seen.filter(|anchor| anchor.instance == source.instance() && anchor.tombstones > known).map(|anchor| {
         format!(
             "{}: {} holders were erased, and the list beside it and the backup name {known}",
             path.display(),
             anchor.tombstones
         )
-    }))
+    });
+    Ok((what, false))
 }
 
 /// What else a service needs: the anchor of the new log, and a certificate.
 fn complete(config: &Config, kek: &Kek, clock: &Clock) -> Result<(), Failure> {
+    anchor_anew(config, kek, clock)?;
+    init::certificate(config)
+}
+
+/// Writes the anchor as the data file says now, which nobody has open, and puts the list of erased holders in place that waits for its keys.
+pub fn anchor_anew(config: &Config, kek: &Kek, clock: &Clock) -> Result<(), Failure> {
     if let Some(anchor) = &config.anchor_file {
         let path = &config.db_path;
         let engine = Engine::inspect(path, &open::options(config), kek).map_err(|error| open::engine_failure(path, error))?;
         let facts = restore::facts(&engine, clock).map_err(|error| open::store_failure(path, error))?;
-        let known = engine.snapshot().map_err(|error| open::engine_failure(path, error)).and_then(|snapshot| {
-            let known = ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot);
-            known.map_err(|error| Failure::new(Exit::AnchorRefused, error))
-        })?;
+        let snapshot = engine.snapshot().map_err(|error| open::engine_failure(path, error))?;
+        let settled = ledger::settle(&ledger::path_beside(anchor), engine.instance(), &engine.keys());
+        let known = settled.and_then(|()| ledger::known(anchor, engine.instance(), &engine.keys(), &snapshot));
+        let known = known.map_err(|error| Failure::new(Exit::AnchorRefused, error))?;
         let erased = u64::try_from(known.len()).unwrap_or(u64::MAX);
-        anchor::write(anchor, &engine, facts.checkpoint, erased).map_err(|error| Failure::io(anchor, &error))?;
+        anchor::write(anchor, &engine, &snapshot, facts.checkpoint, erased).map_err(|error| Failure::io(anchor, &error))?;
     }
-    init::certificate(config)
+    Ok(())
 }
 
 /// What lies at `path`, and its lock.
@@ -269,7 +287,7 @@ fn anchored(path: &Path, source: &Engine, facts: &Facts) -> Option<String> {
     }
 }
 
-fn kept_name(path: &Path, clock: &Clock) -> PathBuf {
+pub fn kept_name(path: &Path, clock: &Clock) -> PathBuf {
     let time: String = clock.now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".replaced-{time}"));

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::base::limits;
+use crate::base::{limits, order};
 use crate::config::files::read_secret_text;
 use crate::config::settings::{self, Fallback, Row, Setting};
 use crate::config::{AgentKey, Dashboard, parse, relay};
@@ -255,7 +255,7 @@ impl Raw {
             };
             self.problem(&name, None, text);
         }
-        self.problems.sort_by(|a, b| a.name.cmp(&b.name));
+        order::sort_by(&mut self.problems, |a, b| a.name.cmp(&b.name));
         if self.problems.is_empty() { Ok(self.warnings) } else { Err(Problems(self.problems)) }
     }
 }

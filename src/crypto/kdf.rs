@@ -31,6 +31,8 @@ labels! {
     MemoryField = "rosemary/v1/memory-field";
     /// Seals the fields of rows about one holder alone (a user's e-mail, a subject's name, a tenant's label): input is that holder's DEK.
     HolderField = "rosemary/v1/holder-field";
+    /// A holder's DEK in a file that is made under new keys: input is a random secret of that one run, kept nowhere.
+    HolderKey = "rosemary/v1/holder-key";
     /// The KEK from a key file's bytes.
     KeyFile = "rosemary/v1/kek-key-file";
     /// The KEK from a systemd credential's bytes.

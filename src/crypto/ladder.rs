@@ -301,6 +301,14 @@ impl Keys {
         Some(Self { pepper: self.pepper.duplicate(), epochs, ..Self::random() })
     }
 
+    /// These keys and `new` ones side by side, while what these sealed is sealed again: it opens what these wrapped, wraps under the epoch of the
+    /// new ones, and looks up by their lookup key. Never stored.
+    pub fn beside(&self, new: &Self) -> Self {
+        let both = self.duplicate();
+        let epochs = both.epochs.into_iter().chain(new.duplicate().epochs).collect();
+        Self { lookup: new.lookup.duplicate(), epochs, ..self.duplicate() }
+    }
+
     fn duplicate(&self) -> Self {
         Self {
             block: self.block.duplicate(),

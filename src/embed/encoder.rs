@@ -1,7 +1,7 @@
 //! Word pieces to a vector: the layers of a BERT encoder, the mean of what they say of each piece, brought to length 1.
 //!
 //! Products are of whole numbers: weights are int8, and what they meet is rounded to 12 bits a piece, so that a product of a row is exact in an
-//! i32 and the compiler makes the SSE2 `pmaddwd` of it that every x86-64 has. The rest is f32.
+//! i32 and is one of `product`, several at a time. The rest is f32.
 //!
 //! Invariants
 //! - The same text gives the same vector on one machine; a text of nothing the model knows gives one too.
@@ -13,6 +13,7 @@
 use zeroize::Zeroizing;
 
 use super::model::{Linear, Matrix, Model, Norm};
+use super::product::{add_share, dot, product, widen};
 use super::vector::{Step as _, largest, real};
 use crate::base::limits;
 
@@ -74,7 +75,7 @@ impl Model {
     fn norm(&self, norm: &Norm, state: &mut [f32]) {
         for row in state.chunks_exact_mut(self.width) {
             let share = 1.0 / whole(row.len());
-            let mean = sum(row) * share;
+            let mean = row.iter().sum::<f32>() * share;
             row.iter_mut().for_each(|number| *number -= mean);
             let spread = 1.0 / (dot(row, row) * share + self.epsilon).sqrt();
             for ((number, weight), bias) in row.iter_mut().zip(&norm.weights).zip(&norm.biases) {
@@ -103,7 +104,7 @@ fn zeros(count: usize) -> Numbers {
 }
 
 fn add(to: &mut [f32], from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    add_share(to, from, 1.0);
 }
 
 fn add_row(matrix: &Matrix, row: usize, out: &mut [f32]) {
@@ -116,17 +117,12 @@ fn multiply(linear: &Linear, from: &Steps, out: &mut [f32]) {
     let (columns, rows) = (from.columns, linear.bias.len());
     let mut wide = vec![0i16; columns];
     for (row, weights) in linear.matrix.steps.chunks_exact(columns).enumerate() {
-        wide.iter_mut().zip(weights).for_each(|(wide, step)| *wide = i16::from(*step));
+        widen(&mut wide, weights);
         let (scale, bias) = (linear.matrix.scales[row], linear.bias[row]);
         for (place, steps) in from.steps.chunks_exact(columns).enumerate() {
             out[place * rows + row] = real(product(&wide, steps)) * from.scales[place] * scale + bias;
         }
     }
-}
-
-/// The sum of products, which fits (`FINE`). *(measured)* 15 products a nanosecond; several rows at once were slower.
-fn product(a: &[i16], b: &[i16]) -> i32 {
-    a.iter().zip(b).fold(0, |sum: i32, (a, b)| sum.wrapping_add(i32::from(*a) * i32::from(*b)))
 }
 
 /// Each head: for each piece the mean of all values, weighed by how well its query fits their keys. The result replaces `query`.
@@ -143,10 +139,10 @@ fn attend(query: &mut [f32], key: &[f32], value: &[f32], width: usize, head: usi
                 most = most.max(*fit);
             }
             fits.iter_mut().for_each(|fit| *fit = (*fit - most).exp());
-            let share = 1.0 / sum(&fits);
+            let share = 1.0 / fits.iter().sum::<f32>();
             mean.fill(0.0);
             for (fit, value) in fits.iter().zip(value.chunks_exact(width)) {
-                mean.iter_mut().zip(&value[from..from + head]).for_each(|(mean, value)| *mean += fit * value);
+                add_share(&mut mean, &value[from..from + head], *fit);
             }
             own.iter_mut().zip(mean.iter()).for_each(|(own, mean)| *own = mean * share);
         }
@@ -161,32 +157,6 @@ fn erf(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
     let series = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152 + t * 1.061_405_4))));
     (1.0 - series * (-x * x).exp()).copysign(x)
-}
-
-/// Sums run in lanes, so that the compiler may add several at once.
-const LANES: usize = 8;
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}
-
-fn sum(numbers: &[f32]) -> f32 {
-    let (whole, rest) = numbers.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for some in whole {
-        for lane in 0..LANES {
-            lanes[lane] += some[lane];
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
 /// A count of numbers as a number; models are small.

@@ -10,6 +10,7 @@
 
 mod encoder;
 mod model;
+mod product;
 mod tokens;
 mod unicode;
 mod vector;

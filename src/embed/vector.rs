@@ -6,6 +6,7 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
+use super::product::product_of_bytes;
 use crate::base::limits;
 
 /// A text's vector as it is kept.
@@ -81,8 +82,7 @@ impl Probe {
     /// The cosine of the angle to the vector of these steps. About 60 ns for 384 dimensions.
     #[inline]
     pub fn cosine(&self, scale: f32, values: &[i8]) -> f32 {
-        let sum = self.values.iter().zip(values).fold(0, |sum: i32, (&a, &b)| sum.wrapping_add(i32::from(a) * i32::from(b)));
-        real(sum) * self.scale * scale
+        real(product_of_bytes(&self.values, values)) * self.scale * scale
     }
 }
 

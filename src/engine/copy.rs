@@ -9,15 +9,19 @@
 //! - Memory: one commit's rows and the copy's small cache, whatever the size of the file.
 //! - A copy that keeps its slots keeps the master key; one under a key of its own has a master key of its own, so that whoever holds that
 //!   key opens this copy and no other file.
+//! - A copy made anew ([`Unlock::Anew`]) has no key of this file but the pepper; its rows must be sealed again on their way.
 //! - The copy's keys are those that the snapshot was taken under, so they open every row of it, whatever is rotated meanwhile.
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::base::id::FileId;
 use crate::base::limits::{COPY_BYTES_PER_COMMIT, COPY_ROWS_PER_COMMIT};
+use crate::crypto::ladder::Keys;
 use crate::crypto::unlock::Kek;
 use crate::engine::batch::{Place, Read, Snapshot, Table};
+use crate::engine::header::Superblock;
 use crate::engine::{CommitError, Engine, EngineError, Options};
 
 /// Which keys open a copy.
@@ -27,6 +31,29 @@ pub enum Unlock<'k> {
     AsHere,
     /// This one alone, under a master key of the copy's own.
     Only(&'k Kek),
+    /// The one these new keys were made for, alone: the copy shares no key with this file.
+    Anew(&'k Fresh),
+}
+
+/// New keys for the same data, before there is a file of them. Not `Clone`; printed as its name alone.
+pub struct Fresh(Superblock);
+
+impl std::fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fresh")
+    }
+}
+
+impl Fresh {
+    /// The keys; the block key of the file will be another one.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.keys)
+    }
+
+    /// The generation that the file begins with.
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
 }
 
 /// A row on its way into a copy.
@@ -69,6 +96,13 @@ impl Engine {
         Ok(file)
     }
 
+    /// New keys of every kind for the same data, for `kek` alone.
+    ///
+    /// Errors: `Keys`.
+    pub fn fresh(&self, kek: &Kek) -> Result<Fresh, EngineError> {
+        Ok(Fresh(self.head().anew(kek, self.options.kdf)?))
+    }
+
     /// Copies what `snapshot` shows to a file at `path`. Gives its size in bytes.
     ///
     /// Errors: `Exists` (unless it is to replace); `Full`, `Io`, `Uncreatable`, `Locked` for the new file; what the plan's parts say; a
@@ -78,6 +112,7 @@ impl Engine {
         let mut head = match unlock {
             Unlock::AsHere => snapshot.head().for_copy(),
             Unlock::Only(kek) => snapshot.head().for_copy_under(kek, self.options.kdf)?,
+            Unlock::Anew(fresh) => fresh.0.for_copy(),
         };
         head.file = file;
         let options = Options { cache_bytes, stride: head.stride, ..self.options.clone() };

@@ -173,6 +173,15 @@ impl Superblock {
         Ok(Self { slots, master, ..self.for_copy() })
     }
 
+    /// The superblock of another physical copy of the same data under new keys of every kind, for `kek` alone. Its generation is the next.
+    ///
+    /// Errors: as [`Superblock::for_copy_under`]; `Keys` with `EpochBusy` if no number of an epoch is left.
+    pub fn anew(&self, kek: &Kek, cost: KdfCost) -> Result<Self, EngineError> {
+        let generation = self.generation.checked_add(1).ok_or(EngineError::Damaged("superblock"))?;
+        let keys = Arc::new(self.keys.anew().ok_or(LadderError::EpochBusy)?);
+        Ok(Self { keys, generation, ..self.for_copy_under(kek, cost)? })
+    }
+
     /// Copy `copy` (0 or 1) as stored.
     pub fn encode(&self, copy: u64) -> Vec<u8> {
         let mut out = vec![0; SUPERBLOCK_BYTES];

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Refusal, clusters};
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
-use crate::base::limits;
+use crate::base::{limits, order};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::accounts::{self, User};
@@ -162,15 +162,15 @@ impl Namer {
 fn most_counted(groups: &Groups, top: usize, count: fn(&Group) -> u32) -> Vec<(&Group, u32)> {
     let mut wanted: Vec<_> = groups.groups.iter().map(|group| (group, count(group))).filter(|(_, count)| *count > 0).collect();
     // Stable: among equals the order of the groups stays.
-    wanted.sort_by_key(|(_, count)| Reverse(*count));
+    order::sort_by_key(&mut wanted, |(_, count)| Reverse(*count));
     let least = wanted.get(top.saturating_sub(1)).map_or(0, |(_, count)| *count);
     let most = wanted.iter().take_while(|(_, count)| *count >= least).take(limits::BRIEFING_TAGS_NAMED_MAX).count();
     wanted.truncate(most);
     wanted
 }
 
-fn by_count_then_name(found: &mut [TagCount], a: &dyn Witness) {
-    found.sort_by(|x, y| y.count.cmp(&x.count).then_with(|| x.tag.expose(a).cmp(y.tag.expose(a))));
+fn by_count_then_name(found: &mut Vec<TagCount>, a: &dyn Witness) {
+    order::sort_by(found, |x, y| y.count.cmp(&x.count).then_with(|| x.tag.expose(a).cmp(y.tag.expose(a))));
 }
 
 /// The threads with the most replies in the asker's sight.
@@ -202,7 +202,7 @@ fn threads<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, most: usize
 /// Those with the most replies first, then the latest.
 fn most_replied(replied: BTreeMap<MemoryId, (u64, Timestamp)>) -> Vec<(MemoryId, (u64, Timestamp))> {
     let mut replied: Vec<_> = replied.into_iter().collect();
-    replied.sort_by_key(|(id, (replies, last))| Reverse((*replies, *last, *id)));
+    order::sort_by_key(&mut replied, |(id, (replies, last))| Reverse((*replies, *last, *id)));
     replied
 }
 

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::base::{hex, limits};
+use crate::base::{hex, limits, order};
 use crate::crypto::hash::sha256;
 
 /// Some tags, and how they hang together.
@@ -46,10 +46,10 @@ impl Cluster<'_> {
 pub fn clusters<'t>(memories: &[Vec<&'t str>]) -> Vec<Cluster<'t>> {
     let memories: Vec<BTreeSet<&'t str>> = memories.iter().map(|tags| tags.iter().take(limits::CLUSTER_TAGS_MAX).copied().collect()).collect();
     let tags: Vec<&'t str> = memories.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let number: BTreeMap<&str, usize> = tags.iter().enumerate().map(|(at, tag)| (*tag, at)).collect();
+    let number = |tag: &&str| tags.binary_search(tag).expect("every tag is among all of them");
     let mut pairs: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     for carried in &memories {
-        let carried: Vec<usize> = carried.iter().map(|tag| number[tag]).collect();
+        let carried: Vec<usize> = carried.iter().map(number).collect();
         for (at, a) in carried.iter().enumerate() {
             for b in &carried[at + 1..] {
                 *pairs.entry((*a, *b)).or_default() += 1;
@@ -63,7 +63,7 @@ pub fn clusters<'t>(memories: &[Vec<&'t str>]) -> Vec<Cluster<'t>> {
     }
     found.retain(|_, cluster| cluster.tags.len() >= limits::CLUSTER_TAGS_MIN);
     for carried in &memories {
-        let touched: BTreeSet<usize> = carried.iter().map(|tag| community[number[tag]]).collect();
+        let touched: BTreeSet<usize> = carried.iter().map(|tag| community[number(tag)]).collect();
         for of in touched {
             if let Some(cluster) = found.get_mut(&of) {
                 cluster.memories += 1;
@@ -76,7 +76,7 @@ pub fn clusters<'t>(memories: &[Vec<&'t str>]) -> Vec<Cluster<'t>> {
         }
     }
     let mut found: Vec<_> = found.into_values().collect();
-    found.sort_by(|a, b| b.memories.cmp(&a.memories).then_with(|| a.tags.cmp(&b.tags)));
+    order::sort_by(&mut found, |a, b| b.memories.cmp(&a.memories).then_with(|| a.tags.cmp(&b.tags)));
     found
 }
 
@@ -100,13 +100,12 @@ fn communities(nodes: usize, pairs: &BTreeMap<(usize, usize), u64>) -> Vec<usize
     let mut of: Vec<usize> = (0..nodes).collect();
     for _ in 0..limits::CLUSTER_ROUNDS_MAX {
         let before = graph.degree.len();
-        let moved = settle(&graph);
-        let kept: BTreeMap<usize, usize> = moved.iter().copied().collect::<BTreeSet<_>>().into_iter().zip(0..).collect();
-        of.iter_mut().for_each(|community| *community = kept[&moved[*community]]);
-        if kept.len() == before {
+        let (moved, kept) = numbered(&settle(&graph));
+        of.iter_mut().for_each(|community| *community = moved[*community]);
+        if kept == before {
             break;
         }
-        graph = joined(&graph, &moved, &kept);
+        graph = joined(&graph, &moved, kept);
     }
     of
 }
@@ -144,15 +143,21 @@ fn settle(graph: &Graph) -> Vec<usize> {
     of
 }
 
-/// The graph whose nodes are the communities of `graph`.
-fn joined(graph: &Graph, of: &[usize], kept: &BTreeMap<usize, usize>) -> Graph {
-    let mut weights: Vec<BTreeMap<usize, u64>> = vec![BTreeMap::new(); kept.len()];
-    let mut degree = vec![0; kept.len()];
+/// The same communities under numbers without gaps, in the same order, and how many there are.
+fn numbered(of: &[usize]) -> (Vec<usize>, usize) {
+    let kept: Vec<usize> = of.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    (of.iter().map(|community| kept.binary_search(community).expect("every community is among them")).collect(), kept.len())
+}
+
+/// The graph whose nodes are the `kept` communities of `graph`.
+fn joined(graph: &Graph, of: &[usize], kept: usize) -> Graph {
+    let mut weights: Vec<BTreeMap<usize, u64>> = vec![BTreeMap::new(); kept];
+    let mut degree = vec![0; kept];
     for (node, edges) in graph.edges.iter().enumerate() {
-        let own = kept[&of[node]];
+        let own = of[node];
         degree[own] += graph.degree[node];
         for (other, weight) in edges {
-            let other = kept[&of[*other]];
+            let other = of[*other];
             if other != own {
                 *weights[own].entry(other).or_default() += weight;
             }

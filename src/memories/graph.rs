@@ -12,7 +12,7 @@ use super::clusters::{self, Cluster};
 use super::Refusal;
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
-use crate::base::limits;
+use crate::base::{limits, order};
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::memories::{self as table, Memory, Part, State};
@@ -110,7 +110,7 @@ pub fn graph<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask
     if let Some(least) = ask.shared_min {
         let mut shared = pairs(&tags, least);
         // Stable: among equals those between the newest come first.
-        shared.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
+        order::sort_by_key(&mut shared, |(.., count)| std::cmp::Reverse(*count));
         truncated |= shared.len() > limits::GRAPH_EDGES_MAX;
         edges.extend(shared.into_iter().take(limits::GRAPH_EDGES_MAX).map(|(one, other, count)| (one, other, Join::SharedTags(count))));
     }

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{Page, Refusal};
 use crate::audit::Detail;
 use crate::base::id::{MemoryId, SubjectId};
-use crate::base::limits;
+use crate::base::{limits, order};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::Access;
@@ -391,7 +391,7 @@ pub fn named<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, offset: u
     })?;
     let total = groups.len();
     let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by(|(a_key, a), (b_key, b)| b.last.cmp(&a.last).then(a_key.cmp(b_key)));
+    order::sort_by(&mut groups, |(a_key, a), (b_key, b)| b.last.cmp(&a.last).then(a_key.cmp(b_key)));
     let mut named = Vec::new();
     for ((subject, entity), group) in groups.into_iter().skip(offset).take(limit) {
         let Some(memory) = table::one(a, group.memory, Part::Full, State::Live)? else { continue };

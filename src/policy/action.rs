@@ -118,6 +118,7 @@ pub fn is_urgent(verb: &str) -> bool {
             | "keys.rewrap"
             | "keys.slots"
             | "keys.audit"
+            | "keys.all"
             | "instance.unlock"
             | "incident.revoke_all"
             | "incident.freeze"
@@ -287,6 +288,8 @@ actions! {
     ChangeTls(Instance) Writes false "keys.tls";
     /// Hand the audit log over to another signing key.
     ChangeAuditKey(Instance) Writes false "keys.audit";
+    /// Leave all keys of the data file, for a new file under new ones.
+    ChangeAllKeys(Instance) Writes false "keys.all";
     /// Change what unlocks the data file.
     ChangeSlots(Instance) Writes false "keys.slots";
     /// Revoke every credential.

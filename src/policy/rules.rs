@@ -164,6 +164,7 @@ pub const RULES: &[Rule] = &[
             "keys.reseal",
             "keys.tls",
             "keys.audit",
+            "keys.all",
             "keys.slots",
             "instance.unlock",
             "incident.revoke_all",

@@ -16,7 +16,7 @@ use crate::audit::checkpoint::{Anchor, Checkpoint};
 use crate::base::durable;
 use crate::base::id::LogId;
 use crate::crypto::ladder::Keys;
-use crate::engine::{Engine, Read};
+use crate::engine::{Engine, Read, Snapshot};
 use crate::store::ledger::{self, LedgerError};
 use crate::store::tables::erasures;
 use crate::store::tables::log::{StoredTiles, tree};
@@ -111,13 +111,12 @@ pub fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Writes the anchor: `checkpoint` is durable in the file already. `erased` holders are known to be erased, some of them perhaps from the
+/// Writes the anchor: `checkpoint` is durable in the file already, and is that of `snapshot`, whose keys sign it: the log may be handed over meanwhile. `erased` holders are known to be erased, some of them perhaps from the
 /// ledger alone.
-pub fn write(path: &Path, engine: &Engine, checkpoint: Checkpoint, erased: u64) -> io::Result<()> {
-    let snapshot = engine.snapshot().map_err(io::Error::other)?;
-    let tombstones = erasures::tombstones(&snapshot).map_err(io::Error::other)?.max(erased);
-    let keys = engine.keys();
-    let signing = signers::signing(&snapshot, &keys).map_err(io::Error::other)?;
+pub fn write(path: &Path, engine: &Engine, snapshot: &Snapshot, checkpoint: Checkpoint, erased: u64) -> io::Result<()> {
+    let tombstones = erasures::tombstones(snapshot).map_err(io::Error::other)?.max(erased);
+    let keys = snapshot.keys();
+    let signing = signers::signing(snapshot, &keys).map_err(io::Error::other)?;
     let (instance, file) = (engine.instance(), engine.file());
     let anchor = Anchor { checkpoint, instance, file, generation: engine.generation(), tombstones };
     durable::replace(path, anchor.note(signing).as_bytes(), 0o600)

@@ -171,6 +171,16 @@ pub fn file_name(begun_at: Timestamp, id: FileId) -> String {
     format!("rosemary-{time}Z-{}.backup", &id.to_string()[..8])
 }
 
+/// Whether a copy of so many bytes fits into `folder`, beside what the data file itself may still need there.
+///
+/// Errors: `NoRoom`; `Folder`.
+pub fn room(folder: &Path, bytes: u64) -> Result<(), BackupError> {
+    let name = || folder.display().to_string();
+    let free = rustix::fs::statvfs(folder).map_err(|error| BackupError::Folder(name(), error.into()))?;
+    let (needed, free) = (bytes.saturating_add(limits::RESERVE_BYTES), free.f_bavail.saturating_mul(free.f_frsize));
+    if free < needed { Err(BackupError::NoRoom { path: name(), needed, free }) } else { Ok(()) }
+}
+
 impl Vault {
     fn keeper(&self) -> Principal {
         Principal::system(self.tenant(), self.owner(), "backup")
@@ -213,14 +223,7 @@ impl Vault {
 
     /// Whether a copy of the data fits into `folder`, beside what the data file itself may still need there.
     pub(in crate::store) fn room(&self, folder: &Path) -> Result<(), BackupError> {
-        let name = || folder.display().to_string();
-        let bytes = self.engine().bytes().map_err(|error| BackupError::File(name(), error))?;
-        let free = rustix::fs::statvfs(folder).map_err(|error| BackupError::Folder(name(), error.into()))?;
-        let (needed, free) = (bytes.saturating_add(limits::RESERVE_BYTES), free.f_bavail.saturating_mul(free.f_frsize));
-        if free < needed {
-            return Err(BackupError::NoRoom { path: name(), needed, free });
-        }
-        Ok(())
+        room(folder, self.engine().bytes().map_err(|error| BackupError::File(folder.display().to_string(), error))?)
     }
 
     fn begin_backup(&self, id: FileId, own_key: bool, keep: Option<Duration>) -> Result<BackupRow, BackupError> {

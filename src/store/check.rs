@@ -139,6 +139,7 @@ impl Walk<'_, '_> {
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
             meta::RESTORED => Ok(meta::fact::<meta::RestoredMark>(tx, key).map(drop)?),
             meta::ASKED => Ok(meta::fact::<Timestamp>(tx, key).map(drop)?),
+            meta::RENEWED => Ok(meta::fact::<meta::RenewedMark>(tx, key).map(drop)?),
             meta::DRILL => Ok(meta::fact::<meta::DrillRow>(tx, key).map(drop)?),
             _ => ensure(key == log::CHECKPOINT, "a name that this program does not know"),
         })?;
@@ -327,7 +328,7 @@ impl Walk<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::store) mod tests {
     use super::*;
     use crate::audit::Reason;
     use crate::authn::oauth::{self, ClientId};
@@ -364,7 +365,8 @@ mod tests {
         }
     }
 
-    struct Folder(std::path::PathBuf);
+    /// Removed when dropped.
+    pub struct Folder(pub std::path::PathBuf);
 
     impl Drop for Folder {
         fn drop(&mut self) {
@@ -396,7 +398,7 @@ mod tests {
     }
 
     /// A store with some of everything, stopped, and its engine.
-    fn filled() -> (Folder, Engine) {
+    pub fn filled() -> (Folder, Engine) {
         let folder = Folder(std::env::temp_dir().join(format!("rosemary-check-{}", hex::encode(&crate::base::rng::array::<8>()))));
         std::fs::create_dir(&folder.0).unwrap();
         let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
@@ -476,14 +478,15 @@ mod tests {
         (folder, Engine::open(&path, &options, &kek).unwrap())
     }
 
-    fn found(engine: &Engine) -> Findings {
+    pub fn found(engine: &Engine) -> Findings {
         let snapshot = engine.snapshot().unwrap();
         check(&snapshot, engine.keys(), engine.instance(), Clock::system().now(), &mut |_, _| {}).unwrap()
     }
 
-    type Row = (Vec<u8>, Vec<u8>);
+    /// Key and value.
+    pub type Row = (Vec<u8>, Vec<u8>);
 
-    fn rows(engine: &Engine, table: Table) -> Vec<Row> {
+    pub fn rows(engine: &Engine, table: Table) -> Vec<Row> {
         engine.snapshot().unwrap().range(table, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap).collect()
     }
 

@@ -14,7 +14,7 @@ use crate::authn::credential::Verifier;
 use crate::authn::oauth::{self, ACCESS_PREFIX, ClientId, REFRESH_PREFIX, Scope};
 use crate::authn::{CredentialRef, Principal};
 use crate::base::id::{CredentialId, UserId};
-use crate::base::limits;
+use crate::base::{limits, order};
 use crate::base::time::Timestamp;
 use crate::crypto::secret::Secret;
 use crate::policy::action::{Action, ConsentToClient, CountGrants, IssueTokens, ListGrants, RefreshTokens};
@@ -292,7 +292,7 @@ pub fn list(a: &mut Access<'_, ListGrants>) -> Result<Vec<Grant>, Refusal> {
         let scope = Scope { write: row.write };
         found.push(Grant { id, client, client_name, vendor: row.vendor, scope, created_at: row.created_at, refreshed_at: row.refreshed_at, ends_at });
     }
-    found.sort_by_key(|grant| (grant.created_at, grant.id));
+    order::sort_by_key(&mut found, |grant| (grant.created_at, grant.id));
     Ok(found)
 }
 

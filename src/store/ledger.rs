@@ -38,6 +38,13 @@ pub fn path_beside(anchor: &Path) -> PathBuf {
     path.into()
 }
 
+/// The ledger of a file that is about to take the data file's place, whose keys are others, until it has taken its place too.
+fn next_of(path: &Path) -> PathBuf {
+    let mut next = path.as_os_str().to_owned();
+    next.push(".next");
+    next.into()
+}
+
 /// Why a ledger is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -103,10 +110,39 @@ pub fn known(anchor: &Path, instance: InstanceId, keys: &Keys, reader: &dyn Read
     Ok(lines)
 }
 
-/// Reads the ledger at `path`; none if there is no such file.
+/// Reads the ledger at `path`; none if there is no such file. Where it is under other keys, and one under these waits to take its place, that one.
 ///
 /// Errors: see [`LedgerError`].
 pub fn read(path: &Path, instance: InstanceId, keys: &Keys) -> Result<Option<Vec<Tombstone>>, LedgerError> {
+    match read_one(path, instance, keys) {
+        found @ (Ok(None) | Err(LedgerError::Damaged(_))) => match read_one(&next_of(path), instance, keys) {
+            Ok(Some(lines)) => Ok(Some(lines)),
+            _ => found,
+        },
+        found => found,
+    }
+}
+
+/// Writes what the ledger at `path` is to say once a file with these keys takes the data file's place.
+///
+/// Errors: `Io`.
+pub fn prepare(path: &Path, instance: InstanceId, keys: &Keys, tombstones: &[Tombstone]) -> Result<(), LedgerError> {
+    write(&next_of(path), instance, keys, tombstones)
+}
+
+/// Puts in place what [`prepare`] wrote, if it is under these keys.
+///
+/// Errors: `Io`.
+pub fn settle(path: &Path, instance: InstanceId, keys: &Keys) -> Result<(), LedgerError> {
+    let next = next_of(path);
+    if !matches!(read_one(&next, instance, keys), Ok(Some(_))) {
+        return Ok(());
+    }
+    let moved = std::fs::rename(&next, path).and_then(|()| durable::sync_folder_of(path));
+    moved.map_err(|error| LedgerError::Io(path.display().to_string(), error.kind()))
+}
+
+fn read_one(path: &Path, instance: InstanceId, keys: &Keys) -> Result<Option<Vec<Tombstone>>, LedgerError> {
     use std::io::Read as _;
     let name = || path.display().to_string();
     let mut text = String::new();

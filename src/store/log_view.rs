@@ -35,7 +35,8 @@ impl LogView {
 
     /// The log's public key.
     pub fn vkey(&self) -> Vkey {
-        self.vault.log_key()
+        let (snapshot, log) = (&self.published.snapshot, self.published.head.checkpoint.log);
+        signers::newest(snapshot, &snapshot.keys(), log).unwrap_or_else(|_| self.vault.log_key())
     }
 
     /// The entry at `index`, without a line end.

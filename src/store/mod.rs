@@ -7,6 +7,7 @@
 
 pub mod accounts;
 pub mod anchor;
+pub mod anew;
 pub mod backup;
 mod answers;
 pub mod check;

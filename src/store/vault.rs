@@ -351,6 +351,9 @@ impl Store {
             (keys, secret)
         });
         let first = engine.snapshot()?;
+        if let Some(path) = &settings.anchor {
+            ledger::settle(&ledger::path_beside(path), engine.instance(), &engine.keys()).map_err(AnchorError::from)?;
+        }
         let erased = match &settings.anchor {
             Some(path) => ledger::known(path, engine.instance(), &engine.keys(), &first).map_err(AnchorError::from)?.len(),
             None => 0,
@@ -904,7 +907,7 @@ impl Vault {
     /// Writes an anchor of what is committed now to `path`: after an override, and nowhere else.
     pub fn anchor_at(&self, path: &Path) -> io::Result<()> {
         let published = self.published().map_err(io::Error::other)?;
-        anchor::write(path, &self.0.engine, published.head.checkpoint, self.0.erased.load(Ordering::SeqCst))
+        anchor::write(path, &self.0.engine, &published.snapshot, published.head.checkpoint, self.0.erased.load(Ordering::SeqCst))
     }
 
     /// From here on the ledger names this many holders.

@@ -36,7 +36,7 @@ use self::message::{
     Fault, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message, PARSE_ERROR, Params, TRANSPORT,
 };
 use self::session::Sessions;
-use crate::api::answers::{answer, object, reference, text};
+use crate::api::answers::{Members, Shape, answer, constant, object, reference, text};
 use crate::api::reply::{Answered, Failure, Words};
 use crate::api::run::Cx;
 use crate::api::schema::{Fields, Part, wipe};
@@ -616,44 +616,43 @@ pub fn end(cx: &mut Cx<'_>) -> Answered {
     }
 }
 
+const NUMBER_OR_TEXT: Shape = Shape::Schema(r#"{"type":["string","integer"],"examples":[1]}"#);
+const VERSION_2: Shape = constant("2.0");
+
 /// What MCP takes and answers, for the OpenAPI document.
-pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
-    let number_or_text = || json!({ "type": ["string", "integer"], "examples": [1] });
-    let version = || json!({ "const": "2.0" });
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         (
             "McpMessage",
-            json!({
-                "description": "A JSON-RPC 2.0 message of MCP, or in versions before 2025-06-18 several.",
-                "anyOf": [
-                    answer(&[("jsonrpc", version()), ("method", text("ping"))], &[("id", number_or_text()), ("params", object())]),
-                    answer(&[("jsonrpc", version())], &[("id", number_or_text()), ("result", object()), ("error", object())]),
-                    { "type": "array", "items": object() },
+            Shape::Any(
+                "A JSON-RPC 2.0 message of MCP, or in versions before 2025-06-18 several.",
+                &[
+                    answer(&[("jsonrpc", VERSION_2), ("method", text("ping"))], &[("id", NUMBER_OR_TEXT), ("params", object())]),
+                    answer(&[("jsonrpc", VERSION_2)], &[("id", NUMBER_OR_TEXT), ("result", object()), ("error", object())]),
+                    Shape::List(&object()),
                 ],
-            }),
+            ),
         ),
         (
             "McpAnswer",
-            json!({ "anyOf": [reference("McpResult"), reference("McpError"), { "type": "array", "items": { "anyOf": [reference("McpResult"), reference("McpError")] } }] }),
+            Shape::Any("", &[reference("McpResult"), reference("McpError"), Shape::List(&Shape::Any("", &[reference("McpResult"), reference("McpError")]))]),
         ),
-        ("McpResult", answer(&[("jsonrpc", version()), ("id", number_or_text()), ("result", object())], &[])),
+        ("McpResult", answer(&[("jsonrpc", VERSION_2), ("id", NUMBER_OR_TEXT), ("result", object())], &[])),
         (
             "McpError",
             answer(
                 &[
-                    ("jsonrpc", version()),
+                    ("jsonrpc", VERSION_2),
                     (
                         "error",
-                        answer(&[("code", json!({ "type": "integer", "examples": [TRANSPORT] })), ("message", text("Session not found; begin again with initialize"))], &[("data", object())]),
+                        answer(&[("code", Shape::Schema(r#"{"type":"integer","examples":[-32000]}"#)), ("message", text("Session not found; begin again with initialize"))], &[("data", object())]),
                     ),
                 ],
-                &[("id", json!({ "type": ["null", "string", "integer"] }))],
+                &[("id", Shape::Schema(r#"{"type": ["null", "string", "integer"]}"#))],
             ),
         ),
-        ("McpRefusal", json!({ "anyOf": [reference("McpError"), reference("McpUnauthorized")] })),
-        ("McpUnauthorized", answer(&[("error", json!({ "const": "invalid_token" })), ("error_description", text("Invalid API key"))], &[])),
-    ]
-}
+        ("McpRefusal", Shape::Any("", &[reference("McpError"), reference("McpUnauthorized")])),
+        ("McpUnauthorized", answer(&[("error", constant("invalid_token")), ("error_description", text("Invalid API key"))], &[])),
+];
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::{self, Called};
 use super::inputs;
-use crate::api::answers::{answer, flag, id, list_of, maybe_id, maybe_text, number, reference, text, texts, time, title, word};
+use crate::api::answers::{Shape, answer, flag, id, list_of, maybe_id, maybe_text, never, number, reference, text, texts, time, title, word};
 use crate::api::openapi;
 use crate::api::run::Cx;
 use crate::api::schema::{Schema, with_members};
@@ -37,83 +37,79 @@ pub struct Tool {
     /// Its arguments.
     pub arguments: &'static Schema,
     /// Its structured content.
-    output: fn() -> Value,
+    output: Shape,
     /// What it does.
     pub run: fn(&mut Cx<'_>) -> Called,
 }
 
-fn memory() -> Value {
-    reference("Memory")
+const MEMORY: Shape = reference("Memory");
+const MEMORIES: Shape = answer(&[("memories", list_of("Memory"))], &[]);
+const SCOPE: Shape = word(&["personal", "org", "team", "all"]);
+
+/// A page of what is the asker's, the organisation's or the team's.
+macro_rules! scoped {
+    ($of:literal) => {
+        answer(
+            &[("memories", list_of($of)), ("total", number()), ("limit", number()), ("offset", number()), ("scope", SCOPE), ("has_more", flag())],
+            &[],
+        )
+    };
 }
 
-fn memories() -> Value {
-    answer(&[("memories", list_of("Memory"))], &[])
+/// A page of what is shared.
+macro_rules! pool {
+    ($key:literal) => {
+        answer(&[($key, Shape::List(&POOLED)), ("count", number()), ("offset", number()), ("has_more", flag())], &[])
+    };
 }
 
-fn scoped(of: &str) -> Value {
-    let scope = word(&["personal", "org", "team", "all"]);
-    answer(
-        &[("memories", list_of(of)), ("total", number()), ("limit", number()), ("offset", number()), ("scope", scope), ("has_more", flag())],
-        &[],
-    )
-}
+const POOLED: Shape = answer(
+    &[
+        ("id", id()),
+        ("title", title()),
+        ("content", text("")),
+        ("tags", texts("")),
+        ("origin", text("")),
+        ("memory_type", text("")),
+        ("author", text("")),
+        ("shared_at", time()),
+        ("created_at", time()),
+    ],
+    &[],
+);
 
-fn pool(key: &str) -> Value {
-    let entry = answer(
-        &[
-            ("id", id()),
-            ("title", title()),
-            ("content", text("")),
-            ("tags", texts("")),
-            ("origin", text("")),
-            ("memory_type", text("")),
-            ("author", text("")),
-            ("shared_at", time()),
-            ("created_at", time()),
-        ],
-        &[],
-    );
-    answer(&[(key, json!({ "type": "array", "items": entry })), ("count", number()), ("offset", number()), ("has_more", flag())], &[])
-}
+const NODE: Shape = answer(
+    &[
+        ("id", id()),
+        ("title", title()),
+        ("tags", texts("")),
+        ("user_id", id()),
+        ("shared_with_org_id", maybe_id()),
+        ("parent_memory_id", maybe_id()),
+        ("created_at", time()),
+        ("relation", text("")),
+    ],
+    &[("shared_tag_count", number())],
+);
+const NODES: Shape = Shape::List(&NODE);
 
-fn node() -> Value {
-    answer(
-        &[
-            ("id", id()),
-            ("title", title()),
-            ("tags", texts("")),
-            ("user_id", id()),
-            ("shared_with_org_id", maybe_id()),
-            ("parent_memory_id", maybe_id()),
-            ("created_at", time()),
-            ("relation", text("")),
-        ],
-        &[("shared_tag_count", number())],
-    )
-}
+const AROUND: Shape = answer(
+    &[
+        ("center", NODE),
+        ("parent", Shape::Any("", &[NODE, never()])),
+        ("children", NODES),
+        ("siblings", NODES),
+        ("tag_similar", NODES),
+        ("references", NODES),
+        ("referenced_by", NODES),
+    ],
+    &[],
+);
 
-fn around() -> Value {
-    let nodes = || json!({ "type": "array", "items": node() });
-    answer(
-        &[
-            ("center", node()),
-            ("parent", json!({ "anyOf": [node(), { "type": "null" }] })),
-            ("children", nodes()),
-            ("siblings", nodes()),
-            ("tag_similar", nodes()),
-            ("references", nodes()),
-            ("referenced_by", nodes()),
-        ],
-        &[],
-    )
-}
-
-fn shared() -> Value {
-    answer(
-        &[("shared", flag()), ("scope", word(&["org", "team"])), ("memory", memory())],
-        &[("org_id", maybe_text("")), ("team_id", maybe_text(""))],
-    )
-}
+const SHARED: Shape = answer(
+    &[("shared", flag()), ("scope", word(&["org", "team"])), ("memory", MEMORY)],
+    &[("org_id", maybe_text("")), ("team_id", maybe_text(""))],
+);
 
 /// The tools, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -124,7 +120,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.list",
         arguments: &inputs::READ,
-        output: memories,
+        output: MEMORIES,
         run: calls::read,
     },
     Tool {
@@ -134,7 +130,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.brief",
         arguments: &inputs::BRIEFING,
-        output: || reference("Briefing"),
+        output: reference("Briefing"),
         run: calls::briefing,
     },
     Tool {
@@ -144,7 +140,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.read",
         arguments: &inputs::BY_ID,
-        output: memory,
+        output: MEMORY,
         run: calls::by_id,
     },
     Tool {
@@ -154,7 +150,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.list",
         arguments: &inputs::LATEST,
-        output: memory,
+        output: MEMORY,
         run: calls::latest,
     },
     Tool {
@@ -164,7 +160,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.list",
         arguments: &inputs::BROWSE,
-        output: || scoped("Summary"),
+        output: scoped!("Summary"),
         run: calls::browse,
     },
     Tool {
@@ -175,7 +171,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.search",
         arguments: &inputs::SEARCH,
-        output: memories,
+        output: MEMORIES,
         run: calls::search,
     },
     Tool {
@@ -185,7 +181,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.list",
         arguments: &inputs::BY_TAG,
-        output: || scoped("Memory"),
+        output: scoped!("Memory"),
         run: calls::by_tag,
     },
     Tool {
@@ -195,7 +191,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Changes,
         verb: "memory.create",
         arguments: &inputs::WRITE,
-        output: memory,
+        output: MEMORY,
         run: calls::write,
     },
     Tool {
@@ -205,7 +201,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Changes,
         verb: "memory.update",
         arguments: &inputs::UPDATE,
-        output: memory,
+        output: MEMORY,
         run: calls::update,
     },
     Tool {
@@ -215,7 +211,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Changes,
         verb: "memory.trash",
         arguments: &inputs::BY_ID,
-        output: || answer(&[("deleted", flag()), ("id", id()), ("title", title())], &[]),
+        output: answer(&[("deleted", flag()), ("id", id()), ("title", title())], &[]),
         run: calls::delete,
     },
     Tool {
@@ -225,7 +221,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.list",
         arguments: &inputs::POOL,
-        output: || pool("org_memories"),
+        output: pool!("org_memories"),
         run: calls::pool,
     },
     Tool {
@@ -235,7 +231,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.list",
         arguments: &inputs::POOL,
-        output: || pool("team_memories"),
+        output: pool!("team_memories"),
         run: calls::pool,
     },
     Tool {
@@ -245,7 +241,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Changes,
         verb: "memory.reply",
         arguments: &inputs::REPLY,
-        output: memory,
+        output: MEMORY,
         run: calls::reply,
     },
     Tool {
@@ -255,7 +251,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.thread",
         arguments: &inputs::THREAD,
-        output: || answer(&[("parent", memory()), ("children", list_of("Memory"))], &[]),
+        output: answer(&[("parent", MEMORY), ("children", list_of("Memory"))], &[]),
         run: calls::thread,
     },
     Tool {
@@ -265,7 +261,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.around",
         arguments: &inputs::AROUND,
-        output: around,
+        output: AROUND,
         run: calls::around,
     },
     Tool {
@@ -275,7 +271,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Reads,
         verb: "memory.around",
         arguments: &inputs::CLUSTER,
-        output: || answer(&[("tag", text("")), ("count", number()), ("memories", list_of("Summary"))], &[]),
+        output: answer(&[("tag", text("")), ("count", number()), ("memories", list_of("Summary"))], &[]),
         run: calls::cluster,
     },
     Tool {
@@ -285,7 +281,7 @@ pub static TOOLS: &[Tool] = &[
         hint: Hint::Changes,
         verb: "mcp.call",
         arguments: &inputs::SHARE,
-        output: shared,
+        output: SHARED,
         run: calls::share,
     },
 ];
@@ -311,7 +307,7 @@ pub fn list() -> Value {
                 "title": tool.title,
                 "description": tool.about,
                 "inputSchema": bare(arguments, &components),
-                "outputSchema": bare((tool.output)(), &components),
+                "outputSchema": bare(tool.output.value(), &components),
                 "annotations": annotations,
             })
         })

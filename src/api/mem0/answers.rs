@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{IN_METADATA, PROJECT, derived_title};
-use crate::api::answers::{answer, flag, list_of, maybe_text, never, number, object, text, texts, time, word};
+use crate::api::answers::{Members, Shape, answer, constant, flag, list_of, maybe_text, never, number, reference, text, texts, time, word};
 use crate::api::answers::id as id_text;
 use crate::api::reply;
 use crate::base::id::OperationId;
@@ -268,50 +268,55 @@ pub fn entities(named: &[Named], total: usize, place: &Place<'_>, receipt: &Rece
 }
 
 /// The keys of a memory that are not there when `fields` leaves them out.
-fn memory_keys() -> [(&'static str, Value); 12] {
-    [
-        ("memory", text("Allergic to penicillin")),
-        ("user_id", maybe_text("MRN 4711")),
-        ("agent_id", maybe_text("triage")),
-        ("app_id", maybe_text("ward-round")),
-        ("run_id", maybe_text("round-2026-11-21")),
-        ("actor_id", maybe_text("user")),
-        ("metadata", json!({ "type": ["object", "null"], "additionalProperties": true })),
-        ("categories", texts("allergy")),
-        ("created_at", time()),
-        ("updated_at", time()),
-        ("expiration_date", never()),
-        ("title", text("Allergy")),
-    ]
+const MEMORY_KEYS: [(&str, Shape); 12] = [
+    ("memory", text("Allergic to penicillin")),
+    ("user_id", maybe_text("MRN 4711")),
+    ("agent_id", maybe_text("triage")),
+    ("app_id", maybe_text("ward-round")),
+    ("run_id", maybe_text("round-2026-11-21")),
+    ("actor_id", maybe_text("user")),
+    ("metadata", METADATA),
+    ("categories", texts("allergy")),
+    ("created_at", time()),
+    ("updated_at", time()),
+    ("expiration_date", never()),
+    ("title", text("Allergy")),
+];
+
+const METADATA: Shape = Shape::Schema(r#"{"type":["object","null"],"additionalProperties":true}"#);
+const SCORE: Shape = Shape::Schema(r#"{"type":"number","minimum":0,"maximum":1,"examples":[1.0]}"#);
+
+macro_rules! results {
+    ($name:literal) => {
+        answer(&[("results", list_of($name))], &[])
+    };
 }
 
-fn score() -> Value {
-    json!({ "type": "number", "minimum": 0, "maximum": 1, "examples": [1.0] })
-}
-
-fn all_of(component: &str, more: Value) -> Value {
-    json!({ "allOf": [crate::api::answers::reference(component), more] })
+macro_rules! page {
+    ($name:literal) => {
+        answer(
+            &[
+                ("count", number()),
+                ("next", maybe_text("/v3/memories/?page=2&page_size=100")),
+                ("previous", maybe_text("/v3/memories/?page=1&page_size=100")),
+                ("results", list_of($name)),
+            ],
+            &[],
+        )
+    };
 }
 
 /// Their components, by name.
-pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
-    let message = || ("message", text("Memory deleted successfully!"));
-    let array = |name: &str| list_of(name);
-    let results = |name: &str| answer(&[("results", list_of(name))], &[]);
-    let page = |name: &str| {
-        answer(&[("count", number()), ("next", maybe_text("/v3/memories/?page=2&page_size=100")), ("previous", maybe_text("/v3/memories/?page=1&page_size=100")), ("results", list_of(name))], &[])
-    };
-    let either = |first: Value, rest: Vec<Value>| json!({ "anyOf": std::iter::once(first).chain(rest).collect::<Vec<_>>() });
-    vec![
-        ("Mem0Ping", answer(&[("status", json!({ "const": "ok" })), ("org_id", json!({ "const": PROJECT })), ("project_id", json!({ "const": PROJECT })), ("user_email", never())], &[])),
-        ("Mem0Memory", answer(&[("id", id_text())], &memory_keys())),
-        ("Mem0AddedMemory", all_of("Mem0Memory", answer(&[("event", word(&["ADD", "NOOP"]))], &[]))),
+pub(in crate::api) const COMPONENTS: Members = &[
+        ("Mem0Ping", answer(&[("status", constant("ok")), ("org_id", constant(PROJECT)), ("project_id", constant(PROJECT)), ("user_email", never())], &[])),
+        ("Mem0Memory", answer(&[("id", id_text())], &MEMORY_KEYS)),
+        ("Mem0AddedMemory", Shape::All("", &[reference("Mem0Memory"), answer(&[("event", word(&["ADD", "NOOP"]))], &[])])),
         (
             "Mem0Added",
             answer(
                 &[
                     ("results", list_of("Mem0AddedMemory")),
-                    ("status", json!({ "const": "SUCCEEDED" })),
+                    ("status", constant("SUCCEEDED")),
                     ("event_id", id_text()),
                     ("inferred", flag()),
                     ("message", text(VERBATIM)),
@@ -319,12 +324,12 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
                 &[],
             ),
         ),
-        ("Mem0Page", page("Mem0Memory")),
-        ("Mem0List", either(array("Mem0Memory"), vec![results("Mem0Memory"), page("Mem0Memory")])),
-        ("Mem0Hit", all_of("Mem0Memory", answer(&[("score", score())], &[]))),
-        ("Mem0Hits", results("Mem0Hit")),
-        ("Mem0HitList", either(array("Mem0Hit"), vec![results("Mem0Hit")])),
-        ("Mem0Message", answer(&[message()], &[])),
+        ("Mem0Page", page!("Mem0Memory")),
+        ("Mem0List", Shape::Any("", &[list_of("Mem0Memory"), results!("Mem0Memory"), page!("Mem0Memory")])),
+        ("Mem0Hit", Shape::All("", &[reference("Mem0Memory"), answer(&[("score", SCORE)], &[])])),
+        ("Mem0Hits", results!("Mem0Hit")),
+        ("Mem0HitList", Shape::Any("", &[list_of("Mem0Hit"), results!("Mem0Hit")])),
+        ("Mem0Message", answer(&[("message", text("Memory deleted successfully!"))], &[])),
         ("Mem0Trashed", answer(&[("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], &[])),
         ("Mem0ExportAsked", answer(&[("message", text(EXPORT_ASKED)), ("id", id_text()), ("total_memories", number())], &[])),
         (
@@ -348,19 +353,19 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
                 &[],
             ),
         ),
-        ("Mem0Entities", page("Mem0Entity")),
-        ("Mem0History", array("Mem0Event")),
+        ("Mem0Entities", page!("Mem0Entity")),
+        ("Mem0History", list_of("Mem0Event")),
         (
             "Mem0Event",
             answer(
                 &[
-                    ("id", json!({ "type": "string", "examples": ["0f6a2c1e-5d6e-8f80-8a9b-0c1d2e3f4a5b"] })),
+                    ("id", Shape::Schema(r#"{"type": "string", "examples": ["0f6a2c1e-5d6e-8f80-8a9b-0c1d2e3f4a5b"]}"#)),
                     ("memory_id", id_text()),
-                    ("input", json!({ "type": "array", "items": object(), "maxItems": 0, "examples": [[]] })),
+                    ("input", Shape::Schema(r#"{"type":"array","items":{"type":"object","additionalProperties":true},"maxItems":0,"examples":[[]]}"#)),
                     ("old_memory", maybe_text("Allergic to penicillin")),
                     ("new_memory", maybe_text("Allergic to penicillin and latex")),
                     ("user_id", maybe_text("MRN 4711")),
-                    ("metadata", json!({ "type": ["object", "null"], "additionalProperties": true })),
+                    ("metadata", METADATA),
                     ("categories", texts("allergy")),
                     ("event", word(&["ADD", "UPDATE", "DELETE"])),
                     ("created_at", time()),
@@ -374,15 +379,14 @@ pub(in crate::api) fn components() -> Vec<(&'static str, Value)> {
             answer(
                 &[("error", text("Memory not found")), ("detail", text("Memory not found"))],
                 &[
-                    ("code", json!({ "enum": ["locked", "read_only"] })),
+                    ("code", Shape::Schema(r#"{"enum": ["locked", "read_only"]}"#)),
                     ("plan", text("free")),
                     ("memory_count", number()),
                     ("limit", number()),
                     ("upgrade_url", never()),
-                    ("outcome", json!({ "const": "unknown" })),
+                    ("outcome", constant("unknown")),
                     ("operation_id", id_text()),
                 ],
             ),
         ),
-    ]
-}
+];

@@ -23,7 +23,7 @@ mod exports;
 mod filter;
 pub mod inputs;
 
-pub(in crate::api) use answers::components;
+pub(in crate::api) use answers::COMPONENTS;
 pub(in crate::api) use exports::{Exports, ask as export_ask, fetch as export_fetch};
 
 use std::collections::BTreeSet;

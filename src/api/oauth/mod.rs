@@ -20,7 +20,7 @@ pub mod waiting;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::answers::{answer, id, number, text, texts, time, word};
+use crate::api::answers::{Members, Shape, TRUE, answer, constant, id, list_of, number, text, texts, time, word};
 use crate::api::body;
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::{Api, Cx};
@@ -250,20 +250,20 @@ pub fn status(cx: &mut Cx<'_>) -> Answered {
     })
 }
 
+const ADDRESS: Shape = text("https://memory.hospital.example:8443/token");
+
 /// The components of these routes.
-pub fn components() -> Vec<(&'static str, Value)> {
-    let address = || text("https://memory.hospital.example:8443/token");
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         ("OAuthError", answer(&[("error", text("invalid_grant"))], &[("error_description", text("The code or token is unknown"))])),
         (
             "OAuthServer",
             answer(
                 &[
                     ("issuer", text("https://memory.hospital.example:8443")),
-                    ("authorization_endpoint", address()),
-                    ("token_endpoint", address()),
-                    ("registration_endpoint", address()),
-                    ("revocation_endpoint", address()),
+                    ("authorization_endpoint", ADDRESS),
+                    ("token_endpoint", ADDRESS),
+                    ("registration_endpoint", ADDRESS),
+                    ("revocation_endpoint", ADDRESS),
                     ("response_types_supported", texts("code")),
                     ("response_modes_supported", texts("query")),
                     ("grant_types_supported", texts("authorization_code")),
@@ -271,7 +271,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("token_endpoint_auth_methods_supported", texts("none")),
                     ("revocation_endpoint_auth_methods_supported", texts("none")),
                     ("scopes_supported", texts("mcp:read")),
-                    ("authorization_response_iss_parameter_supported", json!({ "const": true })),
+                    ("authorization_response_iss_parameter_supported", TRUE),
                 ],
                 &[],
             ),
@@ -291,14 +291,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
         ),
         (
             "OAuthRegistration",
-            json!({
-                "type": "object", "required": ["redirect_uris"], "additionalProperties": true,
-                "properties": {
-                    "redirect_uris": { "type": "array", "minItems": 1, "maxItems": limits::REDIRECT_URIS_MAX, "items": text("https://client.example/callback") },
-                    "client_name": text("Claude"),
-                    "token_endpoint_auth_method": word(&["none", "client_secret_post", "client_secret_basic"]),
-                },
-            }),
+            Shape::Request(&[("redirect_uris", Shape::Many(1, limits::REDIRECT_URIS_MAX, &text("https://client.example/callback"))), ("client_name", text("Claude")), ("token_endpoint_auth_method", word(&["none", "client_secret_post", "client_secret_basic"])), ], &["redirect_uris"], true),
         ),
         (
             "OAuthClient",
@@ -318,26 +311,14 @@ pub fn components() -> Vec<(&'static str, Value)> {
         ),
         (
             "OAuthTokenRequest",
-            json!({
-                "type": "object", "required": ["grant_type"], "additionalProperties": true,
-                "properties": {
-                    "grant_type": word(&["authorization_code", "refresh_token"]),
-                    "code": text("00112233445566778899aabbccddeeff"),
-                    "code_verifier": text("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
-                    "redirect_uri": text("https://client.example/callback"),
-                    "client_id": text("rm_0011223344556677"),
-                    "client_secret": text("rms_00112233445566778899aabbccddeeff"),
-                    "refresh_token": text("rmr_00112233445566778899aabbccddeeff"),
-                    "resource": text("https://memory.hospital.example:8443/mcp"),
-                },
-            }),
+            Shape::Request(&[("grant_type", word(&["authorization_code", "refresh_token"])), ("code", text("00112233445566778899aabbccddeeff")), ("code_verifier", text("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")), ("redirect_uri", text("https://client.example/callback")), ("client_id", text("rm_0011223344556677")), ("client_secret", text("rms_00112233445566778899aabbccddeeff")), ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")), ("resource", text("https://memory.hospital.example:8443/mcp")), ], &["grant_type"], true),
         ),
         (
             "OAuthTokens",
             answer(
                 &[
                     ("access_token", text("rma_00112233445566778899aabbccddeeff")),
-                    ("token_type", json!({ "const": "bearer" })),
+                    ("token_type", constant("bearer")),
                     ("expires_in", number()),
                     ("scope", text("mcp:read mcp:write")),
                     ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")),
@@ -347,34 +328,22 @@ pub fn components() -> Vec<(&'static str, Value)> {
         ),
         (
             "OAuthRevocation",
-            json!({
-                "type": "object", "required": ["token", "client_id"], "additionalProperties": true,
-                "properties": { "token": text("rma_00112233445566778899aabbccddeeff"), "client_id": text("rm_0011223344556677") },
-            }),
+            Shape::Request(&[("token", text("rma_00112233445566778899aabbccddeeff")), ("client_id", text("rm_0011223344556677")), ], &["token", "client_id"], true),
         ),
         (
             "OAuthDecision",
-            json!({
-                "type": "object", "required": ["pending_id", "csrf", "decision"], "additionalProperties": true,
-                "properties": {
-                    "pending_id": text("00112233445566778899aabbccddeeff"), "csrf": text("00"), "key": text("rm_live_…"), "vendor": text("oauth"),
-                    "decision": word(&["allow", "deny"]),
-                },
-            }),
+            Shape::Request(&[("pending_id", text("00112233445566778899aabbccddeeff")), ("csrf", text("00")), ("key", text("rm_live_…")), ("vendor", text("oauth")), ("decision", word(&["allow", "deny"])), ], &["pending_id", "csrf", "decision"], true),
         ),
         (
             "OAuthApproval",
-            json!({
-                "type": "object", "required": ["pending_id", "email"], "additionalProperties": false,
-                "properties": { "pending_id": text("00112233445566778899aabbccddeeff"), "email": text("nurse@hospital.example") },
-            }),
+            Shape::Request(&[("pending_id", text("00112233445566778899aabbccddeeff")), ("email", text("nurse@hospital.example")), ], &["pending_id", "email"], false),
         ),
         ("OAuthApproved", answer(&[("redirect_url", text("https://client.example/callback?code=00112233445566778899aabbccddeeff"))], &[])),
         (
             "OAuthStatus",
             answer(&[("registrations_waiting", number()), ("decisions_waiting", number()), ("codes_waiting", number()), ("clients", number()), ("grants", number())], &[]),
         ),
-        ("OAuthGrants", answer(&[("grants", json!({ "type": "array", "items": { "$ref": "#/components/schemas/OAuthGrant" } }))], &[])),
+        ("OAuthGrants", answer(&[("grants", list_of("OAuthGrant"))], &[])),
         (
             "OAuthGrant",
             answer(
@@ -391,5 +360,4 @@ pub fn components() -> Vec<(&'static str, Value)> {
                 &[],
             ),
         ),
-    ]
-}
+];

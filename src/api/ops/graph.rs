@@ -1,9 +1,8 @@
 //! The graph of a person's memories, as the contract draws it.
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use crate::api::answers::{answer, first, flag, id, list_of, maybe_text, number, text, texts, time, title, word};
+use crate::api::answers::{Members, Shape, answer, first, flag, id, list_of, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
 use crate::memories::graph::{Ask, Graph, Join, Topic, graph};
@@ -68,10 +67,10 @@ struct Cluster<'a> {
     color: &'static str,
 }
 
+const DRAWN: Shape = Shape::Schema(r##"{"type":"string","pattern":"^#[0-9a-f]{6}$","examples":["#2563eb"]}"##);
+
 /// What it looks like, for the OpenAPI document.
-pub fn components() -> Vec<(&'static str, Value)> {
-    let drawn = || json!({ "type": "string", "pattern": "^#[0-9a-f]{6}$", "examples": ["#2563eb"] });
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         (
             "Graph",
             answer(
@@ -101,7 +100,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("reply_count", number()),
                     ("created_at", time()),
                     ("cluster_id", maybe_text("5f1c0a9be3d27784")),
-                    ("color", drawn()),
+                    ("color", DRAWN),
                 ],
                 &[],
             ),
@@ -116,13 +115,12 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("description", text("4 memories about diet, glucose, insulin")),
                     ("tags", texts("diet")),
                     ("member_count", first()),
-                    ("color", drawn()),
+                    ("color", DRAWN),
                 ],
                 &[],
             ),
         ),
-    ]
-}
+];
 
 /// `GET /graph`. Nothing is shared with anybody yet, so a team's graph is empty.
 pub fn read(cx: &mut Cx<'_>) -> Answered {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::answers::{answer, flag, list_of, never, number, text};
+use crate::api::answers::{FALSE, Members, Shape, answer, flag, list_of, never, number, text};
 use crate::api::reply::{self, Answered, Failure, Words};
 use crate::api::run::Cx;
 use crate::audit::Reason;
@@ -10,10 +10,11 @@ use crate::memories::{self, Refusal};
 use crate::policy::action::ReadUsage;
 use crate::store::quota::Standing;
 
+/// A number, or -1 where there is no bound.
+const MOST: Shape = Shape::Schema(r#"{"type":"integer","minimum":-1,"description":"-1: no bound"}"#);
+
 /// What is answered here, for the OpenAPI document.
-pub fn components() -> Vec<(&'static str, Value)> {
-    let most = || json!({ "type": "integer", "minimum": -1, "description": "-1: no bound" });
-    vec![
+pub(in crate::api) const COMPONENTS: Members = &[
         (
             "Usage",
             answer(
@@ -21,8 +22,8 @@ pub fn components() -> Vec<(&'static str, Value)> {
                     ("allowed", flag()),
                     ("plan", text("free")),
                     ("memory_count", number()),
-                    ("limits", answer(&[("maxMemories", most())], &[])),
-                    ("memories_remaining", most()),
+                    ("limits", answer(&[("maxMemories", MOST)], &[])),
+                    ("memories_remaining", MOST),
                 ],
                 &[],
             ),
@@ -32,11 +33,11 @@ pub fn components() -> Vec<(&'static str, Value)> {
             answer(
                 &[
                     ("plan", text("free")),
-                    ("has_billing", json!({ "const": false })),
-                    ("limits", answer(&[("maxMemories", most()), ("maxApiKeys", most())], &[])),
+                    ("has_billing", FALSE),
+                    ("limits", answer(&[("maxMemories", MOST), ("maxApiKeys", MOST)], &[])),
                     ("memory_count", number()),
-                    ("memories_remaining", most()),
-                    ("cancel_at_period_end", json!({ "const": false })),
+                    ("memories_remaining", MOST),
+                    ("cancel_at_period_end", FALSE),
                     ("current_period_end", never()),
                 ],
                 &[],
@@ -47,8 +48,7 @@ pub fn components() -> Vec<(&'static str, Value)> {
             "UsageMonth",
             answer(&[("month", text("2026-11")), ("writes", number()), ("reads", number()), ("queries", number()), ("total_ops", number())], &[]),
         ),
-    ]
-}
+];
 
 /// A bound as the contract writes it: -1 is none.
 fn bound(most: Option<u64>) -> Value {

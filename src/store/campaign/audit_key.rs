@@ -9,8 +9,9 @@ use crate::audit::note::{NoteError, Vkey};
 use crate::audit::verify;
 use crate::engine::campaign::disk::{Op, apply, cut};
 use crate::engine::campaign::{Chance, amount};
-use crate::engine::{Read as _, Table};
+use crate::engine::{Place, Read as _, Table, Unlock};
 use crate::store::check::Findings;
+use crate::store::restore;
 use crate::store::tables::{AUDIT, AUDIT_KEYS, CHECKPOINTS, META, key, signers};
 use crate::store::tx::value;
 
@@ -45,6 +46,17 @@ fn the_log_goes_on_under_a_new_key_while_people_write_and_every_key_before_leads
     std::thread::scope(|threads| {
         let (vault, owner) = (&vault, &owner);
         threads.spawn(move || (0..40).for_each(|number| _ = create(vault, owner, &Call::internal(), &format!("kept {number}")).unwrap()));
+        // An anchor that is written meanwhile is signed by the key whose turn it is at its size.
+        threads.spawn(move || {
+            let path = std::env::temp_dir().join(format!("rosemary-anchor-{}", crate::base::hex::encode(&crate::base::rng::array::<8>())));
+            for _ in 0..60 {
+                vault.anchor_at(&path).unwrap();
+                let text = crate::store::anchor::read(&path).unwrap();
+                let published = vault.published().unwrap();
+                assert!(signers::anchor(&published.snapshot, &published.snapshot.keys(), vault.log(), &text).is_ok());
+            }
+            std::fs::remove_file(&path).unwrap();
+        });
         for _ in 0..3 {
             change(vault);
             keys.push(vault.log_key());
@@ -105,6 +117,48 @@ fn no_power_cut_during_a_change_of_key_parts_the_log_from_its_keys() {
     }
     println!("power cuts during a change of the log's key: {before} before it, {after} after it");
     assert!(before > 0 && after > 0);
+}
+
+/// What is in between two superblocks, as a backup of that moment has it: restored, its log and the one before are whole.
+#[test]
+fn a_backup_of_the_middle_of_a_change_of_key_is_restored_whole() {
+    let house = House::made_on(Arc::new(Tape::recording(Vec::new())));
+    let ready = house.tape.count();
+    change(house.vault());
+    let ops = house.tape.ops();
+    drop(house);
+    let folder = std::env::temp_dir().join(format!("rosemary-middle-{}", crate::base::hex::encode(&crate::base::rng::array::<8>())));
+    std::fs::create_dir(&folder).unwrap();
+    let (mut image, mut seen) = (Vec::new(), [0; 2]);
+    for (at, op) in ops.iter().enumerate() {
+        apply(&mut image, op);
+        if at < ready || !matches!(op, Op::Sync) {
+            continue;
+        }
+        let engine = engine_on(&Arc::new(Tape::recording(image.clone())), TABLES, false).unwrap();
+        let handed = signers::handed_over(&engine.snapshot().unwrap(), &engine.keys()).unwrap().is_some();
+        if engine.keys().next_signing().is_none() || seen[usize::from(handed)] > 2 {
+            continue;
+        }
+        seen[usize::from(handed)] += 1;
+        let (path, clock, never) = (folder.join(format!("{at}.db")), Clock::system(), std::sync::atomic::AtomicBool::new(false));
+        let facts = restore::facts(&engine, &clock).unwrap();
+        let order = restore::Order { path: &path, unlock: Unlock::AsHere, place: Place::New, overridden: Default::default(), stop: &never, progress: &mut |_, _| {} };
+        let restored = restore::restore(&engine, &facts, &clock, order).unwrap();
+        assert_eq!(restored.found.count, 0);
+        let whole = Arc::new(Tape::faulty(std::fs::read(&path).unwrap(), None, 1));
+        let mut house = House::on(Arc::clone(&whole), &clock).unwrap();
+        let first = house.vault().log_key();
+        assert!(house.vault().rotation_done(LONG, |_| true));
+        assert!(house.vault().keys().next_signing().is_none());
+        assert!(verified(house.vault(), &first).is_ok());
+        change(house.vault());
+        assert!(verified(house.vault(), &first).is_ok());
+        house.stop();
+        held(&whole, "restored from the middle of a change of key");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(seen[0] > 0 && seen[1] > 0, "before the handover and after it: {seen:?}");
 }
 
 /// A row set, or removed.

@@ -307,7 +307,9 @@ fn what_the_ledger_names_is_erased_again_in_an_older_copy_of_the_data() {
     };
     let tape = Arc::new(Tape::faulty(older.clone(), None, 1));
     let head = held(&tape, "older").checkpoint;
-    crate::store::anchor::write(&anchor, &engine_on(&tape, TABLES, false).unwrap(), head, 1).unwrap();
+    let engine = engine_on(&tape, TABLES, false).unwrap();
+    crate::store::anchor::write(&anchor, &engine, &engine.snapshot().unwrap(), head, 1).unwrap();
+    drop(engine);
     std::fs::remove_file(&ledger).unwrap();
     assert!(matches!(at(&older), Err(OpenError::Anchor(AnchorError::LedgerOlder { anchored: 1, found: 0, .. }))));
     std::fs::write(&ledger, written.replace("subject", "user")).unwrap();

@@ -122,7 +122,7 @@ fn a_missing_foreign_or_unreadable_anchor_refuses_and_so_does_a_file_that_was_ro
     let tape = disk(&image);
     let engine = engine_on(&tape, TABLES, false).unwrap();
     let head = held(&disk(&image), "closed").checkpoint;
-    crate::store::anchor::write(&anchor.0, &engine, head, 0).unwrap();
+    crate::store::anchor::write(&anchor.0, &engine, &engine.snapshot().unwrap(), head, 0).unwrap();
     drop(engine);
     let (tape, opened) = anchored(&image, &anchor.0);
     let store = opened.unwrap();

@@ -9,6 +9,7 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::order;
 use crate::base::codec::CodecError;
 use crate::base::id::{FileId, LogId};
 use crate::base::time::Timestamp;
@@ -84,7 +85,7 @@ pub(in crate::store) fn all(tx: &Tx<'_>) -> Result<Vec<(FileId, BackupRow)>, Sto
         let id = key.try_into().map_err(|_| StoreError::Row("backups", CodecError::Malformed))?;
         found.push((FileId::from_bytes(id), row::<BackupRow>("backups", &bytes)?));
     }
-    found.sort_by_key(|(id, backup)| (backup.begun_at, *id));
+    order::sort_by_key(&mut found, |(id, backup)| (backup.begun_at, *id));
     Ok(found)
 }
 

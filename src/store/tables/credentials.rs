@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::order;
 use crate::authn::StoredCredential;
 use crate::base::codec::CodecError;
 use crate::base::id::{CredentialId, TenantId, UserId};
@@ -172,7 +173,7 @@ pub fn of_user(tx: &Tx<'_>, tenant: TenantId, user: UserId) -> Result<Vec<Creden
             revoked_at: credential.revoked_at,
         });
     }
-    found.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
+    order::sort_by_key(&mut found, |key| std::cmp::Reverse((key.created_at, key.id)));
     Ok(found)
 }
 

@@ -10,7 +10,7 @@ use crate::base::codec::CodecError;
 use crate::base::id::{InstanceId, SubjectId, TenantId, UserId};
 use crate::crypto::aead::{self, Aad};
 use crate::crypto::kdf::{self, Label};
-use crate::crypto::ladder::WrappedDek;
+use crate::crypto::ladder::{Keys, WrappedDek};
 use crate::crypto::secret::Key;
 use crate::policy::action::Scope;
 use crate::store::check::{Fault, ensure};
@@ -144,6 +144,21 @@ pub fn doubled(tx: &Tx<'_>, (key, bytes): RowOf<'_>) -> Result<Option<Vec<u8>>, 
     let wrapped = tx.keys.wrap_dek(&Key::random(), &row_aad(tx.common.instance, key, number).ok_or_else(malformed)?);
     found.deks.push(Dek { number, epoch: wrapped.epoch, sealed: Bytes(wrapped.sealed) });
     Ok(Some(value(&found)))
+}
+
+/// The row with one more DEK for its holder, wrapped under the newest epoch of `keys` and derived from `secret`, which is random and kept nowhere:
+/// derived, so that it is the same each time it is asked for while a whole file is sealed again. `alone`: without the others.
+pub fn followed(keys: &Keys, instance: InstanceId, secret: &Key, (key, bytes): RowOf<'_>, alone: bool) -> Result<Vec<u8>, StoreError> {
+    let mut found: DekRow = row("deks", bytes)?;
+    let malformed = || StoreError::Row("deks", CodecError::Malformed);
+    let number = found.deks.last().and_then(|last| last.number.checked_add(1)).ok_or_else(malformed)?;
+    let aad = row_aad(instance, key, number).ok_or_else(malformed)?;
+    let wrapped = keys.wrap_dek(&kdf::derive(&[secret.expose()], Label::HolderKey, &[key]), &aad);
+    if alone {
+        found.deks.clear();
+    }
+    found.deks.push(Dek { number, epoch: wrapped.epoch, sealed: Bytes(wrapped.sealed) });
+    Ok(value(&found))
 }
 
 /// Leaves a holder the newest DEK alone: to be asked for once nothing is sealed under the others.

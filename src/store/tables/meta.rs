@@ -56,6 +56,20 @@ pub struct DrillRow {
     pub entries: u64,
 }
 
+/// Name of the mark of a file that was made under new keys of every kind.
+pub const RENEWED: &[u8] = b"renewed";
+
+/// Where a file under new keys came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RenewedMark {
+    /// The file whose keys were left.
+    pub from: FileId,
+    /// When.
+    pub at: Timestamp,
+    /// Entries in the log when the new file was done.
+    pub size: u64,
+}
+
 /// The row under `name`, if there is one.
 pub fn fact<T: Serialize + serde::de::DeserializeOwned>(tx: &Tx<'_>, name: &[u8]) -> Result<Option<T>, StoreError> {
     tx.get(META, name)?.map(|bytes| row("meta", &bytes)).transpose()

@@ -4,7 +4,8 @@
 //! greatest size there is, written at the first handover after it, without a handover of its own: the next key was introduced in a later log.
 //!
 //! Invariants
-//! - A checkpoint of a log is checked with the key whose turn it is at its size: a retired key counts up to its handover and no further.
+//! - A checkpoint of a log is checked with the key whose turn it is at its size: a retired key counts up to its handover and no further, and
+//!   at its very size both do: the anchor of that moment may be the new key's.
 //! - The row of a handover is in the commit that it hands over in, with the checkpoint that both keys signed.
 //! - What signs is the superblock's key, or, once that one is retired, the next one beside it.
 
@@ -95,13 +96,25 @@ pub fn signing<'k>(reader: &dyn Read, keys: &'k Keys) -> Result<&'k SigningKey, 
     Ok(of(keys, handed_over(reader, keys)?.as_ref())?)
 }
 
-/// The key that checks the checkpoint of `log` at `size`.
-pub fn vkey_at(reader: &dyn Read, keys: &Keys, log: LogId, size: u64) -> Result<Vkey, StoreError> {
-    let public = match retired(reader, log)?.into_iter().find(|(last, _)| size <= *last) {
-        Some((_, row)) => row.public,
-        None => signing(reader, keys)?.public(),
+/// The keys whose turn it is in `log` at `size`: one, or at a handover both.
+fn in_turn(reader: &dyn Read, keys: &Keys, log: LogId, size: u64) -> Result<Vec<Vkey>, StoreError> {
+    let publics = match retired(reader, log)?.into_iter().find(|(last, _)| size <= *last) {
+        Some((last, row)) => std::iter::once(row.public).chain(row.handover.filter(|_| size == last).map(|handover| handover.next)).collect(),
+        None => vec![signing(reader, keys)?.public()],
     };
-    Ok(vkey(log, public))
+    Ok(publics.into_iter().map(|public| vkey(log, public)).collect())
+}
+
+/// Reads a note of `log` by the key whose turn it was at the size that it speaks of.
+fn read<T>(reader: &dyn Read, keys: &Keys, log: LogId, note: &str, parse: fn(&str, &Vkey) -> Result<T, NoteError>) -> Result<T, LogError> {
+    let mut failed = NoteError::Malformed;
+    for key in in_turn(reader, keys, log, log::size_of(note).ok_or(failed)?)? {
+        match parse(note, &key) {
+            Ok(found) => return Ok(found),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed.into())
 }
 
 /// The key that checks what is signed in `log` from now on.
@@ -113,16 +126,14 @@ pub fn newest(reader: &dyn Read, keys: &Keys, log: LogId) -> Result<Vkey, StoreE
 ///
 /// Errors: the file's; `Note` if it is not signed by that key.
 pub fn checkpoint(reader: &dyn Read, keys: &Keys, log: LogId, note: &str) -> Result<Checkpoint, LogError> {
-    let size = log::size_of(note).ok_or(NoteError::Malformed)?;
-    Ok(Checkpoint::parse(note, &vkey_at(reader, keys, log, size)?)?)
+    read(reader, keys, log, note, Checkpoint::parse)
 }
 
 /// Reads an anchor of `log` by the key whose turn it was.
 ///
 /// Errors: as [`checkpoint`].
 pub fn anchor(reader: &dyn Read, keys: &Keys, log: LogId, note: &str) -> Result<Anchor, LogError> {
-    let size = log::size_of(note).ok_or(NoteError::Malformed)?;
-    Ok(Anchor::parse(note, &vkey_at(reader, keys, log, size)?)?)
+    read(reader, keys, log, note, Anchor::parse)
 }
 
 /// Puts a handover into the batch: `checkpoint` is that of the batch, whose entry `entry` introduces the new key. Gives the note of both.
@@ -176,5 +187,6 @@ pub fn check(tx: &Tx<'_>, running: LogId, row_key: &[u8], bytes: &[u8]) -> Resul
     let new = line.filter(|_| entry < size).and_then(|line| chain::introduced(&line, entry, &old));
     ensure(new.is_some_and(|new| *new.public() == next), "no entry of the log introduces the key")?;
     let last = size.checked_add(1).ok_or(Fault::Wrong("not a key of this table"))?;
-    ensure(*vkey_at(tx.reader, &tx.keys, log, last)?.public() == next, "the key that it leads to does not follow")
+    let follows = in_turn(tx.reader, &tx.keys, log, last)?;
+    ensure(follows.first().is_some_and(|key| *key.public() == next), "the key that it leads to does not follow")
 }

@@ -69,6 +69,14 @@ pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) 
     ensure(lookup == lookup_key(tx, tenant, &name), "the subject it leads to has another name")
 }
 
+/// The key under which this row of SUBJECT_LOOKUP is found by the lookup key of `tx`.
+pub fn looked_up(tx: &Tx<'_>, old: &[u8], bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let (tenant, _) = old.split_first_chunk::<16>().ok_or(StoreError::Row("subject_lookup", crate::base::codec::CodecError::Malformed))?;
+    let tenant = TenantId::from_bytes(*tenant);
+    let name = zeroize::Zeroizing::new(name(tx, tenant, row("subject_lookup", bytes)?)?);
+    Ok(lookup_key(tx, tenant, &name))
+}
+
 /// Stages that the name leads to the subject no more: what is written about somebody of that name from now on is about a new subject.
 pub fn forget_name(tx: &mut Tx<'_>, tenant: TenantId, id: SubjectId) -> Result<(), StoreError> {
     let name = zeroize::Zeroizing::new(name(tx, tenant, id)?);

@@ -129,6 +129,14 @@ pub fn check_lookup(tx: &Tx<'_>, tenant: TenantId, lookup: &[u8], bytes: &[u8]) 
     ensure(lookup == lookup_key(tx, tenant, user.email.inner()), "the person it leads to has another address")
 }
 
+/// The key under which this row of USER_LOOKUP is found by the lookup key of `tx`.
+pub fn looked_up(tx: &Tx<'_>, old: &[u8], bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let (tenant, _) = old.split_first_chunk::<16>().ok_or(StoreError::Row("user_lookup", CodecError::Malformed))?;
+    let tenant = TenantId::from_bytes(*tenant);
+    let user = get(tx, tenant, row("user_lookup", bytes)?)?.ok_or(StoreError::Missing("users"))?;
+    Ok(lookup_key(tx, tenant, user.email.inner()))
+}
+
 /// A row of USERS sealed again under the person's newest DEK, unless it is.
 pub fn resealed(tx: &Tx<'_>, row_key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     let (tenant, id) = super::tenant_and_id(row_key).ok_or(StoreError::Row("users", CodecError::Malformed))?;

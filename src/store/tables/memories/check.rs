@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::embedding::{self, EmbeddingRow};
-use super::memory::{NewMemory, Part};
+use super::memory::Part;
+use super::reseal::digests;
 use super::row::{MemoryRow, VersionRow, child_key, count_key, key_of_version, memory_key, order_key, order_parts};
-use super::seal::{entities, look_alike, opened};
+use super::seal::opened;
 use crate::base::id::{MemoryId, TenantId};
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::{CHILDREN, ORDER, VERSIONS, subjects, users};
@@ -44,19 +45,9 @@ pub fn memory(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8], counts: &
         ensure(earlier.memory.version == number && earlier.memory.owner == found.owner, "an earlier version is another's")?;
         opened(tx, tenant, id, &earlier.memory, Part::Full)?;
     }
-    let open = opened(tx, tenant, id, &found, Part::Full)?;
-    ensure(found.entities == entities(tx, tenant, &open.text), "its look-ups are not those of its text")?;
-    let (subject, digest) = (found.subject, found.digest);
-    let same = NewMemory {
-        text: open.text,
-        origin: found.origin,
-        allowed_vendors: found.allowed_vendors,
-        kind: found.kind,
-        occurred_at: found.occurred_at,
-        created_at: None,
-        prepared: None,
-    };
-    ensure(look_alike(tx, scope, subject, &same) == digest, "its look-alike digest is not that of its text")
+    let (entities, digest) = digests(tx, tenant, id, &found)?;
+    ensure(found.entities == entities, "its look-ups are not those of its text")?;
+    ensure(found.digest == digest, "its look-alike digest is not that of its text")
 }
 
 /// A row of EMBEDDINGS: it is the vector of a live memory's text as it is. Its counter is added to `counts`.

@@ -37,7 +37,7 @@ pub use read::{
 };
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;
-pub(in crate::store) use reseal::resealed;
+pub(in crate::store) use reseal::{anew, resealed};
 pub use row::OrderPlace;
 pub(in crate::store) use row::{MemoryRow, facts, growth};
 #[cfg(test)]

@@ -1,11 +1,13 @@
-//! Sealing a stored memory again, under its holders' newest DEKs: the same text, the same record version, other keys.
+//! Sealing a stored memory again, under its holders' newest DEKs: the same text, the same record version, other keys; and its keyed digests
+//! under another lookup key.
 
 use super::embedding::EmbeddingRow;
-use super::row::{MemoryRow, VersionRow, damaged};
-use super::seal::Sealer;
+use super::memory::{NewMemory, Part};
+use super::row::{MemoryRow, VersionRow, damaged, order_parts};
+use super::seal::{Sealer, entities, look_alike, opened};
 use crate::base::id::{MemoryId, TenantId};
 use crate::store::tables::holders::{self, Holder};
-use crate::store::tables::{Bytes, EMBEDDINGS, MEMORIES, VERSIONS};
+use crate::store::tables::{Bytes, EMBEDDINGS, MEMORIES, ORDER, VERSIONS};
 use crate::store::tx::{StoreError, Tx, row, value};
 use crate::engine::Table;
 use zeroize::Zeroizing;
@@ -26,6 +28,51 @@ pub fn resealed(tx: &Tx<'_>, table: Table, key: &[u8], bytes: &[u8]) -> Result<O
     debug_assert_eq!(table, VERSIONS, "no other table holds memories");
     let mut found: VersionRow = row("memory_versions", bytes)?;
     Ok(reseal(tx, tenant, memory, &mut found.memory)?.then(|| value(&found)))
+}
+
+/// A row of MEMORIES, VERSIONS, EMBEDDINGS or ORDER as it is under new keys of every kind: sealed again, its digests those of the lookup key of `tx`.
+pub fn anew(tx: &Tx<'_>, table: Table, key: &[u8], bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    if table == ORDER {
+        let (tenant, (_, id)) = key.first_chunk::<16>().zip(order_parts(key)).ok_or(damaged("memory_order"))?;
+        let tenant = TenantId::from_bytes(*tenant);
+        let mut found = MemoryRow::read(tx, tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+        (found.entities, found.digest) = digests(tx, tenant, id, &found)?;
+        return Ok(found.alike_value());
+    }
+    let sealed = resealed(tx, table, key, bytes)?.unwrap_or_else(|| bytes.to_vec());
+    if table == EMBEDDINGS {
+        return Ok(sealed);
+    }
+    let (tenant, rest) = key.split_first_chunk::<16>().ok_or(damaged("memories"))?;
+    let (tenant, id) = (TenantId::from_bytes(*tenant), MemoryId::from_bytes(*rest.first_chunk::<16>().ok_or(damaged("memories"))?));
+    let renewed = |found: &mut MemoryRow| -> Result<(), StoreError> {
+        (found.entities, found.digest) = digests(tx, tenant, id, found)?;
+        Ok(())
+    };
+    if table == MEMORIES {
+        let mut found: MemoryRow = row("memories", &sealed)?;
+        renewed(&mut found)?;
+        return Ok(value(&found));
+    }
+    let mut found: VersionRow = row("memory_versions", &sealed)?;
+    renewed(&mut found.memory)?;
+    Ok(value(&found))
+}
+
+/// The look-ups of a stored memory's text, and its look-alike digest.
+pub(super) fn digests(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &MemoryRow) -> Result<(Vec<[u8; 16]>, [u8; 16]), StoreError> {
+    let text = opened(tx, tenant, id, found, Part::Full)?.text;
+    let entities = entities(tx, tenant, &text);
+    let same = NewMemory {
+        text,
+        origin: found.origin.clone(),
+        allowed_vendors: found.allowed_vendors.clone(),
+        kind: found.kind,
+        occurred_at: found.occurred_at,
+        created_at: None,
+        prepared: None,
+    };
+    Ok((entities, look_alike(tx, found.scope(tenant), found.subject, &same)))
 }
 
 fn vector_resealed(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

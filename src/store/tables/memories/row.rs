@@ -184,7 +184,7 @@ impl MemoryRow {
         if self.allowed_vendors.iter().any(|v| v == "*") {
             names.push("live:*".to_owned());
         } else {
-            names.extend(self.allowed_vendors.iter().collect::<BTreeSet<_>>().into_iter().map(|v| format!("live:{v}")));
+            names.extend(self.allowed_vendors.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().map(|v| format!("live:{v}")));
         }
         names
     }

@@ -111,8 +111,8 @@ pub(super) fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, 
         text => Zeroizing::new(text.nfc().collect()),
     };
     let optional = |text: &Option<Phi>| Zeroizing::new(text.as_ref().map_or(String::new(), |t| format!("={}", t.inner())));
-    let vendors: BTreeSet<&String> = new.allowed_vendors.iter().collect();
-    let vendors: Vec<&str> = vendors.into_iter().map(String::as_str).collect();
+    let vendors: BTreeSet<&str> = new.allowed_vendors.iter().map(String::as_str).collect();
+    let vendors: Vec<&str> = vendors.into_iter().collect();
     let occurred = new.occurred_at.map_or(String::new(), |t| t.to_string());
     let mac = hmac_sha256(
         tx.keys.lookup(),
