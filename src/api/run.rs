@@ -58,7 +58,7 @@ pub struct Settings {
 /// The product behind HTTP.
 pub struct Api {
     pub(in crate::api) vault: Vault,
-    addresses: Throttle,
+    pub(in crate::api) addresses: Throttle,
     pub(in crate::api) credentials: Throttle,
     admin: Throttle,
     document: Vec<u8>,

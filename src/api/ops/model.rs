@@ -32,7 +32,7 @@ fn ready<'a>(cx: &Cx<'a>) -> Result<(&'a Model, &'a Hub), Failure> {
         let failure = cx.refuse(Reason::EgressOff, 503, "Model egress disabled by deployment policy");
         return Err(Failure { mode: Some("self-host"), ..failure });
     };
-    if hub.relay().is_none_or(|relay| relay.model.is_none()) {
+    if hub.relay().is_none_or(|relay| relay.hello.model.is_none()) {
         return Err(cx.refuse(Reason::RelayAbsent, 503, ABSENT));
     }
     Ok((model, hub))
