@@ -128,8 +128,6 @@ pub const THROTTLE_WINDOW: Duration = Duration::from_secs(60);
 // --- the writer (DESIGN 4) ---
 /// Members of one batch, one commit.
 pub const BATCH_JOBS_MAX: usize = 256;
-/// How long the writer waits at most for those who were just answered, and never longer than its last commit took.
-pub const COMPANY_TIME_MAX: Duration = Duration::from_millis(5);
 /// Jobs waiting for the writer; one more is refused with 503.
 pub const QUEUE_JOBS_MAX: usize = 4096;
 /// Durable batches that wait for their answers; one more and the writer waits.

@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, Thread};
-use std::time::Instant;
 
 use crate::audit::Entry;
 use crate::authn::CredentialRef;
@@ -139,25 +138,8 @@ struct Waiting {
     requests: VecDeque<Request>,
     /// Nothing more is taken in.
     closed: bool,
-    /// So many requests wake the writer; none do while it does not wait.
-    wanted: Option<usize>,
-}
-
-/// Who was just answered and may ask again at once. A commit costs the same for one as for many, so a writer that goes on without them makes one
-/// for those who came meanwhile, and the next for these, in turns for ever; together they share one, and wait less.
-#[derive(Clone, Copy)]
-pub(in crate::store) struct Company {
-    /// How many they are.
-    pub asked: usize,
-    /// How long they are waited for.
-    pub until: Instant,
-}
-
-impl Company {
-    /// Nobody.
-    pub fn none() -> Self {
-        Self { asked: 0, until: Instant::now() }
-    }
+    /// The writer waits to be woken.
+    idle: bool,
 }
 
 impl Queue {
@@ -175,8 +157,7 @@ impl Queue {
             () if waiting.requests.len() >= limits::QUEUE_JOBS_MAX => Unavailable::QueueFull,
             () => {
                 waiting.requests.push_back(request);
-                let count = waiting.requests.len();
-                let wake = waiting.wanted.take_if(|wanted| count >= *wanted).is_some();
+                let wake = mem::take(&mut waiting.idle);
                 drop(waiting);
                 if wake {
                     self.filled.notify_one();
@@ -189,29 +170,16 @@ impl Queue {
         Err(refused)
     }
 
-    /// Waits for requests, until its time is over for all of `company` too, and moves a batch of them into `batch`; `false` when there will be
-    /// none.
-    pub fn take(&self, batch: &mut Vec<Request>, company: Company) -> bool {
+    /// Waits for requests and moves a batch of them into `batch`; `false` when there will be none.
+    pub fn take(&self, batch: &mut Vec<Request>) -> bool {
         let mut waiting = self.lock();
-        let wanted = (waiting.requests.len() + company.asked).clamp(1, limits::BATCH_JOBS_MAX);
-        while waiting.requests.len() < wanted && !waiting.closed {
-            let left = company.until.saturating_duration_since(Instant::now());
-            waiting = match (left.is_zero(), waiting.requests.is_empty()) {
-                (true, false) => break,
-                (true, true) => {
-                    waiting.wanted = Some(1);
-                    self.filled.wait(waiting).expect("no code panics while it holds this lock")
-                }
-                (false, _) => {
-                    waiting.wanted = Some(wanted);
-                    self.filled.wait_timeout(waiting, left).expect("no code panics while it holds this lock").0
-                }
-            };
+        while waiting.requests.is_empty() {
+            if waiting.closed {
+                return false;
+            }
+            waiting.idle = true;
+            waiting = self.filled.wait(waiting).expect("no code panics while it holds this lock");
         }
-        if waiting.requests.is_empty() {
-            return false;
-        }
-        waiting.wanted = None;
         let count = waiting.requests.len().min(limits::BATCH_JOBS_MAX);
         batch.extend(waiting.requests.drain(..count));
         true
@@ -299,12 +267,12 @@ mod tests {
         let queue = Queue::default();
         queue.put(request(entry(), false, OperationId::draw())).unwrap();
         let mut batch = Vec::new();
-        assert!(queue.take(&mut batch, Company::none()) && queue.is_empty());
+        assert!(queue.take(&mut batch) && queue.is_empty());
         let ticket = ticket_of(&batch[0]);
         batch[0].answer(Ok(Ended::Durable(7)));
         assert!(matches!(ticket.wait(), Ok(Ended::Durable(7))));
         queue.close();
-        assert!(!queue.take(&mut batch, Company::none()));
+        assert!(!queue.take(&mut batch));
     }
 
     #[test]
@@ -319,7 +287,7 @@ mod tests {
         queue.put(request(then())).unwrap();
         queue.put(request(Told::Then(Box::new(|_| panic!("a fault of ours"))))).unwrap();
         let mut batch = Vec::new();
-        assert!(queue.take(&mut batch, Company::none()));
+        assert!(queue.take(&mut batch));
         batch.iter_mut().for_each(|request| request.answer(Ok(Ended::Durable(1))));
         drop(batch);
         drop(request(then()));
@@ -330,43 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn those_who_were_just_answered_are_waited_for_but_not_longer_than_said() {
-        let queue = Arc::<Queue>::default();
-        let request = || Request { work: Work::Done, changes: false, asker: None, told: Told::Nobody, stands_for: 1 };
-        let soon = |asked, seconds| Company { asked, until: Instant::now() + std::time::Duration::from_secs(seconds) };
-        let took = |company| {
-            let mut batch = Vec::new();
-            assert!(queue.take(&mut batch, company));
-            batch.len()
-        };
-        // One waits, two were answered: all three go together, whenever the two come.
-        queue.put(request()).unwrap();
-        let later = Arc::clone(&queue);
-        let others = thread::spawn(move || {
-            thread::sleep(std::time::Duration::from_millis(20));
-            later.put(request()).unwrap();
-            later.put(request()).unwrap();
-        });
-        assert_eq!(took(soon(2, 3600)), 3);
-        others.join().unwrap();
-        // Who does not come is not waited for when the time is over, and nobody waits for a whole batch and more.
-        queue.put(request()).unwrap();
-        assert_eq!(took(soon(2, 0)), 1);
-        (0..limits::BATCH_JOBS_MAX).for_each(|_| queue.put(request()).unwrap());
-        assert_eq!(took(soon(2, 3600)), limits::BATCH_JOBS_MAX);
-        // A stop does not wait.
-        queue.put(request()).unwrap();
-        queue.close();
-        assert_eq!(took(soon(2, 3600)), 1);
-    }
-
-    #[test]
     fn requests_are_taken_in_order_in_batches_and_by_a_writer_that_sleeps() {
         let queue = Arc::<Queue>::default();
         let taker = Arc::clone(&queue);
         let writer = thread::spawn(move || {
             let (mut seen, mut batch) = (Vec::new(), Vec::new());
-            while taker.take(&mut batch, Company::none()) {
+            while taker.take(&mut batch) {
                 assert!(batch.len() <= limits::BATCH_JOBS_MAX);
                 seen.extend(batch.drain(..).map(|request| request.stands_for));
             }

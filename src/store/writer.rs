@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! queue ─▶ take ≤ 256 ─▶ run each against the open transaction ─▶ apply what succeeded ─▶ entries, checkpoint ─▶ commit ─▶ publish ─▶ answers
-//!       ╰── waits for company: whoever the last commit answered
 //! ```
 //!
 //! Invariants
@@ -14,7 +13,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::time::Instant;
 
 use crate::audit::{Actor, Detail, Entry, Outcome, Reason};
 use crate::authn::CredentialRef;
@@ -23,7 +21,7 @@ use crate::base::time::Timestamp;
 use crate::base::{fault, limits, log};
 use crate::engine::{Batch, CommitError, EngineError, Read};
 use crate::store::answers::{Answers, Committed, News};
-use crate::store::queue::{Asker, Company, Request, Told, Work};
+use crate::store::queue::{Asker, Request, Work};
 use crate::store::recent::Recents;
 use crate::store::tables::log::{LogError, Tail, line};
 use crate::store::tables::usage::{self, Meter};
@@ -136,19 +134,16 @@ impl Writer {
     /// Works until told to stop.
     pub fn run(mut self) {
         let vault = self.vault.clone();
-        let mut company = Company::none();
         loop {
             let mut requests = Vec::with_capacity(limits::BATCH_JOBS_MAX);
-            if !vault.queue().take(&mut requests, company) {
+            if !vault.queue().take(&mut requests) {
                 return;
             }
-            let (since, asked) = (Instant::now(), requests.iter().filter(|request| !matches!(request.told, Told::Nobody)).count());
             // A panic here is a fault of ours with an unknown outcome: the process ends, and the next start reads the medium.
             if fault::catch(|| self.commit(requests)).is_err() {
                 vault.unpublish();
                 return vault.fatal();
             }
-            company = Company { asked, until: Instant::now() + since.elapsed().min(limits::COMPANY_TIME_MAX) };
         }
     }
 
