@@ -242,15 +242,8 @@ pub enum Admission {
     Unknown,
 }
 
-/// What came of work before its entry is durable.
-enum Found<T, E> {
-    Value(T),
-    Denied(Denied),
-    Work(E),
-    Fault,
-    Revoked,
-    ReadOnly,
-}
+/// What came of a request before its entry is durable: how it ended, and what its work gave if it was let in and did not panic.
+struct Found<T, E>(Came, Option<Result<T, E>>);
 
 /// Where a job leaves what came of it.
 struct Slot<T, E>(Arc<Mutex<Option<Found<T, E>>>>);
@@ -260,6 +253,24 @@ impl<T, E> Default for Slot<T, E> {
         Self(Arc::default())
     }
 }
+
+/// A verb without its type.
+#[derive(Clone, Copy)]
+struct Verb {
+    name: &'static str,
+    phi: bool,
+    writes: bool,
+    resource: &'static str,
+}
+
+impl Verb {
+    const fn of<A: Action>() -> Self {
+        Self { name: A::NAME, phi: A::PHI, writes: A::WRITES, resource: A::RESOURCE }
+    }
+}
+
+/// Work without its types: takes the facts that policy rests on and a view, and gives the view back with how it came out.
+type Work<'w, 't> = &'w mut dyn FnMut(Result<Facts, StoreError>, Tx<'t>) -> (Tx<'t>, Came);
 
 impl Vault {
     /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file; what the file said is known until credentials change.
@@ -354,18 +365,30 @@ impl Vault {
         if self.space() == Space::NoReads {
             return Err(self.no_space(who));
         }
+        let mut found = None;
+        let durable = self.attempts(who, call, &mut |tx| {
+            let (came, told) = perform::<A, T, E>(self, who, target, call, tx, |access| work(access));
+            found = Some(came);
+            told
+        });
+        match durable {
+            Ok((index, held)) => settle(found, index).map(|recorded| recorded.holding(held)),
+            Err(unavailable) => Err(Refused::Unavailable(unavailable)),
+        }
+    }
+
+    /// Reads until what was read still holds when its entry is durable; the entry's index, and the answer's place among the large ones.
+    fn attempts(&self, who: &Principal, call: &Call, read: &mut dyn FnMut(Tx<'_>) -> Told) -> Result<(u64, Option<Held>), Unavailable> {
         for _ in 0..limits::READ_ATTEMPTS_MAX {
-            let published = self.published().map_err(Refused::Unavailable)?;
-            let (found, told) = perform::<A, T, E>(self, who, target, call, self.reading(&published), |access| work(access));
+            let published = self.published()?;
+            let told = read(self.reading(&published));
             let generation = published.generation;
             drop(published);
-            match self.append(who, call, told.entry, generation) {
-                Ok(Ended::Durable(index)) => return settle(found, index).map(|recorded| recorded.holding(told.held)),
-                Ok(Ended::Stale) => {}
-                Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
+            if let Ended::Durable(index) = self.append(who, call, told.entry, generation)? {
+                return Ok((index, told.held));
             }
         }
-        Err(Refused::Unavailable(Unavailable::Busy))
+        Err(Unavailable::Busy)
     }
 
     /// Writes: admits, decides and works inside the transaction that also holds the entry, and returns after the commit.
@@ -396,10 +419,7 @@ impl Vault {
         let slot = Slot::default();
         let (result, vault) = (Arc::clone(&slot.0), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
-            let (found, told) = match barred(&tx, &who, &call, A::NAME, A::PHI) {
-                Some(told) => (Found::ReadOnly, told),
-                None => perform::<A, T, E>(&vault, &who, target, &call, tx, work),
-            };
+            let (found, told) = perform::<A, T, E>(&vault, &who, target, &call, tx, work);
             *result.lock().expect("no code panics while it holds this lock") = Some(found);
             told.committed()
         };
@@ -433,10 +453,11 @@ struct Told {
     held: Option<Held>,
 }
 
-/// How work came out, without what it found.
+/// How a request came out, without what it found.
+#[derive(Clone, Copy)]
 enum Came {
     Done,
-    Denied(Denied, Target, &'static str),
+    Denied(Denied),
     Refused(Reason, u16),
     Fault,
     Revoked,
@@ -444,9 +465,6 @@ enum Came {
 }
 
 impl Told {
-    fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Self {
-        Self { entry: Box::new(opened(who, call, op, phi)), staged: Staged::default(), held: None }
-    }
 
     /// What work touched, whether or not it came to its end.
     fn worked(&mut self, tx: Tx<'_>, kind: &'static str, done: bool) {
@@ -462,11 +480,11 @@ impl Told {
         }
     }
 
-    fn came(&mut self, how: Came, ok_status: u16) {
+    fn came(&mut self, how: Came, target: Target, kind: &'static str, ok_status: u16) {
         let entry = &mut *self.entry;
         match how {
             Came::Done => entry.status = ok_status,
-            Came::Denied(denied, target, kind) => {
+            Came::Denied(denied) => {
                 if let (Target::Memory(id), true) = (target, denied.relation != Relation::Absent) {
                     touched(entry, kind, vec![*id.bytes()], Vec::new(), None);
                 }
@@ -528,57 +546,67 @@ pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<a
     }
 }
 
-/// What is told of a write that a frozen instance refuses; `None` where it may be tried.
-fn barred(tx: &Tx<'_>, who: &Principal, call: &Call, op: &'static str, phi: bool) -> Option<Told> {
+/// A request's way through the gate: checks the credential again, loads facts, lets `work` decide and do, and writes into the entry how it ended.
+fn course<'t>(who: &Principal, verb: Verb, target: Target, call: &Call, mut tx: Tx<'t>, work: Work<'_, 't>) -> (Came, Told) {
+    let mut told = Told { entry: Box::new(opened(who, call, verb.name, verb.phi)), staged: Staged::default(), held: None };
     // Where it cannot be read whether the instance is frozen, it is taken for frozen.
-    incident::bars(tx, op, matches!(who.role(), Role::System(_))).unwrap_or(true).then(|| {
-        let mut told = Told::opened(who, call, op, phi);
-        told.came(Came::ReadOnly, call.ok_status);
-        told
-    })
+    let barred = verb.writes && incident::bars(&tx, verb.name, matches!(who.role(), Role::System(_))).unwrap_or(true);
+    let facts = if barred { Ok(None) } else { grounds(&mut tx, who, target, call.admitted) };
+    let came = match facts.transpose() {
+        None if barred => Came::ReadOnly,
+        None => Came::Revoked,
+        Some(facts) => {
+            let (tx, came) = work(facts, tx);
+            // Of what was refused before any work, only `came` tells.
+            if !matches!(came, Came::Denied(_)) {
+                told.worked(tx, verb.resource, matches!(came, Came::Done));
+            }
+            came
+        }
+    };
+    told.came(came, target, verb.resource, call.ok_status);
+    (came, told)
 }
 
-/// Checks the credential again, loads facts, decides, works under `catch`, and writes into the entry how it ended.
-fn perform<A: Action, T, E: Fault>(
-    vault: &Vault,
-    who: &Principal,
+/// The one part of the way that is made for each verb: decides, and works under `catch`.
+fn perform<'t, A: Action, T, E: Fault>(
+    vault: &'t Vault,
+    who: &'t Principal,
     target: A::Target,
     call: &Call,
-    mut tx: Tx<'_>,
-    work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
+    tx: Tx<'t>,
+    work: impl FnOnce(&mut Access<'t, A>) -> Result<T, E>,
 ) -> (Found<T, E>, Told) {
-    let mut told = Told::opened(who, call, A::NAME, A::PHI);
-    let found = match grounds(&mut tx, who, target.into(), call.admitted) {
-        Err(error) => Found::Work(E::from(error)),
-        Ok(None) => Found::Revoked,
-        Ok(Some(facts)) => match decide::<A>(who, target, &facts) {
-            Err(denied) => Found::Denied(denied),
-            Ok(grant) => {
-                // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
-                let mut access = Access { grant, who, vault, tx };
-                let worked = fault::catch(|| work(&mut access));
-                told.worked(access.tx, A::RESOURCE, matches!(worked, Ok(Ok(_))));
-                match worked {
-                    Ok(Ok(value)) => Found::Value(value),
-                    Ok(Err(error)) => Found::Work(error),
-                    Err(_) => Found::Fault,
-                }
+    let (mut work, mut found) = (Some(work), None);
+    let (came, told) = course(who, Verb::of::<A>(), target.into(), call, tx, &mut |facts, tx| {
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return (tx, refused(&mut found, E::from(error))),
+        };
+        let (grant, work) = match (decide::<A>(who, target, &facts), work.take()) {
+            (Ok(grant), Some(work)) => (grant, work),
+            (Err(denied), _) => return (tx, Came::Denied(denied)),
+            (Ok(_), None) => return (tx, Came::Fault),
+        };
+        // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
+        let mut access = Access { grant, who, vault, tx };
+        let came = match fault::catch(|| work(&mut access)) {
+            Ok(Ok(value)) => {
+                found = Some(Ok(value));
+                Came::Done
             }
-        },
-    };
-    let how = match &found {
-        Found::Value(_) => Came::Done,
-        Found::Denied(denied) => Came::Denied(*denied, target.into(), A::RESOURCE),
-        Found::Work(error) => {
-            let (reason, status) = error.audit();
-            Came::Refused(reason, status)
-        }
-        Found::Fault => Came::Fault,
-        Found::Revoked => Came::Revoked,
-        Found::ReadOnly => Came::ReadOnly,
-    };
-    told.came(how, call.ok_status);
-    (found, told)
+            Ok(Err(error)) => refused(&mut found, error),
+            Err(_) => Came::Fault,
+        };
+        (access.tx, came)
+    });
+    (Found(came, found), told)
+}
+
+fn refused<T, E: Fault>(found: &mut Option<Result<T, E>>, error: E) -> Came {
+    let (reason, status) = error.audit();
+    *found = Some(Err(error));
+    Came::Refused(reason, status)
 }
 
 /// What the decision rests on in this view; `None` if the credential does not stand any more.
@@ -632,7 +660,7 @@ fn written<T, E>(slot: &Slot<T, E>, end: Result<Ended, Unavailable>) -> Result<R
     match end {
         Ok(Ended::Durable(index)) => {
             let found = slot.0.lock().expect("no code panics while it holds this lock").take();
-            settle(found.unwrap_or(Found::Fault), index)
+            settle(found, index)
         }
         Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
         Err(unavailable) => Err(Refused::Unavailable(unavailable)),
@@ -640,14 +668,15 @@ fn written<T, E>(slot: &Slot<T, E>, end: Result<Ended, Unavailable>) -> Result<R
 }
 
 /// What came of work whose entry, the log's `index`th, is durable.
-fn settle<T, E>(found: Found<T, E>, index: u64) -> Result<Recorded<T>, Refused<E>> {
+fn settle<T, E>(found: Option<Found<T, E>>, index: u64) -> Result<Recorded<T>, Refused<E>> {
     let receipt = Receipt { index };
-    match found {
-        Found::Value(value) => Ok(Recorded { value, receipt, held: None }),
-        Found::Denied(denied) => Err(Refused::Denied(denied, receipt)),
-        Found::Work(error) => Err(Refused::Work(error, receipt)),
-        Found::Fault => Err(Refused::Fault(receipt)),
-        Found::Revoked => Err(Refused::Revoked(receipt)),
-        Found::ReadOnly => Err(Refused::Unavailable(Unavailable::ReadOnly)),
+    let Some(Found(came, found)) = found else { return Err(Refused::Fault(receipt)) };
+    match (came, found) {
+        (Came::Done, Some(Ok(value))) => Ok(Recorded { value, receipt, held: None }),
+        (Came::Denied(denied), _) => Err(Refused::Denied(denied, receipt)),
+        (Came::Refused(..), Some(Err(error))) => Err(Refused::Work(error, receipt)),
+        (Came::Revoked, _) => Err(Refused::Revoked(receipt)),
+        (Came::ReadOnly, _) => Err(Refused::Unavailable(Unavailable::ReadOnly)),
+        (Came::Done | Came::Refused(..) | Came::Fault, _) => Err(Refused::Fault(receipt)),
     }
 }

@@ -58,7 +58,7 @@ impl Vault {
         drop(published);
         let (vault, asker) = (self.clone(), Vault::asker(&asked.who, &asked.call));
         vault.send_then(entry, asker, move |end| match end {
-            Ok(Ended::Durable(index)) => then(settle(found, index).map(|recorded| recorded.holding(told.held))),
+            Ok(Ended::Durable(index)) => then(settle(Some(found), index).map(|recorded| recorded.holding(told.held))),
             Ok(Ended::Stale) => self.attempt(asked, left, work, then),
             Err(unavailable) => then(Err(Refused::Unavailable(unavailable))),
         });
