@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::api::answers::{Members, answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply;
-use crate::memories::briefing::{Briefing, TagCount, Topic};
+use crate::memories::briefing::{Briefing, TagCount};
+use crate::memories::Topic;
 use crate::store::Receipt;
 
 /// What it looks like, for the OpenAPI document.

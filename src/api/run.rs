@@ -14,7 +14,7 @@ use crate::api::ops::status::Surroundings;
 use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
-use crate::api::stream::Streams;
+use crate::api::stream::Places;
 use crate::api::oauth::OAuth;
 use crate::api::throttle::{Key, Taken, Throttle};
 use crate::api::mcp::Mcp;
@@ -58,12 +58,14 @@ pub struct Settings {
 /// The product behind HTTP.
 pub struct Api {
     pub(in crate::api) vault: Vault,
-    addresses: Throttle,
+    pub(in crate::api) addresses: Throttle,
     pub(in crate::api) credentials: Throttle,
     admin: Throttle,
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
-    pub(in crate::api) streams: Arc<Streams>,
+    pub(in crate::api) streams: Arc<Places>,
+    /// Questions that are with the language model.
+    pub(in crate::api) questions: Arc<Places>,
     pub(in crate::api) exports: mem0::Exports,
     pub(in crate::api) oauth: OAuth,
     /// Where clients reach the service.
@@ -121,7 +123,8 @@ impl Api {
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
             model: settings.model.clone(),
             vendors: vault.vendors(),
-            streams: Arc::default(),
+            streams: Places::streams(),
+            questions: Places::of([limits::EGRESS_ORDERS_PER_PERSON_MAX, limits::EGRESS_ORDERS_PER_PERSON_MAX, limits::EGRESS_ORDERS_MAX]),
             exports: mem0::Exports::default(),
             oauth: OAuth::new(settings.address_per_minute > 0),
             public_url: settings.public_url.clone(),

@@ -66,39 +66,53 @@ impl Event {
     }
 }
 
-/// The streams that are open: of which credential and for which person.
-#[derive(Default)]
-pub struct Streams(Mutex<Vec<(Key, UserId)>>);
+/// Places that are taken for a while: of which credential and for which person.
+pub struct Places {
+    taken: Mutex<Vec<(Key, UserId)>>,
+    /// How many there are of one credential, of one person, and of all.
+    most: [usize; 3],
+}
 
-/// One stream's place, given back when dropped.
+/// One place, given back when dropped.
 pub struct Place {
-    streams: Arc<Streams>,
+    places: Arc<Places>,
     of: (Key, UserId),
 }
 
-impl Streams {
-    /// A place for one more stream; `Err` says how many its own may be, if they all are open; else those of all are.
-    fn enter(self: &Arc<Self>, key: Key, person: UserId) -> Result<Place, Option<usize>> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.iter().filter(|(one, _)| *one == key).count() >= limits::STREAMS_PER_CREDENTIAL_MAX {
-            return Err(Some(limits::STREAMS_PER_CREDENTIAL_MAX));
+impl Places {
+    /// Those of streams.
+    pub fn streams() -> Arc<Self> {
+        Self::of([limits::STREAMS_PER_CREDENTIAL_MAX, limits::STREAMS_PER_PERSON_MAX, limits::STREAMS_MAX])
+    }
+
+    /// So many of one credential, of one person, and of all.
+    pub fn of(most: [usize; 3]) -> Arc<Self> {
+        Arc::new(Self { taken: Mutex::default(), most })
+    }
+
+    /// One place more; `Err` says how many its own may be, if they all are taken; else those of all are.
+    pub fn enter(self: &Arc<Self>, key: Key, person: UserId) -> Result<Place, Option<usize>> {
+        let [of_credential, of_person, of_all] = self.most;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.iter().filter(|(one, _)| *one == key).count() >= of_credential {
+            return Err(Some(of_credential));
         }
-        if open.iter().filter(|(_, one)| *one == person).count() >= limits::STREAMS_PER_PERSON_MAX {
-            return Err(Some(limits::STREAMS_PER_PERSON_MAX));
+        if taken.iter().filter(|(_, one)| *one == person).count() >= of_person {
+            return Err(Some(of_person));
         }
-        if open.len() >= limits::STREAMS_MAX {
+        if taken.len() >= of_all {
             return Err(None);
         }
-        open.push((key, person));
-        Ok(Place { streams: Arc::clone(self), of: (key, person) })
+        taken.push((key, person));
+        Ok(Place { places: Arc::clone(self), of: (key, person) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().position(|one| *one == self.of) {
-            open.swap_remove(at);
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = taken.iter().position(|one| *one == self.of) {
+            taken.swap_remove(at);
         }
     }
 }
@@ -179,7 +193,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_for_a_credential_for_a_person_and_for_all_and_given_back() {
-        let (streams, somebody) = (Arc::<Streams>::default(), || UserId::draw(Timestamp::from_ms(1)));
+        let (streams, somebody) = (Places::streams(), || UserId::draw(Timestamp::from_ms(1)));
         let (key, person) = (|n: usize| Key::of_static(&n.to_string(), &[]), somebody());
         let enter = |n: usize, person: UserId| streams.enter(key(n), person);
         let mut own: Vec<_> = (0..limits::STREAMS_PER_CREDENTIAL_MAX).map(|_| enter(0, person).ok().unwrap()).collect();
@@ -192,6 +206,6 @@ mod tests {
         let others: Vec<_> = (own.len()..limits::STREAMS_MAX).map(|n| enter(n, somebody()).ok().unwrap()).collect();
         assert_eq!(enter(limits::STREAMS_MAX, somebody()).err(), Some(None));
         drop((own, others));
-        assert!(streams.0.lock().unwrap().is_empty());
+        assert!(streams.taken.lock().unwrap().is_empty());
     }
 }

@@ -458,6 +458,9 @@ pub const EGRESS_SECONDS_MAX: u32 = 600;
 pub const EGRESS_WAIT: Duration = Duration::from_secs(EGRESS_SECONDS_MAX as u64 + 15);
 /// Orders under way at once; one more is refused.
 pub const EGRESS_ORDERS_MAX: usize = 8;
+/// Of these, one person's: nobody has the language model alone.
+pub const EGRESS_ORDERS_PER_PERSON_MAX: usize = 4;
+const _: () = assert!(EGRESS_ORDERS_PER_PERSON_MAX < EGRESS_ORDERS_MAX);
 /// One frame between service and relay.
 pub const EGRESS_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A destination's answer; a longer one is cut off and counts for nothing.

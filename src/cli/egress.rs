@@ -162,7 +162,7 @@ pub fn tested(desk: &Desk, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> 
     let off = settings::DISABLE_MODEL_EGRESS.row.name;
     let hub = desk.relay.as_ref().ok_or_else(|| Failure::new(Exit::Usage, format_args!("nothing leaves this service: {off} is true")))?;
     let absent = "the relay is not connected; start it: systemctl enable --now rosemary-relay.service";
-    let relay = hub.relay().ok_or_else(|| Failure::new(Exit::Temporary, absent))?;
+    let relay = hub.relay().ok_or_else(|| Failure::new(Exit::Temporary, absent))?.hello;
     let mut results = Vec::new();
     for index in (0..relay.destinations).take_while(|_| !desk.is_stopping()) {
         let end = order::send(&desk.vault, hub, None, What::Test(index)).map_err(|why| Failure::new(Exit::Temporary, why))?;

@@ -26,7 +26,7 @@ use crate::cli::{args, init, open, text};
 use crate::embed::Model;
 use crate::memories::{self, Question, Refusal};
 use crate::policy::action::{CreateMemory, Instance, ReadEmbeddings, Scope, SearchMemories};
-use crate::store::embedder::{self, Failed};
+use crate::store::embedder;
 use crate::store::gate::{Admission, Call};
 use crate::store::memories::{MemoryType, NewMemory, Text};
 use crate::store::phi::Phi;
@@ -224,7 +224,7 @@ fn embedded(vault: &Vault, who: &Principal) -> Result<(), Failure> {
     // Asking is a use of the store, which the embedder gives way to.
     let mut pause = Duration::from_millis(10);
     loop {
-        let standing = vault.read::<ReadEmbeddings, _, Failed>(who, Instance, &Call::internal(), embedder::standing);
+        let standing = vault.read::<ReadEmbeddings, _, _>(who, Instance, &Call::internal(), embedder::standing);
         let standing = standing.map_err(|refused| open::refused("waiting for vectors", &refused))?.into_parts().0;
         if standing.is_none_or(|standing| standing.progress.embedded >= standing.progress.live) {
             return Ok(());

@@ -67,8 +67,16 @@ pub enum Unsent {
 
 /// A relay that is connected.
 struct Line {
-    hello: Hello,
+    relay: Relay,
     stream: Mutex<UnixStream>,
+}
+
+/// Which relay is connected: another one that comes after it is another, whatever it says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// What it says of itself.
+    pub hello: Hello,
+    number: u64,
 }
 
 impl Line {
@@ -125,19 +133,20 @@ impl Hub {
     }
 
     /// The relay that is connected.
-    pub fn relay(&self) -> Option<Hello> {
-        self.state().line.as_ref().map(|line| line.hello)
+    pub fn relay(&self) -> Option<Relay> {
+        self.state().line.as_ref().map(|line| line.relay)
     }
 
-    /// Has the relay do `what`, and waits for the end of it.
+    /// Has `relay` do `what`, and waits for the end of it. Another that took its place meanwhile is not asked: what is on record of the order,
+    /// where it goes to, was said of the first one's list.
     ///
     /// Errors: nothing was sent. What was sent always has an end, if only that the relay was lost.
-    pub fn ask(&self, what: What) -> Result<End, Unsent> {
+    pub fn ask(&self, relay: Relay, what: What) -> Result<End, Unsent> {
         let (sender, receiver) = sync_channel(1);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let line = {
             let mut state = self.state();
-            let line = Arc::clone(state.line.as_ref().ok_or(Unsent::Absent)?);
+            let line = Arc::clone(state.line.as_ref().filter(|line| line.relay == relay).ok_or(Unsent::Absent)?);
             if state.pending.len() >= limits::EGRESS_ORDERS_MAX {
                 return Err(Unsent::Busy);
             }
@@ -192,7 +201,8 @@ impl Hub {
         if hello.model.is_some_and(|model| model >= hello.destinations) {
             return Err(FrameError::Malformed);
         }
-        let line = Arc::new(Line { hello, stream: Mutex::new(stream.try_clone()?) });
+        let relay = Relay { hello, number: self.next.fetch_add(1, Ordering::Relaxed) };
+        let line = Arc::new(Line { relay, stream: Mutex::new(stream.try_clone()?) });
         {
             let mut state = self.state();
             if state.line.is_some() {
@@ -287,7 +297,7 @@ mod tests {
         let askers: Vec<_> = (0..3)
             .map(|n| {
                 let hub = Arc::clone(&hub);
-                thread::spawn(move || hub.ask(What::Model(format!("question {n}"))).map(|end| end.body.clone()))
+                thread::spawn(move || hub.ask(hub.relay().unwrap(), What::Model(format!("question {n}"))).map(|end| end.body.clone()))
             })
             .collect();
         let mut orders: Vec<(u64, String)> = (0..3)
@@ -314,18 +324,22 @@ mod tests {
     fn a_relay_that_goes_away_ends_its_orders_and_another_may_come() {
         let (hub, relay) = connected();
         assert!(hub.welcome(UnixStream::pair().unwrap().0, hello()).is_err(), "one at a time");
-        let asking = Arc::clone(&hub);
-        let asker = thread::spawn(move || asking.ask(What::Test(0)).map(|end| end.outcome));
+        let (asking, first) = (Arc::clone(&hub), hub.relay().unwrap());
+        let asker = thread::spawn(move || asking.ask(first, What::Test(0)).map(|end| end.outcome));
         let _: Order = frame::read(&relay, None).unwrap();
         drop(relay);
         assert_eq!(asker.join().unwrap(), Ok(Outcome::RelayLost));
         while hub.relay().is_some() {
             thread::yield_now();
         }
-        assert_eq!(hub.ask(What::Test(0)).map(|end| end.outcome), Err(Unsent::Absent));
-        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(hub.ask(first, What::Test(0)).map(|end| end.outcome), Err(Unsent::Absent));
+        let (ours, theirs) = UnixStream::pair().unwrap();
         hub.welcome(ours, hello()).unwrap();
-        assert_eq!(hub.relay(), Some(hello()));
+        assert_eq!(hub.relay().map(|relay| relay.hello), Some(hello()));
+        // An order was recorded as one to the first relay's destination, and went to whatever the second has under that number.
+        assert_eq!(hub.ask(first, What::Model("for the first alone".into())).map(|end| end.outcome), Err(Unsent::Absent));
+        theirs.set_nonblocking(true).unwrap();
+        assert_eq!(std::io::Read::read(&mut &theirs, &mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -334,13 +348,13 @@ mod tests {
         let askers: Vec<_> = (0..limits::EGRESS_ORDERS_MAX)
             .map(|_| {
                 let hub = Arc::clone(&hub);
-                thread::spawn(move || hub.ask(What::Test(1)).map(|end| end.outcome))
+                thread::spawn(move || hub.ask(hub.relay().unwrap(), What::Test(1)).map(|end| end.outcome))
             })
             .collect();
         for _ in 0..limits::EGRESS_ORDERS_MAX {
             let _: Order = frame::read(&relay, None).unwrap();
         }
-        assert_eq!(hub.ask(What::Test(1)).map(|end| end.outcome), Err(Unsent::Busy));
+        assert_eq!(hub.ask(hub.relay().unwrap(), What::Test(1)).map(|end| end.outcome), Err(Unsent::Busy));
         frame::write(&relay, &Said::Relay(hello())).unwrap();
         for asker in askers {
             assert_eq!(asker.join().unwrap(), Ok(Outcome::RelayLost));

@@ -6,14 +6,13 @@
 
 use std::time::Instant;
 
-use crate::audit::{Detail, Reason, Word};
+use crate::audit::{Detail, Word};
 use crate::authn::Principal;
 use crate::base::id::OperationId;
 use crate::egress::frame::{End, What};
 use crate::egress::hub::{Hub, Unsent};
 use crate::policy::action::{EndEgress, Instance, Reads, SendEgress};
-use crate::store::gate::{Call, Fault, Refused};
-use crate::store::tx::StoreError;
+use crate::store::gate::{Call, Failed, Refused};
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
 
@@ -26,17 +25,6 @@ pub enum NotSent {
     Unavailable(Unavailable),
     /// A fault of ours; nothing is given back.
     Fault,
-}
-
-/// The entry could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unrecorded(#[from] StoreError);
-
-impl Fault for Unrecorded {
-    fn audit(&self) -> (Reason, u16) {
-        (Reason::WorkFailed, 500)
-    }
 }
 
 impl std::fmt::Display for NotSent {
@@ -54,7 +42,7 @@ impl std::fmt::Display for NotSent {
 pub fn send(vault: &Vault, hub: &Hub, operation: Option<OperationId>, what: What) -> Result<End, NotSent> {
     let relay = hub.relay().ok_or(NotSent::Unsent(Unsent::Absent))?;
     let number = match &what {
-        What::Model(_) => relay.model,
+        What::Model(_) => relay.hello.model,
         What::Test(index) => Some(*index),
     };
     let mut details = vec![Detail::Use(Word::of(what.word()))];
@@ -66,7 +54,7 @@ pub fn send(vault: &Vault, hub: &Hub, operation: Option<OperationId>, what: What
     record::<SendEgress>(vault, &details)?;
 
     let since = Instant::now();
-    let end = hub.ask(what);
+    let end = hub.ask(relay, what);
     let took = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
 
     details.retain(|detail| !matches!(detail, Detail::Bytes(_)));
@@ -92,7 +80,7 @@ fn count(n: usize) -> u64 {
 
 fn record<A: Reads + crate::policy::action::Action<Target = Instance>>(vault: &Vault, details: &[Detail]) -> Result<(), NotSent> {
     let who = Principal::system(vault.tenant(), vault.owner(), "relay");
-    let done = vault.read::<A, (), Unrecorded>(&who, Instance, &Call::internal(), |access| {
+    let done = vault.read::<A, (), Failed>(&who, Instance, &Call::internal(), |access| {
         details.iter().cloned().for_each(|detail| access.detail(detail));
         Ok(())
     });

@@ -9,7 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Refusal, clusters};
+use super::clusters::{self, Topic};
+use super::Refusal;
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
 use crate::base::{limits, order};
@@ -62,23 +63,6 @@ pub struct Thread {
     pub replies: u64,
     /// When one of them was last written or changed.
     pub last_activity: Timestamp,
-}
-
-/// Tags that stand together.
-#[derive(Debug)]
-pub struct Topic {
-    /// Made of its tags, as that of `clusters`.
-    pub id: Phi,
-    /// The same.
-    pub name: Phi,
-    /// The same.
-    pub description: Phi,
-    /// In byte order.
-    pub tags: Vec<Phi>,
-    /// Memories that carry one of them.
-    pub memories: u64,
-    /// How strongly they hang together.
-    pub weight: u64,
 }
 
 /// See the module text.
@@ -213,15 +197,7 @@ fn topics<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>) -> Result<Vec<To
         newest.extend(table::one(a, id, Part::Summary, State::Live)?);
     }
     let tags: Vec<Vec<&str>> = newest.iter().map(|memory| memory.text.tags.iter().map(|tag| tag.expose(a)).collect()).collect();
-    let topics = clusters::clusters(&tags).into_iter().take(limits::BRIEFING_TOPICS_MAX).map(|cluster| Topic {
-        id: Phi::new(cluster.id()),
-        name: Phi::new(cluster.name()),
-        description: Phi::new(cluster.description()),
-        tags: cluster.tags.iter().map(|tag| Phi::new((*tag).to_owned())).collect(),
-        memories: cluster.memories,
-        weight: cluster.weight,
-    });
-    Ok(topics.collect())
+    Ok(clusters::clusters(&tags).iter().take(limits::BRIEFING_TOPICS_MAX).map(Topic::from).collect())
 }
 
 /// How tags are used, as far as the most frequent ones show.

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{hex, limits, order};
 use crate::crypto::hash::sha256;
+use crate::store::phi::Phi;
 
 /// Some tags, and how they hang together.
 pub struct Cluster<'t> {
@@ -39,6 +40,36 @@ impl Cluster<'_> {
     /// One sentence.
     pub fn description(&self) -> String {
         format!("{} {} about {}", self.memories, if self.memories == 1 { "memory" } else { "memories" }, self.tags.join(", "))
+    }
+}
+
+/// A cluster that leaves the view it was made of: an answer's, or a briefing's.
+#[derive(Debug)]
+pub struct Topic {
+    /// [`Cluster::id`].
+    pub id: Phi,
+    /// [`Cluster::name`].
+    pub name: Phi,
+    /// [`Cluster::description`].
+    pub description: Phi,
+    /// In byte order.
+    pub tags: Vec<Phi>,
+    /// Memories that carry one of them.
+    pub memories: u64,
+    /// How strongly they hang together.
+    pub weight: u64,
+}
+
+impl From<&Cluster<'_>> for Topic {
+    fn from(cluster: &Cluster<'_>) -> Self {
+        Self {
+            id: Phi::new(cluster.id()),
+            name: Phi::new(cluster.name()),
+            description: Phi::new(cluster.description()),
+            tags: cluster.tags.iter().map(|tag| Phi::new((*tag).to_owned())).collect(),
+            memories: cluster.memories,
+            weight: cluster.weight,
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::clusters::{self, Cluster};
+use super::clusters::{self, Cluster, Topic};
 use super::Refusal;
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
@@ -16,7 +16,6 @@ use crate::base::{limits, order};
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::gate::Access;
 use crate::store::memories::{self as table, Memory, Part, State};
-use crate::store::phi::Phi;
 
 /// What graph is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -36,21 +35,6 @@ pub enum Join {
     ParentOf,
     /// They have so many tags in common.
     SharedTags(usize),
-}
-
-/// Communities of tags among the nodes.
-#[derive(Debug)]
-pub struct Topic {
-    /// As that of `clusters`.
-    pub id: Phi,
-    /// The same.
-    pub name: Phi,
-    /// The same.
-    pub description: Phi,
-    /// In byte order.
-    pub tags: Vec<Phi>,
-    /// Nodes that carry one of them.
-    pub members: u64,
 }
 
 /// See the module text.
@@ -90,14 +74,7 @@ pub fn graph<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask
     let tags: Vec<Vec<&str>> = nodes.iter().map(|node| node.text.tags.iter().map(|tag| tag.expose(a)).collect()).collect();
     let found = clusters::clusters(&tags);
     let of = tags.iter().map(|tags| nearest(tags, &found)).collect();
-    let topics = found.iter().map(|cluster| Topic {
-        id: Phi::new(cluster.id()),
-        name: Phi::new(cluster.name()),
-        description: Phi::new(cluster.description()),
-        tags: cluster.tags.iter().map(|tag| Phi::new((*tag).to_owned())).collect(),
-        members: cluster.memories,
-    });
-    let topics = topics.collect();
+    let topics = found.iter().map(Topic::from).collect();
 
     let place: HashMap<MemoryId, usize> = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
     let (mut edges, mut replies) = (Vec::new(), vec![0; nodes.len()]);

@@ -13,6 +13,7 @@ mod select;
 use std::collections::BTreeSet;
 
 pub use around::{around, gathered};
+pub use clusters::Topic;
 pub use select::{Moment, Named, Order, Scalar, Select, Test, Who, list_selected, named, rank_selected, trash_selected};
 
 use crate::audit::{Detail, Reason};

@@ -340,9 +340,9 @@ pub(in crate::store) mod tests {
     use crate::engine::Options;
     use crate::policy::action::{ConsentToClient, CreateKey, ExportMemories, ImportMemories, Instance, IssueTokens, ListMemories, Person, ReadEmbeddings, RefreshTokens, Scope};
     use crate::store::accounts;
-    use crate::store::embedder::{self, Failed};
+    use crate::store::embedder;
     use crate::store::grants;
-    use crate::store::gate::{self, Admission, Call};
+    use crate::store::gate::{self, Admission, Call, Failed};
     use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
     use crate::store::phi::Phi;
     use crate::store::tables::usage::UsageRow;

@@ -22,7 +22,7 @@ use crate::embed::{Model, ModelId};
 use crate::engine::Engine;
 use crate::policy::action::{EmbedMemories, IndexMemories, Instance, ReadEmbeddings, Scope};
 use crate::store::events::{Event, Happened};
-use crate::store::gate::{Access, Call, Fault, Refused};
+use crate::store::gate::{Access, Call, Failed, Refused};
 use crate::store::tables::memories::{self, OrderPlace, Progress};
 use crate::store::tables::meta;
 use crate::store::tx::{Common, StoreError, Tx};
@@ -30,23 +30,6 @@ use crate::store::vault::Vault;
 
 /// A share of the processor that leaves all but a thirtieth of it to whoever else wants it: see setpriority(2).
 const NICE: i32 = 15;
-
-/// Work for the embedder refuses only when the store does.
-#[derive(Debug, thiserror::Error)]
-#[error("the store failed")]
-pub struct Failed;
-
-impl From<StoreError> for Failed {
-    fn from(_: StoreError) -> Self {
-        Self
-    }
-}
-
-impl Fault for Failed {
-    fn audit(&self) -> (crate::audit::Reason, u16) {
-        (crate::audit::Reason::WorkFailed, 500)
-    }
-}
 
 /// Memories that are known to lack a vector, and whether there may be others.
 pub(in crate::store) struct Unembedded {

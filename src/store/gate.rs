@@ -124,6 +124,23 @@ pub trait Fault: From<StoreError> {
     }
 }
 
+/// Work that refuses only when the store does.
+#[derive(Debug, thiserror::Error)]
+#[error("Internal server error")]
+pub struct Failed;
+
+impl From<StoreError> for Failed {
+    fn from(_: StoreError) -> Self {
+        Self
+    }
+}
+
+impl Fault for Failed {
+    fn audit(&self) -> (Reason, u16) {
+        (Reason::WorkFailed, 500)
+    }
+}
+
 /// Reason for the log and HTTP status of a denial.
 pub fn denial(denied: &Denied) -> (Reason, u16) {
     let reason = match denied.relation {

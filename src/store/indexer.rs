@@ -5,27 +5,11 @@
 use crate::authn::Principal;
 use crate::base::{limits, log};
 use crate::policy::action::{IndexMemories, Scope};
-use crate::store::gate::{Call, Fault, Refused};
+use crate::store::gate::{Call, Failed, Refused};
 use crate::store::index::indexes::State;
 use crate::store::tables::memories;
-use crate::store::tx::StoreError;
 use crate::store::vault::{IndexRequests, Vault};
 use crate::store::writer::Unavailable;
-
-/// A read for the index refuses only when the store does.
-struct Failed;
-
-impl From<StoreError> for Failed {
-    fn from(_: StoreError) -> Self {
-        Self
-    }
-}
-
-impl Fault for Failed {
-    fn audit(&self) -> (crate::audit::Reason, u16) {
-        (crate::audit::Reason::WorkFailed, 500)
-    }
-}
 
 /// Builds what is asked for until the vault stops.
 pub fn run(vault: &Vault, requests: &IndexRequests) {

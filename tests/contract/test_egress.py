@@ -23,6 +23,7 @@ import unittest
 from rosemary_server import BINARY, Server, ServerCase, text, unique, write_private
 
 WAIT_SECONDS = 30
+OTHER = "nurse@clinic.example"
 KEY = "model-key-0123456789abcdef0123456789"
 
 
@@ -142,7 +143,7 @@ class Relay:
 class EgressCase(ServerCase):
     """A service with a model, its endpoint, and a relay between them."""
 
-    options = {"settings": {"RM_DISABLE_MODEL_EGRESS": "false", "RM_MODEL_NAME": "ward-model"}}
+    options = {"settings": {"RM_DISABLE_MODEL_EGRESS": "false", "RM_MODEL_NAME": "ward-model"}, "users": (OTHER,)}
 
     @classmethod
     def setUpClass(cls):
@@ -270,6 +271,33 @@ class Model(EgressCase):
         answer = self.ask()
         self.error(answer, 503, "The language model cannot be reached now; nothing was sent")
         self.assertIn("retry-after", answer.headers)
+
+    def test_nobody_keeps_the_model_from_the_others(self):
+        """One agent that asks in parallel had every place that there is, for as long as it liked."""
+        self.relay()
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        self.endpoint.answer = lambda handler: (go_on.wait(WAIT_SECONDS), handler.say(200, {"choices": [{"message": {"content": "late"}}]}))
+        clients = [self.server.agent("cursor") for _ in range(4)]
+        statuses = []
+        threads = [threading.Thread(target=lambda c=client: statuses.append(self.ask(c).status)) for client in clients]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(self.endpoint.requests) == 4)
+        for mine in (self.agents["cursor"], self.agents["claude"], self.owner):
+            self.error(self.ask(mine), 429, "At most 4 questions at once; wait for an answer")
+        clients.append(self.server.client(self.server.user_keys[OTHER]))
+        other = threading.Thread(target=lambda: statuses.append(self.ask(clients[-1]).status))
+        other.start()
+        eventually(lambda: statuses or len(self.endpoint.requests) == 5)
+        self.assertEqual(statuses, [])
+        go_on.set()
+        for thread in (*threads, other):
+            thread.join(WAIT_SECONDS)
+        for client in clients:
+            client.close()
+        self.assertEqual(statuses, [200] * 5)
+        self.ask().expect(200)
 
     def test_answers_that_are_none_are_502_and_nothing_of_them_is_shown(self):
         canary = unique("canary")
@@ -413,7 +441,7 @@ class Lists(EgressCase):
             self.addCleanup(relay.kill)
             eventually(lambda: b"connected to the service" in relay.output)
             eventually(lambda: self.ask().status == 502)
-            self.assertIn(b"tls_failed", relay.output)
+            eventually(lambda: b"tls_failed" in relay.output)
             relay.kill()
             self.gone()
             self.assertEqual(self.endpoint.requests, [])

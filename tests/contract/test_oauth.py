@@ -158,6 +158,18 @@ class Registration(OAuthCase):
             self.assertEqual(answers, [201] * 20 + [429] * 5)
 
 
+    def test_keys_that_are_guessed_on_the_page_count_against_their_address(self):
+        """With a tool's own key beside them, 600 a minute could be tried where a stranger has 100."""
+        with Server(settings={"RM_RATE_LIMIT_PER_MINUTE": "40"}) as server, server.client() as stranger, server.agent("cursor") as agent:
+            self.server, self.web = server, stranger
+            client = self.client()
+            self.web = agent
+            _, fields, cookie = self.page(client, pkce()[1])
+            answers = [self.decide(fields, cookie, key=f"rm_live_{n:048x}").status for n in range(60)]
+            self.assertEqual(set(answers[:30]), {401})
+            self.assertEqual(set(answers[45:]), {429})
+
+
 class Flow(OAuthCase):
     def test_the_whole_flow_gives_tokens_of_the_contracts_shape(self):
         """[pin] `rma_`/`rmr_`, bearer, 604800 seconds, both rotate."""

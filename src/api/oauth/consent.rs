@@ -110,7 +110,7 @@ impl Api {
             Ok((challenge, scope)) => {
                 let id = hex::encode(&rng::array::<16>());
                 let pending = Pending { client, redirect_uri, state: state.map(str::to_owned), challenge, scope, issuer };
-                self.oauth.waiting.ask(id.clone(), pending, self.now_ms());
+                self.oauth.waiting.ask(id.clone(), pending, request.client, self.now_ms());
                 sent(302, format!("/oauth/consent?pending_id={id}"))
             }
         }
@@ -189,12 +189,16 @@ impl Api {
                 self.vault.refuse_credential(who.credential(), Reason::AgentRoute, 403);
                 return again(403, "This is an AI tool's key. Only a person's own key can allow anything");
             }
-            Ok(Admission::Revoked(revoked)) => {
-                self.vault.refuse_credential(&CredentialRef::Stored(revoked), Reason::RevokedCredential, 401);
-                return again(401, "This key is not valid");
-            }
-            Ok(_) => {
-                self.vault.refuse_address(request.client, Reason::BadCredential, 401);
+            Ok(known) => {
+                // Also where a credential of another brought the request here: whoever guesses keys is a stranger.
+                if self.addresses.take(request.client, self.now_ms()).is_some_and(|taken| !taken.allowed) {
+                    self.vault.refuse_address(request.client, Reason::AddressRate, 429);
+                    return again(429, "Too many keys that are not valid; wait a minute");
+                }
+                match known {
+                    Admission::Revoked(id) => self.vault.refuse_credential(&CredentialRef::Stored(id), Reason::RevokedCredential, 401),
+                    _ => self.vault.refuse_address(request.client, Reason::BadCredential, 401),
+                }
                 return again(401, "This key is not valid");
             }
             Err(_) => return page::refusal(503, "The service cannot answer now").header("retry-after", "1"),

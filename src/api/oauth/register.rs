@@ -84,7 +84,7 @@ impl Api {
             answer["client_secret_expires_at"] = json!(0);
         }
         let secret = secret.map(|secret| self.vault.verifier(secret.expose()).0);
-        self.oauth.waiting.register(Client { id, secret, name, redirect_uris }, self.now_ms());
+        self.oauth.waiting.register(Client { id, secret, name, redirect_uris }, request.client, self.now_ms());
         Ok(Reply::json(201, &answer))
     }
 }

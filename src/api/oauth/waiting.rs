@@ -1,7 +1,8 @@
 //! What OAuth waits for, in memory alone: clients nobody has consented to yet, people's decisions, codes to be exchanged. Pure: times come in.
 //!
 //! Invariants
-//! - At most [`limits::OAUTH_WAITING_MAX`] of each; a new one takes the place of the oldest, so a flood ends its own and nobody is locked out for long.
+//! - At most [`limits::OAUTH_WAITING_MAX`] of each; a new one takes the place of the oldest of whoever has most of them (an address, a person), so a
+//!   flood ends its own and nobody else's.
 //! - A code is good once. Shown again, it is told from one that never was, together with the grant that came of it.
 //! - A restart forgets all of it: clients register and people decide anew.
 
@@ -10,6 +11,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::api::throttle::Key;
 use crate::authn::credential::Verifier;
 use crate::authn::oauth::{ClientId, Scope};
 use crate::authn::{Principal, Vendor};
@@ -80,7 +82,8 @@ pub enum Waits<V> {
 struct Bounded<K, V> {
     life_ms: u64,
     held: HashMap<K, (V, u64)>,
-    order: VecDeque<(u64, K)>,
+    /// When each was made, of whom, and which it is, the oldest first.
+    order: VecDeque<(u64, Key, K)>,
 }
 
 impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
@@ -88,17 +91,37 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         Self { life_ms: u64::try_from(life.as_millis()).expect("a short time"), held: HashMap::new(), order: VecDeque::new() }
     }
 
-    fn put(&mut self, key: K, value: V, now_ms: u64) {
+    fn put(&mut self, key: K, of: Key, value: V, now_ms: u64) {
         // What is over stays known as such for as long again.
-        let long_over = |made: u64| now_ms.saturating_sub(made) >= 2 * self.life_ms;
-        while self.order.front().is_some_and(|(made, _)| self.order.len() >= limits::OAUTH_WAITING_MAX || long_over(*made)) {
-            let (made, oldest) = self.order.pop_front().expect("the loop's condition saw it");
-            if self.held.get(&oldest).is_some_and(|(_, held)| *held == made) {
-                self.held.remove(&oldest);
-            }
+        while self.order.front().is_some_and(|(made, ..)| now_ms.saturating_sub(*made) >= 2 * self.life_ms) {
+            self.forget(0);
         }
-        self.order.push_back((now_ms, key.clone()));
+        if self.order.len() >= limits::OAUTH_WAITING_MAX {
+            // Decided ones are gone already, and wait no more.
+            let held = &self.held;
+            self.order.retain(|(_, _, key)| held.contains_key(key));
+        }
+        if self.order.len() >= limits::OAUTH_WAITING_MAX {
+            self.forget(self.oldest_of_the_greediest(of));
+        }
+        self.order.push_back((now_ms, of, key.clone()));
         self.held.insert(key, (value, now_ms));
+    }
+
+    fn forget(&mut self, at: usize) {
+        if let Some((_, _, key)) = self.order.remove(at) {
+            self.held.remove(&key);
+        }
+    }
+
+    /// Where the oldest of whoever has most stands; `newcomer` has one more than they have.
+    fn oldest_of_the_greediest(&self, newcomer: Key) -> usize {
+        let mut count: HashMap<Key, usize> = HashMap::from([(newcomer, 1)]);
+        for (_, of, _) in &self.order {
+            *count.entry(*of).or_default() += 1;
+        }
+        let most = count.values().copied().max().unwrap_or_default();
+        self.order.iter().position(|(_, of, _)| count[of] == most).unwrap_or_default()
     }
 
     fn get(&mut self, key: &K, now_ms: u64) -> Waits<&mut V> {
@@ -135,9 +158,9 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a client until somebody consents to it.
-    pub fn register(&self, client: Client, now_ms: u64) {
-        self.held().clients.put(client.id, Arc::new(client), now_ms);
+    /// Keeps a client that registered from `address` until somebody consents to it.
+    pub fn register(&self, client: Client, address: impl Into<Key>, now_ms: u64) {
+        self.held().clients.put(client.id, address.into(), Arc::new(client), now_ms);
     }
 
     /// A client that nobody has consented to yet.
@@ -148,9 +171,9 @@ impl Waiting {
         }
     }
 
-    /// Waits for a person's decision under this id.
-    pub fn ask(&self, id: PendingId, pending: Pending, now_ms: u64) {
-        self.held().pending.put(id, pending, now_ms);
+    /// Waits for a person's decision under this id, for which a browser at `address` asked.
+    pub fn ask(&self, id: PendingId, pending: Pending, address: impl Into<Key>, now_ms: u64) {
+        self.held().pending.put(id, address.into(), pending, now_ms);
     }
 
     /// What the person is asked.
@@ -169,7 +192,7 @@ impl Waiting {
 
     /// Keeps a code of this verifier.
     pub fn give(&self, verifier: Verifier, asked: Pending, by: Principal, vendor: Vendor, now_ms: u64) {
-        self.held().codes.put(verifier, Code { asked, by, vendor, state: Use::Unused }, now_ms);
+        self.held().codes.put(verifier, by.user().into(), Code { asked, by, vendor, state: Use::Unused }, now_ms);
     }
 
     /// Shows a code, which is used up if it is good and `fits` what it is shown with.
@@ -216,6 +239,11 @@ mod tests {
     use super::*;
     use crate::base::id::{TenantId, UserId};
     use crate::base::time::Timestamp;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
+    }
 
     fn client(n: u64) -> Client {
         Client { id: ClientId(n.to_be_bytes()), secret: None, name: String::new(), redirect_uris: Vec::new() }
@@ -229,7 +257,7 @@ mod tests {
     fn a_flood_of_registrations_is_bounded_and_ends_its_own() {
         let waiting = Waiting::default();
         for n in 0..10_000 {
-            waiting.register(client(n), n);
+            waiting.register(client(n), address(1), n);
         }
         assert_eq!(waiting.counts(10_000)[0], limits::OAUTH_WAITING_MAX);
         assert!(waiting.client(ClientId(9_999_u64.to_be_bytes()), 10_000).is_some());
@@ -240,9 +268,37 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_from_one_address_costs_nobody_else_their_decision() {
+        // It took the places of all that waited: within minutes nobody could let a connector in.
+        let waiting = Waiting::default();
+        for n in 0..10 {
+            waiting.ask(format!("theirs {n}"), pending(), address(n), 0);
+        }
+        for n in 0..10_000 {
+            waiting.ask(format!("flood {n}"), pending(), address(99), n);
+        }
+        for n in 0..10 {
+            assert!(matches!(waiting.pending(&format!("theirs {n}"), 10_000), Waits::There(_)));
+        }
+        assert!(matches!(waiting.pending(&"flood 0".into(), 10_000), Waits::Unknown));
+        assert!(matches!(waiting.pending(&"flood 9999".into(), 10_000), Waits::There(_)));
+        assert_eq!(waiting.counts(10_000)[1], limits::OAUTH_WAITING_MAX);
+        // Nor do many addresses push out one that is still asked for later: the greediest gives way.
+        waiting.ask("late".into(), pending(), address(50), 10_001);
+        assert!(matches!(waiting.pending(&"late".into(), 10_001), Waits::There(_)));
+        // What was decided gives its place back before anybody loses theirs.
+        assert!((0..10).all(|n| waiting.decided(&format!("flood {}", 9_999 - n))));
+        for n in 0..10 {
+            waiting.ask(format!("next {n}"), pending(), address(60), 10_002);
+        }
+        assert!(matches!(waiting.pending(&"flood 9989".into(), 10_002), Waits::There(_)));
+        assert_eq!(waiting.counts(10_002)[1], limits::OAUTH_WAITING_MAX);
+    }
+
+    #[test]
     fn a_decision_is_waited_for_half_an_hour_and_made_once() {
         let waiting = Waiting::default();
-        waiting.ask("a".into(), pending(), 0);
+        waiting.ask("a".into(), pending(), address(1), 0);
         let over = u64::try_from(limits::OAUTH_WAIT.as_millis()).unwrap();
         assert!(matches!(waiting.pending(&"a".into(), over - 1), Waits::There(_)));
         assert!(matches!(waiting.pending(&"a".into(), over), Waits::Over));

@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::api::answers::{Members, Shape, answer, first, flag, id, list_of, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
-use crate::memories::graph::{Ask, Graph, Join, Topic, graph};
+use crate::memories::Topic;
+use crate::memories::graph::{Ask, Graph, Join, graph};
 use crate::policy::action::GraphMemories;
 use crate::store::Receipt;
 
@@ -185,7 +186,7 @@ fn cluster<'a>(topic: &'a Topic, receipt: &Receipt) -> Cluster<'a> {
         name: topic.name.expose(receipt),
         description: topic.description.expose(receipt),
         tags: topic.tags.iter().map(|tag| tag.expose(receipt)).collect(),
-        member_count: topic.members,
+        member_count: topic.memories,
         color: color(id),
     }
 }

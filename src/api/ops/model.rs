@@ -3,6 +3,7 @@
 //! Invariants
 //! - Memories are read and chosen as for any list of the asker's: an agent's question is answered from what its vendor may see.
 //! - The entry of the request tells what was read before anything is sent; the relay's two entries, which name it, tell of the sending.
+//! - One person has at most [`limits::EGRESS_ORDERS_PER_PERSON_MAX`] questions with the model, so that nobody keeps it from the others.
 //! - Whoever was revoked while the model thought gets no answer.
 
 use serde_json::json;
@@ -11,7 +12,8 @@ use zeroize::Zeroizing;
 use super::memories::filter_named;
 use super::required;
 use crate::api::reply::{self, Answered, Failure, Words};
-use crate::api::run::Cx;
+use crate::api::run::{Cx, bucket};
+use crate::api::stream::Place;
 use crate::audit::Reason;
 use crate::base::limits;
 use crate::config::Model;
@@ -32,10 +34,18 @@ fn ready<'a>(cx: &Cx<'a>) -> Result<(&'a Model, &'a Hub), Failure> {
         let failure = cx.refuse(Reason::EgressOff, 503, "Model egress disabled by deployment policy");
         return Err(Failure { mode: Some("self-host"), ..failure });
     };
-    if hub.relay().is_none_or(|relay| relay.model.is_none()) {
+    if hub.relay().is_none_or(|relay| relay.hello.model.is_none()) {
         return Err(cx.refuse(Reason::RelayAbsent, 503, ABSENT));
     }
     Ok((model, hub))
+}
+
+/// A place among the questions that are with the model. Ask before anything is read for one.
+fn place(cx: &Cx<'_>) -> Result<Place, Failure> {
+    cx.api.questions.enter(bucket(cx.who), cx.who.user()).map_err(|own| match own {
+        Some(most) => cx.refuse(Reason::CredentialRate, 429, format!("At most {most} questions at once; wait for an answer")),
+        None => cx.refuse(Reason::QueueFull, 503, "Many questions are with the language model; try again shortly"),
+    })
 }
 
 const ABSENT: &str = "The language model cannot be reached now; nothing was sent";
@@ -126,6 +136,7 @@ fn prompt<'m>(query: &str, memories: &'m [Memory], budget: usize, receipt: &Rece
 /// `POST /query`
 pub fn query(cx: &mut Cx<'_>) -> Answered {
     let (model, hub) = ready(cx)?;
+    let _place = place(cx)?;
     let query = Zeroizing::new(required(cx, "query"));
     let filter = filter_named(&mut cx.fields, "memory_filter");
     let limit = cx.fields.count("limit").unwrap_or(limits::QUERY_MEMORIES_MAX);
@@ -178,6 +189,7 @@ pub fn chat(cx: &mut Cx<'_>) -> Answered {
     if required(cx, "model") != model.name {
         return Err(cx.refuse(Reason::Schema, 400, "body/model must be one of GET /chat/models"));
     }
+    let _place = place(cx)?;
     let spoken: Vec<(Role, Zeroizing<String>)> = (cx.fields.objects("messages").unwrap_or_default().into_iter())
         .map(|mut message| {
             let role = if message.text("role").as_deref() == Some("assistant") { Role::Assistant } else { Role::User };

@@ -11,16 +11,14 @@ use serde_json::{Value, json};
 
 use crate::api::reply::{self, Answered, Words};
 use crate::api::run::Cx;
-use crate::audit::Reason;
 use crate::base::time::Timestamp;
 use crate::base::{hex, limits};
 use crate::engine::Space;
 use crate::http::{Connections, TlsIdentity};
 use crate::policy::action::{Instance, ReadStatus};
-use crate::store::gate::Fault;
+use crate::store::gate::Failed;
 use crate::store::rotator::Doing;
 use crate::store::status::{self, Condition};
-use crate::store::tx::StoreError;
 use crate::store::vault::{WRONG_CLOCK, is_plausible};
 
 /// What is around the store.
@@ -50,22 +48,10 @@ pub struct Surroundings {
     pub index_bytes_max: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("Internal server error")]
-    Store(#[from] StoreError),
-}
-
-impl Fault for Refusal {
-    fn audit(&self) -> (Reason, u16) {
-        (Reason::WorkFailed, 500)
-    }
-}
-
 /// `GET /api/v1/status`
 pub fn read(cx: &mut Cx<'_>) -> Answered {
     let (around, now) = (Arc::clone(&cx.api.surroundings), cx.api.vault.clock().now());
-    cx.read::<ReadStatus, _, Refusal>(Instance, &Words::ADMIN, |access| Ok(status::read(access)?), move |found, _| {
+    cx.read::<ReadStatus, _, Failed>(Instance, &Words::ADMIN, |access| Ok(status::read(access)?), move |found, _| {
         reply::json(&document(found, &around, now))
     })
 }
