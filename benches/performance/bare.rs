@@ -39,9 +39,12 @@ const TILE: (u64, usize) = (256, 8192);
 
 /// A database with as many rows as the instance it is compared with, and its writer.
 pub struct Bare {
-    queue: SyncSender<Arc<Ticket>>,
+    queue: SyncSender<Told>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
+
+/// What is done once a commit is durable.
+type Told = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Ticket {
@@ -65,9 +68,18 @@ impl Bare {
     /// One commit, shared with whoever else waits for one.
     pub fn commit(&self) {
         let ticket = Arc::<Ticket>::default();
-        self.queue.send(Arc::clone(&ticket)).expect("the writer runs");
+        let told = Arc::clone(&ticket);
+        self.then(move || {
+            *told.done.lock().expect("nobody panics") = true;
+            told.ready.notify_one();
+        });
         let done = ticket.done.lock().expect("nobody panics");
         drop(ticket.ready.wait_while(done, |done| !*done).expect("nobody panics"));
+    }
+
+    /// The same, with `told` called once it is durable.
+    pub fn then(&self, told: impl FnOnce() + Send + 'static) {
+        self.queue.send(Box::new(told)).expect("the writer runs");
     }
 
     /// Runs `threads` writers, each waiting for its commit before the next.
@@ -105,21 +117,18 @@ impl Drop for Bare {
     }
 }
 
-fn write(db: &Database, requests: &Receiver<Arc<Ticket>>, mut rows: u64, sizes: Sizes) {
+fn write(db: &Database, requests: &Receiver<Told>, mut rows: u64, sizes: Sizes) {
     while let Ok(first) = requests.recv() {
-        let mut tickets = vec![first];
-        while tickets.len() < BATCH_JOBS_MAX
+        let mut told = vec![first];
+        while told.len() < BATCH_JOBS_MAX
             && let Ok(next) = requests.try_recv()
         {
-            tickets.push(next);
+            told.push(next);
         }
-        let end = rows + u64::try_from(tickets.len()).expect("a batch is small");
+        let end = rows + u64::try_from(told.len()).expect("a batch is small");
         commit(db, rows..end, sizes);
         rows = end;
-        for ticket in tickets {
-            *ticket.done.lock().expect("nobody panics") = true;
-            ticket.ready.notify_one();
-        }
+        told.into_iter().for_each(|told| told());
     }
 }
 

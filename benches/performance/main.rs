@@ -23,7 +23,7 @@ use bare::{Bare, Sizes};
 use load::{Run, Until, connect, percentile, request};
 use rig::{Instance, Server, forget_cached, say};
 use rosemary::http::echo::Echo;
-use rosemary::http::{self, Handler, Method, Refusal, Reply, Request, TlsFiles, TlsIdentity};
+use rosemary::http::{self, Handler, Method, Refusal, Reply, Request, TlsFiles, TlsIdentity, Turn};
 use rosemary::store::index::measure::{Seeded, Vocabulary};
 
 /// 1,000 queries of 1 to 8 words, written by `--queries` from seed 77.
@@ -102,12 +102,12 @@ fn floor(folder: &str, bytes: &str, port: &str, line: &str) {
     let sizes =
         Sizes { writes: false, memory: (0, 0), order: (0, 0), count: (0, 0), counts: 0, line: line.parse().expect("a size"), note: 220 };
     let bare = Bare::new(&Path::new(folder).join("floor.redb"), 1000, sizes);
-    answer(folder, port, Arc::new(Floor { echo: Echo::new(bytes.parse().expect("a size")), bare }));
+    answer(folder, port, Arc::new(Floor { echo: Echo::new(bytes.parse().expect("a size")), bare: Arc::new(bare) }));
 }
 
 struct Floor {
     echo: Echo,
-    bare: Bare,
+    bare: Arc<Bare>,
 }
 
 impl Handler for Floor {
@@ -120,8 +120,9 @@ impl Handler for Floor {
     }
 
     fn handle(&self, request: Request) -> Reply {
-        self.bare.commit();
-        self.echo.handle(request)
+        let reply = self.echo.handle(request);
+        let (bare, told) = (Arc::clone(&self.bare), |turn: Turn| move || turn.answer(reply));
+        Reply::later(move |turn| bare.then(told(turn)))
     }
 
     fn tls_failed(&self, _: IpAddr) {}

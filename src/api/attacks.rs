@@ -87,6 +87,7 @@ impl Service {
             client: address,
             client_certificate: false,
         });
+        let reply = reply.settled();
         (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
     }
 

@@ -94,6 +94,13 @@ pub fn recorded(status: u16, body: Option<Vec<u8>>, receipt: &Receipt) -> Reply 
     reply.header("x-audit-index", receipt.index().to_string())
 }
 
+/// An answer with the data that `answer` writes.
+pub fn written<T>(status: u16, mut done: Recorded<T>, answer: impl FnOnce(&T, &Receipt) -> Vec<u8>) -> Reply {
+    let held = done.hold();
+    let (value, receipt) = done.into_parts();
+    recorded(status, Some(answer(&value, &receipt)), &receipt).holding(held)
+}
+
 /// What an operation came to: its value with the receipt, or why there is none.
 pub type Done<T> = Result<Recorded<T>, Failure>;
 

@@ -29,8 +29,8 @@ use crate::config::Model;
 use crate::egress::hub::Hub;
 use crate::http::{self, Handler, Method, Refusal, Reply, Request};
 use crate::identity;
-use crate::policy::action::{CreatePerson, Instance, Reads, Writes};
-use crate::store::gate::{Access, Admission, Call, Fault, Receipt, Recorded, Refused};
+use crate::policy::action::{Action, CreatePerson, Instance, Reads, Writes};
+use crate::store::gate::{Access, Admission, Asked, Call, Fault, Receipt, Recorded, Refused};
 use crate::store::phi::Phi;
 use crate::store::sign_in::SignedIn;
 use crate::store::vault::Vault;
@@ -92,6 +92,8 @@ pub struct Cx<'a> {
     pub verb: &'static str,
     /// As it came, without its path.
     pub request: &'a Request,
+    /// The shape of a failure.
+    pub shape: Shape,
 }
 
 /// Somebody without a valid credential.
@@ -194,7 +196,7 @@ impl Api {
 
     /// A request of `who` that no row of the table stands for.
     pub(in crate::api) fn cx<'a>(&'a self, who: &'a Principal, call: Call, verb: &'static str, request: &'a Request) -> Cx<'a> {
-        Cx { api: self, who, call, id: "", fields: Fields::default(), verb, request }
+        Cx { api: self, who, call, id: "", fields: Fields::default(), verb, request, shape: Shape::of(&request.path) }
     }
 
     /// The answer to an address that asks too often; counted.
@@ -337,7 +339,7 @@ impl Api {
             }
         };
         let call = self.call(&request, route.doc.answer.0, Some(admitted));
-        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb, request: &request };
+        let mut cx = Cx { api: self, who, call, id, fields: Fields::default(), verb: route.verb, request: &request, shape };
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
             return cx.refuse(Reason::AgentRoute, 403, agent_route(who)).reply(shape);
         }
@@ -498,10 +500,48 @@ impl Cx<'_> {
     }
 
     /// Writes the answer from a value that is recorded.
-    pub fn answer<T>(&self, mut done: Recorded<T>, answer: impl FnOnce(&T, &Receipt) -> Vec<u8>) -> Reply {
-        let held = done.hold();
-        let (value, receipt) = done.into_parts();
-        reply::recorded(self.call.ok_status, Some(answer(&value, &receipt)), &receipt).holding(held)
+    pub fn answer<T>(&self, done: Recorded<T>, answer: impl FnOnce(&T, &Receipt) -> Vec<u8>) -> Reply {
+        reply::written(self.call.ok_status, done, answer)
+    }
+
+    /// As [`Cx::read`], for what is asked most: nobody waits for the entry, the answer is sent by whoever finds it durable.
+    pub fn read_later<A: Reads, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
+        &self,
+        target: A::Target,
+        words: &'static Words,
+        work: for<'t> fn(&mut Access<'t, A>) -> Result<T, E>,
+        answer: fn(&T, &Receipt) -> Vec<u8>,
+    ) -> Answered {
+        debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
+        let (asked, vault) = (self.asked::<A>(target), self.api.vault.clone());
+        let (status, shape) = (self.call.ok_status, self.shape);
+        let reply = move |done: Result<_, _>| match done {
+            Ok(recorded) => reply::written(status, recorded, answer),
+            Err(refused) => Failure::refused(&refused, words).reply(shape),
+        };
+        Ok(Reply::later(move |turn| vault.read_then(asked, work, move |done| turn.answer(reply(done)))))
+    }
+
+    /// As [`Cx::write`], in the manner of [`Cx::read_later`].
+    pub fn write_later<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
+        &self,
+        target: A::Target,
+        words: &'static Words,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+        answer: fn(&T, &Receipt) -> Vec<u8>,
+    ) -> Answered {
+        debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
+        let (asked, vault) = (self.asked::<A>(target), self.api.vault.clone());
+        let (status, shape) = (self.call.ok_status, self.shape);
+        let reply = move |done: Result<_, _>| match done {
+            Ok(recorded) => reply::written(status, recorded, answer),
+            Err(refused) => Failure::refused(&refused, words).reply(shape),
+        };
+        Ok(Reply::later(move |turn| vault.write_then(asked, work, move |done| turn.answer(reply(done)))))
+    }
+
+    fn asked<A: Action>(&self, target: A::Target) -> Asked<A> {
+        Asked { who: self.who.clone(), target, call: self.call.clone() }
     }
 
     /// [`Cx::look`] and [`Cx::answer`].

@@ -28,8 +28,14 @@ pub struct Panicked;
 /// Runs `work`. What it was lent must not be relied on after a panic; every caller says why it is not.
 ///
 /// Errors: it panicked.
-#[allow(clippy::disallowed_methods, reason = "the one door to it")]
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let (mut work, mut outcome) = (Some(work), None);
+    catch_any(&mut || outcome = work.take().map(|work| work()))?;
+    outcome.ok_or(Panicked)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one door to it")]
+fn catch_any(work: &mut dyn FnMut()) -> Result<(), Panicked> {
     let outside = UNDER_WAY.replace(0);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     UNDER_WAY.set(outside);

@@ -33,6 +33,8 @@ pub const ADDRESSES_MAX: usize = 8192;
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// Request target (path and query); a longer one is 414.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// What is heard of a request before the answer to the one before it has left.
+pub const HEARD_BYTES_MAX: usize = 4096;
 /// Method token.
 pub const METHOD_BYTES_MAX: usize = 32;
 /// After the last answer of a connection: how long, and how much, a client may still send before the socket is closed under it.

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 
 use crate::base::limits;
 use crate::base::time::Clock;
+use crate::http::wire::Socket;
 
 /// The door, and the book of those who are in.
 pub(super) struct Admission {
@@ -48,7 +49,7 @@ impl Admission {
             return None;
         }
         let now_ms = self.clock.mono_ms();
-        let place = Arc::new(Place { socket, waits_since_ms: AtomicU64::new(now_ms), yielded: AtomicBool::new(false) });
+        let place = Arc::new(Place { socket: Socket::new(socket), waits_since_ms: AtomicU64::new(now_ms), yielded: AtomicBool::new(false) });
         let number = book.next;
         book.next += 1;
         let admitted = Admitted { admission: Arc::clone(self), number, counted, place: Arc::clone(&place), peer, streams: AtomicBool::new(false) };
@@ -70,7 +71,7 @@ impl Admission {
     pub(super) fn shut(&self, how: Shutdown, deadline: Instant) {
         let book = self.book();
         for place in book.live.values() {
-            let _ = place.socket.shutdown(how);
+            let _ = place.socket.stream().shutdown(how);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         drop(self.left.wait_timeout_while(book, left, |book| !book.live.is_empty()));
@@ -119,7 +120,7 @@ impl Drop for Admitted {
 
 /// One connection's socket, and since when it waits for its peer.
 pub(super) struct Place {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     /// Milliseconds on the server's clock; `BUSY` while a request is under way.
     waits_since_ms: AtomicU64,
     /// The place was given to another; at most one more answer leaves.
@@ -175,7 +176,7 @@ impl Book {
         // It sees the end of its input. A request that came at this very moment is still answered.
         self.live.remove(&number).is_some_and(|place| {
             place.yielded.store(true, Ordering::SeqCst);
-            let _ = place.socket.shutdown(Shutdown::Read);
+            let _ = place.socket.stream().shutdown(Shutdown::Read);
             true
         })
     }

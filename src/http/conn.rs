@@ -1,7 +1,7 @@
 //! One connection: handshake, then request after request until either side has enough.
 //!
 //! ```text
-//! handshake ─→ idle ─→ head ─→ body ─→ handler ─→ answer ─┐
+//! handshake ─→ idle ─→ head ─→ body ─→ handler ─→ answer ─┐   an answer may come later, from elsewhere (`lent`): it is idle meanwhile
 //!    │          ↑ │      │       │                         ├─→ goodbye (lingering close)
 //!    ↓          │ ↓      └───────┴──→ refusal ─→ answer ───┘   an answer may be a stream, until it ends
 //!  tls_failed   │ end                                      │
@@ -15,18 +15,19 @@
 
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::ServerConnection;
 
 use crate::base::fault;
-use crate::base::limits::{HEAD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
+use crate::base::limits::{HEAD_BYTES_MAX, HEARD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
 use crate::http::admission::{Admitted, Place};
 use crate::http::listen::Shared;
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
-use crate::http::reply::{Chunk, Reply, Source};
+use crate::http::lent::{Line, Manner, Then};
+use crate::http::reply::{Chunk, Reply, Rest, Source, Turn};
 use crate::http::request::{Headers, Method, Request};
 use crate::http::wire::{Gone, Wire};
 use crate::http::authority;
@@ -35,6 +36,8 @@ use crate::http::authority;
 enum End {
     /// Nobody is left to answer.
     Gone,
+    /// The answer before said that it is the last.
+    Finish,
     /// What came is refused.
     Refused {
         reason: Reason,
@@ -50,10 +53,10 @@ impl From<Gone> for End {
 }
 
 struct Connection<'s> {
-    shared: &'s Shared,
-    wire: Wire<'s>,
+    shared: &'s Arc<Shared>,
+    line: Line,
     admitted: &'s Admitted,
-    place: &'s Place,
+    place: &'s Arc<Place>,
     peer: SocketAddr,
     local: IpAddr,
     /// Bytes that came and belong to no request yet.
@@ -61,17 +64,20 @@ struct Connection<'s> {
 }
 
 /// Serves an admitted connection until it ends.
-pub(super) fn serve(shared: &Shared, admitted: &Admitted) {
-    let (place, peer) = (&*admitted.place, admitted.peer);
-    let socket = &place.socket;
+pub(super) fn serve(shared: &Arc<Shared>, admitted: &Admitted) {
+    let (place, peer) = (&admitted.place, admitted.peer);
+    let socket = place.socket.stream();
     let Ok(local) = socket.local_addr() else { return };
     let Ok(tls) = ServerConnection::new(shared.tls.current()) else { return };
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let mut wire = Wire::new(socket, tls);
+    let mut wire = Wire::new(Arc::clone(place), tls);
     match wire.handshake(shared.deadlines.handshake, &shared.handshakes) {
-        (_, Ok(())) => Connection { shared, wire, admitted, place, peer, local: local.ip().to_canonical(), buffer: Vec::new() }.run(),
+        (_, Ok(())) => {
+            let (line, local) = (Line::new(wire), local.ip().to_canonical());
+            Connection { shared, line, admitted, place, peer, local, buffer: Vec::new() }.run();
+        }
         // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
         (false, Err(Gone::Closed)) => {}
         (_, Err(_)) => shared.handler.tls_failed(peer.ip()),
@@ -94,10 +100,19 @@ impl Connection<'_> {
                     let answer = fault::catch(|| self.shared.handler.refuse(&refusal));
                     (answer.unwrap_or_else(|_| refusal.reply()), head_only, false)
                 }
+                Err(End::Finish) => return self.line.finish(),
                 Err(End::Gone) => return,
             };
-            let close = !keep_alive || reply.close || self.told_to_end();
-            let source = reply.stream.take().filter(|_| !head_only);
+            let close = !keep_alive || reply.close || self.shared.told_to_end(self.place);
+            let rest = reply.rest.take();
+            if let Some(Rest::Later(ask)) = rest {
+                self.promise(Manner { headers: reply.headers.clone(), head_only, keep_alive }, ask);
+                continue;
+            }
+            let source = match rest {
+                Some(Rest::Stream(source)) if !head_only => Some(source),
+                _ => None,
+            };
             if source.is_some() {
                 self.admitted.streams();
             }
@@ -108,24 +123,33 @@ impl Connection<'_> {
                 return self.stream(source);
             }
             if close {
-                return self.wire.finish();
+                return self.line.finish();
             }
         }
     }
 
-    fn told_to_end(&self) -> bool {
-        self.shared.stopping.load(Ordering::SeqCst) || self.place.yielded.load(Ordering::SeqCst)
+    /// Has the answer sent by whoever will have it. Waits for that if nothing can be heard meanwhile: what came already can only be read by the
+    /// wire, and of a connection that ends nothing more is heard.
+    fn promise(&mut self, manner: Manner, ask: Box<dyn FnOnce(Turn) + Send>) {
+        let waits = !manner.keep_alive || !self.buffer.is_empty() || self.line.wire().has_more();
+        let turn = self.line.lend(self.shared, self.place, manner);
+        // A panic drops the turn, which answers.
+        let _ = fault::catch(|| ask(turn));
+        if waits {
+            self.line.here();
+        }
     }
 
     /// Sends what `source` gives until either side ends it.
     fn stream(mut self, mut source: Box<dyn Source>) {
-        while !self.told_to_end() && self.wire.is_quiet() {
+        while !self.shared.told_to_end(self.place) && self.line.wire().is_quiet() {
             // As with an answer: a panic ends this connection alone.
             match fault::catch(|| source.next(STREAM_TURN)) {
                 Ok(Chunk::Nothing) => {}
                 Ok(Chunk::Bytes(bytes)) => {
                     for part in bytes.chunks(STREAM_PART_BYTES) {
-                        if self.wire.send(part, &[], Instant::now() + self.shared.deadlines.write).is_err() {
+                        let deadline = Instant::now() + self.shared.deadlines.write;
+                        if self.line.wire().send(part, &[], deadline).is_err() {
                             return;
                         }
                     }
@@ -134,13 +158,14 @@ impl Connection<'_> {
             }
         }
         drop(source);
-        self.wire.finish();
+        self.line.finish();
     }
 
     fn answer(&mut self, reply: &Reply, head_only: bool, close: bool) -> Result<(), Gone> {
         let body = if head_only || reply.bodiless() { &[] } else { reply.body.as_slice() };
         let head = reply.head(close, self.shared.clock.now());
-        self.wire.send(&head, body, Instant::now() + self.shared.deadlines.write)
+        let deadline = Instant::now() + self.shared.deadlines.write;
+        self.line.wire().send(&head, body, deadline)
     }
 
     /// The next whole request, and whether another may follow.
@@ -166,18 +191,14 @@ impl Connection<'_> {
             body => body?,
         };
         let Head { method, path, query, headers, keep_alive, .. } = head;
-        let client_certificate = self.wire.has_client_certificate();
+        let client_certificate = self.line.wire().has_client_certificate();
         Ok((Request { method, path, query, headers, body, client, client_certificate }, keep_alive))
     }
 
     /// Waits for a request to begin, then for its head to end.
     fn next_head(&mut self) -> Result<Head, End> {
-        if self.buffer.is_empty() {
-            self.buffer = Vec::new();
-            self.place.waits(&self.shared.clock);
-            self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, Instant::now() + self.shared.deadlines.idle)?;
-            self.place.works();
-        }
+        self.first_bytes()?;
+        self.place.works();
         let deadline = Instant::now() + self.shared.deadlines.head;
         let refused = |reason| End::Refused { reason, client: self.peer.ip(), head_only: false };
         let mut scanned = 0;
@@ -185,13 +206,41 @@ impl Connection<'_> {
             if let Some(end) = parse::find_end(&self.buffer, &mut scanned).map_err(refused)? {
                 break end;
             }
-            match self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, deadline) {
+            match self.line.wire().fill(&mut self.buffer, HEAD_BYTES_MAX, deadline) {
                 Err(Gone::TimedOut) => return Err(refused(Reason::HeadTimeout)),
                 filled => filled?,
             }
         };
         let rest = self.buffer.split_off(end);
         parse::parse(mem::replace(&mut self.buffer, rest)).map_err(refused)
+    }
+
+    /// Waits until something of the next request is in the buffer. While the answer before it is still to come the socket is heard, and what was
+    /// heard is read once that answer has left.
+    fn first_bytes(&mut self) -> Result<(), End> {
+        let (idle, mut chunk) = (self.shared.deadlines.idle, [0; HEARD_BYTES_MAX]);
+        let heard = self.line.is_lent().then(|| self.place.socket.hear(&mut chunk, Instant::now() + idle));
+        let here = self.line.here();
+        match here.then {
+            Then::KeepAlive => {}
+            Then::Finish => return Err(End::Finish),
+            Then::Gone => return Err(End::Gone),
+        }
+        if !self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.buffer = Vec::new();
+        match heard {
+            None => {
+                self.place.waits(&self.shared.clock);
+                here.at = Instant::now();
+            }
+            Some(Ok(count)) => here.wire.take_in(&chunk[..count], Instant::now() + idle)?,
+            // The time between two requests begins when the answer has left.
+            Some(Err(Gone::TimedOut)) => {}
+            Some(Err(gone)) => return Err(gone.into()),
+        }
+        Ok(here.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, here.at + idle)?)
     }
 
     /// The `length` bytes of a body; asks for them first if the client waits to be asked.
@@ -203,11 +252,11 @@ impl Connection<'_> {
         }
         let mut body = mem::take(&mut self.buffer);
         if expects_continue && body.is_empty() {
-            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
+            self.line.wire().send(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
         }
         while body.len() < length {
             let missing = length - body.len();
-            self.wire.fill(&mut body, missing, deadline)?;
+            self.line.wire().fill(&mut body, missing, deadline)?;
         }
         Ok(body)
     }

@@ -20,7 +20,7 @@ use crate::base::limits;
 use crate::base::log::{self, Level, Operator};
 use crate::base::time::Clock;
 use crate::http::Handler;
-use crate::http::admission::Admission;
+use crate::http::admission::{Admission, Place};
 use crate::http::authority::Authority;
 use crate::http::conn;
 use crate::http::tls::TlsIdentity;
@@ -115,6 +115,13 @@ pub(super) struct Shared {
     pub(super) handshakes: Turnstile,
     pub(super) stopping: AtomicBool,
     pub(super) admission: Arc<Admission>,
+}
+
+impl Shared {
+    /// Whether the connection at `place` is to end after the answer under way.
+    pub(super) fn told_to_end(&self, place: &Place) -> bool {
+        self.stopping.load(Ordering::SeqCst) || place.yielded.load(Ordering::SeqCst)
+    }
 }
 
 /// Counts a server's connections.

@@ -10,7 +10,7 @@
 //! - Plain HTTP does not exist.
 //!
 //! One connection, forward only: `listen` (one thread) → `admission` → `wire` (TLS records under deadlines) → `parse` (bytes to a head)
-//! → `authority` (`Host`, `Origin`) → `conn` (body, handler, answer) → `reply` (answer to bytes).
+//! → `authority` (`Host`, `Origin`) → `conn` (body, handler, answer) → `reply` (answer to bytes), at once or later (`lent`).
 //! Source: RFC 9110, RFC 9112. Why not `tiny_http`: docs/decisions/0001. Which TLS: docs/decisions/0002.
 
 mod admission;
@@ -20,6 +20,7 @@ pub mod client;
 mod conn;
 #[cfg(any(test, feature = "bench-internals"))]
 pub mod echo;
+mod lent;
 mod listen;
 pub mod parse;
 mod problem;
@@ -38,7 +39,7 @@ pub use listen::{Connections, Deadlines, Server, Settings, bind};
 #[allow(unused_imports)]
 pub use problem::{Reason, Refusal, error};
 #[allow(unused_imports)]
-pub use reply::{Chunk, Reply, Source};
+pub use reply::{Chunk, Reply, Rest, Source, Turn, Untaken};
 #[allow(unused_imports)]
 pub use request::{Headers, Method, Request, percent_decode, query_pairs};
 #[allow(unused_imports)]
@@ -52,7 +53,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Notes a request that was refused before it existed, and words its answer. The connection closes after it.
     fn refuse(&self, refusal: &Refusal) -> Reply;
 
-    /// Answers one request.
+    /// Answers one request, at once or with the promise of an answer ([`Reply::later`]).
     fn handle(&self, request: Request) -> Reply;
 
     /// Notes a peer whose TLS handshake failed or took too long.

@@ -4,6 +4,7 @@
 //! - Every answer carries the security headers of the contract and forbids caching, unless the reply names its own `Cache-Control`.
 //! - `Content-Length` is always the length of the body that GET would carry; no header value can add a line.
 //! - A stream has no length: it ends with its connection (RFC 9112 section 6.3), which says so under TLS.
+//! - A reply that comes later comes once, from whoever holds its [`Turn`]; a turn that is dropped answers 500.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::base::time::Timestamp;
+use crate::http::problem;
 
 /// On every answer: REFLECT's response headers. No CORS permission is ever among them.
 const FIXED: &[u8] = b"Strict-Transport-Security: max-age=63072000; includeSubDomains; preload\r\n\
@@ -50,31 +52,73 @@ pub enum Chunk {
     End,
 }
 
-/// A source, until it is taken.
-type Untaken = Mutex<Option<Box<dyn Source>>>;
+/// The right to answer one request, once, from any thread: whoever gets it sends the answer itself, so that the thread which read the request
+/// need not wait for it. Never waits for the peer.
+pub struct Turn(Option<Box<dyn FnOnce(Reply) + Send>>);
 
-/// A reply's stream, taken by the connection that sends it. Two replies are the same whatever they go on with.
+impl Turn {
+    /// A turn whose answer goes to `send`.
+    pub fn new(send: impl FnOnce(Reply) + Send + 'static) -> Self {
+        Self(Some(Box::new(send)))
+    }
+
+    /// Answers. The reply is there as a whole: one that would stream, or come later still, is a fault of ours and answers 500.
+    pub fn answer(mut self, reply: Reply) {
+        if let Some(send) = self.0.take() {
+            send(if reply.rest.is_some() { fault() } else { reply });
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(send) = self.0.take() {
+            send(fault());
+        }
+    }
+}
+
+/// A fault of ours, which ends the connection.
+fn fault() -> Reply {
+    let mut reply = problem::error(500, "Internal server error");
+    reply.close = true;
+    reply
+}
+
+/// What a reply goes on with, taken once by the connection that sends it.
+pub enum Rest {
+    /// See [`Reply::stream`].
+    Stream(Box<dyn Source>),
+    /// See [`Reply::later`].
+    Later(Box<dyn FnOnce(Turn) + Send>),
+}
+
+/// A [`Rest`], until it is taken. Two replies are the same whatever they go on with.
 #[derive(Clone, Default)]
-pub struct Stream(Option<Arc<Untaken>>);
+pub struct Untaken(Option<Arc<Mutex<Option<Rest>>>>);
 
-impl Stream {
-    /// Gives the source to whoever asks first.
-    pub(super) fn take(&self) -> Option<Box<dyn Source>> {
+impl Untaken {
+    fn new(rest: Rest) -> Self {
+        Self(Some(Arc::new(Mutex::new(Some(rest)))))
+    }
+
+    /// Gives it to whoever asks first.
+    pub fn take(&self) -> Option<Rest> {
         self.0.as_ref()?.lock().ok()?.take()
     }
 
-    fn is_one(&self) -> bool {
+    fn is_some(&self) -> bool {
         self.0.is_some()
     }
 }
 
-impl PartialEq for Stream {
+impl PartialEq for Untaken {
     fn eq(&self, other: &Self) -> bool {
-        self.is_one() == other.is_one()
+        self.is_some() == other.is_some()
     }
 }
 
-impl Eq for Stream {}
+impl Eq for Untaken {}
 
 /// An answer to one request; its body is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -91,8 +135,8 @@ pub struct Reply {
     pub close: bool,
     /// See [`Reply::holding`].
     pub hold: Hold,
-    /// See [`Reply::stream`].
-    pub stream: Stream,
+    /// See [`Reply::stream`] and [`Reply::later`].
+    pub rest: Untaken,
 }
 
 impl Reply {
@@ -103,15 +147,31 @@ impl Reply {
 
     /// An answer with `body` of `content_type`.
     pub fn bytes(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, headers: Vec::new(), body, content_type, close: false, hold: Hold::default(), stream: Stream::default() }
+        Self { status, headers: Vec::new(), body, content_type, close: false, hold: Hold::default(), rest: Untaken::default() }
     }
 
     /// An answer of `content_type` whose body is what `source` gives until it ends; the connection ends with it.
     pub fn stream(content_type: &'static str, source: Box<dyn Source>) -> Self {
-        let stream = Stream(Some(Arc::new(Mutex::new(Some(source)))));
         let mut reply = Self::bytes(200, content_type, Vec::new());
-        (reply.close, reply.stream) = (true, stream);
+        (reply.close, reply.rest) = (true, Untaken::new(Rest::Stream(source)));
         reply
+    }
+
+    /// The promise of an answer: `ask` is given the turn and passes it to whoever will have the answer. Of this reply only its header fields are
+    /// sent, with those of the answer.
+    pub fn later(ask: impl FnOnce(Turn) + Send + 'static) -> Self {
+        let mut reply = Self::empty(200);
+        reply.rest = Untaken::new(Rest::Later(Box::new(ask)));
+        reply
+    }
+
+    /// Waits for the answer that was promised, where there is no connection to send it.
+    #[cfg(test)]
+    pub(crate) fn settled(self) -> Self {
+        let Some(Rest::Later(ask)) = self.rest.take() else { return self };
+        let (send, answer) = std::sync::mpsc::channel();
+        ask(Turn::new(move |reply| send.send(reply).expect("the test waits")));
+        answer.recv().expect("a turn answers")
     }
 
     /// An answer with `value` as JSON.
@@ -151,10 +211,10 @@ impl Reply {
         for (name, value) in &self.headers {
             field(&mut out, name, value);
         }
-        if !self.body.is_empty() || self.stream.is_one() {
+        if !self.body.is_empty() || self.rest.is_some() {
             field(&mut out, "Content-Type", self.content_type);
         }
-        if !self.bodiless() && !self.stream.is_one() {
+        if !self.bodiless() && !self.rest.is_some() {
             write!(out, "Content-Length: {}\r\n", self.body.len()).expect("a Vec takes every write");
         }
         if close {

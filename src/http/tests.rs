@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::base::fault;
 use crate::base::time::Clock;
 use crate::http::client::{LoadClient, trust};
-use crate::http::{Chunk, Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, Source, TlsFiles, TlsIdentity, bind, self_signed};
+use crate::http::{Chunk, Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, Source, TlsFiles, TlsIdentity, Turn, bind, self_signed};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -50,6 +51,17 @@ impl Source for Ticks {
     }
 }
 
+/// Answers from a thread of its own, with another field, a moment later.
+fn later(answer: impl FnOnce() -> Reply + Send + 'static) -> Reply {
+    let ask = move |turn: Turn| {
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            let _ = fault::catch(move || turn.answer(answer().header("x-own", "1")));
+        });
+    };
+    Reply::later(ask).header("x-promised", "1")
+}
+
 impl Drop for Ticks {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::SeqCst);
@@ -77,6 +89,10 @@ impl Handler for Mirror {
                     thread::sleep(Duration::from_millis(5));
                 }
             }
+            "/later" => return later(|| Reply::bytes(200, "text/plain", b"later".to_vec())),
+            "/later-big" => return later(|| Reply::bytes(200, "text/plain", vec![b'x'; 30_000_000])),
+            "/never" => return later(|| panic!("a bug in what was to answer")),
+            "/not-asked" => return Reply::later(|_| panic!("a bug in what was to ask")),
             "/big" => return Reply::bytes(200, "text/plain", vec![b'x'; 3_000_000]),
             "/stream" => {
                 self.streaming.fetch_add(1, Ordering::SeqCst);
@@ -717,4 +733,83 @@ fn a_stream_takes_no_place_from_requests_and_ends_at_a_stop() {
     world.stop();
     assert_eq!(mirror.streaming.load(Ordering::SeqCst), 0);
     assert!(streams.iter_mut().all(|client| client.rest().unwrap() == b""));
+}
+
+#[test]
+fn an_answer_may_come_later_and_the_connection_goes_on_in_order() {
+    let world = world(|_| {});
+    let mut client = world.connect();
+    for _ in 0..3 {
+        client.send(b"GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let (status, head, body) = client.answer(false).unwrap();
+        assert_eq!((status, body.as_slice()), (200, &b"later"[..]));
+        assert!(head.contains("x-promised: 1") && head.contains("x-own: 1") && !head.contains("Connection"), "{head}");
+    }
+    // Those that come before it has left wait for it, whether they came with it, in two records, or after a while.
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
+    client.send(&[get("/later"), get("/a"), get("/later")].concat()).unwrap();
+    client.send(&get("/b")).unwrap();
+    thread::sleep(Duration::from_millis(10));
+    client.send(&get("/later")).unwrap();
+    client.send(&[get("/c"), vec![b' '; 0]].concat()).unwrap();
+    let answers: Vec<String> = (0..6).map(|_| String::from_utf8(client.answer(false).unwrap().2).unwrap()).collect();
+    assert_eq!(answers, ["later", "GET /a 0", "later", "GET /b 0", "later", "GET /c 0"]);
+    client.send(b"HEAD /later HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let (status, head, body) = client.answer(true).unwrap();
+    assert!(status == 200 && body.is_empty() && head.contains("Content-Length: 5"), "{head}");
+    client.send(b"GET /later HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(client.answer(false).unwrap().1.contains("Connection: close"));
+    assert!(client.rest().unwrap().is_empty());
+}
+
+#[test]
+fn a_promise_that_is_broken_answers_500_and_ends_one_connection_alone() {
+    let world = world(|_| {});
+    for path in ["/never", "/not-asked"] {
+        let mut client = world.connect();
+        assert_eq!(client.request("GET", path, &[], b"").unwrap().0, 500, "{path}");
+        assert!(client.rest().unwrap().is_empty());
+    }
+    assert_eq!(world.connect().request("GET", "/a", &[], b"").unwrap().0, 200);
+}
+
+#[test]
+fn a_client_that_does_not_read_a_later_answer_holds_up_nobody_and_is_cut_off() {
+    let world = world(short);
+    let mut client = world.connect();
+    client.send(b"GET /later-big HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let start = Instant::now();
+    eventually("the connection is cut off", || world.connections() == 0);
+    assert!(start.elapsed() < SOON);
+    drop(client);
+    let mut client = world.connect();
+    let (status, body) = client.request("GET", "/later-big", &[], b"").unwrap();
+    assert_eq!((status, body.len()), (200, 30_000_000));
+    assert_eq!(client.request("GET", "/later", &[], b"").unwrap(), (200, b"later".to_vec()));
+}
+
+#[test]
+fn a_stop_lets_a_later_answer_leave_and_a_peer_that_left_is_not_waited_for() {
+    let world = world(|_| {});
+    let mut gone = world.connect();
+    gone.send(b"GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    drop(gone);
+    eventually("its connection ends", || world.connections() == 0);
+    let mut client = world.connect();
+    client.send(b"GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    eventually("it is asked", || world.mirror.handled.load(Ordering::SeqCst) == 2);
+    world.stop();
+    let (status, head, body) = client.answer(false).unwrap();
+    assert_eq!((status, body.as_slice()), (200, &b"later"[..]));
+    assert!(head.contains("Connection: close"), "{head}");
+    assert!(client.rest().unwrap().is_empty());
+}
+
+#[test]
+fn the_time_between_two_requests_begins_when_a_later_answer_has_left() {
+    let world = world(|settings| settings.deadlines.idle = Duration::from_millis(20));
+    let mut client = world.connect();
+    client.send(b"GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(client.answer(false).unwrap().2, b"later");
+    assert!(client.rest().unwrap().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Bytes over TLS on a blocking socket, each wait under an absolute deadline.
+//! Bytes over TLS on a blocking socket, each wait under an absolute deadline, or without any waiting.
 //!
 //! Invariants
 //! - No call outlasts its deadline by more than a timer tick, however slowly the peer sends or reads.
@@ -7,13 +7,16 @@
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
 use rustls::ServerConnection;
 
 use crate::base::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
+use crate::http::admission::Place;
 
 /// Why no more bytes come or go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,36 +38,62 @@ impl From<io::Error> for Gone {
     }
 }
 
-/// A blocking socket whose timeouts are set from an absolute deadline before each call, and only when they changed.
-struct Timed<'s> {
-    socket: &'s TcpStream,
-    deadline: Instant,
-    read_timeout: Duration,
-    write_timeout: Duration,
+/// A connection's socket. Its timeouts are set from an absolute deadline before each call, and only when they changed.
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// Milliseconds; 0 while none is set.
+    read_timeout: AtomicU64,
+    /// As `read_timeout`.
+    write_timeout: AtomicU64,
 }
 
-impl Timed<'_> {
-    /// Time left, rounded up to a tick so that phases of one length need no new system call.
-    fn left(&self) -> io::Result<Duration> {
-        const TICK_MS: u64 = 50;
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX - TICK_MS);
-        Ok(Duration::from_millis((ms + 1).next_multiple_of(TICK_MS)))
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, read_timeout: AtomicU64::new(0), write_timeout: AtomicU64::new(0) }
     }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Reads once.
+    pub(super) fn hear(&self, out: &mut [u8], deadline: Instant) -> Result<usize, Gone> {
+        match (Timed { socket: self, until: Some(deadline) }).read(out)? {
+            0 => Err(Gone::Closed),
+            count => Ok(count),
+        }
+    }
+}
+
+/// Sets a timeout for the time until `deadline`, rounded up to a tick so that phases of one length need no new system call.
+fn arm(deadline: Instant, known: &AtomicU64, set: impl FnOnce(Option<Duration>) -> io::Result<()>) -> io::Result<()> {
+    const TICK_MS: u64 = 50;
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX - TICK_MS);
+    let ms = (ms + 1).next_multiple_of(TICK_MS);
+    if ms != known.load(Ordering::Relaxed) {
+        set(Some(Duration::from_millis(ms)))?;
+        known.store(ms, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// A socket for one call of TLS: under a deadline, or without any waiting.
+struct Timed<'s> {
+    socket: &'s Socket,
+    until: Option<Instant>,
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let Socket { stream, read_timeout, .. } = self.socket;
+        let deadline = self.until.ok_or(io::ErrorKind::WouldBlock)?;
         loop {
-            let left = self.left()?;
-            if left != self.read_timeout {
-                self.socket.set_read_timeout(Some(left))?;
-                self.read_timeout = left;
-            }
-            match self.socket.read(out) {
+            arm(deadline, read_timeout, |time| stream.set_read_timeout(time))?;
+            match (&*stream).read(out) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -72,26 +101,24 @@ impl Read for Timed<'_> {
     }
 }
 
-impl Timed<'_> {
-    fn arm_write(&mut self) -> io::Result<()> {
-        let left = self.left()?;
-        if left != self.write_timeout {
-            self.socket.set_write_timeout(Some(left))?;
-            self.write_timeout = left;
-        }
-        Ok(())
-    }
-}
-
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.arm_write()?;
-        self.socket.write(bytes)
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.arm_write()?;
-        self.socket.write_vectored(parts)
+        let Socket { stream, write_timeout, .. } = self.socket;
+        match self.until {
+            Some(deadline) => {
+                arm(deadline, write_timeout, |time| stream.set_write_timeout(time))?;
+                (&*stream).write_vectored(parts)
+            }
+            // One part: the call that takes several and does not wait is among those that no thread may make (`sandbox::seccomp`).
+            None => {
+                let part = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
+                Ok(rustix::net::send(stream, part, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -99,33 +126,58 @@ impl Write for Timed<'_> {
     }
 }
 
+/// What is to be sent, and how much of it TLS has taken.
+pub(super) struct Outgoing<'a> {
+    parts: [&'a [u8]; 2],
+}
+
+impl<'a> Outgoing<'a> {
+    /// `head`, then `body`.
+    pub(super) fn new(head: &'a [u8], body: &'a [u8]) -> Self {
+        Self { parts: [head, body] }
+    }
+
+    /// Bytes that TLS has not taken.
+    pub(super) fn left(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    /// Notes that so many bytes are taken.
+    pub(super) fn take(&mut self, mut bytes: usize) {
+        for part in &mut self.parts {
+            let taken = bytes.min(part.len());
+            *part = &part[taken..];
+            bytes -= taken;
+        }
+    }
+}
+
 /// A TLS connection on its socket.
-pub(super) struct Wire<'s> {
-    socket: Timed<'s>,
+pub(super) struct Wire {
+    place: Arc<Place>,
     tls: ServerConnection,
 }
 
-impl<'s> Wire<'s> {
+impl Wire {
     /// The connection before its handshake.
-    pub(super) fn new(socket: &'s TcpStream, tls: ServerConnection) -> Self {
-        let none = Duration::MAX;
-        Self { socket: Timed { socket, deadline: Instant::now(), read_timeout: none, write_timeout: none }, tls }
+    pub(super) fn new(place: Arc<Place>, tls: ServerConnection) -> Self {
+        Self { place, tls }
     }
 
     /// Shakes hands within `time`; the costly steps wait their turn at `gate`. Says whether the peer sent anything, with the outcome.
     pub(super) fn handshake(&mut self, time: Duration, gate: &Turnstile) -> (bool, Result<(), Gone>) {
-        self.socket.deadline = Instant::now() + time;
+        let deadline = Instant::now() + time;
         let mut spoke = false;
         let mut shake = || {
             while self.tls.is_handshaking() {
-                self.flush()?;
-                self.receive()?;
+                self.flush(Some(deadline))?;
+                self.receive(deadline)?;
                 spoke = true;
                 // The turn ends before any alert is sent: nobody waits for this peer to read.
-                let turn = gate.pass(self.socket.deadline).ok_or(Gone::TimedOut)?;
+                let turn = gate.pass(deadline).ok_or(Gone::TimedOut)?;
                 let digested = self.digest();
                 drop(turn);
-                self.alert(digested)?;
+                self.alert(digested, deadline)?;
             }
             Ok(())
         };
@@ -140,7 +192,6 @@ impl<'s> Wire<'s> {
 
     /// Appends to `into` what the peer sent, at least one and at most `max` bytes.
     pub(super) fn fill(&mut self, into: &mut Vec<u8>, max: usize, deadline: Instant) -> Result<(), Gone> {
-        self.socket.deadline = deadline;
         loop {
             let mut reader = self.tls.reader();
             match reader.fill_buf() {
@@ -154,63 +205,86 @@ impl<'s> Wire<'s> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Gone::Closed),
             }
-            self.flush()?;
-            self.receive()?;
+            self.flush(Some(deadline))?;
+            self.receive(deadline)?;
             let digested = self.digest();
-            self.alert(digested)?;
+            self.alert(digested, deadline)?;
         }
     }
 
-    /// Sends `head` and `body` whole.
-    pub(super) fn send(&mut self, head: &[u8], body: &[u8], deadline: Instant) -> Result<(), Gone> {
-        self.socket.deadline = deadline;
-        let mut parts = [IoSlice::new(head), IoSlice::new(body)];
-        let mut parts = &mut parts[..];
-        IoSlice::advance_slices(&mut parts, 0);
-        while !parts.is_empty() {
-            let taken = self.tls.writer().write_vectored(parts)?;
-            IoSlice::advance_slices(&mut parts, taken);
-            self.flush()?;
+    /// Whether something that the peer sent waits to be taken by [`Wire::fill`].
+    pub(super) fn has_more(&mut self) -> bool {
+        !matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Takes in what was read from the socket while this was elsewhere; [`Wire::fill`] gives it out.
+    pub(super) fn take_in(&mut self, mut heard: &[u8], deadline: Instant) -> Result<(), Gone> {
+        while !heard.is_empty() {
+            self.tls.read_tls(&mut heard)?;
+            let digested = self.digest();
+            self.alert(digested, deadline)?;
         }
         Ok(())
     }
 
+    /// Sends `head` and `body` whole.
+    pub(super) fn send(&mut self, head: &[u8], body: &[u8], deadline: Instant) -> Result<(), Gone> {
+        self.offer(&mut Outgoing::new(head, body), Some(deadline)).map(drop)
+    }
+
+    /// Sends what the peer takes, within the deadline or, without one, at once. Says whether that was all of it; with a deadline it was.
+    pub(super) fn offer(&mut self, out: &mut Outgoing<'_>, deadline: Option<Instant>) -> Result<bool, Gone> {
+        loop {
+            if out.left() > 0 {
+                let taken = self.tls.writer().write_vectored(&out.parts.map(IoSlice::new))?;
+                out.take(taken);
+            }
+            match self.flush(deadline) {
+                Err(Gone::TimedOut) if deadline.is_none() => return Ok(false),
+                flushed => flushed?,
+            }
+            if out.left() == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Whether the peer is still there and has sent nothing. Does not wait.
     pub(super) fn is_quiet(&mut self) -> bool {
-        let mut ready = [PollFd::new(self.socket.socket, PollFlags::IN)];
+        let mut ready = [PollFd::new(self.place.socket.stream(), PollFlags::IN)];
         match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Ok(0) => {}
             // What came may be TLS's own (a new key): only text or the end counts.
-            Ok(_) => {
-                self.socket.deadline = Instant::now() + LINGER_TIME_MAX;
-                if self.receive().is_err() || self.digest().is_err() {
-                    return false;
-                }
-            }
+            Ok(_) if self.receive(Instant::now() + LINGER_TIME_MAX).is_err() || self.digest().is_err() => return false,
+            Ok(_) => {}
             Err(_) => return false,
         }
-        matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        !self.has_more()
     }
 
     /// Says goodbye and lets the peer read what was sent: a socket closed over unread bytes would take the answer back (TCP reset).
     pub(super) fn finish(mut self) {
-        self.socket.deadline = Instant::now() + LINGER_TIME_MAX;
+        let deadline = Instant::now() + LINGER_TIME_MAX;
         self.tls.send_close_notify();
-        if self.flush().is_err() || self.socket.socket.shutdown(Shutdown::Write).is_err() {
+        if self.flush(Some(deadline)).is_err() {
+            return;
+        }
+        let socket = &self.place.socket;
+        if socket.stream().shutdown(Shutdown::Write).is_err() {
             return;
         }
         let (mut scrap, mut read) = (vec![0; 16 * 1024], 0);
         while read < LINGER_BYTES_MAX {
-            match self.socket.read(&mut scrap) {
-                Ok(0) | Err(_) => return,
+            match socket.hear(&mut scrap, deadline) {
                 Ok(bytes) => read += bytes,
+                Err(_) => return,
             }
         }
     }
 
     /// Reads the socket once.
-    fn receive(&mut self) -> Result<(), Gone> {
-        match self.tls.read_tls(&mut self.socket)? {
+    fn receive(&mut self, deadline: Instant) -> Result<(), Gone> {
+        match self.tls.read_tls(&mut Timed { socket: &self.place.socket, until: Some(deadline) })? {
             0 => Err(Gone::Closed),
             _ => Ok(()),
         }
@@ -222,16 +296,16 @@ impl<'s> Wire<'s> {
     }
 
     /// After a breach of TLS, tells the peer by the alert that `digest` left to send.
-    fn alert(&mut self, digested: Result<(), Gone>) -> Result<(), Gone> {
+    fn alert(&mut self, digested: Result<(), Gone>, deadline: Instant) -> Result<(), Gone> {
         digested.inspect_err(|_| {
-            let _ = self.flush();
+            let _ = self.flush(Some(deadline));
         })
     }
 
-    /// Sends what TLS has to send.
-    fn flush(&mut self) -> Result<(), Gone> {
+    /// Sends what TLS has to send: within the deadline, or without one as far as that needs no waiting (else `TimedOut`).
+    fn flush(&mut self, deadline: Option<Instant>) -> Result<(), Gone> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.socket) {
+            match self.tls.write_tls(&mut Timed { socket: &self.place.socket, until: deadline }) {
                 Ok(0) => return Err(Gone::Closed),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),

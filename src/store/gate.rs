@@ -12,6 +12,10 @@
 //! - While the instance is frozen (`incident`) a write by anybody but the program itself is refused, inside its transaction, and recorded.
 //! - A panic in work drops what it staged, leaves an entry with outcome `error`, and answers as a fault of ours.
 
+mod later;
+
+pub use later::Asked;
+
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +35,7 @@ use crate::store::sign_in;
 use crate::store::tables::{credentials, grants, memories};
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
-use crate::store::writer::{Ended, JobEnd, Unavailable};
+use crate::store::writer::{Ended, Job, JobEnd, Unavailable};
 
 /// What the audit log will tell of a request beside who and what.
 #[derive(Clone, Debug)]
@@ -85,6 +89,11 @@ impl<T> Recorded<T> {
     /// The value and the proof.
     pub fn into_parts(self) -> (T, Receipt) {
         (self.value, self.receipt)
+    }
+
+    /// The same, with the answer's place among the large ones.
+    fn holding(self, held: Option<Held>) -> Self {
+        Self { held, ..self }
     }
 
     /// The answer's place among the large ones, to be kept until it is sent.
@@ -233,15 +242,35 @@ pub enum Admission {
     Unknown,
 }
 
-/// What came of work before its entry is durable.
-enum Found<T, E> {
-    Value(T),
-    Denied(Denied),
-    Work(E),
-    Fault,
-    Revoked,
-    ReadOnly,
+/// What came of a request before its entry is durable: how it ended, and what its work gave if it was let in and did not panic.
+struct Found<T, E>(Came, Option<Result<T, E>>);
+
+/// Where a job leaves what came of it.
+struct Slot<T, E>(Arc<Mutex<Option<Found<T, E>>>>);
+
+impl<T, E> Default for Slot<T, E> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
 }
+
+/// A verb without its type.
+#[derive(Clone, Copy)]
+struct Verb {
+    name: &'static str,
+    phi: bool,
+    writes: bool,
+    resource: &'static str,
+}
+
+impl Verb {
+    const fn of<A: Action>() -> Self {
+        Self { name: A::NAME, phi: A::PHI, writes: A::WRITES, resource: A::RESOURCE }
+    }
+}
+
+/// Work without its types: takes the facts that policy rests on and a view, and gives the view back with how it came out.
+type Work<'w, 't> = &'w mut dyn FnMut(Result<Facts, StoreError>, Tx<'t>) -> (Tx<'t>, Came);
 
 impl Vault {
     /// Who presents `token`: one HMAC, then a look-up among the configured keys and in the file; what the file said is known until credentials change.
@@ -336,18 +365,30 @@ impl Vault {
         if self.space() == Space::NoReads {
             return Err(self.no_space(who));
         }
+        let mut found = None;
+        let durable = self.attempts(who, call, &mut |tx| {
+            let (came, told) = perform::<A, T, E>(self, who, target, call, tx, |access| work(access));
+            found = Some(came);
+            told
+        });
+        match durable {
+            Ok((index, held)) => settle(found, index).map(|recorded| recorded.holding(held)),
+            Err(unavailable) => Err(Refused::Unavailable(unavailable)),
+        }
+    }
+
+    /// Reads until what was read still holds when its entry is durable; the entry's index, and the answer's place among the large ones.
+    fn attempts(&self, who: &Principal, call: &Call, read: &mut dyn FnMut(Tx<'_>) -> Told) -> Result<(u64, Option<Held>), Unavailable> {
         for _ in 0..limits::READ_ATTEMPTS_MAX {
-            let published = self.published().map_err(Refused::Unavailable)?;
-            let (found, told) = perform::<A, T, E>(self, who, target, call, self.reading(&published), |access| work(access));
+            let published = self.published()?;
+            let told = read(self.reading(&published));
             let generation = published.generation;
             drop(published);
-            match self.append(who, call, told.entry, generation) {
-                Ok(Ended::Durable(index)) => return settle(found, Receipt { index }).map(|recorded| Recorded { held: told.held, ..recorded }),
-                Ok(Ended::Stale) => {}
-                Err(unavailable) => return Err(Refused::Unavailable(unavailable)),
+            if let Ended::Durable(index) = self.append(who, call, told.entry, generation)? {
+                return Ok((index, told.held));
             }
         }
-        Err(Refused::Unavailable(Unavailable::Busy))
+        Err(Unavailable::Busy)
     }
 
     /// Writes: admits, decides and works inside the transaction that also holds the entry, and returns after the commit.
@@ -363,24 +404,26 @@ impl Vault {
         if self.space() != Space::Ample && !is_urgent(A::NAME) {
             return Err(self.no_space(who));
         }
-        let slot: Arc<Mutex<Option<Found<T, E>>>> = Arc::default();
-        let (result, principal, request, vault) = (Arc::clone(&slot), who.clone(), call.clone(), self.clone());
+        let (job, slot) = self.job::<A, T, E>(who.clone(), target, call.clone(), work);
+        written(&slot, self.submit(job, who, call))
+    }
+
+    /// A write as the writer's job, and where it leaves what came of it.
+    fn job<A: Writes, T: Send + 'static, E: Fault + Send + 'static>(
+        &self,
+        who: Principal,
+        target: A::Target,
+        call: Call,
+        work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E> + Send + 'static,
+    ) -> (Job, Slot<T, E>) {
+        let slot = Slot::default();
+        let (result, vault) = (Arc::clone(&slot.0), self.clone());
         let job = move |tx: Tx<'_>| -> JobEnd {
-            let (found, told) = match barred(&tx, &principal, &request, A::NAME, A::PHI) {
-                Some(told) => (Found::ReadOnly, told),
-                None => perform::<A, T, E>(&vault, &principal, target, &request, tx, work),
-            };
+            let (found, told) = perform::<A, T, E>(&vault, &who, target, &call, tx, work);
             *result.lock().expect("no code panics while it holds this lock") = Some(found);
             told.committed()
         };
-        match self.submit(Box::new(job), who, call) {
-            Ok(Ended::Durable(index)) => {
-                let found = slot.lock().expect("no code panics while it holds this lock").take();
-                settle(found.unwrap_or(Found::Fault), Receipt { index })
-            }
-            Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
-            Err(unavailable) => Err(Refused::Unavailable(unavailable)),
-        }
+        (Box::new(job), slot)
     }
 
     /// Refuses for want of room. Counted, not recorded each time: entries are what the last of the room is for.
@@ -403,17 +446,18 @@ impl Vault {
 }
 
 /// What the log will tell of a request, and what it staged. What is done with it is the same for every verb and stands once in the program; only
-/// [`perform`] and the two doors around it are made for each (LAYOUT 4).
+/// [`perform`] and the doors around it are made for each (LAYOUT 4).
 struct Told {
     entry: Box<Entry>,
     staged: Staged,
     held: Option<Held>,
 }
 
-/// How work came out, without what it found.
+/// How a request came out, without what it found.
+#[derive(Clone, Copy)]
 enum Came {
     Done,
-    Denied(Denied, Target, &'static str),
+    Denied(Denied),
     Refused(Reason, u16),
     Fault,
     Revoked,
@@ -421,9 +465,6 @@ enum Came {
 }
 
 impl Told {
-    fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Self {
-        Self { entry: Box::new(opened(who, call, op, phi)), staged: Staged::default(), held: None }
-    }
 
     /// What work touched, whether or not it came to its end.
     fn worked(&mut self, tx: Tx<'_>, kind: &'static str, done: bool) {
@@ -439,11 +480,11 @@ impl Told {
         }
     }
 
-    fn came(&mut self, how: Came, ok_status: u16) {
+    fn came(&mut self, how: Came, target: Target, kind: &'static str, ok_status: u16) {
         let entry = &mut *self.entry;
         match how {
             Came::Done => entry.status = ok_status,
-            Came::Denied(denied, target, kind) => {
+            Came::Denied(denied) => {
                 if let (Target::Memory(id), true) = (target, denied.relation != Relation::Absent) {
                     touched(entry, kind, vec![*id.bytes()], Vec::new(), None);
                 }
@@ -505,57 +546,67 @@ pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<a
     }
 }
 
-/// What is told of a write that a frozen instance refuses; `None` where it may be tried.
-fn barred(tx: &Tx<'_>, who: &Principal, call: &Call, op: &'static str, phi: bool) -> Option<Told> {
+/// A request's way through the gate: checks the credential again, loads facts, lets `work` decide and do, and writes into the entry how it ended.
+fn course<'t>(who: &Principal, verb: Verb, target: Target, call: &Call, mut tx: Tx<'t>, work: Work<'_, 't>) -> (Came, Told) {
+    let mut told = Told { entry: Box::new(opened(who, call, verb.name, verb.phi)), staged: Staged::default(), held: None };
     // Where it cannot be read whether the instance is frozen, it is taken for frozen.
-    incident::bars(tx, op, matches!(who.role(), Role::System(_))).unwrap_or(true).then(|| {
-        let mut told = Told::opened(who, call, op, phi);
-        told.came(Came::ReadOnly, call.ok_status);
-        told
-    })
+    let barred = verb.writes && incident::bars(&tx, verb.name, matches!(who.role(), Role::System(_))).unwrap_or(true);
+    let facts = if barred { Ok(None) } else { grounds(&mut tx, who, target, call.admitted) };
+    let came = match facts.transpose() {
+        None if barred => Came::ReadOnly,
+        None => Came::Revoked,
+        Some(facts) => {
+            let (tx, came) = work(facts, tx);
+            // Of what was refused before any work, only `came` tells.
+            if !matches!(came, Came::Denied(_)) {
+                told.worked(tx, verb.resource, matches!(came, Came::Done));
+            }
+            came
+        }
+    };
+    told.came(came, target, verb.resource, call.ok_status);
+    (came, told)
 }
 
-/// Checks the credential again, loads facts, decides, works under `catch`, and writes into the entry how it ended.
-fn perform<A: Action, T, E: Fault>(
-    vault: &Vault,
-    who: &Principal,
+/// The one part of the way that is made for each verb: decides, and works under `catch`.
+fn perform<'t, A: Action, T, E: Fault>(
+    vault: &'t Vault,
+    who: &'t Principal,
     target: A::Target,
     call: &Call,
-    mut tx: Tx<'_>,
-    work: impl for<'t> FnOnce(&mut Access<'t, A>) -> Result<T, E>,
+    tx: Tx<'t>,
+    work: impl FnOnce(&mut Access<'t, A>) -> Result<T, E>,
 ) -> (Found<T, E>, Told) {
-    let mut told = Told::opened(who, call, A::NAME, A::PHI);
-    let found = match grounds(&mut tx, who, target.into(), call.admitted) {
-        Err(error) => Found::Work(E::from(error)),
-        Ok(None) => Found::Revoked,
-        Ok(Some(facts)) => match decide::<A>(who, target, &facts) {
-            Err(denied) => Found::Denied(denied),
-            Ok(grant) => {
-                // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
-                let mut access = Access { grant, who, vault, tx };
-                let worked = fault::catch(|| work(&mut access));
-                told.worked(access.tx, A::RESOURCE, matches!(worked, Ok(Ok(_))));
-                match worked {
-                    Ok(Ok(value)) => Found::Value(value),
-                    Ok(Err(error)) => Found::Work(error),
-                    Err(_) => Found::Fault,
-                }
+    let (mut work, mut found) = (Some(work), None);
+    let (came, told) = course(who, Verb::of::<A>(), target.into(), call, tx, &mut |facts, tx| {
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return (tx, refused(&mut found, E::from(error))),
+        };
+        let (grant, work) = match (decide::<A>(who, target, &facts), work.take()) {
+            (Ok(grant), Some(work)) => (grant, work),
+            (Err(denied), _) => return (tx, Came::Denied(denied)),
+            (Ok(_), None) => return (tx, Came::Fault),
+        };
+        // The access lives outside the unwinding closure, so that after a panic the entry still tells what was touched.
+        let mut access = Access { grant, who, vault, tx };
+        let came = match fault::catch(|| work(&mut access)) {
+            Ok(Ok(value)) => {
+                found = Some(Ok(value));
+                Came::Done
             }
-        },
-    };
-    let how = match &found {
-        Found::Value(_) => Came::Done,
-        Found::Denied(denied) => Came::Denied(*denied, target.into(), A::RESOURCE),
-        Found::Work(error) => {
-            let (reason, status) = error.audit();
-            Came::Refused(reason, status)
-        }
-        Found::Fault => Came::Fault,
-        Found::Revoked => Came::Revoked,
-        Found::ReadOnly => Came::ReadOnly,
-    };
-    told.came(how, call.ok_status);
-    (found, told)
+            Ok(Err(error)) => refused(&mut found, error),
+            Err(_) => Came::Fault,
+        };
+        (access.tx, came)
+    });
+    (Found(came, found), told)
+}
+
+fn refused<T, E: Fault>(found: &mut Option<Result<T, E>>, error: E) -> Came {
+    let (reason, status) = error.audit();
+    *found = Some(Err(error));
+    Came::Refused(reason, status)
 }
 
 /// What the decision rests on in this view; `None` if the credential does not stand any more.
@@ -604,13 +655,28 @@ fn touched(entry: &mut Entry, kind: &'static str, ids: Vec<[u8; 16]>, subjects: 
     entry.subjects = subjects;
 }
 
-fn settle<T, E>(found: Found<T, E>, receipt: Receipt) -> Result<Recorded<T>, Refused<E>> {
-    match found {
-        Found::Value(value) => Ok(Recorded { value, receipt, held: None }),
-        Found::Denied(denied) => Err(Refused::Denied(denied, receipt)),
-        Found::Work(error) => Err(Refused::Work(error, receipt)),
-        Found::Fault => Err(Refused::Fault(receipt)),
-        Found::Revoked => Err(Refused::Revoked(receipt)),
-        Found::ReadOnly => Err(Refused::Unavailable(Unavailable::ReadOnly)),
+/// What a write came to whose job left its outcome in `slot`.
+fn written<T, E>(slot: &Slot<T, E>, end: Result<Ended, Unavailable>) -> Result<Recorded<T>, Refused<E>> {
+    match end {
+        Ok(Ended::Durable(index)) => {
+            let found = slot.0.lock().expect("no code panics while it holds this lock").take();
+            settle(found, index)
+        }
+        Ok(Ended::Stale) => Err(Refused::Unavailable(Unavailable::Busy)),
+        Err(unavailable) => Err(Refused::Unavailable(unavailable)),
+    }
+}
+
+/// What came of work whose entry, the log's `index`th, is durable.
+fn settle<T, E>(found: Option<Found<T, E>>, index: u64) -> Result<Recorded<T>, Refused<E>> {
+    let receipt = Receipt { index };
+    let Some(Found(came, found)) = found else { return Err(Refused::Fault(receipt)) };
+    match (came, found) {
+        (Came::Done, Some(Ok(value))) => Ok(Recorded { value, receipt, held: None }),
+        (Came::Denied(denied), _) => Err(Refused::Denied(denied, receipt)),
+        (Came::Refused(..), Some(Err(error))) => Err(Refused::Work(error, receipt)),
+        (Came::Revoked, _) => Err(Refused::Revoked(receipt)),
+        (Came::ReadOnly, _) => Err(Refused::Unavailable(Unavailable::ReadOnly)),
+        (Came::Done | Came::Refused(..) | Came::Fault, _) => Err(Refused::Fault(receipt)),
     }
 }

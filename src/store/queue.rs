@@ -1,4 +1,4 @@
-//! The writer's queue: whoever has work puts it in and waits for its end; the writer takes all that is there.
+//! The writer's queue: whoever has work puts it in and waits for its end, or says what is to be done then; the writer takes all that is there.
 //!
 //! Invariants
 //! - At most [`limits::QUEUE_JOBS_MAX`] requests wait; they are taken in the order in which they came.
@@ -16,7 +16,7 @@ use std::thread::{self, Thread};
 use crate::audit::Entry;
 use crate::authn::CredentialRef;
 use crate::base::id::{OperationId, TenantId, UserId};
-use crate::base::limits;
+use crate::base::{fault, limits};
 use crate::store::writer::{Ended, Job, Unavailable};
 
 /// What the writer is asked to do.
@@ -40,13 +40,22 @@ pub(in crate::store) struct Asker {
     pub credential: CredentialRef,
 }
 
+/// Who is told of a request's end.
+pub(in crate::store) enum Told {
+    Nobody,
+    /// The thread that waits by this ticket.
+    Waiter(Arc<Ticket>),
+    /// Whoever tells calls it, and so must not be kept waiting by it.
+    Then(Box<dyn FnOnce(Result<Ended, Unavailable>) + Send>),
+}
+
 /// A request in the queue.
 pub(in crate::store) struct Request {
     pub work: Work,
     /// Whether it may change something, so that its outcome can be unknown.
     pub changes: bool,
     pub asker: Option<Asker>,
-    pub ticket: Option<Arc<Ticket>>,
+    pub told: Told,
     /// How many requests were refused without data if this one is not taken: itself, or those it counts.
     pub stands_for: u64,
 }
@@ -54,8 +63,11 @@ pub(in crate::store) struct Request {
 impl Request {
     /// Ends it: whoever waits is told.
     pub fn answer(&mut self, end: Result<Ended, Unavailable>) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.set(end, mem::replace(&mut self.work, Work::Done));
+        match mem::replace(&mut self.told, Told::Nobody) {
+            Told::Nobody => {}
+            Told::Waiter(ticket) => ticket.set(end, mem::replace(&mut self.work, Work::Done)),
+            // What panics here answers one request, and has let go of it.
+            Told::Then(then) => drop(fault::catch(|| then(end))),
         }
     }
 }
@@ -137,7 +149,7 @@ impl Queue {
 
     /// Puts `request` in.
     ///
-    /// Errors: `QueueFull`, `Stopping`; nobody is told by the ticket then.
+    /// Errors: `QueueFull`, `Stopping`; whoever is to be told is told so too.
     pub fn put(&self, mut request: Request) -> Result<(), Unavailable> {
         let mut waiting = self.lock();
         let refused = match () {
@@ -154,7 +166,7 @@ impl Queue {
             }
         };
         drop(waiting);
-        request.ticket = None;
+        request.answer(Err(refused));
         Err(refused)
     }
 
@@ -203,7 +215,14 @@ mod tests {
     fn request(work: Work, changes: bool, operation: OperationId) -> Request {
         let (tenant, user) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
         let asker = Asker { operation, tenant, user, credential: CredentialRef::None };
-        Request { work, changes, asker: Some(asker), ticket: Some(Ticket::of_this_thread()), stands_for: 1 }
+        Request { work, changes, asker: Some(asker), told: Told::Waiter(Ticket::of_this_thread()), stands_for: 1 }
+    }
+
+    fn ticket_of(request: &Request) -> Arc<Ticket> {
+        match &request.told {
+            Told::Waiter(ticket) => Arc::clone(ticket),
+            Told::Nobody | Told::Then(_) => panic!("somebody waits"),
+        }
     }
 
     fn entry() -> Work {
@@ -215,7 +234,7 @@ mod tests {
         let operation = OperationId::draw();
         let dropped = |work, changes| {
             let request = request(work, changes, operation);
-            let ticket = request.ticket.clone().unwrap();
+            let ticket = ticket_of(&request);
             drop(request);
             ticket.wait().unwrap_err()
         };
@@ -240,7 +259,7 @@ mod tests {
     fn a_refused_request_leaves_nothing_on_the_ticket_of_the_next() {
         let queue = Queue::default();
         for _ in 0..limits::QUEUE_JOBS_MAX {
-            queue.put(Request { work: Work::Done, changes: false, asker: None, ticket: None, stands_for: 1 }).unwrap();
+            queue.put(Request { work: Work::Done, changes: false, asker: None, told: Told::Nobody, stands_for: 1 }).unwrap();
         }
         assert_eq!(queue.put(request(entry(), false, OperationId::draw())), Err(Unavailable::QueueFull));
         queue.shut();
@@ -249,11 +268,33 @@ mod tests {
         queue.put(request(entry(), false, OperationId::draw())).unwrap();
         let mut batch = Vec::new();
         assert!(queue.take(&mut batch) && queue.is_empty());
-        let ticket = batch[0].ticket.clone().unwrap();
+        let ticket = ticket_of(&batch[0]);
         batch[0].answer(Ok(Ended::Durable(7)));
         assert!(matches!(ticket.wait(), Ok(Ended::Durable(7))));
         queue.close();
         assert!(!queue.take(&mut batch));
+    }
+
+    #[test]
+    fn what_is_to_be_done_at_the_end_is_done_once_however_the_request_ends_and_a_panic_in_it_stays_there() {
+        let (told, ends) = std::sync::mpsc::channel();
+        let then = || {
+            let told = told.clone();
+            Told::Then(Box::new(move |end| told.send(end.map(|_| ())).unwrap()))
+        };
+        let request = |told| Request { work: entry(), changes: false, asker: None, told, stands_for: 1 };
+        let queue = Queue::default();
+        queue.put(request(then())).unwrap();
+        queue.put(request(Told::Then(Box::new(|_| panic!("a fault of ours"))))).unwrap();
+        let mut batch = Vec::new();
+        assert!(queue.take(&mut batch));
+        batch.iter_mut().for_each(|request| request.answer(Ok(Ended::Durable(1))));
+        drop(batch);
+        drop(request(then()));
+        queue.shut();
+        assert_eq!(queue.put(request(then())), Err(Unavailable::Stopping));
+        drop(told);
+        assert_eq!(ends.iter().collect::<Vec<_>>(), [Ok(()), Err(Unavailable::Stopping), Err(Unavailable::Stopping)]);
     }
 
     #[test]
@@ -270,7 +311,7 @@ mod tests {
         });
         let count = 3 * u64::try_from(limits::BATCH_JOBS_MAX).unwrap();
         for n in 0..count {
-            queue.put(Request { work: Work::Done, changes: false, asker: None, ticket: None, stands_for: n }).unwrap();
+            queue.put(Request { work: Work::Done, changes: false, asker: None, told: Told::Nobody, stands_for: n }).unwrap();
             if n % 100 == 0 {
                 thread::yield_now();
             }

@@ -41,7 +41,7 @@ use crate::store::index::indexes::Indexes;
 use crate::store::indexer;
 use crate::store::ledger;
 use crate::store::migrate;
-use crate::store::queue::{Asker, Queue, Request, Ticket, Work};
+use crate::store::queue::{Asker, Queue, Request, Ticket, Told, Work};
 use crate::store::rotator::{self, Rotation};
 use crate::store::standing::Standing;
 use crate::store::stopwatch;
@@ -752,7 +752,7 @@ impl Vault {
         let _ = self.0.index_requests.try_send(Some(scope));
     }
 
-    fn asker(who: &Principal, call: &Call) -> Asker {
+    pub(in crate::store) fn asker(who: &Principal, call: &Call) -> Asker {
         Asker { operation: call.operation, tenant: who.tenant(), user: who.user(), credential: who.credential().clone() }
     }
 
@@ -781,8 +781,15 @@ impl Vault {
 
     fn send_and_wait(&self, work: Work, changes: bool, asker: Asker) -> Result<Ended, Unavailable> {
         let ticket = Ticket::of_this_thread();
-        self.send(Request { work, changes, asker: Some(asker), ticket: Some(Arc::clone(&ticket)), stands_for: 1 })?;
+        self.send(Request { work, changes, asker: Some(asker), told: Told::Waiter(Arc::clone(&ticket)), stands_for: 1 })?;
         stopwatch::waiting(|| ticket.wait())
+    }
+
+    /// Hands something to the writer and says what is to be done at its end; see [`Told::Then`].
+    pub(in crate::store) fn send_then(&self, work: Work, asker: Asker, then: impl FnOnce(Result<Ended, Unavailable>) + Send + 'static) {
+        let (changes, told) = (matches!(work, Work::Job(_)), Told::Then(Box::new(then)));
+        // Whether it is taken or not: `then` is told.
+        let _ = self.send(Request { work, changes, asker: Some(asker), told, stands_for: 1 });
     }
 
     /// Hands a write to the writer and waits for its end.
@@ -829,7 +836,7 @@ impl Vault {
         emit.describe(&mut entry, status);
         entry.outcome = Outcome::Refused;
         // If it is not taken, the count goes into the next recovery entry.
-        let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, ticket: None, stands_for: emit.count });
+        let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, told: Told::Nobody, stands_for: emit.count });
     }
 
     fn flush_refusals(&self, now_ms: u64) {

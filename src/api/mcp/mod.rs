@@ -149,7 +149,7 @@ impl Answer {
 /// A message on its way: as the request that brought it, with an operation and an entry of its own.
 fn within<'c>(cx: &'c Cx<'_>, verb: &'static str, fields: Fields, id: &'c str, ok_status: u16) -> Cx<'c> {
     let call = Call { operation: OperationId::draw(), ok_status, ..cx.call.clone() };
-    Cx { api: cx.api, who: cx.who, call, id, fields, verb, request: cx.request }
+    Cx { api: cx.api, who: cx.who, call, id, fields, verb, request: cx.request, shape: cx.shape }
 }
 
 /// Records a refusal and answers with it.

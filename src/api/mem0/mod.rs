@@ -34,6 +34,7 @@ use zeroize::Zeroizing;
 
 use crate::api::body;
 use crate::api::ops::memories as memory_ops;
+use crate::api::ops::agent::in_sight;
 use crate::api::reply::{self, Answered, Failure, Words};
 use crate::api::run::Cx;
 use crate::api::schema::{Fields, wipe};
@@ -237,12 +238,7 @@ fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Failure> {
 
 /// `GET /v1/memories/:id/`: what is in the trash is not there.
 pub fn get(cx: &mut Cx<'_>) -> Answered {
-    let id = target(cx, &Words::MEMORY)?;
-    let live = |access: &mut Access<'_, ReadMemory>| {
-        let memory = memories::read(access)?;
-        if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
-    };
-    cx.read::<ReadMemory, _, _>(id, &Words::MEMORY, live, answers::memory)
+    cx.read_later::<ReadMemory, _, _>(target(cx, &Words::MEMORY)?, &Words::MEMORY, in_sight, answers::memory)
 }
 
 /// What an update changes.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::memories::{create_as, filter, record, reply_as, target, trashed};
+use super::memories::{created, filter, record, reply_as, target, trashed, whole};
 use super::required;
 use crate::api::reply::{self, Answered, Done, View, Words};
 use crate::api::run::Cx;
@@ -26,8 +26,7 @@ fn origin(cx: &mut Cx<'_>) -> String {
 /// `POST /agent/memories`
 pub fn create(cx: &mut Cx<'_>) -> Answered {
     let origin = origin(cx);
-    let done = create_as(cx, origin);
-    record(cx, done)
+    created(cx, origin)
 }
 
 /// The newest memory, of a tag or an origin if the fields name one.
@@ -43,20 +42,20 @@ pub fn latest(cx: &mut Cx<'_>) -> Answered {
     record(cx, done)
 }
 
+/// The granted memory; what is in the trash is not there.
+pub fn in_sight(access: &mut Access<'_, ReadMemory>) -> Result<Memory, Refusal> {
+    let memory = memories::read(access)?;
+    if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
+}
+
 /// The named memory; what is in the trash is not there.
 pub fn live(cx: &Cx<'_>) -> Done<Memory> {
-    let id = target(cx, &Words::MEMORY)?;
-    let live = |access: &mut Access<'_, ReadMemory>| {
-        let memory = memories::read(access)?;
-        if memory.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(memory) }
-    };
-    cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, live)
+    cx.look::<ReadMemory, _, _>(target(cx, &Words::MEMORY)?, &Words::MEMORY, in_sight)
 }
 
 /// `GET /agent/memories/:id`
 pub fn read(cx: &mut Cx<'_>) -> Answered {
-    let done = live(cx);
-    record(cx, done)
+    cx.read_later::<ReadMemory, _, _>(target(cx, &Words::MEMORY)?, &Words::MEMORY, in_sight, whole)
 }
 
 /// `DELETE /agent/memories/:id`

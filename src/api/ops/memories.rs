@@ -15,7 +15,7 @@ use crate::policy::action::{
     UpdateMemory,
 };
 use crate::store::memories::{Memory, MemoryType, NewMemory, Part, Replacement, Text};
-use crate::store::gate::{Recorded, Refused};
+use crate::store::gate::{Receipt, Recorded, Refused};
 use crate::store::phi::Phi;
 use crate::store::writer::Unavailable;
 
@@ -102,7 +102,12 @@ pub(super) fn target(cx: &Cx<'_>, words: &Words) -> Result<MemoryId, Failure> {
 
 /// The contract's record.
 pub(super) fn record(cx: &Cx<'_>, done: Done<Memory>) -> Answered {
-    Ok(cx.answer(done?, |memory, receipt| reply::json(&reply::record(memory, receipt))))
+    Ok(cx.answer(done?, whole))
+}
+
+/// The contract's record, as bytes.
+pub(super) fn whole(memory: &Memory, receipt: &Receipt) -> Vec<u8> {
+    reply::json(&reply::record(memory, receipt))
 }
 
 /// Writes the memory of a checked body as `origin`.
@@ -111,16 +116,20 @@ pub fn create_as(cx: &mut Cx<'_>, origin: String) -> Done<Memory> {
     cx.change::<CreateMemory, _, _>(cx.own(), &Words::MEMORY, move |access| memories::create(access, new))
 }
 
+/// As [`create_as`], answered with the contract's record.
+pub(super) fn created(cx: &mut Cx<'_>, origin: String) -> Answered {
+    let new = new_memory(cx, origin)?;
+    cx.write_later::<CreateMemory, _, _>(cx.own(), &Words::MEMORY, move |access| memories::create(access, new), whole)
+}
+
 /// `POST /memories`
 pub fn create(cx: &mut Cx<'_>) -> Answered {
-    let done = create_as(cx, cx.origin().to_owned());
-    record(cx, done)
+    created(cx, cx.origin().to_owned())
 }
 
 /// `GET /memories/:id`
 pub fn read(cx: &mut Cx<'_>) -> Answered {
-    let id = target(cx, &Words::MEMORY)?;
-    record(cx, cx.look::<ReadMemory, _, _>(id, &Words::MEMORY, memories::read))
+    cx.read_later::<ReadMemory, _, _>(target(cx, &Words::MEMORY)?, &Words::MEMORY, memories::read, whole)
 }
 
 /// Replaces the text of the named memory.

@@ -12,12 +12,16 @@ use crate::base::limits;
 use crate::policy::Relation;
 use crate::policy::action::{CreateKey, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
 use crate::store::accounts;
-use crate::store::gate::Access;
+use crate::store::gate::{Access, Asked};
 use crate::store::tables::memories::{Memory, Part, State};
 use crate::store::writer::Unavailable;
 
 fn read(house: &House, who: &Principal, id: MemoryId) -> Result<Recorded<Memory>, Refused<Wrong>> {
-    house.vault().read::<ReadMemory, _, Wrong>(who, id, &Call::internal(), |access| Ok(memories::get(access, Part::Full)?))
+    house.vault().read::<ReadMemory, _, Wrong>(who, id, &Call::internal(), get)
+}
+
+fn get(access: &mut Access<'_, ReadMemory>) -> Result<Memory, Wrong> {
+    Ok(memories::get(access, Part::Full)?)
 }
 
 fn total(house: &House) -> u64 {
@@ -239,6 +243,37 @@ fn a_read_decided_before_a_revocation_is_decided_anew() {
     });
     assert!(matches!(done, Err(Refused::Revoked(_))));
     assert_eq!(*runs.lock().unwrap(), 1, "the second decision refuses before work");
+    let entry = house.entry("memory.read");
+    assert_eq!((entry.decision, entry.status, entry.n), (Decision::Deny, 401, 0));
+}
+
+#[test]
+fn a_read_that_nobody_waits_for_is_told_when_its_entry_is_durable_and_decided_anew_after_a_revocation() {
+    let house = House::new();
+    let (key, id) = make_key(&house);
+    let (memory, _) = create(house.vault(), &house.owner(), &Call::internal(), "told").unwrap();
+    let (who, call) = (admitted(house.vault(), &key), call_of(&house, &key));
+    let ask = || {
+        let (told, done) = channel();
+        let (asked, work) = (Asked { who: who.clone(), target: memory, call: call.clone() }, get as for<'t> fn(&mut Access<'t, ReadMemory>) -> _);
+        house.vault().read_then(asked, work, move |done| told.send(done).unwrap());
+        done
+    };
+    let index = usize::try_from(ask().recv().unwrap().unwrap().into_parts().1.index()).unwrap();
+    assert_eq!(house.entries()[index].op.text(), "memory.read");
+    let (let_go, held) = busy(&house);
+    let before = house.vault().queued(true);
+    std::thread::scope(|threads| {
+        threads.spawn(|| revoke(&house, id));
+        while house.vault().queued(true) == before {
+            std::thread::yield_now();
+        }
+        let done = ask();
+        assert!(done.try_recv().is_err(), "decided, in the queue behind the revocation, and not told");
+        drop(let_go);
+        assert!(matches!(done.recv().unwrap(), Err(Refused::Revoked(_))));
+    });
+    held.join().unwrap();
     let entry = house.entry("memory.read");
     assert_eq!((entry.decision, entry.status, entry.n), (Decision::Deny, 401, 0));
 }
