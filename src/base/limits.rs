@@ -151,9 +151,9 @@ pub const AUDIT_COALESCE_KEYS_MAX: usize = 4096;
 /// One entry's line; more than 200 record ids and 200 subjects of 39 bytes with all other fields.
 pub const AUDIT_LINE_BYTES_MAX: usize = 32 * 1024;
 /// A bundle's last line: a proof, and the changes of the log's key.
-pub const AUDIT_TRAILER_BYTES_MAX: usize = 256 * 1024;
+pub const AUDIT_TRAILER_BYTES_MAX: usize = 512 * 1024;
 /// Changes of the log's key in a bundle, the newest; whoever holds an older key asks for a newer one.
-pub const AUDIT_HANDOVERS_MAX: usize = 16;
+pub const AUDIT_HANDOVERS_MAX: usize = 64;
 /// Those on whose behalf one actor acts.
 pub const AUDIT_BEHALF_MAX: usize = 16;
 /// Signatures of one signed note (C2SP signed-note asks for at least 16).
