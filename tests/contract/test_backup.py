@@ -1,15 +1,22 @@
 """Backups and restores: what was written comes back, whole; wrong, damaged, foreign and older backups are refused by name; kill -9 at any
 moment of a backup, a restore or an upgrade loses nothing, and the same command run again ends it.
 
-Short form: a few random points of each. Long form (ROSEMARY_LONG=1): 200 points of each.
+Short form: a few random points of each. Long form (ROSEMARY_LONG=1): 200 points of each, and backups of 1,000,000 memories (ROSEMARY_MEMORIES for
+another number) while others write.
 """
 
+import array
 import json
+import multiprocessing
+import os
 import pathlib
 import random
+import re
 import secrets
 import shutil
+import statistics
 import subprocess
+import sys
 import time
 import unittest
 from datetime import date
@@ -18,6 +25,9 @@ from rosemary_server import BINARY, LONG, ROOT, Server, digest, key_in, text, wr
 
 POINTS = 200 if LONG else 5
 RECORDS = 3000 if LONG else 600
+MEMORIES = int(os.environ.get("ROSEMARY_MEMORIES", "1000000"))
+WRITERS, ROUNDS, WINDOW_SECONDS = 16, 3, 20
+LOSS_MAX, GROWTH_MAX = 0.35, 64 << 20
 NO_INPUT, EXISTS, KEK_WRONG, KEK_MISSING, SUPERBLOCK, LOCKED, ANCHOR, DAMAGED, TENANT, FOLDER, INSTANCE, OLDER = 66, 73, 80, 81, 82, 84, 86, 88, 89, 91, 93, 94
 RELEASED = ROOT / "tests/vectors/released"
 
@@ -378,6 +388,133 @@ class Interrupted(Case):
             self.done("verify")
             self.assertEqual(self.contents(), before)
         self.assertGreater(cut, 0, "no run was cut off: the test proves nothing")
+
+
+def write_on(server, number, counts, stop, path):
+    """One writer, a process of its own: memory after memory on one connection; leaves the audit index of each answer at `path`."""
+    head = f"POST /memories HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.owner_key}\r\nContent-Type: application/json\r\n"
+    indices, words = array.array("Q"), " ".join(secrets.token_hex(3) for _ in range(60))
+    with server.socket(timeout=120) as line:
+        while not stop.is_set():
+            body = json.dumps({"title": f"load {number} {len(indices)}", "content": words, "tags": ["load"]})
+            line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            answer, size = b"", None
+            while size is None or len(answer) < size:
+                answer += line.recv(65536)
+                if size is None and (end := answer.find(b"\r\n\r\n")) >= 0:
+                    size = end + 4 + int(re.search(rb"(?i)\r\ncontent-length: (\d+)", answer)[1])
+            assert answer.startswith(b"HTTP/1.1 201 "), answer
+            indices.append(int(re.search(rb"(?i)\r\nx-audit-index: (\d+)", answer)[1]))
+            counts[number] = len(indices)
+    path.write_bytes(indices.tobytes())
+
+
+@unittest.skipUnless(LONG, "measures for many minutes: ROSEMARY_LONG=1")
+class BackupUnderLoad(Case):
+    def setUp(self):
+        super().setUp()
+        # Backups and drills when the test asks for them.
+        self.server.change({"RM_BACKUP_EVERY_HOURS": 0, "RM_BACKUP_DRILL_DAYS": 0})
+
+    def done(self, *arguments, code=0, **settings):
+        done = self.server.run(*arguments, timeout=3600, **settings)
+        self.assertEqual(done.returncode, code, text(done))
+        return done
+
+    def fill_many(self):
+        draw, path = random.Random(7), self.server.folder / "in.ndjson"
+        words = [draw.randbytes(draw.randint(1, 5)).hex() for _ in range(30_000)]
+        with path.open("w", encoding="ascii") as file:
+            for n in range(MEMORIES):
+                content = " ".join(draw.choices(words, k=16))
+                file.write(f'{{"title":"note {n}","content":"{content}","tags":["ward-{n % 40}"],"run_id":"run-{n // 10}"}}\n')
+        self.done("import", str(path))
+        path.unlink()
+
+    def watch(self, until):
+        """Writes a second, and the most resident bytes, while `until` gives false."""
+        began, before, most = time.monotonic(), sum(self.counts), 0
+        while not until():
+            most = max(most, self.server.resident_bytes())
+            time.sleep(0.2)
+        return (sum(self.counts) - before) / (time.monotonic() - began), most
+
+    def quiet(self):
+        end = time.monotonic() + WINDOW_SECONDS
+        return self.watch(lambda: time.monotonic() > end)
+
+    def backups(self):
+        with self.server.client(self.server.owner_key) as owner:
+            found = owner.get("/api/v1/backups").expect(200).json["backups"]
+        self.assertNotIn("failed", [b["state"] for b in found])
+        return [b for b in found if b["state"] == "done"]
+
+    def backup(self):
+        """Has one made. Gives what was seen meanwhile, and the seconds it took."""
+        known, began = len(self.backups()), time.monotonic()
+        with self.server.client(self.server.owner_key) as owner:
+            owner.post("/api/v1/backups").expect(202)
+        return (*self.watch(lambda: len(self.backups()) > known), time.monotonic() - began)
+
+    def test_writes_go_on_beside_a_backup_which_is_one_commit_in_bounded_memory(self):
+        self.fill_many()
+        self.server.start()
+        fork = multiprocessing.get_context("fork")
+        stop, self.counts = fork.Event(), fork.Array("Q", WRITERS, lock=False)
+        noted = [self.server.folder / f"writer {n}" for n in range(WRITERS)]
+        writers = [fork.Process(target=write_on, args=(self.server, n, self.counts, stop, noted[n])) for n in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+            self.addCleanup(writer.kill)
+        self.quiet()
+        without, beside = [self.quiet()], []
+        for _ in range(ROUNDS):
+            beside.append(self.backup())
+            without.append(self.quiet())
+        stop.set()
+        for writer in writers:
+            writer.join(120)
+            self.assertEqual(writer.exitcode, 0)
+        losses = [1 - during / statistics.mean((before, after)) for (before, _), (during, *_), (after, _) in zip(without, beside, without[1:])]
+        loss, growth = statistics.median(losses), max(most for _, most, _ in beside) - without[0][1]
+        mib = lambda count: f"{count / (1 << 20):.0f}"
+        print(f"{MEMORIES} memories, {WRITERS} writers: {', '.join(f'{rate:.0f}' for rate, _ in without)} writes a second without a backup, "
+              f"{', '.join(f'{rate:.0f}' for rate, *_ in beside)} beside one, which took {', '.join(f'{took:.0f}' for *_, took in beside)} s: "
+              f"{', '.join(f'{part:.0%}' for part in losses)} less. Resident MiB: {', '.join(mib(most) for _, most in without)} without, "
+              f"{', '.join(mib(most) for _, most, _ in beside)} beside", file=sys.stderr)
+
+        # The last one: sound, and restored aside it holds what was answered before its last audit entry, and nothing else.
+        self.assertEqual(self.server.stop(), 0)
+        backup = max(self.folder.glob("*.backup"), key=lambda path: path.stat().st_mtime)
+        self.done("backup", "verify", str(backup))
+        aside = self.server.folder / "aside.db"
+        told = json.loads(self.done("restore", str(backup), "--to", str(aside), "--json").stdout)
+        indices = []
+        for path in noted:
+            indices.append(array.array("Q"))
+            indices[-1].frombytes(path.read_bytes())
+        expected = {f"load {n} {i}" for n, of in enumerate(indices) for i, index in enumerate(of) if index < told["past_entries"]}
+        self.assertGreater(sum(map(len, indices)), len(expected), "nothing was written after it began: the test proves nothing")
+        out, before = self.server.folder / "out.ndjson", 0
+        self.done("export", str(out), RM_DB_PATH=aside, RM_ANCHOR_FILE=None)
+        with out.open(encoding="utf-8") as lines:
+            for title in (json.loads(line)["title"] for line in lines):
+                if title.startswith("note "):
+                    before += 1
+                else:
+                    expected.remove(title)
+        self.assertEqual((before, expected), (MEMORIES, set()))
+
+        # The drill's figure is in the status.
+        self.done("backup", "drill")
+        drill = json.loads(self.server.run("status", "--json").stdout)["drill"]
+        print(f"restored by the drill in {drill['last']['restore_ms'] / 1000:.1f} s of {drill['restore_ms_max'] / 3_600_000:.0f} h; "
+              f"file {mib(self.server.data.stat().st_size)} MiB, backup {mib(backup.stat().st_size)}", file=sys.stderr)
+        self.assertTrue(drill["last"]["passed"])
+        self.assertEqual(drill["last"]["memories"], told["memories"])
+        self.assertLessEqual(drill["last"]["restore_ms"], drill["restore_ms_max"])
+        self.assertLessEqual(loss, LOSS_MAX)
+        self.assertLessEqual(growth, GROWTH_MAX)
 
 
 if __name__ == "__main__":
