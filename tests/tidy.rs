@@ -304,6 +304,18 @@ fn every_module_is_reached() {
     );
 }
 
+/// A test that `tests/run` does not name is one that nobody runs.
+#[test]
+fn every_module_of_contract_tests_is_run() {
+    let run = read(&root().join("tests/run"));
+    let steps: BTreeSet<&str> = run.lines().filter(|line| line.contains("step ")).flat_map(str::split_whitespace).collect();
+    let modules = files("tests/contract", &["py"]).into_iter().filter_map(|path| {
+        let name = path.file_stem()?.to_str()?.to_owned();
+        (name.starts_with("test_") && !steps.contains(name.as_str())).then(|| format!("{}: no step of tests/run runs it", shown(&path)))
+    });
+    none(modules.collect());
+}
+
 #[test]
 fn banned_words_stay_out_of_the_product() {
     /// Word, remedy, and whether tests may use it.

@@ -92,6 +92,14 @@ pub enum ChainError {
         /// Entries at the handover.
         retired: u64,
     },
+    /// A key signed before its turn.
+    #[error("the checkpoint of {size} entries is signed by a key that was introduced at {introduced}")]
+    Early {
+        /// Entries in the checkpoint.
+        size: u64,
+        /// Entries at the handover to the key.
+        introduced: u64,
+    },
 }
 
 /// What an entry of a handover says: ids of the old key and the new, and the new public key.
@@ -162,19 +170,26 @@ impl Chain {
 
     /// Reads a checkpoint of the log.
     ///
-    /// Errors: `Note`, `Retired`, `Forked`.
+    /// Errors: `Note`, `Retired`, `Early`, `Forked`.
     pub fn read(&self, note: &str) -> Result<Checkpoint, ChainError> {
+        // What a key signs of sizes before it was introduced is bound to no handover: whoever stole it could make up all that was before.
+        let mut introduced = 0;
+        let in_turn = |Checkpoint { size, .. }, introduced| if size < introduced { Err(ChainError::Early { size, introduced }) } else { Ok(()) };
         for step in &self.steps {
+            let since = std::mem::replace(&mut introduced, step.end.size);
             let Ok(checkpoint) = Checkpoint::parse(note, &step.old) else { continue };
             // At its own size a handover is signed by both keys.
             if checkpoint.size <= step.end.size {
+                in_turn(checkpoint, since)?;
                 return if checkpoint.size < step.end.size || checkpoint.root == step.end.root { self.going_on(checkpoint) } else { Err(ChainError::Forked(step.number)) };
             }
             if Checkpoint::parse(note, &self.newest).is_err() {
                 return Err(ChainError::Retired { size: checkpoint.size, retired: step.end.size });
             }
         }
-        self.going_on(Checkpoint::parse(note, &self.newest)?)
+        let checkpoint = Checkpoint::parse(note, &self.newest)?;
+        in_turn(checkpoint, introduced)?;
+        self.going_on(checkpoint)
     }
 
     /// `checkpoint`, if its log goes on from every handover before it.
@@ -315,6 +330,20 @@ mod tests {
         assert_eq!(late(1), ChainError::Retired { size: 20, retired: 7 });
         assert_eq!(late(2), ChainError::Retired { size: 20, retired: 12 });
         assert_eq!(late(9), ChainError::Note(NoteError::Unsigned));
+    }
+
+    #[test]
+    fn a_key_signs_nothing_of_before_it_was_introduced_however_true_or_forged() {
+        let lines = lines();
+        let mut forged = lines.clone();
+        forged[2] = other(2).replace("\"mono_ms\":0", "\"mono_ms\":1");
+        for (trusted, signer, size, introduced) in [(1, 2, 3, 7), (1, 2, 6, 7), (1, 3, 3, 12), (1, 3, 9, 12), (2, 3, 9, 12), (2, 3, 3, 12)] {
+            let chain = Chain::follow(&known(trusted), &links(&lines, 20)).unwrap();
+            for lines in [&lines, &forged] {
+                let found = chain.read(&checkpoint(lines, size).note(&key(signer)));
+                assert_eq!(found, Err(ChainError::Early { size, introduced }), "trusted {trusted}, size {size}, signer {signer}");
+            }
+        }
     }
 
     #[test]

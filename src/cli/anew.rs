@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Detail, Word};
 use crate::base::durable;
 use crate::base::id::{FileId, InstanceId};
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError};
 use crate::policy::action::{ChangeAllKeys, Instance};
+use crate::store::anchor;
 use crate::store::anew::{self, AnewError, Order, Renewed};
 use crate::store::erasure::Refusal;
 use crate::store::gate::Call;
@@ -59,6 +61,7 @@ pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
     leave(&mut config, &present)?;
     let old = Engine::inspect(&path, &open::options(&config), &present).map_err(|error| open::engine_failure(&path, error))?;
     let before = facts(&old, &clock).map_err(|error| open::store_failure(&path, error))?;
+    anchored(&config, &old, &before)?;
     let kept = restore::kept_name(&path, &clock);
     let kek = kek.as_ref().unwrap_or(&present);
     let gone: Vec<_> = old.slots(kek).into_iter().filter(|slot| !slot.opened).collect();
@@ -125,14 +128,25 @@ fn later(how: &args::RotateAll, config: &Config) -> Result<Option<Kek>, Failure>
 fn done_before(how: &args::RotateAll, config: &Config, kek: &Kek, clock: &Clock) -> Result<Exit, Failure> {
     let path = &config.db_path;
     let engine = Engine::inspect(path, &open::options(config), kek).map_err(|error| open::engine_failure(path, error))?;
-    let known = facts(&engine, clock).and_then(|facts| anew::untouched(&engine, &facts)).map_err(|error| open::store_failure(path, error))?;
+    let before = facts(&engine, clock).map_err(|error| open::store_failure(path, error))?;
+    let known = anew::untouched(&engine, &before).map_err(|error| open::store_failure(path, error))?;
+    anchored(config, &engine, &before)?;
     drop(engine);
     restore::anchor_anew(config, kek, clock)?;
-    say(&format!("{}: is under new keys already, and nothing happened in it since; what was missing is completed", path.display()));
-    if let Some((mark, kept)) = known.and_then(|mark| Some((mark, names_of(path, mark.from).ok()?.pop()?))) {
+    let since = if known.is_some() { ", and nothing happened in it since" } else { "" };
+    say(&format!("{}: is under new keys already{since}; what was missing is completed", path.display()));
+    if let Some((mark, kept)) = known.and_then(|mark| Some((mark, names_of(path, mark.from).ok()?.into_iter().next()?))) {
         dispose(how, path, mark.from, &kept)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Refuses a file that the anchor does not speak of: one that was rolled back must not pass for one that this command left, and be anchored anew.
+fn anchored(config: &Config, engine: &Engine, facts: &Facts) -> Result<(), Failure> {
+    let (path, Checkpoint { log, size, .. }) = (&config.db_path, facts.checkpoint);
+    let Some(anchor) = &config.anchor_file else { return Ok(()) };
+    let snapshot = engine.snapshot().map_err(|error| open::engine_failure(path, error))?;
+    anchor::check(anchor, engine, &snapshot, log, size).map_err(|error| open::store_failure(path, error.into()))
 }
 
 /// Ends what is under way in the old file, and has its log say that it is left.
@@ -172,14 +186,14 @@ fn in_clear(path: &Path) -> Option<(FileId, InstanceId)> {
     (head[..8] == *b"ROSEMARY").then(|| (FileId::from_bytes(id(24)), InstanceId::from_bytes(id(40))))
 }
 
-/// Every name beside `path` under which the file of this id was kept, in their order.
-fn names_of(path: &Path, file: FileId) -> io::Result<Vec<PathBuf>> {
+/// Every name beside `path` of a file that was kept when another took its place, in their order.
+fn kept_beside(path: &Path) -> io::Result<Vec<PathBuf>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(begins) = path.file_name().map(|name| format!("{}.replaced-", name.to_string_lossy())) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&begins) && in_clear(&entry.path()).is_some_and(|(id, _)| id == file) {
+        if entry.file_name().to_string_lossy().starts_with(&begins) {
             found.push(entry.path());
         }
     }
@@ -187,18 +201,25 @@ fn names_of(path: &Path, file: FileId) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What becomes of the old file: kept under `kept`, further names that runs which were cut off gave it taken away; or wiped.
+/// Those of the file of this id.
+fn names_of(path: &Path, file: FileId) -> io::Result<Vec<PathBuf>> {
+    Ok(kept_beside(path)?.into_iter().filter(|name| in_clear(name).is_some_and(|(id, _)| id == file)).collect())
+}
+
+/// What becomes of the old file: kept under `kept`, further names that runs which were cut off gave it taken away; or wiped. A copy of it is
+/// another file, and not touched; it is named, and so is what was kept earlier.
 fn dispose(how: &args::RotateAll, path: &Path, file: FileId, kept: &Path) -> Result<(), Failure> {
     let failure = |error: io::Error| Failure::io(kept, &error);
-    let there = std::fs::metadata(path).and_then(|about| std::fs::metadata(kept).map(|old| (about.ino(), old.ino()))).map_err(failure)?;
-    if there.0 == there.1 {
+    let on_disk = |name: &Path| std::fs::symlink_metadata(name).map(|about| (about.dev(), about.ino()));
+    let old = on_disk(kept).map_err(failure)?;
+    if std::fs::metadata(path).map(|about| (about.dev(), about.ino())).map_err(failure)? == old {
         return Err(Failure::new(Exit::Internal, format_args!("{}: is the data file itself; it was not touched", kept.display())));
     }
     let names = names_of(path, file).map_err(failure)?;
     if how.wipe_old {
         wipe(kept).map_err(failure)?;
     }
-    for name in names.into_iter().filter(|name| name != kept) {
+    for name in names.into_iter().filter(|name| name != kept && on_disk(name).is_ok_and(|file| file == old)) {
         std::fs::remove_file(&name).map_err(|error| Failure::io(&name, &error))?;
     }
     if how.wipe_old {
@@ -209,6 +230,9 @@ fn dispose(how: &args::RotateAll, path: &Path, file: FileId, kept: &Path) -> Res
             "the old file is kept as {}: the old keys open it. Keep it as evidence away from this machine, or remove it once the service runs",
             kept.display()
         ));
+    }
+    for other in kept_beside(path).map_err(failure)?.iter().filter(|name| *name != kept) {
+        say(&format!("{}: is there too, from an earlier change or restore, or as a copy; it was not touched, and the keys of its time open it", other.display()));
     }
     Ok(())
 }

@@ -235,7 +235,7 @@ impl Connection<'_> {
                 self.place.waits(&self.shared.clock);
                 here.at = Instant::now();
             }
-            Some(Ok(count)) => here.wire.take_in(&chunk[..count], Instant::now() + idle)?,
+            Some(Ok(count)) => here.wire.take_in(&chunk[..count]),
             // The time between two requests begins when the answer has left.
             Some(Err(Gone::TimedOut)) => {}
             Some(Err(gone)) => return Err(gone.into()),

@@ -813,3 +813,61 @@ fn the_time_between_two_requests_begins_when_a_later_answer_has_left() {
     assert_eq!(client.answer(false).unwrap().2, b"later");
     assert!(client.rest().unwrap().is_empty());
 }
+
+/// What TLS has to send, which is then sent by hand.
+fn sealed(tls: &mut rustls::ClientConnection, texts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in texts {
+        tls.writer().write_all(text).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut bytes).unwrap();
+        }
+    }
+    bytes
+}
+
+/// A request as long as a record may be.
+fn whole_record() -> Vec<u8> {
+    let head = b"POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16320\r\n\r\n";
+    [&head[..], &vec![b'x'; 16320]].concat()
+}
+
+#[test]
+fn what_is_heard_while_an_answer_is_to_come_may_be_more_than_tls_takes_at_once_or_follow_its_end() {
+    for ends in [true, false] {
+        let world = world(|_| {});
+        let mut socket = TcpStream::connect(world.address).unwrap();
+        let mut tls = rustls::ClientConnection::new(trust(&world.ca).unwrap(), "localhost".try_into().unwrap()).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).unwrap();
+        }
+        world.mirror.hold.store(true, Ordering::SeqCst);
+        socket.write_all(&sealed(&mut tls, &[b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n"])).unwrap();
+        eventually("it is asked", || world.mirror.handled.load(Ordering::SeqCst) == 1);
+        // So long that TLS holds nearly a whole record of the next request when the answer is promised: it takes less than is heard then.
+        let (large, later) = (whole_record(), format!("GET /later HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(2040)));
+        assert_eq!(large.len(), 16384);
+        let mut bytes = sealed(&mut tls, &[&large, later.as_bytes(), &large]);
+        let mut tail = bytes.split_off(bytes.len() - 90);
+        if ends {
+            tls.send_close_notify();
+            tail.extend(sealed(&mut tls, &[b""]));
+            tls.write_tls(&mut tail).unwrap();
+            tail.extend([0; 3000]);
+        } else {
+            tail.extend(sealed(&mut tls, &[&b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]; 60]));
+        }
+        assert!(tail.len() < 4096);
+        socket.write_all(&bytes).unwrap();
+        world.mirror.hold.store(false, Ordering::SeqCst);
+        eventually("a later answer is promised", || world.mirror.handled.load(Ordering::SeqCst) == 3);
+        socket.write_all(&tail).unwrap();
+        let requests = if ends { 4 } else { 64 };
+        if !ends {
+            eventually("all are answered", || world.mirror.handled.load(Ordering::SeqCst) == requests);
+            drop(socket);
+        }
+        eventually("the connection ends", || world.connections() == 0);
+        assert_eq!(world.mirror.handled.load(Ordering::SeqCst), requests);
+    }
+}

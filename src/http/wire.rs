@@ -156,12 +156,14 @@ impl<'a> Outgoing<'a> {
 pub(super) struct Wire {
     place: Arc<Place>,
     tls: ServerConnection,
+    /// What was read from the socket while this was elsewhere, and TLS has not taken: it may take less at once, and takes nothing after its end.
+    heard: Vec<u8>,
 }
 
 impl Wire {
     /// The connection before its handshake.
     pub(super) fn new(place: Arc<Place>, tls: ServerConnection) -> Self {
-        Self { place, tls }
+        Self { place, tls, heard: Vec::new() }
     }
 
     /// Shakes hands within `time`; the costly steps wait their turn at `gate`. Says whether the peer sent anything, with the outcome.
@@ -214,17 +216,12 @@ impl Wire {
 
     /// Whether something that the peer sent waits to be taken by [`Wire::fill`].
     pub(super) fn has_more(&mut self) -> bool {
-        !matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        !self.heard.is_empty() || !matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Takes in what was read from the socket while this was elsewhere; [`Wire::fill`] gives it out.
-    pub(super) fn take_in(&mut self, mut heard: &[u8], deadline: Instant) -> Result<(), Gone> {
-        while !heard.is_empty() {
-            self.tls.read_tls(&mut heard)?;
-            let digested = self.digest();
-            self.alert(digested, deadline)?;
-        }
-        Ok(())
+    pub(super) fn take_in(&mut self, heard: &[u8]) {
+        self.heard.extend_from_slice(heard);
     }
 
     /// Sends `head` and `body` whole.
@@ -282,12 +279,15 @@ impl Wire {
         }
     }
 
-    /// Reads the socket once.
+    /// Reads once, first what was heard, then the socket.
     fn receive(&mut self, deadline: Instant) -> Result<(), Gone> {
-        match self.tls.read_tls(&mut Timed { socket: &self.place.socket, until: Some(deadline) })? {
-            0 => Err(Gone::Closed),
-            _ => Ok(()),
-        }
+        let mut heard = self.heard.as_slice();
+        let taken = match heard {
+            [] => self.tls.read_tls(&mut Timed { socket: &self.place.socket, until: Some(deadline) })?,
+            _ => self.tls.read_tls(&mut heard)?,
+        };
+        self.heard = heard.to_vec();
+        if taken == 0 { Err(Gone::Closed) } else { Ok(()) }
     }
 
     /// Digests received records.

@@ -214,7 +214,11 @@ impl Writer {
             let entry = match &mut request.work {
                 Work::Entry(entry, _) | Work::Note(entry) => &mut **entry,
                 Work::Job(_) | Work::Done => {
-                    let Work::Job(job) = std::mem::replace(&mut request.work, Work::Done) else { continue };
+                    let Work::Job(job) = std::mem::replace(&mut request.work, Work::Done) else {
+                        // None is ever asked for; but whatever it is, it has an end, or every later one would be told its neighbour's.
+                        ends.push(Err(Unavailable::Latched));
+                        continue;
+                    };
                     let mut tx = Tx::new(&*batch, vault.keys(), vault.common(), now, false);
                     tx.recents = Some(&self.recents);
                     tx.indexes = Some(vault.indexes());

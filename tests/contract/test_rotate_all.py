@@ -148,6 +148,46 @@ class RotateAll(unittest.TestCase):
         self.assertIn("under new keys already", text(self.done("keys", "rotate", "all")))
         self.assertEqual(self.contents(), before)
 
+    def test_a_file_that_was_rolled_back_to_the_moment_after_is_not_anchored_as_a_run_that_was_cut_off(self):
+        self.fill(5)
+        new, old = self.server.folder / "new.kek", self.server.kek
+        self.done("keys", "rotate", "all", "--key-file", new, "--make")
+        self.server.change({"RM_KEK_FILE": str(new)})
+        moment = self.server.data.read_bytes()
+        self.fill(5)
+        whole, anchor = self.server.data.read_bytes(), self.server.anchor.read_bytes()
+        self.server.data.write_bytes(moment)
+        self.assertEqual(self.server.run("serve").returncode, ANCHOR)
+        for arguments, settings in (((), {}), (("--key-file", new), {"RM_KEK_FILE": str(old)})):
+            done = self.done("keys", "rotate", "all", *arguments, code=ANCHOR, **settings)
+            self.assertIn("rolled back", text(done))
+            self.assertEqual(self.server.anchor.read_bytes(), anchor)
+        self.server.data.write_bytes(whole)
+        # Nor is an anchor made where there should be one.
+        self.server.anchor.unlink()
+        self.done("keys", "rotate", "all", "--key-file", new, code=ANCHOR, RM_KEK_FILE=str(old))
+        self.assertFalse(self.server.anchor.exists())
+        self.server.anchor.write_bytes(anchor)
+        said = text(self.done("keys", "rotate", "all", "--key-file", new, RM_KEK_FILE=str(old)))
+        self.assertNotIn("nothing happened", said)
+        self.done("verify")
+
+    def test_what_else_was_kept_is_named_and_a_copy_made_as_evidence_is_not_touched(self):
+        self.fill(5)
+        self.done("keys", "rotate", "all")
+        [first] = self.kept()
+        copy = first.with_name(first.name + "-evidence")
+        shutil.copy(first, copy)
+        image = copy.read_bytes()
+        said = text(self.done("keys", "rotate", "all", "--wipe-old"))
+        self.assertIn(f"{copy}: is there too", said)
+        self.assertEqual((self.kept(), copy.read_bytes()), ([copy], image))
+        # As when the service was started between a run that was cut off and the next: the file of before the first is not the one that is wiped.
+        self.fill(5)
+        said = text(self.done("keys", "rotate", "all", "--wipe-old"))
+        self.assertIn(f"{copy}: is there too", said)
+        self.assertEqual((self.kept(), copy.read_bytes()), ([copy], image))
+
     def test_a_damaged_file_or_a_full_disk_changes_nothing(self):
         self.fill(10)
         whole = self.server.data.read_bytes()

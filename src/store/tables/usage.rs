@@ -40,7 +40,11 @@ pub struct UsageRow {
 
 /// What is counted and not yet in the table.
 #[derive(Default)]
-pub struct Meter(BTreeMap<Vec<u8>, UsageRow>);
+pub struct Meter {
+    counted: BTreeMap<Vec<u8>, UsageRow>,
+    /// The day of the last entry and its month: most entries of a batch are of one day.
+    day: (u64, String),
+}
 
 /// `2026-11`, of a time in it.
 fn month(at: Timestamp) -> String {
@@ -65,12 +69,16 @@ impl Meter {
             "memory.query" | "model.chat" => UsageRow { queries: 1, ..UsageRow::default() },
             _ => return,
         };
-        self.0.entry(key(&[tenant.bytes(), user.bytes(), month(at).as_bytes()])).or_default().add(one);
+        let day = at.ms() / 86_400_000;
+        if self.day.0 != day || self.day.1.is_empty() {
+            self.day = (day, month(at));
+        }
+        self.counted.entry(key(&[tenant.bytes(), user.bytes(), self.day.1.as_bytes()])).or_default().add(one);
     }
 
     /// Puts what was counted into the batch that holds the entries.
     pub fn put(self, batch: &mut Batch<'_>) -> Result<(), EngineError> {
-        for (key, counted) in self.0 {
+        for (key, counted) in self.counted {
             let mut sum = counted;
             if let Some(bytes) = batch.get(USAGE, &key)? {
                 sum.add(codec::decode(1, &bytes).map_err(|_| EngineError::Damaged("a count of use"))?);
@@ -82,13 +90,13 @@ impl Meter {
 
     /// Takes the counts of one row of the table out, to be compared with it.
     pub fn take(&mut self, key: &[u8]) -> Option<UsageRow> {
-        self.0.remove(key)
+        self.counted.remove(key)
     }
 
     /// Rows that the table should have, of people who are there.
     pub fn left(&self, tx: &Tx<'_>, tenant: TenantId) -> Result<Vec<&[u8]>, StoreError> {
         let there = |key: &[u8]| user_of(tenant, key).map_or(Ok(false), |user| users::exists(tx, tenant, user));
-        self.0.keys().map(Vec::as_slice).filter_map(|key| there(key).map(|is| is.then_some(key)).transpose()).collect()
+        self.counted.keys().map(Vec::as_slice).filter_map(|key| there(key).map(|is| is.then_some(key)).transpose()).collect()
     }
 }
 
