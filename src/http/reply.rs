@@ -166,11 +166,11 @@ impl Reply {
     }
 
     /// Waits for the answer that was promised, where there is no connection to send it.
-    #[cfg(test)]
-    pub(crate) fn settled(self) -> Self {
+    #[cfg(any(test, feature = "bench-internals"))]
+    pub fn settled(self) -> Self {
         let Some(Rest::Later(ask)) = self.rest.take() else { return self };
         let (send, answer) = std::sync::mpsc::channel();
-        ask(Turn::new(move |reply| send.send(reply).expect("the test waits")));
+        ask(Turn::new(move |reply| send.send(reply).expect("it is waited for")));
         answer.recv().expect("a turn answers")
     }
 

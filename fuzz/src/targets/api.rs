@@ -181,7 +181,7 @@ fn ask(live: &Live, who: u8, kind: u8, line: &str, body: &[u8]) -> Option<(Reply
         client,
         client_certificate: false,
     };
-    Some((live.api.handle(request), path))
+    Some((live.api.handle(request).settled(), path))
 }
 
 /// The header fields that say what a modern MCP request says.
