@@ -513,12 +513,7 @@ impl Cx<'_> {
         answer: fn(&T, &Receipt) -> Vec<u8>,
     ) -> Answered {
         debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
-        let (asked, vault) = (self.asked::<A>(target), self.api.vault.clone());
-        let (status, shape) = (self.call.ok_status, self.shape);
-        let reply = move |done: Result<_, _>| match done {
-            Ok(recorded) => reply::written(status, recorded, answer),
-            Err(refused) => Failure::refused(&refused, words).reply(shape),
-        };
+        let (asked, vault, reply) = (self.asked::<A>(target), self.api.vault.clone(), self.replies(words, answer));
         Ok(Reply::later(move |turn| vault.read_then(asked, work, move |done| turn.answer(reply(done)))))
     }
 
@@ -531,13 +526,21 @@ impl Cx<'_> {
         answer: fn(&T, &Receipt) -> Vec<u8>,
     ) -> Answered {
         debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
-        let (asked, vault) = (self.asked::<A>(target), self.api.vault.clone());
+        let (asked, vault, reply) = (self.asked::<A>(target), self.api.vault.clone(), self.replies(words, answer));
+        Ok(Reply::later(move |turn| vault.write_then(asked, work, move |done| turn.answer(reply(done)))))
+    }
+
+    /// What makes the answer once it is known how it ended.
+    fn replies<T, E: Fault + std::error::Error>(
+        &self,
+        words: &'static Words,
+        answer: fn(&T, &Receipt) -> Vec<u8>,
+    ) -> impl FnOnce(Result<Recorded<T>, Refused<E>>) -> Reply + Send + use<T, E> {
         let (status, shape) = (self.call.ok_status, self.shape);
-        let reply = move |done: Result<_, _>| match done {
+        move |done| match done {
             Ok(recorded) => reply::written(status, recorded, answer),
             Err(refused) => Failure::refused(&refused, words).reply(shape),
-        };
-        Ok(Reply::later(move |turn| vault.write_then(asked, work, move |done| turn.answer(reply(done)))))
+        }
     }
 
     fn asked<A: Action>(&self, target: A::Target) -> Asked<A> {
