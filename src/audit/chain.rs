@@ -215,18 +215,11 @@ mod tests {
     use crate::audit::entry::Actor;
     use crate::audit::entry::tests::golden;
     use crate::audit::verify::{Verifier, trailer};
-    use crate::audit::merkle::{Appender, Tiles, Tree};
+    use crate::audit::merkle::tests::NoTiles;
+    use crate::audit::merkle::{Appender, Tree};
     use crate::base::id::LogId;
     use crate::crypto::secret::Secret;
     use crate::crypto::sign::SigningKey;
-
-    struct NoTiles;
-    impl Tiles for NoTiles {
-        type Error = std::convert::Infallible;
-        fn tile(&self, _: u8, _: u64) -> Result<Vec<u8>, Self::Error> {
-            Ok(Vec::new())
-        }
-    }
 
     fn log() -> LogId {
         LogId::from_bytes([0x10; 16])

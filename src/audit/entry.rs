@@ -797,18 +797,4 @@ pub(super) mod tests {
         assert_ne!(of(b" "), RequestId::of_client(b" ", &Secret::new([8; 32])));
         assert_eq!(RequestId::from_text("h:00"), None);
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release --lib -- --ignored --nocapture line_takes"]
-    fn line_takes() {
-        let samples = samples();
-        for entry in [&samples[2], &samples[0]] {
-            let (rounds, started) = (200_000u32, std::time::Instant::now());
-            let bytes: usize = (0..rounds).map(|_| std::hint::black_box(entry).line().len()).sum();
-            let (made, line) = (started.elapsed() / rounds, entry.line());
-            let started = std::time::Instant::now();
-            (0..rounds).for_each(|_| _ = std::hint::black_box(Entry::parse(&line)));
-            println!("{} bytes: line {made:?}, parse {:?}", bytes / rounds as usize, started.elapsed() / rounds);
-        }
-    }
 }

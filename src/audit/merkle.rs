@@ -453,8 +453,17 @@ pub fn verify_consistency(old: u64, old_root: &Hash, new: u64, new_root: &Hash, 
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::HashMap;
+
+    /// Tiles of a tree that is too small to have any.
+    pub struct NoTiles;
+    impl Tiles for NoTiles {
+        type Error = std::convert::Infallible;
+        fn tile(&self, _: u8, _: u64) -> Result<Vec<u8>, Self::Error> {
+            Ok(Vec::new())
+        }
+    }
 
     use ct_merkle::digest;
     use serde_json::Value;
@@ -695,29 +704,6 @@ mod tests {
         log.tiles.remove(&(0, 1));
         assert_eq!(log.tree().root(600), Err(TreeError::Store(())));
         assert!(Tree::new(&log.tiles, 600, Vec::new()).is_none());
-    }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release --lib -- --ignored --nocapture appending_takes"]
-    fn appending_takes() {
-        let (started, size) = (std::time::Instant::now(), 1_048_575u64);
-        let log = Log::numbered(size);
-        println!("append {:?}", started.elapsed() / u32::try_from(size).unwrap());
-        let started = std::time::Instant::now();
-        (0..1000).for_each(|_| _ = std::hint::black_box(&log.appender).root());
-        println!("root {:?}", started.elapsed() / 1000);
-        let started = std::time::Instant::now();
-        (0..1000).for_each(|_| _ = std::hint::black_box(&log.appender).clone());
-        println!("clone {:?}", started.elapsed() / 1000);
-        let (started, tree) = (std::time::Instant::now(), log.tree());
-        Appender::load(&tree).unwrap();
-        println!("load {:?}", started.elapsed());
-        let started = std::time::Instant::now();
-        tree.inclusion(size - 2, size).unwrap();
-        println!("inclusion from tiles {:?}", started.elapsed());
-        let started = std::time::Instant::now();
-        Tree::at(&log.tiles, &log.appender).inclusion(size - 2, size).unwrap();
-        println!("inclusion at the end {:?}", started.elapsed());
     }
 
     #[test]

@@ -272,17 +272,10 @@ mod tests {
     use crate::audit::checkpoint::vkey;
     use crate::audit::entry::tests::golden;
     use crate::audit::entry::{Actor, Resource, Word};
-    use crate::audit::merkle::{Appender, Tiles, Tree};
+    use crate::audit::merkle::tests::NoTiles;
+    use crate::audit::merkle::{Appender, Tree};
     use crate::base::id::UserId;
     use crate::crypto::secret::Secret;
-
-    struct NoTiles;
-    impl Tiles for NoTiles {
-        type Error = std::convert::Infallible;
-        fn tile(&self, _: u8, _: u64) -> Result<Vec<u8>, Self::Error> {
-            Ok(Vec::new())
-        }
-    }
 
     const HOLDER: [u8; 16] = [7; 16];
 
