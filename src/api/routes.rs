@@ -176,10 +176,10 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/.well-known/oauth-authorization-server", "oauthServer", "How clients of OAuth 2.1 get tokens (RFC 8414)", Auth::Public, ok("OAuthServer")),
     row("GET", "/.well-known/oauth-protected-resource/mcp", "oauthResource", "Who gives tokens for `/mcp` (RFC 9728)", Auth::Public, ok("OAuthResource")),
     row("POST", "/register", "oauthRegister", "A client of OAuth makes itself known (RFC 7591)", Auth::Public, created("OAuthClient")).reads("application/json", "OAuthRegistration").oauth(&[400]),
-    row("GET", "/authorize", "oauthAuthorize", "A client sends a person here to ask for a grant: code, PKCE with S256", Auth::Public, (302, None)).also(&[PAGE_400, PAGE_503]),
+    row("GET", "/authorize", "oauthAuthorize", "A client sends a person here to ask for a grant: code, PKCE with S256", Auth::Public, (302, None)).also(&[PAGE_400, PAGE_503]).refuses(&[405]),
     row("GET", "/oauth/consent", "oauthConsentPage", "The page on which a person decides", Auth::Public, (200, None)).also(&[PAGE, PAGE_404, PAGE_410]),
     row("POST", "/oauth/consent", "oauthConsent", "The person's decision", Auth::Public, (303, None)).reads(FORM, "OAuthDecision").also(&[PAGE_400, PAGE_401, PAGE_403, PAGE_404, PAGE_409, PAGE_410, PAGE_429, PAGE_500, PAGE_503, PAGE_507]),
-    row("GET", "/oauth/approve", "oauthApprove", "The decision, by a token of the dashboard", Auth::Public, (302, None)).also(&[OVER]).refuses(&[403, 404, 409, 503, 507]),
+    row("GET", "/oauth/approve", "oauthApprove", "The decision, by a token of the dashboard", Auth::Public, (302, None)).also(&[OVER]).refuses(&[403, 404, 405, 409, 503, 507]),
     row("POST", "/oauth/approve-s2s", "oauthApproveByService", "The decision, by the dashboard's service key", Auth::Public, ok("OAuthApproved")).reads("application/json", "OAuthApproval").also(&[OVER]).refuses(&[400, 403, 404, 409, 503, 507]),
     row("POST", "/token", "oauthToken", "Tokens for a code, or new ones for a refresh token", Auth::Public, ok("OAuthTokens")).reads(FORM, "OAuthTokenRequest").oauth(&[400, 401, 503]),
     row("POST", "/revoke", "oauthRevoke", "A client gives its grant back (RFC 7009)", Auth::Public, (200, None)).reads(FORM, "OAuthRevocation").oauth(&[400, 401, 503]),
@@ -335,13 +335,20 @@ fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::action::VERBS;
+    use crate::policy::action::{VERBS, WAYS};
 
     #[test]
     fn every_row_names_a_verb_and_only_public_ones_have_none() {
         for route in ROUTES {
             assert_eq!(route.verb.is_empty(), route.doc.auth == Auth::Public, "{}", route.doc.path);
             assert!(route.verb.is_empty() || VERBS.contains(&route.verb), "{}", route.verb);
+        }
+    }
+
+    #[test]
+    fn what_is_only_fetched_changes_nothing() {
+        for route in ROUTES.iter().filter(|route| route.doc.method == "GET") {
+            assert!(!WAYS.contains(&(route.verb, true)), "{}", route.doc.path);
         }
     }
 

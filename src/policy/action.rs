@@ -98,6 +98,10 @@ macro_rules! actions {
 
         /// Every verb by name, in the order of this table.
         pub const VERBS: &[&str] = &[$($verb,)*];
+
+        /// Whether each may change something.
+        #[cfg(test)]
+        pub const WAYS: &[(&str, bool)] = &[$(($verb, is_writes(stringify!($way))),)*];
     };
 }
 

@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+import select
 import time
 import unittest
 
@@ -401,6 +402,14 @@ class Sessions(McpCase):
         session.ask("ping").expect(200)
         self.cursor.delete("/mcp", headers=session.headers()).expect(200)
         self.assertEqual(second.read(), b"")
+
+    def test_asking_for_the_head_ends_no_stream(self):
+        """HEAD opened a stream that nobody read, and so ended the one that was read."""
+        session = Legacy(self.cursor)
+        stream = self.stream(session)
+        head = self.cursor.request("HEAD", "/mcp", headers=session.headers())
+        self.assertEqual((head.status, head.headers["allow"], head.body), (405, "DELETE, GET, POST", b""))
+        self.assertEqual(select.select([stream], [], [], 2.5)[0], [], "it is still open")
 
     def test_pin_both_media_types_must_be_accepted(self):
         session = Legacy(self.cursor)

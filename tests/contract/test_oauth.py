@@ -564,6 +564,23 @@ class Approval(OAuthCase):
         for bad in ("", "x", token(email), token(email, pending_id=other, secret="x" * 40), token(email, pending_id=other, exp=int(time.time()) - 1), KEY):
             self.error(self.web.get(f"/oauth/approve?token={bad}"), 403)
 
+    def test_asking_for_the_head_decides_nothing_and_begins_nothing(self):
+        """HEAD was taken for GET: a scanner that looks where a link leads approved for its reader."""
+        client, verifier, pending = self.pending()
+        approving = f"/oauth/approve?token={token('head@clinic.example', pending_id=pending)}"
+        with self.server.client(KEY) as service:
+            counts = service.get("/oauth/status").expect(200).json
+            for path in (approving, "/authorize?" + urllib.parse.urlencode({"client_id": client["client_id"]})):
+                for bearer in (None, self.server.owner_key):
+                    with self.server.client(bearer) as web:
+                        head = web.request("HEAD", path)
+                        self.assertEqual((head.status, head.headers["allow"]), (405, "GET"))
+                        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+                            self.assertIn(web.request(method, path).status, (401, 404), method)
+            self.assertEqual(service.get("/oauth/status").expect(200).json, counts)
+        back = query(self.web.get(approving).expect(302).headers["location"])
+        self.exchange(client, back["code"], verifier).expect(200)
+
     def test_approve_s2s_is_for_the_service_key_alone(self):
         """[pin] `{redirect_url}`; 403 otherwise."""
         client, verifier, pending = self.pending()

@@ -47,7 +47,7 @@ use crate::authn::Principal;
 use crate::base::id::{McpSessionId, OperationId};
 use crate::base::limits;
 use crate::base::time::Clock;
-use crate::http::{Headers, Reply};
+use crate::http::{Headers, Method, Reply};
 use crate::identity;
 use crate::memories::briefing::brief;
 use crate::memories::Refusal;
@@ -556,6 +556,10 @@ pub fn listen(cx: &mut Cx<'_>) -> Answered {
         return Ok(reply);
     }
     let refuse = |reason, fault: &Fault| Ok(refused(cx, cx.verb, reason, fault, None, Era::Legacy).reply(cx));
+    if cx.request.method == Method::Head {
+        // A stream that nobody will read would end the one that is read.
+        return Ok(refuse(Reason::Method, &Fault::new(405, TRANSPORT, "Method not allowed: a stream is opened by GET"))?.header("allow", "DELETE, GET, POST"));
+    }
     if !accepts(&cx.request.headers, "text/event-stream") {
         return refuse(Reason::Schema, &Fault::new(406, TRANSPORT, "Not Acceptable: Client must accept text/event-stream"));
     }

@@ -10,6 +10,7 @@
 //! - Nobody is sent to an address that the client did not register, byte for byte; what is wrong before that is known is told to the browser.
 //! - A consent is a person's own act: their key, typed into our page, or the word of the dashboard at which they signed in.
 //! - What a stranger can cause without a credential costs no disk: it lives in memory, bounded ([`waiting`]), and its refusals are counted.
+//! - Asking for a head alone begins and decides nothing.
 //! - Tokens are in one answer only, after the commit that holds their verifiers and the entry.
 
 mod consent;
@@ -145,6 +146,8 @@ impl Api {
     pub(in crate::api) fn oauth(&self, request: &Request) -> Option<Reply> {
         let method = if request.method == Method::Head { Method::Get } else { request.method };
         let answer = match (method, request.path.as_str()) {
+            // What these answer is made by doing it, which who asks for the head alone did not want.
+            (_, "/authorize" | "/oauth/approve") if request.method == Method::Head => Ok(self.not_by_head(request)),
             (Method::Get, "/.well-known/oauth-authorization-server") => Ok(self.server_metadata(request)),
             (Method::Get, "/.well-known/oauth-protected-resource/mcp") => Ok(self.resource_metadata(request)),
             (_, path) if path.starts_with("/.well-known/oauth-") => Ok(crate::api::run::unknown_route(request.method, path, reply::Shape::Contract)),
@@ -160,6 +163,11 @@ impl Api {
             _ => return None,
         };
         Some(answer.unwrap_or_else(|refused| self.refused(request, &refused)))
+    }
+
+    fn not_by_head(&self, request: &Request) -> Reply {
+        self.vault.refuse_address(request.client, Reason::Method, 405);
+        reply::Shape::Contract.error(405, "This path does not take this method").header("allow", "GET")
     }
 
     /// Counts and words a refusal.
