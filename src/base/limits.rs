@@ -342,10 +342,10 @@ pub const SELECT_OPENED_MAX: usize = 20_000;
 pub const TRASH_SURVEY_MAX: usize = 2000;
 
 // --- MCP clients (REFLECT_API 6) ---
-/// Sessions at once; one more is refused with 503.
+/// Sessions at once; one more ends that which was used least recently, of whoever has most.
 pub const MCP_SESSIONS_MAX: usize = 500;
 /// Sessions at once of one person; one more ends that of their own which was used least recently.
-pub const MCP_SESSIONS_PER_PERSON_MAX: usize = 250;
+pub const MCP_SESSIONS_PER_PERSON_MAX: usize = 100;
 /// A session that was not used for this long is forgotten.
 pub const MCP_SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
 /// Messages of one batch; each counts as a request.
@@ -359,7 +359,7 @@ pub const NEAR_MAX: usize = 50;
 /// Memories that a tag may gather before they are sorted by their latest change, newest first.
 pub const NEAR_SCAN_MAX: usize = 20_000;
 
-const _: () = assert!(MCP_SESSIONS_PER_PERSON_MAX < MCP_SESSIONS_MAX);
+const _: () = assert!(5 * MCP_SESSIONS_PER_PERSON_MAX <= MCP_SESSIONS_MAX, "few cannot fill it");
 
 // --- Mem0 clients ---
 /// Messages of one addition: one memory each, all in one commit and one audit line.

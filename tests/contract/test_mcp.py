@@ -680,22 +680,29 @@ class Limits(unittest.TestCase):
             with server.client(server.api_key) as owner:
                 owner.post("/mcp", {}).expect(429)
 
+    def test_beyond_a_persons_bound_their_oldest_session_ends_and_its_client_begins_again(self):
+        with Server(users=(OTHER,)) as server, server.agent("cursor") as greedy, server.client(server.user_keys[OTHER]) as other:
+            modest, first = Legacy(other), Legacy(greedy)
+            for _ in range(100):
+                Legacy(greedy)
+            self.assertEqual(first.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}).status, 404)
+            Legacy(greedy).ask("ping").expect(200)
+            modest.ask("ping").expect(200)
+
     @unittest.skipUnless(LONG, "500 sessions")
-    def test_one_session_too_many_is_503_and_a_person_takes_a_place_of_their_own(self):
-        with Server(users=(OTHER, "third@clinic.example")) as server:
-            with server.agent("cursor") as greedy, server.client(server.user_keys[OTHER]) as other, server.client(server.user_keys["third@clinic.example"]) as late:
-                first = Legacy(greedy)
-                for _ in range(250):
-                    Legacy(greedy)
-                self.assertEqual(first.send({"jsonrpc": "2.0", "id": 1, "method": "ping"}).status, 404)
-                for _ in range(250):
-                    Legacy(other)
-                params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "n", "version": "1"}}
-                answer = Legacy(late, initialize=False).send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).expect(503)
-                self.assertEqual((answer.json["error"]["code"], answer.headers["retry-after"]), (-32000, "1"))
-                with server.agent("claude") as colleague:
-                    Legacy(colleague).ask("ping").expect(200)
-                Modern(late).ask("tools/list").expect(200)
+    def test_who_fills_all_sessions_shuts_nobody_out(self):
+        people = [f"{n}@clinic.example" for n in range(6)]
+        with Server(users=people) as server:
+            clients = [server.client(server.user_keys[email]) for email in people]
+            modest = Legacy(clients[0])
+            for client in clients[1:]:
+                for _ in range(100):
+                    Legacy(client)
+            with server.agent("claude") as late:
+                Legacy(late).ask("ping").expect(200)
+            modest.ask("ping").expect(200)
+            for client in clients:
+                client.close()
 
     def test_streams_of_one_credential_are_bounded(self):
         with Server() as server, server.agent("cursor") as client:

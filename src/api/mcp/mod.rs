@@ -457,15 +457,10 @@ fn initialize(cx: &Cx<'_>, id: &Value, params: &Params) -> Answer {
         return refuse(Reason::Schema, &Fault::new(400, INVALID_PARAMS, text));
     };
     let version = era::negotiated(asked);
-    let Some(opened) = cx.api.mcp.sessions.open(cx.who, version, cx.api.now_ms()) else {
-        return refuse(Reason::QueueFull, &Fault::new(503, TRANSPORT, "As many sessions as may be are open; try again later"));
-    };
     match briefed::<OpenMcp>(cx) {
-        Err(failure) => {
-            cx.api.mcp.sessions.end(cx.who, opened, cx.api.now_ms());
-            failed(&failure, Some(id), Era::Legacy)
-        }
+        Err(failure) => failed(&failure, Some(id), Era::Legacy),
         Ok((instructions, index)) => {
+            let opened = cx.api.mcp.sessions.open(cx.who, version, cx.api.now_ms());
             let (version, server) = (json!(version).to_string(), server().to_string());
             let parts: [(&str, &[u8]); 4] = [
                 ("protocolVersion", version.as_bytes()),

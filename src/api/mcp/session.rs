@@ -5,8 +5,9 @@
 //!
 //! Invariants
 //! - A session is its opener's: to another person, or another credential, it does not exist.
-//! - At most [`limits::MCP_SESSIONS_MAX`] at once, and [`limits::MCP_SESSIONS_PER_PERSON_MAX`] of one person, by however many credentials: one more
-//!   of the latter ends that of their own which was used least recently, so that nobody can shut others out alone.
+//! - At most [`limits::MCP_SESSIONS_MAX`] at once, and [`limits::MCP_SESSIONS_PER_PERSON_MAX`] of one person, by however many credentials. Opening
+//!   one never fails: beyond a person's own bound their least recently used ends; beyond that of all, the least recently used of whoever has most.
+//!   Its client is told 404 and begins again, as the protocol has it.
 //! - A session that was not used for [`limits::MCP_SESSION_IDLE`] is gone; an open stream uses it.
 
 use std::collections::HashMap;
@@ -27,6 +28,10 @@ struct Opener {
 impl Opener {
     fn of(who: &Principal) -> Self {
         Self { tenant: who.tenant(), user: who.user(), credential: who.credential().clone() }
+    }
+
+    fn person(&self) -> (TenantId, UserId) {
+        (self.tenant, self.user)
     }
 }
 
@@ -49,21 +54,24 @@ impl Sessions {
         open
     }
 
-    /// Opens a session; `None` if as many as may be are open.
-    pub fn open(&self, who: &Principal, version: &'static str, now_ms: u64) -> Option<McpSessionId> {
+    /// Opens a session; another may end for it.
+    pub fn open(&self, who: &Principal, version: &'static str, now_ms: u64) -> McpSessionId {
         let opener = Opener::of(who);
         let mut open = self.open_ones(now_ms);
-        let own = || open.iter().filter(|(_, session)| (session.opener.tenant, session.opener.user) == (opener.tenant, opener.user));
-        if own().count() >= limits::MCP_SESSIONS_PER_PERSON_MAX {
-            let oldest = own().min_by_key(|(_, session)| session.used_ms).map(|(id, _)| *id);
-            oldest.and_then(|id| open.remove(&id));
+        let mut count = HashMap::from([(opener.person(), 1)]);
+        for session in open.values() {
+            *count.entry(session.opener.person()).or_insert(0) += 1;
         }
-        if open.len() >= limits::MCP_SESSIONS_MAX {
-            return None;
+        // Who is beyond their own bound has most: nobody else is.
+        if count[&opener.person()] > limits::MCP_SESSIONS_PER_PERSON_MAX || open.len() >= limits::MCP_SESSIONS_MAX {
+            let most = count.values().copied().max();
+            let theirs = open.iter().filter(|(_, session)| count.get(&session.opener.person()).copied() == most);
+            let oldest = theirs.min_by_key(|(_, session)| session.used_ms).map(|(id, _)| *id);
+            oldest.and_then(|id| open.remove(&id));
         }
         let id = McpSessionId::draw();
         open.insert(id, Session { opener, version, used_ms: now_ms, stream: 0 });
-        Some(id)
+        id
     }
 
     fn with<T>(&self, who: &Principal, id: McpSessionId, now_ms: u64, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
@@ -108,6 +116,9 @@ mod tests {
     use crate::authn::Vendor;
     use crate::base::time::Timestamp;
 
+    const VERSION: &str = "2025-11-25";
+
+    /// Somebody's AI tools.
     fn agents() -> impl FnMut(u32) -> Principal {
         let (tenant, owner) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
         move |n| Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_X".into(), vendor: Vendor::parse("x"), id: SettingId(u128::from(n).to_be_bytes()) })
@@ -117,7 +128,7 @@ mod tests {
     fn a_session_is_its_openers_and_ends() {
         let (sessions, mut agent) = (Sessions::default(), agents());
         let (me, other) = (agent(1), agent(2));
-        let id = sessions.open(&me, "2025-06-18", 0).unwrap();
+        let id = sessions.open(&me, "2025-06-18", 0);
         assert_eq!(sessions.version(&me, id, 1), Some("2025-06-18"));
         assert_eq!(sessions.version(&other, id, 1), None);
         assert!(sessions.listen(&other, id, 1).is_none() && !sessions.end(&other, id, 1));
@@ -132,7 +143,7 @@ mod tests {
     fn an_idle_session_is_forgotten_and_a_stream_keeps_one() {
         const IDLE_MS: u64 = limits::MCP_SESSION_IDLE.as_secs() * 1000;
         let (sessions, me) = (Sessions::default(), agents()(1));
-        let (idle, heard) = (sessions.open(&me, "2025-11-25", 0).unwrap(), sessions.open(&me, "2025-11-25", 0).unwrap());
+        let (idle, heard) = (sessions.open(&me, VERSION, 0), sessions.open(&me, VERSION, 0));
         let stream = sessions.listen(&me, heard, 0).unwrap();
         assert!(sessions.listens(&me, heard, stream, IDLE_MS - 1));
         assert_eq!(sessions.version(&me, idle, IDLE_MS), None);
@@ -141,18 +152,48 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_bounded_for_one_and_for_all() {
-        let (sessions, mut greedy, mut other) = (Sessions::default(), agents(), agents());
-        let first = sessions.open(&greedy(0), "2025-11-25", 0).unwrap();
+    fn beyond_ones_own_bound_ones_oldest_ends() {
+        let (sessions, mut greedy) = (Sessions::default(), agents());
+        let first = sessions.open(&greedy(0), VERSION, 0);
         for n in 0..limits::MCP_SESSIONS_PER_PERSON_MAX {
-            assert!(sessions.open(&greedy(u32::try_from(n).unwrap()), "2025-11-25", 1).is_some());
+            sessions.open(&greedy(u32::try_from(n).unwrap()), VERSION, 1);
         }
         assert_eq!(sessions.version(&greedy(0), first, 1), None, "their own oldest made room, whichever credential opened it");
         assert_eq!(sessions.0.lock().unwrap().len(), limits::MCP_SESSIONS_PER_PERSON_MAX);
-        for n in limits::MCP_SESSIONS_PER_PERSON_MAX..limits::MCP_SESSIONS_MAX {
-            assert!(sessions.open(&other(u32::try_from(n).unwrap()), "2025-11-25", 1).is_some());
+    }
+
+    #[test]
+    fn when_all_places_are_taken_who_has_most_gives_one() {
+        // Two people with 250 each, of 500, kept everybody else out for as long as they liked.
+        let (sessions, mut modest) = (Sessions::default(), agents());
+        let own = sessions.open(&modest(1), VERSION, 0);
+        let mut theirs = Vec::new();
+        for n in 0..2 * limits::MCP_SESSIONS_MAX / limits::MCP_SESSIONS_PER_PERSON_MAX {
+            let greedy = agents()(0);
+            for _ in 0..limits::MCP_SESSIONS_PER_PERSON_MAX {
+                theirs.push((greedy.clone(), sessions.open(&greedy, VERSION, 1 + n as u64)));
+            }
+            assert!(sessions.0.lock().unwrap().len() <= limits::MCP_SESSIONS_MAX);
         }
-        assert!(sessions.open(&agents()(1), "2025-11-25", 1).is_none());
-        assert!(sessions.open(&greedy(1), "2025-11-25", 1).is_some(), "whoever is at their own bound takes a place of their own");
+        assert_eq!(sessions.version(&modest(1), own, 100), Some(VERSION), "who has few keeps them, however long they were idle");
+        let held = |theirs: &[(Principal, McpSessionId)]| theirs.iter().filter(|(who, id)| sessions.0.lock().unwrap().get(id).is_some_and(|one| one.opener == Opener::of(who))).count();
+        assert_eq!(held(&theirs), limits::MCP_SESSIONS_MAX - 1);
+        let late = agents()(1);
+        let opened = sessions.open(&late, VERSION, 101);
+        assert_eq!(held(&theirs), limits::MCP_SESSIONS_MAX - 2);
+        assert!(sessions.version(&late, opened, 102).is_some() && sessions.version(&modest(1), own, 102).is_some());
+    }
+
+    #[test]
+    fn of_many_with_one_session_each_the_one_idle_longest_gives_way() {
+        let sessions = Sessions::default();
+        let everybody: Vec<_> = (0..limits::MCP_SESSIONS_MAX).map(|_| agents()(1)).collect();
+        let theirs: Vec<_> = everybody.iter().map(|who| sessions.open(who, VERSION, 0)).collect();
+        for (who, id) in everybody.iter().zip(&theirs).skip(1) {
+            assert!(sessions.version(who, *id, 1).is_some());
+        }
+        sessions.open(&agents()(1), VERSION, 2);
+        assert_eq!(sessions.version(&everybody[0], theirs[0], 2), None);
+        assert!(everybody.iter().zip(&theirs).skip(1).all(|(who, id)| sessions.version(who, *id, 2).is_some()));
     }
 }
