@@ -105,6 +105,7 @@ names! {
         RelayAbsent = "relay_absent": "the relay, which alone may connect to other machines, is not there";
         ModelFailed = "model_failed": "the language model gave no usable answer";
         WorkFailed = "work_failed": "the work failed inside";
+        Unreadable = "unreadable": "what the policy decides on could not be read";
         Panic = "panic": "the program met a fault of its own";
         Recovered = "recovered": "the store was reopened; unknown outcomes were settled";
         ClockStep = "clock_step": "the wall clock was set to another time";

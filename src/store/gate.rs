@@ -459,13 +459,14 @@ enum Came {
     Done,
     Denied(Denied),
     Refused(Reason, u16),
+    /// What is decided on could not be read: nothing was decided, so nothing was allowed.
+    Unreadable(u16),
     Fault,
     Revoked,
     ReadOnly,
 }
 
 impl Told {
-
     /// What work touched, whether or not it came to its end.
     fn worked(&mut self, tx: Tx<'_>, kind: &'static str, done: bool) {
         touched(&mut self.entry, kind, tx.noted, tx.subjects, tx.counted);
@@ -494,6 +495,10 @@ impl Told {
             Came::Refused(reason, status) => {
                 entry.refuse(reason, status);
                 entry.decision = Decision::Allow;
+            }
+            Came::Unreadable(status) => {
+                entry.refuse(Reason::Unreadable, status);
+                entry.outcome = Outcome::Error;
             }
             Came::Fault => (entry.outcome, entry.reason, entry.status) = (Outcome::Error, Some(Reason::Panic), 500),
             Came::Revoked => entry.refuse(Reason::RevokedCredential, 401),
@@ -581,7 +586,12 @@ fn perform<'t, A: Action, T, E: Fault>(
     let (came, told) = course(who, Verb::of::<A>(), target.into(), call, tx, &mut |facts, tx| {
         let facts = match facts {
             Ok(facts) => facts,
-            Err(error) => return (tx, refused(&mut found, E::from(error))),
+            Err(error) => {
+                let error = E::from(error);
+                let status = error.audit().1;
+                found = Some(Err(error));
+                return (tx, Came::Unreadable(status));
+            }
         };
         let (grant, work) = match (decide::<A>(who, target, &facts), work.take()) {
             (Ok(grant), Some(work)) => (grant, work),
@@ -674,9 +684,9 @@ fn settle<T, E>(found: Option<Found<T, E>>, index: u64) -> Result<Recorded<T>, R
     match (came, found) {
         (Came::Done, Some(Ok(value))) => Ok(Recorded { value, receipt, held: None }),
         (Came::Denied(denied), _) => Err(Refused::Denied(denied, receipt)),
-        (Came::Refused(..), Some(Err(error))) => Err(Refused::Work(error, receipt)),
+        (Came::Refused(..) | Came::Unreadable(_), Some(Err(error))) => Err(Refused::Work(error, receipt)),
         (Came::Revoked, _) => Err(Refused::Revoked(receipt)),
         (Came::ReadOnly, _) => Err(Refused::Unavailable(Unavailable::ReadOnly)),
-        (Came::Done | Came::Refused(..) | Came::Fault, _) => Err(Refused::Fault(receipt)),
+        (Came::Done | Came::Refused(..) | Came::Unreadable(_) | Came::Fault, _) => Err(Refused::Fault(receipt)),
     }
 }

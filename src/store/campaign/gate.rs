@@ -13,6 +13,7 @@ use crate::policy::Relation;
 use crate::policy::action::{CreateKey, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
 use crate::store::accounts;
 use crate::store::gate::{Access, Asked};
+use crate::store::tables::MEMORIES;
 use crate::store::tables::memories::{Memory, Part, State};
 use crate::store::writer::Unavailable;
 
@@ -147,6 +148,28 @@ fn a_panic_in_work_leaves_an_entry_that_says_error_and_the_next_request_works() 
     assert_eq!(total(&house), 0);
     create(house.vault(), &owner, &Call::internal(), "kept").unwrap();
     assert_eq!(total(&house), 1);
+}
+
+#[test]
+fn what_could_not_be_decided_is_not_called_allowed() {
+    // The entry of a request whose record could not be read said that the policy had allowed it.
+    let house = House::new();
+    let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "damaged later").unwrap();
+    let key = [house.vault().tenant().bytes().as_slice(), id.bytes()].concat();
+    let damage = house.vault().write::<CreateMemory, (), Wrong>(&house.owner(), house.scope(), &Call::internal(), move |access| {
+        assert!(access.tx().get(MEMORIES, &key)?.is_some());
+        access.tx_mut().put(MEMORIES, key, b"no row".to_vec());
+        Ok(())
+    });
+    damage.unwrap();
+    assert!(matches!(read(&house, &house.owner(), id), Err(Refused::Work(Wrong::Store(_), _))));
+    let changed = house.vault().write::<TrashMemory, (), Wrong>(&house.owner(), id, &Call::internal(), |_| Ok(()));
+    assert!(matches!(changed, Err(Refused::Work(Wrong::Store(_), _))));
+    for op in ["memory.read", "memory.trash"] {
+        let entry = house.entry(op);
+        assert_eq!((entry.decision, entry.outcome, entry.reason, entry.status), (Decision::Deny, Outcome::Error, Some(Reason::Unreadable), 500));
+        assert!(entry.line().contains("\"reason\":\"unreadable\""));
+    }
 }
 
 #[test]
