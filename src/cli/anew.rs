@@ -5,15 +5,12 @@
 //! - Interrupted at any point, the same command run again ends it.
 //! - The old file keeps a second name, or is wiped if the operator says so; what stays as it was is said out loud.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::{Detail, Word};
-use crate::base::durable;
-use crate::base::id::{FileId, InstanceId};
+use crate::base::id::FileId;
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::keys::{console, finish, new_kek, stopped};
@@ -27,15 +24,16 @@ use crate::store::anchor;
 use crate::store::anew::{self, AnewError, Order, Renewed};
 use crate::store::erasure::Refusal;
 use crate::store::gate::Call;
+use crate::store::kept;
 use crate::store::restore::{Facts, facts};
 use crate::store::vault::Vault;
 
-/// Bytes at the beginning of a file that hold its keys: superblock copies and page-0 slots.
-const HEAD_BYTES: usize = 40960;
+const WIPED: &str = "the old file's keys were written over and it was removed; disks, above all SSDs, may keep remnants, which the old keys open";
 
 /// The command.
 pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
     let (path, clock, present) = (config.db_path.clone(), Clock::system(), open::kek(&config)?);
+    end_wiping(&path)?;
     let old = match Engine::inspect(&path, &open::options(&config), &present) {
         // Cut off after the new file took its place: the new key opens it.
         Err(error @ EngineError::Keys(_)) => match later(how, &config)? {
@@ -62,7 +60,7 @@ pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
     let old = Engine::inspect(&path, &open::options(&config), &present).map_err(|error| open::engine_failure(&path, error))?;
     let before = facts(&old, &clock).map_err(|error| open::store_failure(&path, error))?;
     anchored(&config, &old, &before)?;
-    let kept = restore::kept_name(&path, &clock);
+    let kept = kept::name(&path, &clock);
     let kek = kek.as_ref().unwrap_or(&present);
     let gone: Vec<_> = old.slots(kek).into_iter().filter(|slot| !slot.opened).collect();
     let made = make(&old, &before, &config, &clock, kek, &kept)?;
@@ -119,7 +117,7 @@ fn later(how: &args::RotateAll, config: &Config) -> Result<Option<Kek>, Failure>
     if !named(how).is_some_and(Path::exists) {
         return Ok(None);
     }
-    let Some(instance) = in_clear(&config.db_path).map(|(_, instance)| instance) else { return Ok(None) };
+    let Some(instance) = kept::in_clear(&config.db_path).map(|(_, instance)| instance) else { return Ok(None) };
     let kek = new_kek(instance, &new_key(how, false))?;
     Ok(Engine::inspect(&config.db_path, &open::options(config), &kek).is_ok().then_some(kek))
 }
@@ -135,7 +133,7 @@ fn done_before(how: &args::RotateAll, config: &Config, kek: &Kek, clock: &Clock)
     restore::anchor_anew(config, kek, clock)?;
     let since = if known.is_some() { ", and nothing happened in it since" } else { "" };
     say(&format!("{}: is under new keys already{since}; what was missing is completed", path.display()));
-    if let Some((mark, kept)) = known.and_then(|mark| Some((mark, names_of(path, mark.from).ok()?.into_iter().next()?))) {
+    if let Some((mark, kept)) = known.and_then(|mark| Some((mark, kept::names_of(path, mark.from).ok()?.into_iter().next()?))) {
         dispose(how, path, mark.from, &kept)?;
     }
     Ok(Exit::Ok)
@@ -178,68 +176,39 @@ fn make(old: &Engine, before: &Facts, config: &Config, clock: &Clock, kek: &Kek,
     })
 }
 
-/// File id and instance that a file names in clear, if it is one of ours.
-fn in_clear(path: &Path) -> Option<(FileId, InstanceId)> {
-    let mut head = [0; 56];
-    File::open(path).ok()?.read_exact(&mut head).ok()?;
-    let id = |at: usize| head[at..at + 16].try_into().expect("16 bytes");
-    (head[..8] == *b"ROSEMARY").then(|| (FileId::from_bytes(id(24)), InstanceId::from_bytes(id(40))))
-}
-
-/// Every name beside `path` of a file that was kept when another took its place, in their order.
-fn kept_beside(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Some(begins) = path.file_name().map(|name| format!("{}.replaced-", name.to_string_lossy())) else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&begins) {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Those of the file of this id.
-fn names_of(path: &Path, file: FileId) -> io::Result<Vec<PathBuf>> {
-    Ok(kept_beside(path)?.into_iter().filter(|name| in_clear(name).is_some_and(|(id, _)| id == file)).collect())
-}
-
 /// What becomes of the old file: kept under `kept`, further names that runs which were cut off gave it taken away; or wiped. A copy of it is
 /// another file, and not touched; it is named, and so is what was kept earlier.
 fn dispose(how: &args::RotateAll, path: &Path, file: FileId, kept: &Path) -> Result<(), Failure> {
     let failure = |error: io::Error| Failure::io(kept, &error);
-    let on_disk = |name: &Path| std::fs::symlink_metadata(name).map(|about| (about.dev(), about.ino()));
-    let old = on_disk(kept).map_err(failure)?;
-    if std::fs::metadata(path).map(|about| (about.dev(), about.ino())).map_err(failure)? == old {
+    let old = std::fs::symlink_metadata(kept).map_err(failure)?;
+    if kept::is_same(&old, &std::fs::metadata(path).map_err(failure)?) {
         return Err(Failure::new(Exit::Internal, format_args!("{}: is the data file itself; it was not touched", kept.display())));
     }
-    let names = names_of(path, file).map_err(failure)?;
-    if how.wipe_old {
-        wipe(kept).map_err(failure)?;
-    }
-    for name in names.into_iter().filter(|name| name != kept && on_disk(name).is_ok_and(|file| file == old)) {
-        std::fs::remove_file(&name).map_err(|error| Failure::io(&name, &error))?;
+    for name in kept::names_of(path, file).map_err(failure)?.into_iter().filter(|name| name != kept) {
+        if std::fs::symlink_metadata(&name).is_ok_and(|about| kept::is_same(&about, &old)) {
+            std::fs::remove_file(&name).map_err(|error| Failure::io(&name, &error))?;
+        }
     }
     if how.wipe_old {
-        std::fs::remove_file(kept).and_then(|()| durable::sync_folder_of(kept)).map_err(failure)?;
-        say("the old file's keys were written over and it was removed; disks, above all SSDs, may keep remnants, which the old keys open");
+        kept::wipe(path, kept).map_err(failure)?;
+        say(WIPED);
     } else {
         say(&format!(
             "the old file is kept as {}: the old keys open it. Keep it as evidence away from this machine, or remove it once the service runs",
             kept.display()
         ));
     }
-    for other in kept_beside(path).map_err(failure)?.iter().filter(|name| *name != kept) {
+    for other in kept::beside(path).map_err(failure)?.iter().filter(|name| *name != kept) {
         say(&format!("{}: is there too, from an earlier change or restore, or as a copy; it was not touched, and the keys of its time open it", other.display()));
     }
     Ok(())
 }
 
-/// Writes zeros over the head of a file.
-fn wipe(file: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(file)?;
-    file.write_all(&vec![0; HEAD_BYTES])?;
-    file.sync_all()
+/// Ends the wiping of an old file that a run before was cut off from.
+fn end_wiping(path: &Path) -> Result<(), Failure> {
+    for (name, how) in kept::end_wiping(path).map_err(|error| Failure::io(path, &error))? {
+        how.map_err(|error| Failure::io(&name, &error))?;
+        say(&format!("{}: an earlier run was cut off here. {WIPED}", name.display()));
+    }
+    Ok(())
 }

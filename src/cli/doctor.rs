@@ -22,7 +22,7 @@ use crate::config::{Config, TlsVersion, settings};
 use crate::engine::{Engine, EngineError};
 use crate::crypto::unlock;
 use crate::sandbox;
-use crate::store::{check, embedder, status};
+use crate::store::{check, embedder, kept, status};
 
 /// Free space below this multiple of the reserve is weak.
 const RESERVES_FREE: u64 = 8;
@@ -156,6 +156,10 @@ fn private(posture: &mut Posture, name: &'static str, path: &Path, forbidden: u3
 fn files(posture: &mut Posture, config: &Config) {
     private(posture, "data file", &config.db_path, 0o077);
     private(posture, "data folder", folder_of(&config.db_path), 0o022);
+    for name in kept::half_wiped(&config.db_path).unwrap_or_default() {
+        let what = format!("{}: was to be wiped, and is still there: it may hold keys of before", name.display());
+        posture.weak("old file", what, "start the service anew, or run rosemary keys rotate all again");
+    }
     let Some(key) = config.kek.path() else {
         let what = "no key lies on this machine: the service starts locked";
         return posture.tell("key", State::On, what, "unlock it at each start: rosemary unlock");
@@ -230,9 +234,10 @@ fn standing(posture: &mut Posture, config: &Config, engine: &Engine) {
     match status::of(engine, config.anchor_file.as_deref(), &clock) {
         Ok(found) => {
             let told = ops::document(&found, &crate::cli::status::around(config, false), clock.now());
-            // That nothing serves while doctor looks is no fault; certificate, space and clock have lines of their own.
+            // That nothing serves while doctor looks is no fault; certificate, space, clock and old files have lines of their own.
             let problems = told["problems"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
-            let open: Vec<&str> = problems.filter(|text| !text.contains("stopped") && !text.contains("certificate") && !text.contains("disk") && !text.contains("clock")).collect();
+            let elsewhere = ["stopped", "certificate", "disk", "clock", "to be wiped"];
+            let open: Vec<&str> = problems.filter(|text| !elsewhere.iter().any(|word| text.contains(word))).collect();
             match &found.last_backup {
                 Some((_, row)) => posture.on("last backup", format_args!("{}, {} kept", row.begun_at, found.backups)),
                 None if config.backup_dir.is_some() => posture.weak("last backup", "there is none yet", "rosemary backup make, or start the service"),

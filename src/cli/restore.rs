@@ -22,7 +22,7 @@ use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError, Place, Unlock};
 use crate::store::restore::{self, Facts, Order, Overridden, RestoreError, Restored};
 use crate::store::ledger::LedgerError;
-use crate::store::{anchor, ledger};
+use crate::store::{anchor, kept, ledger};
 
 /// The command.
 pub fn run(command: &args::Restore, mut config: Config) -> Result<Exit, Failure> {
@@ -133,7 +133,7 @@ fn in_place(
             ));
         }
         (there, anchored) => {
-            let kept = kept_name(path, clock);
+            let kept = kept::name(path, clock);
             let place = if matches!(there, There::Nothing) { Place::New } else { Place::Over(&kept) };
             let newer = matches!(there, There::Newer(_)) || anchored.is_some();
             let overridden = Overridden { newer, erased: forgotten.is_some() };
@@ -148,7 +148,7 @@ fn in_place(
     if let (true, Some(anchor)) = (alien, &config.anchor_file) {
         // Nothing that is in place from here on can read it; it is kept for whoever looks into this.
         let list = ledger::path_beside(anchor);
-        std::fs::rename(&list, kept_name(&list, clock)).map_err(|error| Failure::io(&list, &error))?;
+        std::fs::rename(&list, kept::name(&list, clock)).map_err(|error| Failure::io(&list, &error))?;
     }
     complete(config, kek, clock)?;
     Ok(restored)
@@ -285,13 +285,6 @@ fn anchored(path: &Path, source: &Engine, facts: &Facts) -> Option<String> {
         )),
         None => Some(format!("{name}: {}: speaks of another log than the backup's, or was signed by another key: the data was restored or replaced, or the log's key changed, since", path.display())),
     }
-}
-
-pub fn kept_name(path: &Path, clock: &Clock) -> PathBuf {
-    let time: String = clock.now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".replaced-{time}"));
-    name.into()
 }
 
 fn report(as_json: bool, path: &Path, facts: &Facts, restored: &Restored, kept: Option<&Path>) -> Result<Exit, Failure> {

@@ -26,6 +26,7 @@ use crate::identity::Refusal;
 use crate::policy::action::{Instance, UnlockInstance};
 use crate::sandbox::{self, Folders, Given, Notify};
 use crate::store::gate::Call;
+use crate::store::kept;
 use crate::store::upkeep::Upkeep;
 use crate::store::{self, Store, Vault};
 
@@ -246,9 +247,21 @@ fn bring_up(
     }
 }
 
+/// Ends the wiping of an old file, from which `keys rotate all` was cut off: its name is the operator's word for it.
+fn end_wiping(config: &Config) {
+    for (name, how) in kept::end_wiping(&config.db_path).unwrap_or_default() {
+        let (file, error) = (Operator::text(&name.display()), how.err());
+        match error {
+            None => log::line(Level::Info, "an old file that was being wiped when something cut it off is wiped and removed", &[("file", &file)]),
+            Some(error) => log::line(Level::Warn, "an old file that was to be wiped is still there", &[("file", &file), ("error", &Operator::text(&error))]),
+        }
+    }
+}
+
 /// Starts the service that the settings describe.
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
+    end_wiping(config);
     let tls = open::tls(config)?;
     // Read before the lock, as nothing needs its file later.
     let model = open::model(config)?;

@@ -2,7 +2,7 @@
 //!
 //! `gate` is the door; `vault` the open store; `standing` the keys it knows; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
 //! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `embedder` what texts mean,
-//! made in the background; `check` the whole-file check; `anchor` against rollback; `rotator` and `renewal` change keys; `incident` shuts out and freezes; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
+//! made in the background; `check` the whole-file check; `anchor` against rollback; `kept` what another file took the place of; `rotator` and `renewal` change keys; `incident` shuts out and freezes; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
 //! person may have; `migrate` old files.
 
 pub mod accounts;
@@ -19,6 +19,7 @@ pub mod grants;
 pub mod incident;
 pub mod index;
 mod indexer;
+pub mod kept;
 pub mod ledger;
 pub mod log_view;
 pub mod migrate;

@@ -188,6 +188,28 @@ class RotateAll(unittest.TestCase):
         self.assertIn(f"{copy}: is there too", said)
         self.assertEqual((self.kept(), copy.read_bytes()), ([copy], image))
 
+    def test_a_wipe_that_was_cut_off_is_told_of_and_ended_by_the_next_run_or_start(self):
+        """Between its keys' end and its own the old file had the name of evidence: nothing told of it, and no run found it again."""
+        self.fill(5)
+        self.done("keys", "rotate", "all")
+        [old] = self.kept()
+        copy, wiping = old.with_name(old.name + "-evidence"), old.with_name(old.name + ".wiping")
+        shutil.copy(old, copy)
+        old.rename(wiping)
+        self.server.start()
+        self.assertEqual(self.kept(), [copy], "the next start")
+        self.assertIn(b"wiped and removed", bytes(self.server.output))
+        shutil.copy(copy, wiping)
+        with open(wiping, "r+b") as file:
+            file.write(b"\0" * 40960)
+        status = json.loads(self.server.run("status", "--json").stdout)
+        self.assertIn(f"{wiping} was to be wiped", " ".join(status["problems"]))
+        self.server.stop()
+        for arguments in (("doctor",), ("status",)):
+            self.assertIn(f"{wiping}", text(self.server.run(*arguments)))
+        self.assertIn(str(wiping), text(self.done("keys", "rotate", "all", "--wipe-old")))
+        self.assertEqual(self.kept(), [copy], "the next run")
+
     def test_a_damaged_file_or_a_full_disk_changes_nothing(self):
         self.fill(10)
         whole = self.server.data.read_bytes()

@@ -17,6 +17,7 @@ use crate::engine::Space;
 use crate::http::{Connections, TlsIdentity};
 use crate::policy::action::{Instance, ReadStatus};
 use crate::store::gate::Failed;
+use crate::store::kept;
 use crate::store::rotator::Doing;
 use crate::store::status::{self, Condition};
 use crate::store::vault::{WRONG_CLOCK, is_plausible};
@@ -160,6 +161,9 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
             told.push(format!("the last restore drill is of {}", drill.at));
         }
         _ => {}
+    }
+    for name in kept::half_wiped(&around.db_path).unwrap_or_default() {
+        told.push(format!("{} was to be wiped, and is still there: start the service anew, or run rosemary keys rotate all again", name.display()));
     }
     if found.rotation.doing == Doing::Waiting {
         told.push("an erasure or rotation of keys met an error and is tried again; the log of the service says which".to_owned());
