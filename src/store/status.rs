@@ -46,6 +46,8 @@ pub struct Condition {
     pub drill: Option<DrillRow>,
     /// The epoch of keys, and the one that is being left.
     pub epoch: (u32, Option<u32>),
+    /// When all keys were left for new ones the last time.
+    pub renewed: Option<Timestamp>,
     /// What the rotator does.
     pub rotation: Progress,
     /// Erasures asked for and not begun, under way, and done.
@@ -112,6 +114,7 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
         backing_up: all.iter().any(|(_, row)| row.state == State::Begun),
         drill: meta::fact(tx, meta::DRILL)?,
         epoch: (keys.epoch(), keys.old_epoch()),
+        renewed: meta::fact::<meta::RenewedMark>(tx, meta::RENEWED)?.map(|mark| mark.at),
         rotation: Progress::default(),
         erasures: counts,
         index_bytes: 0,

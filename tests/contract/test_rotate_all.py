@@ -210,6 +210,25 @@ class RotateAll(unittest.TestCase):
         self.assertIn(str(wiping), text(self.done("keys", "rotate", "all", "--wipe-old")))
         self.assertEqual(self.kept(), [copy], "the next run")
 
+    def test_backups_that_all_hold_the_keys_of_before_are_told_of_until_there_is_another(self):
+        def told():
+            asked = [text(self.server.run(command)) for command in ("status", "doctor")]
+            self.assertEqual(*("holds the keys of before" in said for said in asked))
+            return "holds the keys of before" in asked[0]
+
+        self.fill(5)
+        self.done("keys", "rotate", "all")
+        self.assertFalse(told(), "there is no backup at all")
+        self.done("backup", "make", self.server.folder / "before.backup")
+        self.assertFalse(told())
+        self.done("keys", "rotate", "all")
+        self.assertTrue(told())
+        self.server.start()
+        self.assertIn("holds the keys of before", " ".join(json.loads(self.server.run("status", "--json").stdout)["problems"]))
+        self.server.stop()
+        self.done("backup", "make", self.server.folder / "later.backup")
+        self.assertFalse(told())
+
     def test_a_damaged_file_or_a_full_disk_changes_nothing(self):
         self.fill(10)
         whole = self.server.data.read_bytes()

@@ -155,6 +155,11 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
             _ => {}
         }
     }
+    if let (Some(renewed), Some((_, last))) = (found.renewed, &found.last_backup)
+        && last.begun_at < renewed
+    {
+        told.push(format!("every backup is older than the new keys of {renewed} and holds the keys of before: make one (rosemary backup make)"));
+    }
     match &found.drill {
         Some(drill) if !drill.passed => told.push(format!("the restore drill of {} FAILED", drill.at)),
         Some(drill) if around.drill_every.is_some_and(|every| late(drill.at, every + limits::DRILL_RETRY)) => {
