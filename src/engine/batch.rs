@@ -27,6 +27,7 @@ use crate::base::limits::{RESERVE_READ_BYTES, RESERVE_WRITE_BYTES};
 use crate::crypto::ladder::Keys;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::block::{Backend, Blocks, medium_len};
+use crate::engine::frozen::Live;
 use crate::engine::header::{BLOCKS_START, PageZero, Superblock};
 use crate::engine::medium::{DiskFile, Medium, Overlay, TakeError};
 use crate::engine::{CommitError, EngineError};
@@ -75,7 +76,7 @@ impl Latch {
     }
 
     /// Runs `work` on redb: a panic becomes an error, and what must latch latches.
-    fn guard<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    pub(super) fn guard<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
         self.check()?;
         let outcome = catch(work);
         if outcome.as_ref().is_err_and(EngineError::latches) {
@@ -111,15 +112,17 @@ fn drop_caught<T>(value: T) {
 pub(super) struct Open {
     pub(super) db: Database,
     pub(super) blocks: Arc<Blocks>,
-    latch: Arc<Latch>,
+    pub(super) latch: Arc<Latch>,
 }
 
 /// One sealed file, open. Shared by reference among threads.
 pub struct Engine {
-    pub(super) medium: Arc<dyn Medium>,
+    pub(super) medium: Arc<Live>,
     pub(super) head: RwLock<Arc<Superblock>>,
     /// One rewriting of the superblock at a time.
     pub(super) rewriting: Mutex<()>,
+    /// Held by who freezes, and passed by each commit before it begins: else commits that follow one another would keep a freezing waiting.
+    pub(super) freezing: Mutex<()>,
     /// Whether the copies of the superblock may differ.
     pub(super) torn: AtomicBool,
     pub(super) options: Options,
@@ -155,13 +158,7 @@ impl Engine {
         if matches!(place, Place::New) && path.symlink_metadata().is_ok() {
             return Err(EngineError::Exists(name(path)));
         }
-        let beside = beside(path);
-        remove_stale(&beside)?;
-        let file = match DiskFile::create(&beside) {
-            Ok(file) => file,
-            Err(TakeError::Locked) => return Err(EngineError::Locked(name(&beside))),
-            Err(TakeError::Io(error)) => return Err(EngineError::Uncreatable { path: name(path), kind: error.kind() }),
-        };
+        let (beside, file) = create_beside(path)?;
         let made = Self::create_on(Arc::new(file), options, head).and_then(|engine| {
             fill(&engine)?;
             // What was written since the last commit's sync is nothing but the file's cut end; its length is part of what appears.
@@ -184,6 +181,7 @@ impl Engine {
         medium.set_len(BLOCKS_START).map_err(EngineError::io)?;
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
         head.write(&*medium)?;
+        let (medium, head) = (Live::new(medium), Arc::new(head));
         let open = Open::new(&medium, &head, options, Opening::New)?;
         Ok(Self::of(medium, head, options, open))
     }
@@ -207,15 +205,16 @@ impl Engine {
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let (head, copies) = Superblock::read(&*medium, kek)?;
         let torn = copies != [Some(head.generation); 2];
+        let (medium, head) = (Live::new(medium), Arc::new(head));
         let open = Open::new(&medium, &head, options, Opening::Trusting)?;
         let engine = Self::of(medium, head, options, open);
         engine.torn.store(torn, Ordering::Release);
         Ok(engine)
     }
 
-    pub(super) fn of(medium: Arc<dyn Medium>, head: Superblock, options: &Options, open: Open) -> Self {
-        let (head, rewriting, torn) = (RwLock::new(Arc::new(head)), Mutex::default(), AtomicBool::new(false));
-        Self { medium, head, rewriting, torn, options: options.clone(), open: RwLock::new(Some(open)) }
+    pub(super) fn of(medium: Arc<Live>, head: Arc<Superblock>, options: &Options, open: Open) -> Self {
+        let (rewriting, freezing, torn) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Self { medium, head: RwLock::new(head), rewriting, freezing, torn, options: options.clone(), open: RwLock::new(Some(open)) }
     }
 
     /// The superblock as last made durable.
@@ -262,7 +261,7 @@ impl Engine {
     }
 
     /// Runs `work` on the open store.
-    fn with<T>(&self, work: impl FnOnce(&Open) -> Result<T, EngineError>) -> Result<T, EngineError> {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Open) -> Result<T, EngineError>) -> Result<T, EngineError> {
         let open = self.open.read().map_err(|_| EngineError::Latched)?;
         work(open.as_ref().ok_or(EngineError::Latched)?)
     }
@@ -293,6 +292,8 @@ impl Engine {
     /// latched until [`Engine::recover`]. A failure below latches in either case. `work` reads through its batch, never through the engine.
     pub fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, EngineError>) -> Result<T, CommitError> {
         let mut committing = false;
+        // Whoever waits to freeze goes first.
+        drop(self.freezing.lock());
         self.with(|open| {
             open.latch.guard(|| {
                 let mut transaction = open.db.begin_write()?;
@@ -399,13 +400,13 @@ pub(super) enum Opening {
 
 impl Open {
     /// Opens redb over the blocks of `medium`, and makes tables that are not there yet.
-    pub(super) fn new(medium: &Arc<dyn Medium>, head: &Superblock, options: &Options, how: Opening) -> Result<Self, EngineError> {
+    pub(super) fn new(medium: &Arc<Live>, head: &Superblock, options: &Options, how: Opening) -> Result<Self, EngineError> {
         let zero = PageZero::read(&**medium, head.file, head.keys.block())?;
         let stride = u64::from(head.stride);
         if how != Opening::New && (zero.length == 0 || medium.len().map_err(EngineError::io)? < medium_len(zero.length, stride)) {
             return Err(EngineError::Damaged("the file's length"));
         }
-        let blocks = Blocks::new(Arc::clone(medium), head.file, head.keys.block(), head.stride, zero);
+        let blocks = Blocks::new(Arc::clone(medium) as _, head.file, head.keys.block(), head.stride, zero);
         let opened = catch(|| {
             let backend = Backend(Arc::clone(&blocks));
             let db = Database::builder()
@@ -489,6 +490,17 @@ fn taken(path: &Path, error: TakeError) -> EngineError {
         TakeError::Locked => EngineError::Locked(name(path)),
         TakeError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => EngineError::Missing(name(path)),
         TakeError::Io(error) => EngineError::Unopenable { path: name(path), kind: error.kind() },
+    }
+}
+
+/// Makes an empty file, locked, under the name that a file for `path` has until it is whole.
+pub(super) fn create_beside(path: &Path) -> Result<(PathBuf, DiskFile), EngineError> {
+    let beside = beside(path);
+    remove_stale(&beside)?;
+    match DiskFile::create(&beside) {
+        Ok(file) => Ok((beside, file)),
+        Err(TakeError::Locked) => Err(EngineError::Locked(name(&beside))),
+        Err(TakeError::Io(error)) => Err(EngineError::Uncreatable { path: name(path), kind: error.kind() }),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::limits::CHECK_LISTED_MAX;
 use crate::crypto::unlock::Kek;
 use crate::engine::batch::{Open, Opening, catch, lock_to_read};
 use crate::engine::block::{Blocks, SEALED_BYTES, place};
+use crate::engine::frozen::Live;
 use crate::engine::header::{PageZero, SLOT_STARTS, Superblock};
 use crate::engine::medium::{Medium, Overlay};
 use crate::engine::{Engine, EngineError, Options};
@@ -74,7 +75,7 @@ impl Engine {
             *counter = PageZero::read_slot(&**medium, head.file, head.keys.block(), slot)?.map(|page| page.counter);
         }
         report.walk_blocks(medium, &head)?;
-        let above: Arc<dyn Medium> = Arc::new(Overlay::new(Arc::clone(medium)).map_err(EngineError::io)?);
+        let (above, head) = (Live::new(Arc::new(Overlay::new(Arc::clone(medium)).map_err(EngineError::io)?)), Arc::new(head));
         let engine = Open::new(&above, &head, options, Opening::Walking)
             .map(|open| Self::of(above, head, options, open));
         Ok(match engine {

@@ -128,7 +128,7 @@ impl Engine {
             let mut open = copy.open.write().map_err(|_| EngineError::Latched)?;
             open.as_mut().ok_or(EngineError::Latched)?.check_tree()
         })?;
-        let bytes = copy.medium.len().map_err(EngineError::io)?;
+        let bytes = copy.bytes()?;
         copy.close()?;
         Ok(bytes)
     }

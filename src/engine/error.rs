@@ -4,6 +4,7 @@ use std::io;
 
 use crate::crypto::ladder::LadderError;
 use crate::engine::block::BlockError;
+use crate::engine::frozen::SpoiltError;
 
 /// Why the engine did not do what was asked. Carries places and sizes, never content.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,12 @@ pub enum EngineError {
         /// What the system said.
         kind: io::ErrorKind,
     },
+    /// A view of how it was cannot be shown any more: the data goes on, a copy made from the view does not.
+    #[error("what changed in the data file meanwhile could not be kept beside it ({kind}); free space there or name another disk, and try again")]
+    Spoilt {
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
     /// Something failed before; nothing is answered until recovery.
     #[error("the store is latched shut after a failure; recovery is needed")]
     Latched,
@@ -72,16 +79,21 @@ pub enum EngineError {
     /// A value or key is larger than the store can hold.
     #[error("a value of {0} bytes is larger than the store can hold")]
     TooLarge(usize),
-    /// The caller still holds snapshots where none may be.
-    #[error("snapshots are still in use")]
+    /// The caller still holds snapshots where none may be, or a view where there may be one.
+    #[error("snapshots, or a view of how it was, are still in use")]
     InUse,
 }
 
 impl EngineError {
     /// The system's error, with ours inside it found again.
     pub fn io(error: io::Error) -> Self {
-        if let Some(block) = error.get_ref().and_then(|inner| inner.downcast_ref::<BlockError>()) {
-            return Self::Block(block.0);
+        if let Some(inner) = error.get_ref() {
+            if let Some(block) = inner.downcast_ref::<BlockError>() {
+                return Self::Block(block.0);
+            }
+            if let Some(spoilt) = inner.downcast_ref::<SpoiltError>() {
+                return Self::Spoilt { kind: spoilt.0 };
+            }
         }
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
@@ -91,7 +103,7 @@ impl EngineError {
 
     /// Whether the store must be latched shut after it: all but what is the caller's own doing.
     pub(super) fn latches(&self) -> bool {
-        matches!(self, Self::Damaged(_) | Self::Block(_) | Self::Full | Self::Io { .. } | Self::Panicked | Self::Latched)
+        matches!(self, Self::Damaged(_) | Self::Block(_) | Self::Full | Self::Io { .. } | Self::Spoilt { .. } | Self::Panicked | Self::Latched)
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Advice, FallocateFlags};
+use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags};
 
 use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, RESERVE_WRITE_BYTES};
 use crate::base::time::Clock;
@@ -89,6 +89,13 @@ impl DiskFile {
     /// Opens and locks a file that is only read.
     pub fn open_to_read(path: &Path) -> Result<Self, TakeError> {
         Self::take(File::open(path)?)
+    }
+
+    /// Makes a file (mode 0600) in `folder` that has no name: it is gone when it is closed, whatever ends the process.
+    pub fn nameless(folder: &Path) -> Result<Self, TakeError> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
+        Self::take(made.into())
     }
 
     fn take(file: File) -> Result<Self, TakeError> {
@@ -266,8 +273,16 @@ impl Medium for Overlay {
         if at + out.len() as u64 > above.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let kept = usize::try_from(above.kept.saturating_sub(at)).unwrap_or(usize::MAX).min(out.len());
+        let (there, cut) = out.split_at_mut(kept);
+        if !there.is_empty() {
+            self.below.read_at(at, there)?;
+        }
+        cut.fill(0);
         for (sector, inside, outside) in sectors(at, out.len()) {
-            out[outside].copy_from_slice(&self.read_sector(&above, sector)?[inside]);
+            if let Some(bytes) = above.sectors.get(&sector) {
+                out[outside].copy_from_slice(&bytes[inside]);
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod block;
 mod check;
 mod copy;
 mod error;
+mod frozen;
 mod header;
 mod medium;
 mod rewrite;

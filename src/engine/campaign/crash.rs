@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::disk::{Op, Tape, apply, cut};
+use super::frozen::frozen;
 use super::*;
 
 /// A recorded run: every change of the disk, and after how many of them each state was acknowledged.
@@ -19,11 +20,19 @@ fn record(seed: u64, commits: usize, options: &Options) -> Run {
     let engine = create(Arc::clone(&tape) as Arc<dyn Medium>, &kek(), options);
     let mut model = Model::new();
     let mut acknowledged = vec![(tape.count(), model.clone())];
-    for _ in 0..commits {
+    let mut view = None;
+    for at in 0..commits {
+        // In every other run a view is held for half of it.
+        if seed % 2 == 1 && at == commits / 4 {
+            view = Some((frozen(&engine), model.clone()));
+        }
         let changes = changes(&mut chance, &model, true);
         commit(&engine, &changes).unwrap();
         super::apply(&mut model, &changes);
         acknowledged.push((tape.count(), model.clone()));
+        if let Some((view, shown)) = view.take_if(|_| at == commits * 3 / 4) {
+            assert!(contents(&view).unwrap() == shown, "run {seed}");
+        }
     }
     engine.close().unwrap();
     let ops = tape.ops();

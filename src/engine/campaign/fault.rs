@@ -17,6 +17,7 @@ struct Counts {
     unknown_absent: u64,
     reads: u64,
     recoveries: u64,
+    views: u64,
 }
 
 /// Runs commits and readings over a disk that refuses as `fault` says; the number of calls that the disk received.
@@ -35,6 +36,12 @@ fn run(base: &(Vec<u8>, Model), fault: Option<Fault>, seed: u64, counts: &mut Co
             Engine::open_on(medium(), &options, &kek()).unwrap_or_else(|error| panic!("{what}: mended, but {error}"))
         }
     };
+    // Beside every third one a view is held, if it can be had; what keeps it away latches as anything else does.
+    let view = (counts.points % 3 == 1).then(|| engine.freeze_on(Arc::new(Tape::recording(Vec::new())), 32 << 10).map(|view| (view, model.clone())));
+    if engine.is_latched() {
+        tape.mend();
+        engine.recover().unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
     for _ in 0..5 {
         let changes = changes(&mut chance, &model, true);
         let mut after = model.clone();
@@ -78,6 +85,12 @@ fn run(base: &(Vec<u8>, Model), fault: Option<Fault>, seed: u64, counts: &mut Co
         }
     }
     let calls = tape.calls();
+    if let Some(Ok((view, shown))) = view {
+        match contents(&view) {
+            Ok(found) => assert!(found == shown, "{what}: a view that changed"),
+            Err(_) => counts.views += 1,
+        }
+    }
     let _ = engine.close();
     tape.mend();
     tape.forget().unwrap();
@@ -114,8 +127,8 @@ fn no_refused_call_loses_an_acknowledgement_or_claims_a_false_outcome() {
     }
     println!(
         "fault: {} points over {calls} calls: {} commits refused and absent, {} of unknown outcome there, {} absent, {} readings refused, \
-         {} recoveries failed until mended",
-        counts.points, counts.refused, counts.unknown_there, counts.unknown_absent, counts.reads, counts.recoveries
+         {} recoveries failed until mended; {} views could not be shown",
+        counts.points, counts.refused, counts.unknown_there, counts.unknown_absent, counts.reads, counts.recoveries, counts.views
     );
     assert!(counts.refused > 0 && counts.unknown_there + counts.unknown_absent > 0);
 }
