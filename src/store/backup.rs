@@ -1,7 +1,7 @@
 //! Backups: a copy of the whole as of one commit, made while requests go on.
 //!
 //! ```text
-//! backup.begin (row durable) ─▶ snapshot, that row and its checkpoint in it ─▶ copy beside, tree walked ─▶ renamed ─▶ backup.end (row durable)
+//! backup.begin (row durable) ─▶ frozen view, that row and its checkpoint in it ─▶ copy beside, tree walked ─▶ renamed ─▶ backup.end (row durable)
 //! ```
 //!
 //! A backup is a file of the data file's own format (docs/format.md): other file id and block key, the same instance, marked as a backup,
@@ -29,7 +29,7 @@ use crate::store::gate::{Access, Call, Fault, Refused};
 use crate::store::tables::backups;
 pub use crate::store::tables::backups::{BackupRow, State};
 pub use crate::store::tables::meta::DrillRow;
-use crate::store::tables::{META, meta};
+use crate::store::tables::{META, log, meta};
 use crate::store::tx::{StoreError, Tx, value};
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
@@ -274,10 +274,14 @@ impl Vault {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(u64, u64, (u32, u32)), BackupError> {
+        let failure = |error| BackupError::File(path.display().to_string(), error);
         // After the row's commit, so the row is in it; the checkpoint signed in a commit is a row of that commit.
-        let published = self.published()?;
+        let frozen = self.engine().freeze(path, limits::COPY_CACHE_BYTES).map_err(failure)?;
+        let snapshot = frozen.snapshot().map_err(failure)?;
+        let note = log::checkpoint_note(&snapshot).map_err(|_| BackupError::Unrecorded)?;
+        let size = note.as_deref().and_then(log::size_of).ok_or(BackupError::Unrecorded)?;
         let mark = value(&meta::BackupMark { taken_at: backup.begun_at });
-        let mut pace = Pace { vault: self, gentle, since: Instant::now(), seq: published.seq };
+        let mut pace = Pace { vault: self, gentle, since: Instant::now(), seq: self.published()?.seq };
         let plan = Plan {
             file: id,
             unlock: key.map_or(Unlock::AsHere, Unlock::Only),
@@ -293,11 +297,10 @@ impl Vault {
             },
             place: Place::New,
         };
-        let copied = self.engine().copy_as(&published.snapshot, path, plan);
-        let epochs = published.snapshot.keys().epochs();
-        copied.map(|bytes| (bytes, published.head.checkpoint.size, epochs)).map_err(|error| match error {
+        let copied = frozen.copy_as(&snapshot, path, plan);
+        copied.map(|bytes| (bytes, size, snapshot.keys().epochs())).map_err(|error| match error {
             EngineError::Latched if stop.load(Ordering::Relaxed) => BackupError::Stopping,
-            error => BackupError::File(path.display().to_string(), error),
+            error => failure(error),
         })
     }
 

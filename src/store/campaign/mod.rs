@@ -1,9 +1,10 @@
 //! Campaigns: attacks on a whole store over a disk in memory. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
 //!
-//! `gate`: what each way through the gate leaves. `grants`: what ends a grant of OAuth. `fault`: the system refuses a call. `crash`: power cuts. `opening`: what a store that is
+//! `gate`: what each way through the gate leaves. `grants`: what ends a grant of OAuth. `fault`: the system refuses a call. `crash`: power cuts. `backup`: backups beside work. `opening`: what a store that is
 //! opened is compared with. The model of what memories mean is `memories::model`.
 
 mod audit_key;
+mod backup;
 mod crash;
 mod erase;
 mod renew;
