@@ -142,7 +142,7 @@ impl Engine {
     /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`.
     pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let head = Superblock::new(options.stride, kek, options.kdf)?;
-        let made = Self::build(path, options, head, Place::New, |_| Ok(()))?;
+        let made = Self::build(path, options, head, Place::New, &mut |_| Ok(()))?;
         made.medium.reserve();
         Ok(made)
     }
@@ -153,7 +153,7 @@ impl Engine {
         options: &Options,
         head: Superblock,
         place: Place<'_>,
-        fill: impl FnOnce(&Self) -> Result<(), EngineError>,
+        fill: &mut dyn FnMut(&Self) -> Result<(), EngineError>,
     ) -> Result<Self, EngineError> {
         if matches!(place, Place::New) && path.symlink_metadata().is_ok() {
             return Err(EngineError::Exists(name(path)));
@@ -291,6 +291,16 @@ impl Engine {
     /// Errors: `Refused` if surely nothing was written; `Unknown` if a write or sync failed after `work` was done: then the store is
     /// latched until [`Engine::recover`]. A failure below latches in either case. `work` reads through its batch, never through the engine.
     pub fn commit<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, EngineError>) -> Result<T, CommitError> {
+        let (mut work, mut done) = (Some(work), None);
+        self.commit_work(&mut |batch| {
+            done = Some(work.take().expect("it is called once")(batch)?);
+            Ok(())
+        })?;
+        Ok(done.expect("what was committed was worked out"))
+    }
+
+    /// What is the same whatever the work gives. Calls it once at most.
+    fn commit_work(&self, work: &mut dyn FnMut(&mut Batch<'_>) -> Result<(), EngineError>) -> Result<(), CommitError> {
         let mut committing = false;
         // Whoever waits to freeze goes first.
         drop(self.freezing.lock());
@@ -302,11 +312,10 @@ impl Engine {
                 let outcome = work(&mut batch);
                 drop(batch);
                 // A read that failed below has latched, even where the work made nothing of it.
-                match outcome.and_then(|value| open.latch.check().map(|()| value)) {
-                    Ok(value) => {
+                match outcome.and_then(|()| open.latch.check()) {
+                    Ok(()) => {
                         committing = true;
-                        transaction.commit()?;
-                        Ok(value)
+                        Ok(transaction.commit()?)
                     }
                     Err(error) => {
                         // Nothing was flipped; should even the abort fail, the failure that led here is the one to tell.

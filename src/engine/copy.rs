@@ -116,7 +116,7 @@ impl Engine {
         };
         head.file = file;
         let options = Options { cache_bytes, stride: head.stride, ..self.options.clone() };
-        let copy = Self::build(path, &options, head, place, |copy| {
+        let copy = Self::build(path, &options, head, place, &mut |copy| {
             let mut done = 0;
             for index in 0..options.tables.len() {
                 copy.fill(snapshot, index, row, &mut |rows| {
