@@ -167,8 +167,12 @@ impl Lent {
         (returned.at, returned.then) = (Instant::now(), then);
         match then {
             Then::KeepAlive => self.place.waits(&self.shared.clock),
-            // The lender may be listening to a peer that has nothing to say any more.
-            Then::Finish if self.manner.keep_alive => drop(self.place.socket.stream().shutdown(Shutdown::Read)),
+            // The lender may be listening: until the peer, which is told the end, ends its side or sends more, or the time between requests is over.
+            // Were its reading shut, what the peer is still sending would take the answer back (TCP reset).
+            Then::Finish if self.manner.keep_alive => {
+                let _ = returned.wire.fall_silent(None);
+                self.place.waits(&self.shared.clock);
+            }
             Then::Finish => {}
             Then::Gone => drop(self.place.socket.stream().shutdown(Shutdown::Both)),
         }

@@ -774,6 +774,39 @@ fn a_promise_that_is_broken_answers_500_and_ends_one_connection_alone() {
 }
 
 #[test]
+fn who_is_still_sending_when_a_later_answer_ends_the_connection_gets_that_answer() {
+    // The listening thread was woken by shutting its side of the socket; what came afterwards was answered with a TCP reset.
+    let world = world(|_| {});
+    for pause_ms in [0, 60] {
+        let mut client = world.connect();
+        client.send(b"GET /never HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        thread::sleep(Duration::from_millis(pause_ms));
+        client.send(b"POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+        for _ in 0..20 {
+            client.send(&[b'x'; 10_000]).unwrap();
+            thread::sleep(Duration::from_millis(10));
+        }
+        let (status, head, _) = client.answer(false).unwrap();
+        assert!(status == 500 && head.contains("Connection: close"), "{head}");
+        assert!(client.rest().unwrap().is_empty());
+        drop(client);
+        eventually("the connection ends", || world.connections() == 0);
+    }
+    assert_eq!(world.mirror.handled.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_peer_that_stays_when_a_later_answer_ends_the_connection_is_not_waited_for_longer_than_another() {
+    let world = world(short);
+    let mut client = world.connect();
+    client.send(b"GET /never HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(client.answer(false).unwrap().0, 500);
+    let start = Instant::now();
+    eventually("the connection is cut off", || world.connections() == 0);
+    assert!(start.elapsed() < SOON);
+}
+
+#[test]
 fn a_client_that_does_not_read_a_later_answer_holds_up_nobody_and_is_cut_off() {
     let world = world(short);
     let mut client = world.connect();

@@ -259,17 +259,20 @@ impl Wire {
         !self.has_more()
     }
 
+    /// Says that nothing more will be said; without a deadline, if that can be done at once.
+    pub(super) fn fall_silent(&mut self, deadline: Option<Instant>) -> Result<(), Gone> {
+        self.tls.send_close_notify();
+        self.flush(deadline)?;
+        Ok(self.place.socket.stream().shutdown(Shutdown::Write)?)
+    }
+
     /// Says goodbye and lets the peer read what was sent: a socket closed over unread bytes would take the answer back (TCP reset).
     pub(super) fn finish(mut self) {
         let deadline = Instant::now() + LINGER_TIME_MAX;
-        self.tls.send_close_notify();
-        if self.flush(Some(deadline)).is_err() {
+        if self.fall_silent(Some(deadline)).is_err() {
             return;
         }
         let socket = &self.place.socket;
-        if socket.stream().shutdown(Shutdown::Write).is_err() {
-            return;
-        }
         let (mut scrap, mut read) = (vec![0; 16 * 1024], 0);
         while read < LINGER_BYTES_MAX {
             match socket.hear(&mut scrap, deadline) {
