@@ -570,6 +570,16 @@ type Entry = Result<(Vec<u8>, Vec<u8>), EngineError>;
 type RawEntry<'a> = Result<(redb::AccessGuard<'a, Bytes>, redb::AccessGuard<'a, Bytes>), redb::StorageError>;
 
 impl<'a> Range<'a> {
+    fn open(
+        latch: &'a Latch,
+        low: Bound<&[u8]>,
+        high: Bound<&[u8]>,
+        entries: impl FnOnce() -> Result<redb::Range<'a, Bytes, Bytes>, EngineError>,
+    ) -> Result<Self, EngineError> {
+        let entries = if crossed(low, high) { None } else { Some(latch.guard(entries)?) };
+        Ok(Self { entries, latch })
+    }
+
     fn step(&mut self, next: impl FnOnce(&mut redb::Range<'a, Bytes, Bytes>) -> Option<RawEntry<'a>>) -> Option<Entry> {
         let entries = self.entries.as_mut()?;
         let work = || match next(entries) {
@@ -663,11 +673,7 @@ impl Read for Snapshot {
     }
 
     fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
-        let entries = match crossed(low, high) {
-            true => None,
-            false => Some(self.latch.guard(|| Ok(self.table(table)?.range::<&[u8]>((low, high))?))?),
-        };
-        Ok(Range { entries, latch: &self.latch })
+        Range::open(&self.latch, low, high, || Ok(self.table(table)?.range::<&[u8]>((low, high))?))
     }
 }
 
@@ -722,11 +728,7 @@ impl Read for Batch<'_> {
     }
 
     fn range(&self, table: Table, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Result<Range<'_>, EngineError> {
-        let entries = match crossed(low, high) {
-            true => None,
-            false => Some(self.latch.guard(|| Ok(self.table(table)?.range::<&[u8]>((low, high))?))?),
-        };
-        Ok(Range { entries, latch: self.latch })
+        Range::open(self.latch, low, high, || Ok(self.table(table)?.range::<&[u8]>((low, high))?))
     }
 }
 

@@ -77,7 +77,7 @@ mod tests {
     use crate::crypto::ladder::LadderError;
     use crate::crypto::unlock::KdfCost;
     use crate::engine::batch::tests::{A, options};
-    use crate::engine::campaign::disk::{Op, Tape, apply, cut};
+    use crate::engine::campaign::disk::{Tape, replay};
     use crate::engine::campaign::{Chance, amount};
     use crate::engine::header::Superblock;
     use crate::engine::{Options, Read};
@@ -136,13 +136,12 @@ mod tests {
         engine.rewrite(&Change::ReplaceSlot(key(2), KdfCost::NONE, key(1))).unwrap();
         let done = tape.count();
         engine.abandon();
-        let (mut durable, mut pending, mut chance) = (Vec::new(), Vec::new(), Chance(7));
+        let mut chance = Chance(7);
         let (mut olds, mut news) = (0, 0);
-        for (at, op) in tape.ops()[..done].iter().enumerate() {
-            pending.push(op.clone());
+        let durable = replay(&tape.ops()[..done], &mut chance, |at, cut| {
             if at >= before {
                 for _ in 0..amount(20, 100, 1000) {
-                    let image = cut(&durable, &pending, &mut chance);
+                    let image = cut();
                     let (with_old, with_new) = (open(image.clone(), &options(), &old), open(image, &options(), &new));
                     assert!(with_old.is_ok() || with_new.is_ok(), "change {at}: neither key opens the file");
                     (olds, news) = (olds + usize::from(with_old.is_ok()), news + usize::from(with_new.is_ok()));
@@ -153,10 +152,7 @@ mod tests {
                     }
                 }
             }
-            if matches!(op, Op::Sync) {
-                pending.drain(..).for_each(|op| apply(&mut durable, &op));
-            }
-        }
+        });
         assert!(olds > 0 && news > 0);
         assert!(open(durable.clone(), &options(), &old).is_err() && open(durable, &options(), &new).is_ok());
     }
@@ -183,16 +179,12 @@ mod tests {
         }
         assert!(open(mixed, &options(), &key(1)).is_err());
         // A power cut after any change leaves a superblock that the present key opens.
-        let (mut durable, mut pending, mut chance) = (Vec::new(), Vec::new(), Chance(3));
-        for (at, op) in tape.ops().iter().enumerate() {
-            pending.push(op.clone());
+        let mut chance = Chance(3);
+        replay(&tape.ops(), &mut chance, |at, cut| {
             for _ in 0..if at >= written { amount(5, 20, 100) } else { 0 } {
-                assert!(open(cut(&durable, &pending, &mut chance), &options(), &key(2)).is_ok(), "change {at}");
+                assert!(open(cut(), &options(), &key(2)).is_ok(), "change {at}");
             }
-            if matches!(op, Op::Sync) {
-                pending.drain(..).for_each(|op| apply(&mut durable, &op));
-            }
-        }
+        });
     }
 
     #[test]

@@ -28,6 +28,20 @@ pub fn apply(image: &mut Vec<u8>, op: &Op) {
     }
 }
 
+/// Goes through a recorded run: `during` is told the number of each change, and may ask as often as it likes for what a power cut before that
+/// change's end leaves. Gives what is durable at last.
+pub fn replay(ops: &[Op], chance: &mut Chance, mut during: impl FnMut(usize, &mut dyn FnMut() -> Vec<u8>)) -> Vec<u8> {
+    let (mut durable, mut pending) = (Vec::new(), Vec::new());
+    for (at, op) in ops.iter().enumerate() {
+        pending.push(op.clone());
+        during(at, &mut || cut(&durable, &pending, chance));
+        if matches!(op, Op::Sync) {
+            pending.drain(..).for_each(|op| apply(&mut durable, &op));
+        }
+    }
+    durable
+}
+
 /// What a power cut may make of the calls since the last sync. 512-byte sectors each old, new or garbage; 4 KiB pieces old or new; a prefix
 /// of the calls; none; all.
 pub fn cut(durable: &[u8], pending: &[Op], chance: &mut Chance) -> Vec<u8> {

@@ -7,7 +7,7 @@ use crate::audit::verify::{Fault as Broken, Verified, Verifier};
 use crate::audit::checkpoint::vkey;
 use crate::audit::note::{NoteError, Vkey};
 use crate::audit::verify;
-use crate::engine::campaign::disk::{Op, apply, cut};
+use crate::engine::campaign::disk::{Op, apply, replay};
 use crate::engine::campaign::{Chance, amount};
 use crate::engine::{Place, Read as _, Table, Unlock};
 use crate::store::check::Findings;
@@ -93,13 +93,11 @@ fn no_power_cut_during_a_change_of_key_parts_the_log_from_its_keys() {
     drop(vault);
     house.stop();
     let (ops, mut chance, mut before, mut after) = (house.tape.ops(), Chance(17), 0, 0);
-    let (mut durable, mut pending) = (Vec::new(), Vec::new());
     let rounds = wanted.div_ceil(ops.len() - ready);
-    for (at, op) in ops.iter().enumerate() {
-        pending.push(op.clone());
+    replay(&ops, &mut chance, |at, cut| {
         for _ in 0..if at >= ready { rounds } else { 0 } {
             let what = format!("change {at} of {}", ops.len());
-            let tape = Arc::new(Tape::faulty(cut(&durable, &pending, &mut chance), None, 5));
+            let tape = Arc::new(Tape::faulty(cut(), None, 5));
             let mut house = House::on(Arc::clone(&tape), &Clock::system()).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert!(house.vault().rotation_done(LONG, |_| true), "{what}: it does not come to its end");
             assert_eq!(house.vault().check(&mut |_, _| {}).unwrap().listed, [], "{what}");
@@ -111,10 +109,7 @@ fn no_power_cut_during_a_change_of_key_parts_the_log_from_its_keys() {
             house.stop();
             held(&tape, &what);
         }
-        if matches!(op, Op::Sync) {
-            pending.drain(..).for_each(|op| apply(&mut durable, &op));
-        }
-    }
+    });
     println!("power cuts during a change of the log's key: {before} before it, {after} after it");
     assert!(before > 0 && after > 0);
 }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use super::*;
-use crate::engine::campaign::disk::{Op, apply, cut};
+use crate::engine::campaign::disk::replay;
 use crate::engine::campaign::{Chance, amount};
 use crate::policy::action::{PurgeMemory, TrashMemory};
 
@@ -62,13 +62,11 @@ fn no_power_cut_loses_what_was_acknowledged_or_parts_a_row_from_its_entry() {
         let acknowledged: Vec<Acknowledged> = acknowledged.into_inner().unwrap();
         let asked: HashSet<&str> = acknowledged.iter().filter_map(|a| a.says.as_deref()).collect();
         let (ops, mut chance) = (house.tape.ops(), Chance(seed));
-        let (mut durable, mut pending) = (Vec::new(), Vec::new());
-        let step = (ops.len() / wanted).max(1);
-        for (at, op) in ops.iter().enumerate() {
-            pending.push(op.clone());
+            let step = (ops.len() / wanted).max(1);
+        replay(&ops, &mut chance, |at, cut| {
             if at >= ready && at % step == 0 {
                 let what = format!("run {seed}, change {at}");
-                let tape = Arc::new(Tape::faulty(cut(&durable, &pending, &mut chance), None, seed));
+                let tape = Arc::new(Tape::faulty(cut(), None, seed));
                 let held = held(&tape, &what);
                 let until = || acknowledged.iter().filter(|a| a.changes <= at);
                 for one in until() {
@@ -91,10 +89,7 @@ fn no_power_cut_loses_what_was_acknowledged_or_parts_a_row_from_its_entry() {
                 }
                 points += 1;
             }
-            if matches!(op, Op::Sync) {
-                pending.drain(..).for_each(|op| apply(&mut durable, &op));
-            }
-        }
+        });
         (runs, seed) = (runs + 1, seed + 1);
     }
     println!("store power cuts: {points} in {runs} runs; {kept} times a memory was kept, {ended} times gone for good");

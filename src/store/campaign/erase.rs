@@ -6,7 +6,7 @@ use super::*;
 use crate::base::id::{SubjectId, TenantId};
 use crate::crypto::aead::Aad;
 use crate::crypto::ladder::WrappedDek;
-use crate::engine::campaign::disk::{Op, apply, cut};
+use crate::engine::campaign::disk::replay;
 use crate::engine::campaign::{Chance, amount, plain_blocks};
 use crate::policy::action::{AskErasure, CreateKey, CreatePerson, Instance, ListMemories, Person, ReadErasures};
 use crate::store::accounts;
@@ -223,13 +223,11 @@ fn no_power_cut_during_an_erasure_loses_anybody_or_keeps_the_erased() {
     drop(vault);
     house.stop();
     let (ops, mut chance) = (house.tape.ops(), Chance(11));
-    let (mut durable, mut pending) = (Vec::new(), Vec::new());
     let (step, mut points) = (((ops.len() - ready) / wanted).max(1), 0);
-    for (at, op) in ops.iter().enumerate() {
-        pending.push(op.clone());
+    replay(&ops, &mut chance, |at, cut| {
         if at >= ready && at % step == 0 {
             let what = format!("change {at} of {}", ops.len());
-            let tape = Arc::new(Tape::faulty(cut(&durable, &pending, &mut chance), None, 5));
+            let tape = Arc::new(Tape::faulty(cut(), None, 5));
             let mut house = House::on(Arc::clone(&tape), &Clock::system()).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert!(house.vault().rotation_done(LONG, |_| true), "{what}: it does not come to its end");
             let all = erasures_of(house.vault(), &house.owner());
@@ -245,10 +243,7 @@ fn no_power_cut_during_an_erasure_loses_anybody_or_keeps_the_erased() {
             assert!(at < asked || !held.contents.values().any(|text| text == CANARY), "{what}: what was erased is there");
             points += 1;
         }
-        if matches!(op, Op::Sync) {
-            pending.drain(..).for_each(|op| apply(&mut durable, &op));
-        }
-    }
+    });
     println!("power cuts during an erasure: {points}");
     assert!(points >= wanted.min(ops.len() - ready));
 }

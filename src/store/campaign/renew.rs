@@ -2,7 +2,7 @@
 
 use super::erase::{CANARY, LONG, about, numbers_that_open, person, subject_id};
 use super::*;
-use crate::engine::campaign::disk::{Op, apply, cut};
+use crate::engine::campaign::disk::replay;
 use crate::engine::campaign::{Chance, amount};
 use crate::policy::action::{AskErasure, Instance, TrashMemory, UpdateMemory};
 use crate::store::erasure::{self, Refusal, Whom};
@@ -89,13 +89,11 @@ fn no_power_cut_during_a_renewal_loses_anything_and_it_comes_to_its_end() {
     drop(vault);
     house.stop();
     let (ops, mut chance) = (house.tape.ops(), Chance(13));
-    let (mut durable, mut pending) = (Vec::new(), Vec::new());
     let (step, mut points) = (((ops.len() - ready) / wanted).max(1), 0);
-    for (at, op) in ops.iter().enumerate() {
-        pending.push(op.clone());
+    replay(&ops, &mut chance, |at, cut| {
         if at >= ready && at % step == 0 {
             let what = format!("change {at} of {}", ops.len());
-            let tape = Arc::new(Tape::faulty(cut(&durable, &pending, &mut chance), None, 5));
+            let tape = Arc::new(Tape::faulty(cut(), None, 5));
             let mut house = House::on(Arc::clone(&tape), &Clock::system()).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert!(house.vault().rotation_done(LONG, |_| true), "{what}: it does not come to its end");
             let found = house.vault().check(&mut |_, _| {}).unwrap();
@@ -106,10 +104,7 @@ fn no_power_cut_during_a_renewal_loses_anything_and_it_comes_to_its_end() {
             assert!(at < asked || numbers.iter().all(|number| *number == 2), "{what}: an old key is left, {numbers:?}");
             points += 1;
         }
-        if matches!(op, Op::Sync) {
-            pending.drain(..).for_each(|op| apply(&mut durable, &op));
-        }
-    }
+    });
     println!("power cuts during a renewal: {points}");
     assert!(points >= wanted.min(ops.len() - ready));
 }
