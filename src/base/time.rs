@@ -18,6 +18,24 @@ pub struct Timestamp(u64);
 /// 9999-12-30T22:00:00.999Z: the last moment that every RFC 3339 offset can still express (and that `jiff` reads).
 const MS_MAX: u64 = 253_402_207_200_999;
 
+/// Whether `text` has the form of RFC 3339 section 5.6: ISO 8601 knows many more, of which some mean another time to another reader.
+fn is_rfc_3339(text: &[u8]) -> bool {
+    let fits = |text: &[u8], form: &[u8]| {
+        let stands = |(byte, form): (&u8, &u8)| match form {
+            b'0' => byte.is_ascii_digit(),
+            b'T' => b"Tt ".contains(byte),
+            b'+' => b"+-".contains(byte),
+            sign => byte == sign,
+        };
+        text.len() == form.len() && text.iter().zip(form).all(stands)
+    };
+    let Some((whole, rest)) = text.split_at_checked(b"0000-00-00T00:00:00".len()) else { return false };
+    let digits = rest.strip_prefix(b".").map_or(0, |part| part.iter().take_while(|byte| byte.is_ascii_digit()).count());
+    let (point, offset) = (rest.first() == Some(&b'.'), &rest[digits + usize::from(digits > 0)..]);
+    let hours = offset.get(1..3).is_some_and(|hours| hours < b"24".as_slice());
+    fits(whole, b"0000-00-00T00:00:00") && point == (digits > 0) && (matches!(offset, b"Z" | b"z") || hours && fits(offset, b"+00:00"))
+}
+
 impl Timestamp {
     /// The moment `ms` milliseconds after 1970 began; later than year 9999 is cut to its end.
     pub fn from_ms(ms: u64) -> Self {
@@ -31,7 +49,7 @@ impl Timestamp {
 
     /// Reads an RFC 3339 timestamp with any offset; finer parts than a millisecond are cut. `None` if it is not one or lies before 1970.
     pub fn parse(text: &str) -> Option<Self> {
-        let moment: jiff::Timestamp = text.parse().ok()?;
+        let moment: jiff::Timestamp = Some(text).filter(|text| is_rfc_3339(text.as_bytes()))?.parse().ok()?;
         let ms = u64::try_from(moment.as_millisecond()).ok()?;
         (ms <= MS_MAX).then_some(Self(ms))
     }
@@ -148,6 +166,38 @@ mod tests {
         assert_eq!(Timestamp::parse("2026-11-21T23:46:16.123+01:00"), Some(Timestamp::from_ms(1_795_301_176_123)));
         assert_eq!(Timestamp::parse("1969-12-31T23:59:59Z"), None);
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn a_timestamp_has_the_form_of_rfc_3339_and_no_other() {
+        for good in ["2024-06-30T12:00:00Z", "2024-06-30t12:00:00z", "2024-06-30 12:00:00Z", "2024-06-30T14:00:00.000000000+02:00", "2024-06-29T12:01:00-23:59"] {
+            assert_eq!(Timestamp::parse(good).map(|at| at.to_string()).as_deref(), Some("2024-06-30T12:00:00.000Z"), "{good}");
+        }
+        // Whole families of ISO 8601 were taken, and offsets of more than a day.
+        for bad in [
+            "20240630T120000Z",
+            "2024-06-30T12Z",
+            "2024-06-30T12:00Z",
+            "2024-06-30T12:00:00+05",
+            "2024-06-30T12:00:00+0530",
+            "2024-06-30T12:00:00+05:30:15",
+            "2024-06-30T12:00:00+25:00",
+            "2024-06-30T12:00:00+24:00",
+            "2024-06-30T12:00:00+02:60",
+            "2024-06-30T12:00:00Z[UTC]",
+            "2024-06-30T12:00:00+02:00[Europe/Berlin]",
+            "2024-06-30T12:00:00,5Z",
+            "2024-06-30T12:00:00.Z",
+            "2024-06-30T12:00:00.1234567890Z",
+            "+002024-06-30T12:00:00Z",
+            "2024-02-30T12:00:00Z",
+            "2024-06-30T24:00:00Z",
+            "2024-06-30T12:00:00",
+            "2024-06-30T12:00:0\u{660}Z",
+            "",
+        ] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]
