@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 import unittest
 from urllib.parse import quote
 
@@ -335,6 +336,20 @@ class Many(Mem0Case):
             self.owner.post(f"/memories/{memory}/restore").expect(200)
         self.assertEqual(self.list(filters={"user_id": self.user})["count"], 4)
         self.assertEqual(self.owner.delete("/v1/memories/?user_id=nobody-of-that-name").expect(200).json["deleted"], 0)
+
+    def test_a_name_is_one_however_its_accents_are_written(self):
+        """`user_id` was; of the other three a client that writes accents apart found and deleted nothing."""
+        for kind in ("user_id", "agent_id", "app_id", "run_id"):
+            for wrote, asked in (("NFC", "NFD"), ("NFD", "NFC")):
+                name = unique("Amélie-")
+                wrote, asked = unicodedata.normalize(wrote, name), unicodedata.normalize(asked, name)
+                self.assertNotEqual(wrote, asked)
+                kept = self.add("named", **{kind: wrote})
+                for filters in ({kind: asked}, {kind: {"in": ["x", asked]}}):
+                    self.assertEqual([one["id"] for one in self.list(filters=filters)["results"]], [kept["id"]], kind)
+                self.assertEqual(kept[kind], wrote, "it is told as it was written")
+                path = f"/v2/entities/{kind.removesuffix('_id')}/{quote(asked)}/"
+                self.assertEqual(self.owner.delete(path).expect(200).json["deleted"], 1, kind)
 
     def test_delete_all_without_a_name_or_with_a_misread_one_deletes_nothing(self):
         self.add("stays")

@@ -103,13 +103,14 @@ pub(super) fn opened(tx: &Tx<'_>, tenant: TenantId, id: MemoryId, found: &Memory
     Ok(found.memory(id, text))
 }
 
+/// One of the ways in which Unicode writes the same characters. This runs in the one writer; most text is normal already, which is seen at once.
+fn normal(text: &str) -> Zeroizing<String> {
+    if is_nfc(text) { Zeroizing::new(text.to_owned()) } else { Zeroizing::new(text.nfc().collect()) }
+}
+
 /// Digest of all that must be equal for two writes to be one memory (DESIGN 10, merging), tags apart; keyed, 128 bits.
 pub(super) fn look_alike(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, new: &NewMemory) -> [u8; 16] {
-    let normal = |text: &Phi| match text.inner().trim() {
-        // This runs in the one writer; most text is normal already, which is seen at once.
-        text if is_nfc(text) => Zeroizing::new(text.to_owned()),
-        text => Zeroizing::new(text.nfc().collect()),
-    };
+    let normal = |text: &Phi| normal(text.inner().trim());
     let optional = |text: &Option<Phi>| Zeroizing::new(text.as_ref().map_or(String::new(), |t| format!("={}", t.inner())));
     let vendors: BTreeSet<&str> = new.allowed_vendors.iter().map(String::as_str).collect();
     let vendors: Vec<&str> = vendors.into_iter().collect();
@@ -156,12 +157,12 @@ impl EntityKind {
     }
 }
 
-/// Keyed look-up of an entity: says whether two memories name the same one, and not which.
+/// Keyed look-up of an entity: says whether two memories name the same one (NFC), and not which.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Entity(pub(super) [u8; 16]);
 
 pub(super) fn entity(tx: &Tx<'_>, tenant: TenantId, kind: EntityKind, text: &Phi) -> Entity {
-    let mac = hmac_sha256(tx.keys.lookup(), &[b"entity", tenant.bytes(), kind.label(), text.inner().as_bytes()]);
+    let mac = hmac_sha256(tx.keys.lookup(), &[b"entity", tenant.bytes(), kind.label(), normal(text.inner()).as_bytes()]);
     Entity(*mac.first_chunk().expect("32 bytes hold 16"))
 }
 
