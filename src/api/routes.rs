@@ -208,13 +208,13 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
     row("GET", "/graph", "getGraph", "How your memories hang together: threads, tags in common, clusters", Auth::User, ok("Graph")).query(&inputs::GRAPH).run("memory.graph", graph::read),
     row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
-    row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).run("memory.create", agent::create),
+    row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).refuses(&[403]).run("memory.create", agent::create),
     row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
     row("GET", "/agent/memories/:id", "getMemoryById", "Read a memory", Auth::Any, ok("Memory")).run("memory.read", agent::read),
     row("PUT", "/agent/memories/:id", "updateMemory", "Replace a memory; its past becomes a version", Auth::Any, ok("Memory")).body(&inputs::UPDATE).run("memory.update", memories::update),
     row("DELETE", "/agent/memories/:id", "deleteMemory", "Move a memory to the trash", Auth::Any, ok("AgentDeleted")).run("memory.trash", agent::delete),
     row("GET", "/agent/memories/:id/versions", "getVersionHistory", "What a memory said before", Auth::Any, ok("AgentVersions")).run("memory.versions", agent::versions),
-    row("POST", "/agent/memories/:id/children", "writeChildMemory", "Reply to a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CHILD).run("memory.reply", agent::reply),
+    row("POST", "/agent/memories/:id/children", "writeChildMemory", "Reply to a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CHILD).refuses(&[403]).run("memory.reply", agent::reply),
     row("GET", "/agent/memories/:id/thread", "readThread", "A memory and its replies, oldest first", Auth::Any, ok("Thread")).run("memory.thread", memories::thread),
     row("POST", "/agent/memories/browse", "browseMemories", "A page of summaries", Auth::Any, ok("SummaryPage")).body(&inputs::BROWSE).run("memory.list", agent::browse),
     row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
@@ -239,8 +239,8 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/mcp", "mcpListen", "Hear a session of a legacy MCP client (server-sent events)", Auth::Any, (200, None)).errors("McpRefusal").also(&[SILENCE]).refuses(&[400, 404, 405, 406]).run("mcp.listen", mcp::listen),
     row("DELETE", "/mcp", "mcpEnd", "End a session of a legacy MCP client", Auth::Any, (200, None)).errors("McpRefusal").refuses(&[400, 404, 405]).run("mcp.end", mcp::end),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
-    row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
-    row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).run("memory.create", mem0::add),
+    row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).refuses(&[403]).run("memory.create", mem0::add),
+    row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).refuses(&[403]).run("memory.create", mem0::add),
     row("POST", "/v3/memories/", "mem0List", "A page of memories that a filter chooses, newest first", Auth::Any, ok("Mem0Page")).body(&mem0::inputs::LIST).query(&mem0::inputs::PAGES).run("memory.list", mem0::list_pages),
     row("POST", "/v2/memories/", "mem0ListV2", "Memories that a filter chooses: as older clients ask", Auth::Any, ok("Mem0List")).body(&mem0::inputs::LIST).query(&mem0::inputs::PAGES).run("memory.list", mem0::list_arrays),
     row("GET", "/v1/memories/", "mem0ListV1", "Memories by the names they carry: as older clients ask", Auth::Any, ok("Mem0List")).query(&mem0::inputs::QUERY_LIST).run("memory.list", mem0::list_by_query),
@@ -349,6 +349,14 @@ mod tests {
     fn what_is_only_fetched_changes_nothing() {
         for route in ROUTES.iter().filter(|route| route.doc.method == "GET") {
             assert!(!WAYS.contains(&(route.verb, true)), "{}", route.doc.path);
+        }
+    }
+
+    #[test]
+    fn whoever_may_only_read_is_told_so_where_agents_write() {
+        // The document had no such refusal for what is written by POST.
+        for route in ROUTES.iter().filter(|route| route.doc.auth == Auth::Any && WAYS.contains(&(route.verb, true))) {
+            assert!(matches!(route.doc.method, "PUT" | "DELETE") || route.doc.refusals.contains(&403), "{}", route.doc.path);
         }
     }
 

@@ -240,6 +240,10 @@ class Flow(OAuthCase):
             good = {"title": "t", "content": "c", "tags": [], "allowed_vendors": ["*"]}
             for method, path, body in (("POST", "/agent/memories", good), ("PUT", f"/agent/memories/{record['id']}", good), ("DELETE", f"/agent/memories/{record['id']}", None)):
                 self.error(agent.request(method, path, body), 403)
+            said = {"messages": [{"role": "user", "content": "c"}], "user_id": "u"}
+            for method, path, body in (("POST", "/v1/memories/", said), ("POST", "/v3/memories/add/", said), ("POST", f"/agent/memories/{record['id']}/children", good),
+                                       ("DELETE", "/v1/memories/?user_id=u", None), ("DELETE", "/v2/entities/user/u/", None)):
+                self.assertEqual(agent.request(method, path, body).status, 403, path)
         client = self.client()
         self.refused(self.refresh(client, tokens["refresh_token"], scope="mcp:write"), 400, "invalid_grant")
 
