@@ -83,7 +83,7 @@ fn confirm(what: &str) -> Result<(), Failure> {
 fn failure(refused: &Refused<Refusal>) -> Failure {
     match refused {
         Refused::Work(Refusal::Unknown, _) => Failure::new(Exit::Usage, format_args!("{}; who is erased already: rosemary erase list", Refusal::Unknown)),
-        Refused::Work(Refusal::Owner, _) => Failure::new(Exit::Usage, Refusal::Owner),
+        Refused::Work(refusal @ (Refusal::Owner | Refusal::Ambiguous), _) => Failure::new(Exit::Usage, refusal),
         other => open::refused("the erasure", other),
     }
 }

@@ -53,6 +53,9 @@ pub enum Refusal {
     /// Nobody of that id or name.
     #[error("Nobody of that id or name is known")]
     Unknown,
+    /// A subject is named as another one's id.
+    #[error("This is the name of one subject and the id of another; nobody was erased: give the first one's own id")]
+    Ambiguous,
     /// The owner.
     #[error("The owner of the instance cannot be erased; make somebody else the owner first (RM_OWNER_EMAIL)")]
     Owner,
@@ -69,7 +72,7 @@ impl Fault for Refusal {
         match self {
             Self::Unknown => (Reason::NotFound, 404),
             Self::Owner => (Reason::NotPermitted, 409),
-            Self::NotYet => (Reason::Conflict, 409),
+            Self::Ambiguous | Self::NotYet => (Reason::Conflict, 409),
             Self::Store(_) => (Reason::WorkFailed, 500),
         }
     }
@@ -113,12 +116,19 @@ pub fn ask(a: &mut Access<'_, AskErasure>, whom: &Whom) -> Result<Erasure, Refus
     let tx = a.tx_mut();
     let holder = match whom {
         Whom::User(name) => {
-            let email = Zeroizing::new(name.inner().trim().to_lowercase());
+            let email = Zeroizing::new(name.inner().trim().to_ascii_lowercase());
             users::find(tx, tenant, &email)?.or_else(|| UserId::parse(&email)).map(Holder::User)
         }
         Whom::Subject(name) => {
             let name = Zeroizing::new(name.inner().nfc().collect::<String>());
-            subjects::find(tx, tenant, &name)?.or_else(|| SubjectId::parse(&name)).map(Holder::Subject)
+            let (named, meant) = (subjects::find(tx, tenant, &name)?, SubjectId::parse(&name));
+            if let (Some(named), Some(meant)) = (named, meant)
+                && named != meant
+                && !holders::epochs(tx, tenant, Holder::Subject(meant))?.is_empty()
+            {
+                return Err(Refusal::Ambiguous);
+            }
+            named.or(meant).map(Holder::Subject)
         }
         Whom::Known(holder) => Some(*holder),
     };

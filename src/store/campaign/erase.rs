@@ -151,6 +151,31 @@ fn who_is_unknown_or_the_owner_is_not_erased_and_a_user_may_not_ask() {
 }
 
 #[test]
+fn whoever_could_be_meant_for_another_is_not_erased() {
+    let house = House::new();
+    let (vault, owner) = (house.vault(), house.owner());
+    person(vault, "kim@example.org", "a key of the nurse");
+    // The Kelvin sign, of which Unicode's small letter is k.
+    let refused = |whom: Whom| match ask(vault, &owner, whom).unwrap_err() {
+        Refused::Work(refusal, _) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(refused(Whom::User(Phi::new("\u{212a}im@example.org".into()))), Refusal::Unknown));
+
+    let subject = |name: String| Whom::Subject(Phi::new(name));
+    about(vault, &owner, "Ann", "of Ann");
+    let ann = subject_id(vault, "Ann").unwrap();
+    about(vault, &owner, &ann.to_string(), "of one who is named as Ann's id");
+    let other = subject_id(vault, &ann.to_string()).unwrap();
+    assert!(matches!(refused(subject(ann.to_string())), Refusal::Ambiguous));
+    assert!(erasures_of(vault, &owner).is_empty());
+    for id in [other, ann] {
+        assert_eq!(ask(vault, &owner, subject(id.to_string())).unwrap().id, *id.bytes());
+    }
+    assert!(vault.rotation_done(LONG, |_| true));
+}
+
+#[test]
 fn an_epoch_is_left_while_people_write() {
     let house = House::new();
     let (vault, owner) = (house.vault(), house.owner());
