@@ -58,8 +58,11 @@ pub fn run(bytes: &[u8]) {
         _ => {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
             if let Some(found) = model::answer(text) {
-                let value: Value = serde_json::from_str(text).expect("what gives an answer is JSON");
-                assert_eq!(value["choices"][0]["message"]["content"], **found);
+                match serde_json::from_str::<Value>(text) {
+                    Ok(value) => assert_eq!(value["choices"][0]["message"]["content"], **found),
+                    // In a member that nobody reads it is JSON all the same (RFC 8259 section 6).
+                    Err(error) => assert!(error.to_string().starts_with("number out of range"), "what gives an answer is JSON: {error}"),
+                }
             }
         }
     }
