@@ -1,4 +1,4 @@
-//! A consistent copy into a new file, while reading and writing go on.
+//! A consistent copy into a new file, while reading and writing go on: of a frozen view ([`Engine::freeze`]) where they do.
 //!
 //! The copy has its own file id and block key, so no block of one opens in the other; the instance is the same. Rows are copied in order
 //! from one snapshot: the copy holds no free pages, and nothing of what was deleted.
