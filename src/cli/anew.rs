@@ -33,7 +33,6 @@ const WIPED: &str = "the old file's keys were written over and it was removed; d
 /// The command.
 pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
     let (path, clock, present) = (config.db_path.clone(), Clock::system(), open::kek(&config)?);
-    end_wiping(&path)?;
     let old = match Engine::inspect(&path, &open::options(&config), &present) {
         // Cut off after the new file took its place: the new key opens it.
         Err(error @ EngineError::Keys(_)) => match later(how, &config)? {
@@ -60,6 +59,7 @@ pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
     let old = Engine::inspect(&path, &open::options(&config), &present).map_err(|error| open::engine_failure(&path, error))?;
     let before = facts(&old, &clock).map_err(|error| open::store_failure(&path, error))?;
     anchored(&config, &old, &before)?;
+    end_wiping(&path)?;
     let kept = kept::name(&path, &clock);
     let kek = kek.as_ref().unwrap_or(&present);
     let gone: Vec<_> = old.slots(kek).into_iter().filter(|slot| !slot.opened).collect();
@@ -131,6 +131,7 @@ fn done_before(how: &args::RotateAll, config: &Config, kek: &Kek, clock: &Clock)
     anchored(config, &engine, &before)?;
     drop(engine);
     restore::anchor_anew(config, kek, clock)?;
+    end_wiping(path)?;
     let since = if known.is_some() { ", and nothing happened in it since" } else { "" };
     say(&format!("{}: is under new keys already{since}; what was missing is completed", path.display()));
     if let Some((mark, kept)) = known.and_then(|mark| Some((mark, kept::names_of(path, mark.from).ok()?.into_iter().next()?))) {
@@ -204,7 +205,7 @@ fn dispose(how: &args::RotateAll, path: &Path, file: FileId, kept: &Path) -> Res
     Ok(())
 }
 
-/// Ends the wiping of an old file that a run before was cut off from.
+/// Ends the wiping of an old file that a run before was cut off from, once it is known that the one in its place opens.
 fn end_wiping(path: &Path) -> Result<(), Failure> {
     for (name, how) in kept::end_wiping(path).map_err(|error| Failure::io(path, &error))? {
         how.map_err(|error| Failure::io(&name, &error))?;

@@ -223,6 +223,7 @@ fn bring_up(
 ) -> Result<Open, Failure> {
     let kek = Arc::new(kek);
     let store = open::store_with(config, settings, &kek)?;
+    end_wiping(config);
     let vault = store.vault().clone();
     let hub = Hub::new();
     let relay = entrance.map(|entrance| hub.start(entrance)).transpose();
@@ -247,9 +248,11 @@ fn bring_up(
     }
 }
 
-/// Ends the wiping of an old file, from which `keys rotate all` was cut off: its name is the operator's word for it.
+/// Ends the wiping of an old file, from which `keys rotate all` was cut off: its name is the operator's word for it. Once the file that took its
+/// place is open and agrees with its anchor: until then the old one may be the last that is whole.
 fn end_wiping(config: &Config) {
-    for (name, how) in kept::end_wiping(&config.db_path).unwrap_or_default() {
+    let ended = kept::end_wiping(&config.db_path).unwrap_or_else(|error| vec![(config.db_path.clone(), Err(error))]);
+    for (name, how) in ended {
         let (file, error) = (Operator::text(&name.display()), how.err());
         match error {
             None => log::line(Level::Info, "an old file that was being wiped when something cut it off is wiped and removed", &[("file", &file)]),
@@ -261,7 +264,6 @@ fn end_wiping(config: &Config) {
 /// Starts the service that the settings describe.
 pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> {
     let told = Told::listen()?;
-    end_wiping(config);
     let tls = open::tls(config)?;
     // Read before the lock, as nothing needs its file later.
     let model = open::model(config)?;

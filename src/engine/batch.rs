@@ -126,6 +126,8 @@ pub struct Engine {
     /// Whether the copies of the superblock may differ.
     pub(super) torn: AtomicBool,
     pub(super) options: Options,
+    /// Where the file is, if it is one on disk that may be written.
+    pub(super) path: Option<PathBuf>,
     pub(super) open: RwLock<Option<Open>>,
 }
 
@@ -159,8 +161,9 @@ impl Engine {
             return Err(EngineError::Exists(name(path)));
         }
         let (beside, file) = create_beside(path)?;
-        let made = Self::create_on(Arc::new(file), options, head).and_then(|engine| {
+        let made = Self::create_on(Arc::new(file), options, head).and_then(|mut engine| {
             fill(&engine)?;
+            engine.path = Some(path.to_owned());
             // What was written since the last commit's sync is nothing but the file's cut end; its length is part of what appears.
             engine.medium.sync().map_err(EngineError::io)?;
             match place {
@@ -190,7 +193,8 @@ impl Engine {
     ///
     /// Errors: `Missing`, `Unopenable`, `Locked`, `NotRosemary`, `Newer`, `Keys`, `Damaged`, `Block`, `Io`. The file is not changed if it does not open.
     pub fn open(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let engine = Self::open_on(lock_file(path)?, options, kek)?;
+        let mut engine = Self::open_on(lock_file(path)?, options, kek)?;
+        engine.path = Some(path.to_owned());
         engine.medium.reserve();
         Ok(engine)
     }
@@ -214,7 +218,7 @@ impl Engine {
 
     pub(super) fn of(medium: Arc<Live>, head: Arc<Superblock>, options: &Options, open: Open) -> Self {
         let (rewriting, freezing, torn) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Self { medium, head: RwLock::new(head), rewriting, freezing, torn, options: options.clone(), open: RwLock::new(Some(open)) }
+        Self { medium, head: RwLock::new(head), rewriting, freezing, torn, options: options.clone(), path: None, open: RwLock::new(Some(open)) }
     }
 
     /// The superblock as last made durable.

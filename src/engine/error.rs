@@ -65,7 +65,7 @@ pub enum EngineError {
         kind: io::ErrorKind,
     },
     /// A view of how it was cannot be shown any more: the data goes on, a copy made from the view does not.
-    #[error("what changed in the data file meanwhile could not be kept beside it ({kind}); free space there or name another disk, and try again")]
+    #[error("what changed in the data file meanwhile could not be kept beside it ({kind}); free space there and try again")]
     Spoilt {
         /// What the system said.
         kind: io::ErrorKind,

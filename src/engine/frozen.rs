@@ -12,7 +12,8 @@
 //!
 //! Invariants
 //! - What a view shows are the bytes at the moment of freezing, or an error that says why it cannot: never a later block.
-//! - Writing never waits for a view, and never fails because of one: what cannot be kept spoils the view alone.
+//! - Writing waits for no reader of a view, and never fails because of one: what cannot be kept spoils the view alone. It is kept on the disk of
+//!   the data file, so that no slower one holds writing up.
 //! - Sealed bytes alone are kept, at most once a block, in a file without a name: it is gone with the view or the process.
 //! - While there is a view, nothing of the file is cut off; what was to be is when it goes.
 
@@ -254,12 +255,13 @@ impl Medium for View {
 
 impl Engine {
     /// An engine of its own that shows what is committed now, unchanged by later commits, and without holding any page of this one. What
-    /// changes meanwhile is kept sealed, in a file without a name beside `path`. Nothing that fails there latches this engine.
+    /// changes meanwhile is kept sealed, in a file without a name beside the data file: writing waits for that disk as it is. Only for a store that
+    /// is no file on disk is it beside `path`. Nothing that fails there latches this engine.
     ///
     /// Errors: `Uncreatable`; `InUse` if there is one already; `Latched` and what latches, of this engine; what keeps the other from opening.
     /// It answers `Spoilt` once something that changed could not be kept.
     pub fn freeze(&self, path: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
-        self.freeze_on(Arc::new(nameless(path)?), cache_bytes)
+        self.freeze_on(Arc::new(nameless(self.path.as_deref().unwrap_or(path))?), cache_bytes)
     }
 
     /// As [`Engine::freeze`], with what changes kept in `kept`.

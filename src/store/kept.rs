@@ -97,7 +97,7 @@ pub fn wipe(path: &Path, kept: &Path) -> io::Result<()> {
     durable::sync_folder_of(&wiping)
 }
 
-/// Ends what [`wipe`] was cut off from: gives each such name, and how that went.
+/// Ends what [`wipe`] was cut off from: gives each such name, and how that went. To be called once the file at `path` was opened.
 ///
 /// Errors: as [`beside`].
 pub fn end_wiping(path: &Path) -> io::Result<Vec<(PathBuf, io::Result<()>)>> {

@@ -196,6 +196,12 @@ class RotateAll(unittest.TestCase):
         copy, wiping = old.with_name(old.name + "-evidence"), old.with_name(old.name + ".wiping")
         shutil.copy(old, copy)
         old.rename(wiping)
+        whole = self.server.data.read_bytes()
+        self.server.data.write_bytes(b"")
+        for command in (("serve",), ("keys", "rotate", "all", "--wipe-old")):
+            self.assertNotEqual(self.server.run(*command).returncode, 0)
+        self.assertCountEqual(self.kept(), [copy, wiping], "what took its place does not open: it may be the last that is whole")
+        self.server.data.write_bytes(whole)
         self.server.start()
         self.assertEqual(self.kept(), [copy], "the next start")
         self.assertIn(b"wiped and removed", bytes(self.server.output))
