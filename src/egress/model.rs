@@ -2,7 +2,12 @@
 //!
 //! Invariant: what an endpoint answers is read as data of a stranger: within bounds, one text is taken from it, and nothing else has a meaning.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::config::Model;
@@ -62,14 +67,37 @@ impl std::io::Write for Length {
     }
 }
 
+/// An object: a list of what its members would hold is none, though serde takes one for a structure.
+struct Object<T>(T);
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Members(PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
 struct Completion {
-    choices: Vec<Choice>,
+    choices: Vec<Object<Choice>>,
 }
 
 #[derive(Deserialize)]
 struct Choice {
-    message: Spoken,
+    message: Object<Spoken>,
 }
 
 #[derive(Deserialize)]
@@ -79,8 +107,8 @@ struct Spoken {
 
 /// The text that the endpoint answered with; `None` if `body` is no such answer.
 pub fn answer(body: &str) -> Option<Zeroizing<String>> {
-    let completion: Completion = serde_json::from_str(body).ok()?;
-    let mut texts = completion.choices.into_iter().map(|choice| choice.message.content);
+    let Object(completion): Object<Completion> = serde_json::from_str(body).ok()?;
+    let mut texts = completion.choices.into_iter().map(|Object(choice)| choice.message.0.content);
     let first = texts.next().flatten();
     texts.flatten().for_each(|mut other| other.zeroize());
     first.map(Zeroizing::new)
@@ -106,7 +134,7 @@ mod tests {
         let text = |body: &str| answer(body).map(|text| text.to_string());
         assert_eq!(text(r#"{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":"yes","extra":[1]}}],"usage":{}}"#), Some("yes".into()));
         assert_eq!(text(r#"{"choices":[{"message":{"content":""}},{"message":{"content":"b"}}]}"#), Some(String::new()));
-        for bad in ["", "[]", "{}", r#"{"choices":[]}"#, r#"{"choices":[{"message":{"content":null}}]}"#, r#"{"choices":[{"message":{"content":1}}]}"#, r#"{"error":{"message":"x"}}"#] {
+        for bad in ["", "[]", "{}", r#"[[{"message":{"content":"a"}}]]"#, r#"{"choices":[[{"content":"a"}]]}"#, r#"{"choices":[{"message":["a"]}]}"#, r#"{"choices":[]}"#, r#"{"choices":[{"message":{"content":null}}]}"#, r#"{"choices":[{"message":{"content":1}}]}"#, r#"{"error":{"message":"x"}}"#] {
             assert_eq!(text(bad), None, "{bad}");
         }
     }
