@@ -110,6 +110,8 @@ pub const OAUTH_STATE_BYTES_MAX: usize = 4096;
 pub const STANDING_MAX: usize = 4096;
 /// Changes that wait at a search index before they are taken in without being asked for.
 pub const INDEX_WAITING_MAX: usize = 256;
+/// Changes at which whoever brings more takes them in itself: the thread that does so cannot keep up.
+pub const INDEX_BEHIND_MAX: usize = 8 * INDEX_WAITING_MAX;
 /// Where blocks are sealed: memory that is kept for the next ones.
 pub const SEALING_BYTES_KEPT: usize = 256 * 1024;
 /// A dashboard's token.

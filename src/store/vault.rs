@@ -403,6 +403,8 @@ impl Store {
         let told = vault.clone();
         store.spawn("answers", move || answerer.run(&told))?;
         let keeper = vault.clone();
+        let indexed = vault.clone();
+        store.spawn("indexes", move || indexed.indexes().keep_up())?;
         store.spawn("keeper", move || keeper.keep())?;
         let (rotator, embedding) = (vault.clone(), vault.clone());
         store.spawn("indexer", move || indexer::run(&vault, &scopes))?;
@@ -458,6 +460,7 @@ impl Store {
         self.vault.0.queue.close();
         self.vault.rotation().wake();
         self.vault.unembedded().wake();
+        self.vault.indexes().stop();
         // If there is no room for it, the indexer is awake.
         let _ = self.vault.0.index_requests.try_send(None);
         for thread in self.threads.drain(..) {

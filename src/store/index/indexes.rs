@@ -26,7 +26,8 @@
 //!   scope, would wait for all of them.
 //!
 //! Changes wait at the index before their writers are answered, and whoever asks takes in what waits first: whoever wrote finds what was written.
-//! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait: many at once cost less than one by one.
+//! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait, for many at once cost less than one by one, and by a thread of its
+//! own ([`Indexes::keep_up`]), for nobody who writes should wait for it; only what it cannot keep up with is taken in by who brings more.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -37,7 +38,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use super::prepared::Prepared;
 use super::scope::ScopeIndex;
 use crate::base::id::{MemoryId, TenantId, UserId};
-use crate::base::limits;
+use crate::base::{fault, limits};
 use crate::embed::Embedding;
 
 /// One owner's memories.
@@ -112,6 +113,23 @@ pub struct Indexes {
     /// Counts uses, and tells builds apart.
     ticks: AtomicU64,
     permits: Permits,
+    behind: Behind,
+}
+
+/// Scopes at which much waits, for the thread that takes it in.
+#[derive(Default)]
+struct Behind {
+    scopes: Mutex<Scopes>,
+    told: Condvar,
+}
+
+#[derive(Default)]
+struct Scopes {
+    waiting: Vec<ScopeKey>,
+    /// The thread is there.
+    kept: bool,
+    /// It is to end.
+    stop: bool,
 }
 
 /// How many queries may begin now.
@@ -137,7 +155,7 @@ impl Indexes {
     pub fn new(capacity: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let permits = Permits { free: Mutex::new(processors), freed: Condvar::new() };
-        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1), permits }
+        Self { capacity, slots: Mutex::default(), ticks: AtomicU64::new(1), permits, behind: Behind::default() }
     }
 
     /// Where `scope` stands.
@@ -212,7 +230,8 @@ impl Indexes {
                 for change in changes {
                     fit &= waiting.push(seq, change);
                 }
-                if fit && waiting.changes.len() < limits::INDEX_WAITING_MAX {
+                let much = waiting.changes.len();
+                if fit && (much < limits::INDEX_WAITING_MAX || much < limits::INDEX_BEHIND_MAX && self.behind.tell(scope)) {
                     // Without room it is absent or too large now, and queries see that.
                     let _ = self.evict(&mut slots, scope, &mut evicted);
                     drop(slots);
@@ -223,6 +242,24 @@ impl Indexes {
         };
         drop(slots);
         self.take_in(scope, &index);
+    }
+
+    /// Takes in what waits where it is much, until [`Indexes::stop`].
+    pub fn keep_up(&self) {
+        while let Some(scope) = self.behind.next() {
+            let index = match self.lock().get(&scope) {
+                Some(Slot::Ready { index, .. }) => Arc::clone(index),
+                _ => continue,
+            };
+            // A panic leaves the index's lock poisoned, and so the scope absent for whoever asks next.
+            let _ = fault::catch(|| self.take_in(scope, &index));
+        }
+    }
+
+    /// Ends [`Indexes::keep_up`].
+    pub fn stop(&self) {
+        self.behind.lock().stop = true;
+        self.behind.told.notify_all();
     }
 
     /// Takes what waits into `index`, in the order of the commits.
@@ -288,6 +325,35 @@ impl Indexes {
             return Err(if large { BuildError::TooLarge } else { BuildError::NoRoom });
         }
         Ok(())
+    }
+}
+
+impl Behind {
+    fn lock(&self) -> MutexGuard<'_, Scopes> {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody will take in what waits at `scope`.
+    fn tell(&self, scope: ScopeKey) -> bool {
+        let mut scopes = self.lock();
+        if !scopes.kept {
+            return false;
+        }
+        if !scopes.waiting.contains(&scope) {
+            scopes.waiting.push(scope);
+            drop(scopes);
+            self.told.notify_one();
+        }
+        true
+    }
+
+    /// Waits for a scope; `None` at the end, and then nobody is told any more.
+    fn next(&self) -> Option<ScopeKey> {
+        let mut scopes = self.lock();
+        scopes.kept = true;
+        let mut scopes = self.told.wait_while(scopes, |scopes| scopes.waiting.is_empty() && !scopes.stop).unwrap_or_else(PoisonError::into_inner);
+        scopes.kept = !scopes.stop;
+        scopes.waiting.pop().filter(|_| !scopes.stop)
     }
 }
 
@@ -599,6 +665,47 @@ mod tests {
         let changes = (0..limits::INDEX_WAITING_MAX as u64).map(|n| put(&doc(1000 + n, "much"))).collect();
         indexes.apply(scope, 1000, changes);
         assert_eq!(inside(), 2 * limits::INDEX_WAITING_MAX + 2);
+    }
+
+    #[test]
+    fn what_waits_is_taken_in_by_the_thread_for_it_or_by_who_brings_too_much() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        build(&indexes, scope, 3).unwrap();
+        let index = match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            _ => unreachable!(),
+        };
+        let waits = || match indexes.lock().get(&scope) {
+            Some(Slot::Ready { waiting, .. }) => waiting.changes.len(),
+            _ => unreachable!(),
+        };
+        let until = |reached: &dyn Fn() -> bool| {
+            while !reached() {
+                std::thread::yield_now();
+            }
+        };
+        let put_one = |n| indexes.apply(scope, n, vec![put(&doc(100 + n, "later"))]);
+        let (few, many) = (limits::INDEX_WAITING_MAX as u64, limits::INDEX_BEHIND_MAX as u64);
+        std::thread::scope(|threads| {
+            threads.spawn(|| indexes.keep_up());
+            until(&|| indexes.behind.lock().kept);
+            (1..=few).for_each(put_one);
+            until(&|| waits() == 0 && index.read().unwrap().len() == 3 + limits::INDEX_WAITING_MAX);
+            // Somebody reads the index, so that the thread cannot: nobody else waits before too much does.
+            let reading = index.read().unwrap();
+            (few + 1..few + many).for_each(put_one);
+            assert_eq!(waits(), limits::INDEX_BEHIND_MAX - 1);
+            let last = threads.spawn(|| put_one(few + many));
+            until(&|| waits() == limits::INDEX_BEHIND_MAX);
+            assert!(!last.is_finished());
+            drop(reading);
+            last.join().unwrap();
+            assert_eq!((waits(), index.read().unwrap().len()), (0, 3 + limits::INDEX_WAITING_MAX + limits::INDEX_BEHIND_MAX));
+            indexes.stop();
+        });
+        // Nobody takes in any more but who brings much.
+        (many * 2..many * 2 + few).for_each(put_one);
+        assert_eq!(waits(), 0);
     }
 
     #[test]
