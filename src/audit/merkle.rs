@@ -26,12 +26,27 @@ const TILE_HEIGHT: u32 = 8;
 
 /// Hash of a leaf: of one entry's line, without a line end.
 pub fn leaf_hash(line: &[u8]) -> Hash {
-    sha256(&[&[0], line])
+    hash_of(0, &[line])
 }
 
 /// Hash of the node above `left` and `right`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    sha256(&[&[1], left, right])
+    hash_of(1, &[left, right])
+}
+
+/// Hash of a kind of node and what it is made of: at once if it is as short as most are, for otherwise memory is asked for each time.
+fn hash_of(kind: u8, parts: &[&[u8]]) -> Hash {
+    let mut short = [0; 1024];
+    let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+    let Some(mut room) = short.get_mut(..len) else { return sha256(&[&[&[kind][..]], parts].concat()) };
+    room[0] = kind;
+    room = &mut room[1..];
+    for part in parts {
+        let (own, rest) = room.split_at_mut(part.len());
+        own.copy_from_slice(part);
+        room = rest;
+    }
+    sha256(&[&short[..len]])
 }
 
 /// Root of the empty tree.
@@ -558,6 +573,15 @@ pub mod tests {
 
     fn hashes(value: &Value) -> Vec<Hash> {
         value.as_array().unwrap().iter().map(hash).collect()
+    }
+
+    #[test]
+    fn a_hash_is_the_same_however_long_the_line() {
+        for len in [0, 1, 517, 1022, 1023, 1024, 5000] {
+            let line = vec![b'x'; len];
+            assert_eq!(leaf_hash(&line), sha256(&[&[0], &line]), "{len}");
+        }
+        assert_eq!(node_hash(&[3; 32], &[4; 32]), sha256(&[&[1], &[3; 32], &[4; 32]]));
     }
 
     #[test]

@@ -26,34 +26,44 @@ pub const OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 #[error("sealed bytes do not open: wrong key, wrong place or changed")]
 pub struct OpenError;
 
+/// Room for the associated data of any kind of ours: names, ids and numbers, none of which is as long as someone outside likes.
+const AAD_BYTES_MAX: usize = 256;
+
 /// Associated data: fields in order, each preceded by its length (u32 LE), so that no two lists collide.
-#[derive(Clone, Debug, Default)]
-pub struct Aad(Vec<u8>);
+#[derive(Clone, Debug)]
+pub struct Aad {
+    bytes: [u8; AAD_BYTES_MAX],
+    len: usize,
+}
 
 impl Aad {
-    /// Starts with the name of the kind of thing sealed, for example `mem1`.
-    pub fn new(kind: &str) -> Self {
-        // Room for all that any kind of ours holds.
-        Self(Vec::with_capacity(256)).field(kind.as_bytes())
-    }
-
-    /// Adds one field.
-    #[must_use]
-    pub fn field(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(&u32::try_from(bytes.len()).expect("a field is shorter than 4 GiB").to_le_bytes());
-        self.0.extend_from_slice(bytes);
-        self
+    /// The name of the kind of thing sealed, for example `mem1`, then `fields`.
+    ///
+    /// Panics: they are longer than any kind of ours is.
+    pub fn of(kind: &str, fields: &[&[u8]]) -> Self {
+        let mut aad = Self { bytes: [0; AAD_BYTES_MAX], len: 0 };
+        aad.push(kind.as_bytes());
+        fields.iter().for_each(|field| aad.push(field));
+        aad
     }
 
     /// Adds one integer, as 8 bytes little-endian.
     #[must_use]
-    pub fn number(self, value: u64) -> Self {
-        self.field(&value.to_le_bytes())
+    pub fn number(mut self, value: u64) -> Self {
+        self.push(&value.to_le_bytes());
+        self
     }
 
     /// The bytes that are authenticated.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, field: &[u8]) {
+        let (head, rest) = self.bytes[self.len..].split_first_chunk_mut().expect("the fields of every kind fit");
+        *head = u32::try_from(field.len()).expect("a field is shorter than 4 GiB").to_le_bytes();
+        rest[..field.len()].copy_from_slice(field);
+        self.len += head.len() + field.len();
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn an_independent_implementation_agrees_at_every_length() {
         use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
-        let (key, aad) = (Key::random(), Aad::new("oracle").number(7));
+        let (key, aad) = (Key::random(), Aad::of("oracle", &[]).number(7));
         for length in (0..300).chain([1024, 4095, 4096, 65_537]) {
             let plain: Vec<u8> = (0u8..=255).cycle().take(length).collect();
             let mut sealed = seal(&key, &aad, &plain);
@@ -156,11 +166,11 @@ mod tests {
     #[test]
     fn any_change_of_key_place_or_byte_does_not_open() {
         let (key, other) = (Key::random(), Key::random());
-        let aad = Aad::new("test").number(1);
+        let aad = Aad::of("test", &[]).number(1);
         let sealed = seal(&key, &aad, b"text");
         assert_eq!(open(&key, &aad, &sealed).unwrap(), b"text");
         assert_eq!(open(&other, &aad, &sealed), Err(OpenError));
-        assert_eq!(open(&key, &Aad::new("test").number(2), &sealed), Err(OpenError));
+        assert_eq!(open(&key, &Aad::of("test", &[]).number(2), &sealed), Err(OpenError));
         for i in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[i] ^= 1;
@@ -172,11 +182,11 @@ mod tests {
     #[test]
     fn a_failed_opening_leaves_no_text_behind() {
         let key = Key::random();
-        let mut sealed = seal(&key, &Aad::new("a"), b"text");
+        let mut sealed = seal(&key, &Aad::of("a", &[]), b"text");
         let last = sealed.len() - 1;
         sealed[last] ^= 1;
         let mut out = [9; 4];
-        assert!(open_into(&key, Aad::new("a").bytes(), &sealed, &mut out).is_err());
+        assert!(open_into(&key, Aad::of("a", &[]).bytes(), &sealed, &mut out).is_err());
         assert_eq!(out, [0; 4]);
     }
 }

@@ -121,10 +121,7 @@ impl KeySlot {
     }
 
     fn aad(&self, instance: InstanceId, number: usize) -> Aad {
-        Aad::new("rosemary")
-            .number(FORMAT)
-            .field(b"key-slot")
-            .field(instance.bytes())
+        Aad::of("rosemary", &[&FORMAT.to_le_bytes(), b"key-slot", instance.bytes()])
             .number(u64::try_from(number).expect("a slot number is below 8"))
             .number(u64::from(self.kind.number()))
             .number(u64::from(self.cost.memory_kib))
@@ -486,30 +483,30 @@ mod tests {
     #[test]
     fn a_dek_opens_for_its_holder_alone_and_an_unknown_epoch_is_its_own_error() {
         let keys = Keys::random();
-        let (dek, aad) = (Key::random(), Aad::new("dek1").field(b"holder"));
+        let (dek, aad) = (Key::random(), Aad::of("dek1", &[b"holder"]));
         let mut wrapped = keys.wrap_dek(&dek, &aad);
         assert!(keys.unwrap_dek(&wrapped, &aad).unwrap().matches(dek.expose()));
-        assert_eq!(keys.unwrap_dek(&wrapped, &Aad::new("dek1").field(b"other")).unwrap_err(), LadderError::Damaged);
+        assert_eq!(keys.unwrap_dek(&wrapped, &Aad::of("dek1", &[b"other"])).unwrap_err(), LadderError::Damaged);
         wrapped.epoch = 9;
         assert_eq!(keys.unwrap_dek(&wrapped, &aad).unwrap_err(), LadderError::UnknownEpoch(9));
     }
 
     #[test]
     fn the_body_opens_in_its_place_alone() {
-        let (master, keys, aad) = (Key::random(), Keys::random(), Aad::new("place"));
+        let (master, keys, aad) = (Key::random(), Keys::random(), Aad::of("place", &[]));
         let sealed = keys.seal(&master, &aad);
         assert_eq!(sealed.len(), SEALED_BODY_BYTES[0]);
         let opened = Keys::open(&master, &aad, &sealed).unwrap();
         assert!(opened.block().matches(keys.block().expose()) && opened.lookup().matches(keys.lookup().expose()));
         assert_eq!(opened.signing().public(), keys.signing().public());
         assert_eq!(opened.epoch(), 1);
-        assert!(Keys::open(&master, &Aad::new("elsewhere"), &sealed).is_err());
+        assert!(Keys::open(&master, &Aad::of("elsewhere", &[]), &sealed).is_err());
         assert!(Keys::open(&Key::random(), &aad, &sealed).is_err());
     }
 
     #[test]
     fn the_next_signing_key_is_carried_beside_the_present_one_until_it_takes_its_place() {
-        let (master, keys, aad) = (Key::random(), Keys::random(), Aad::new("place"));
+        let (master, keys, aad) = (Key::random(), Keys::random(), Aad::of("place", &[]));
         assert!(keys.next_signing().is_none() && keys.with_next_signing_alone().is_none());
         let both = keys.with_next_signing().unwrap();
         assert!(both.with_next_signing().is_none(), "one after the other");
@@ -532,7 +529,7 @@ mod tests {
         assert!(kept(Keys::pepper) && !kept(Keys::block) && !kept(Keys::mac) && !kept(Keys::lookup));
         assert_ne!(old.signing().public(), new.signing().public());
         assert_eq!(new.epochs(), (2, 2));
-        let aad = Aad::new("dek1");
+        let aad = Aad::of("dek1", &[]);
         assert!(new.unwrap_dek(&old.wrap_dek(&Key::random(), &aad), &aad).is_err());
     }
 }

@@ -54,7 +54,7 @@ const _: () = assert!(BODY_AT + SEALED_BODY_BYTES[1] <= CHECKSUM_AT && PAGE_SEAL
 
 /// `rosemary | version | kind | file id | place`.
 pub fn place_aad(kind: &str, file: FileId, place: u64) -> Aad {
-    Aad::new("rosemary").number(FORMAT).field(kind.as_bytes()).field(file.bytes()).number(place)
+    Aad::of("rosemary", &[&FORMAT.to_le_bytes(), kind.as_bytes(), file.bytes()]).number(place)
 }
 
 /// The superblock, opened.
@@ -385,7 +385,7 @@ mod tests {
     }
 
     fn dek_aad(instance: InstanceId) -> Aad {
-        Aad::new("dek1").field(instance.bytes()).field(&[1; 16]).field(&[1]).field(&[2; 16]).number(1)
+        Aad::of("dek1", &[instance.bytes(), &[1; 16], &[1], &[2; 16]]).number(1)
     }
 
     fn bytes_at(medium: &dyn Medium, at: u64, len: usize) -> Vec<u8> {

@@ -336,7 +336,7 @@ mod tests {
         let image = std::fs::read(path).unwrap();
         assert!(!image.windows(32).step_by(1).any(|bytes| bytes == old.keys().block().expose()));
         for (key, row) in rows(new, DEKS) {
-            let aad = Aad::new("dek1").field(old.instance().bytes()).field(&key[..16]).field(&key[16..17]).field(&key[17..]).number(2);
+            let aad = Aad::of("dek1", &[old.instance().bytes(), &key[..16], &key[16..17], &key[17..]]).number(2);
             let wrapped = WrappedDek { epoch: new.keys().epoch(), sealed: row[row.len() - 72..].to_vec() };
             assert!(new.keys().unwrap_dek(&wrapped, &aad).is_ok(), "this is where it lies");
             for epoch in [old.keys().epoch(), new.keys().epoch()] {
@@ -347,7 +347,7 @@ mod tests {
         for block in 1..=(image.len() as u64 - 40960) / 4608 {
             let at = usize::try_from(40960 + (block - 1) * 4608).unwrap();
             for file in [old.file(), new.file()] {
-                let aad = Aad::new("rosemary").number(FORMAT).field(b"block").field(file.bytes()).number(block);
+                let aad = Aad::of("rosemary", &[&FORMAT.to_le_bytes(), b"block", file.bytes()]).number(block);
                 assert!(crate::crypto::aead::open(old.keys().block(), &aad, &image[at..at + 4136]).is_err());
                 opened += usize::from(crate::crypto::aead::open(new.keys().block(), &aad, &image[at..at + 4136]).is_ok());
             }

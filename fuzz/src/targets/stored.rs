@@ -218,7 +218,7 @@ pub fn superblock(bytes: &[u8]) {
     }
     if first & 8 != 0 {
         if let Some(body) = script.first_chunk::<BODY_BYTES>() {
-            let (master, aad) = (key(), Aad::new("rosemary"));
+            let (master, aad) = (key(), Aad::of("rosemary", &[]));
             let derived = rosemary::crypto::kdf::derive(&[master.expose()], rosemary::crypto::kdf::Label::SuperblockSeal, &[]);
             if let Ok(keys) = Keys::open(&master, &aad, &aead::seal(&derived, &aad, body)) {
                 assert_eq!(keys.epoch(), Keys::open(&master, &aad, &keys.seal(&master, &aad)).expect("what was sealed opens").epoch());

@@ -78,7 +78,7 @@ pub(super) fn numbers_that_open(image: &[u8], tenant: TenantId, kind: u8, id: [u
         // In a row: number, epoch, length 72, and the wrapped key.
         for at in (2..block.len().saturating_sub(72)).filter(|at| block[*at] == 72) {
             let aad = |number: u8| {
-                Aad::new("dek1").field(instance.bytes()).field(tenant.bytes()).field(&[kind]).field(&id).number(number.into())
+                Aad::of("dek1", &[instance.bytes(), tenant.bytes(), &[kind], &id]).number(number.into())
             };
             let sealed = block[at + 1..at + 73].to_vec();
             let wrapped = WrappedDek { epoch: block[at - 1].into(), sealed };

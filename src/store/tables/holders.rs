@@ -73,7 +73,7 @@ fn dek_aad(tx: &Tx<'_>, tenant: TenantId, holder: Holder, number: u32) -> Aad {
 fn row_aad(instance: InstanceId, key: &[u8], number: u32) -> Option<Aad> {
     let (tenant, rest) = key.split_first_chunk::<16>()?;
     let (kind, id) = rest.split_first().filter(|(_, id)| id.len() == 16)?;
-    Some(Aad::new("dek1").field(instance.bytes()).field(tenant).field(&[*kind]).field(id).number(number.into()))
+    Some(Aad::of("dek1", &[instance.bytes(), tenant, &[*kind], id]).number(number.into()))
 }
 
 /// The epochs under which the holder's DEKs are wrapped; none if there is no such holder.
@@ -274,14 +274,8 @@ pub fn open(tx: &Tx<'_>, tenant: TenantId, holder: Holder, field: &str, row: &[u
 }
 
 fn holder_aad(tx: &Tx<'_>, tenant: TenantId, holder: Holder, field: &str, row: &[u8], number: u32) -> Aad {
-    Aad::new("holder1")
-        .field(tx.common.instance.bytes())
-        .field(tenant.bytes())
-        .field(&[holder.kind()])
-        .field(&holder.id(tenant))
-        .field(field.as_bytes())
-        .field(row)
-        .number(number.into())
+    let instance = tx.common.instance.bytes();
+    Aad::of("holder1", &[instance, tenant.bytes(), &[holder.kind()], &holder.id(tenant), field.as_bytes(), row]).number(number.into())
 }
 
 /// A row of DEKS: its holder exists, and each of its keys opens.

@@ -94,7 +94,7 @@ pub(super) fn damaged(table: &'static str) -> StoreError {
 
 impl MemoryRow {
     pub(super) fn read(tx: &Tx<'_>, tenant: TenantId, id: MemoryId) -> Result<Option<Self>, StoreError> {
-        tx.get(MEMORIES, &memory_key(tenant, id))?.map(|bytes| row("memories", &bytes)).transpose()
+        tx.get(MEMORIES, [*tenant.bytes(), *id.bytes()].as_flattened())?.map(|bytes| row("memories", &bytes)).transpose()
     }
 
     pub(super) fn visible_to(&self, vendor: Option<&str>) -> bool {

@@ -34,13 +34,9 @@ pub(super) struct Sealer<'a, 't> {
 
 impl Sealer<'_, '_> {
     fn aad(&self, field: &str, owner_dek: u32, subject_dek: u32) -> Aad {
-        Aad::new("mem1")
-            .field(self.tx.common.instance.bytes())
-            .field(self.scope.tenant.bytes())
-            .field(self.scope.owner.bytes())
-            .field(self.subject.as_ref().map_or(&[], |s| s.bytes()))
-            .field(self.id.bytes())
-            .field(field.as_bytes())
+        let (instance, scope) = (self.tx.common.instance.bytes(), self.scope);
+        let subject = self.subject.as_ref().map_or(&[][..], |subject| subject.bytes());
+        Aad::of("mem1", &[instance, scope.tenant.bytes(), scope.owner.bytes(), subject, self.id.bytes(), field.as_bytes()])
             .number(self.version.into())
             .number(owner_dek.into())
             .number(subject_dek.into())
