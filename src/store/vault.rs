@@ -1,7 +1,8 @@
 //! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
 //!
 //! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor and ends the windows of counted refusals; the
-//! indexer, which builds search indexes when a scope is first asked for; the rotator; with a model, the embedder, which makes vectors.
+//! indexer, which builds search indexes when a scope is first asked for, and the one that takes what is committed into them; the rotator; with a
+//! model, the embedder, which makes vectors.
 //!
 //! Invariants
 //! - Nothing is published before its log agrees with its checkpoint, and with the anchor where one is configured.

@@ -29,7 +29,7 @@
 //! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait, for many at once cost less than one by one, and by a thread of its
 //! own ([`Indexes::keep_up`]), for nobody who writes should wait for it; only what it cannot keep up with is taken in by who brings more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::collections::hash_map::Entry;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ struct Behind {
 
 #[derive(Default)]
 struct Scopes {
-    waiting: Vec<ScopeKey>,
+    waiting: VecDeque<ScopeKey>,
     /// The thread is there.
     kept: bool,
     /// It is to end.
@@ -184,8 +184,8 @@ impl Indexes {
             }
             _ => return None,
         };
-        if stale {
-            self.take_in(scope, &index);
+        if stale && !self.take_in(scope, &index) {
+            return None;
         }
         match index.read() {
             Ok(index) => Some(ask(&index)),
@@ -210,7 +210,7 @@ impl Indexes {
     pub fn apply(&self, scope: ScopeKey, seq: u64, changes: Vec<Change>) {
         let mut evicted = Vec::new();
         let mut slots = self.lock();
-        let index = match slots.get_mut(&scope) {
+        let (index, waits) = match slots.get_mut(&scope) {
             None => return,
             Some(Slot::TooLarge) => {
                 if changes.iter().any(|change| matches!(change, Change::Remove(_))) {
@@ -231,17 +231,16 @@ impl Indexes {
                     fit &= waiting.push(seq, change);
                 }
                 let much = waiting.changes.len();
-                if fit && (much < limits::INDEX_WAITING_MAX || much < limits::INDEX_BEHIND_MAX && self.behind.tell(scope)) {
-                    // Without room it is absent or too large now, and queries see that.
-                    let _ = self.evict(&mut slots, scope, &mut evicted);
-                    drop(slots);
-                    return;
-                }
-                Arc::clone(index)
+                let may_wait = much < limits::INDEX_WAITING_MAX || much < limits::INDEX_BEHIND_MAX && self.behind.tell(scope);
+                (Arc::clone(index), fit && may_wait)
             }
         };
+        // Where what waits is too much, it may be less once it is in: many changes may be one memory's.
+        let waits = waits && self.make_room(&mut slots, scope, &mut evicted);
         drop(slots);
-        self.take_in(scope, &index);
+        if !waits {
+            self.take_in(scope, &index);
+        }
     }
 
     /// Takes in what waits where it is much, until [`Indexes::stop`].
@@ -252,7 +251,7 @@ impl Indexes {
                 _ => continue,
             };
             // A panic leaves the index's lock poisoned, and so the scope absent for whoever asks next.
-            let _ = fault::catch(|| self.take_in(scope, &index));
+            let _ = fault::catch(|| _ = self.take_in(scope, &index));
         }
     }
 
@@ -262,24 +261,30 @@ impl Indexes {
         self.behind.told.notify_all();
     }
 
-    /// Takes what waits into `index`, in the order of the commits.
-    fn take_in(&self, scope: ScopeKey, index: &Arc<RwLock<ScopeIndex>>) {
-        let Ok(mut writing) = index.write() else { return self.drop_scope(scope) };
+    /// Takes what waits into `index`, in the order of the commits; `false` if that is the scope's index no more: what waited is not in it then.
+    fn take_in(&self, scope: ScopeKey, index: &Arc<RwLock<ScopeIndex>>) -> bool {
+        let Ok(mut writing) = index.write() else {
+            self.drop_scope(scope);
+            return false;
+        };
         // INVARIANT: whoever takes changes out of the queue holds the index until they are in: nobody asks it in between, and no later ones come first.
         let taken = match self.lock().get_mut(&scope) {
             Some(Slot::Ready { index: current, waiting, .. }) if Arc::ptr_eq(current, index) => std::mem::take(waiting),
-            _ => return,
+            _ => return false,
         };
         writing.change_all(taken.changes.iter().map(|(_, change)| change));
         let now = writing.bytes();
         drop(writing);
         let mut evicted = Vec::new();
         let mut slots = self.lock();
-        if let Some(Slot::Ready { bytes, .. }) = slots.get_mut(&scope) {
+        if let Some(Slot::Ready { index: current, bytes, .. }) = slots.get_mut(&scope)
+            && Arc::ptr_eq(current, index)
+        {
             *bytes = now;
         }
-        // Without room it is absent or too large now, and queries see that.
+        // Without room it is absent or too large now, and later queries see that.
         let _ = self.evict(&mut slots, scope, &mut evicted);
+        true
     }
 
     /// Forgets `scope`, as when a key of it dies; a build under way will not finish. Wiped at once, or when its last reader is done.
@@ -303,28 +308,33 @@ impl Indexes {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes least used scopes out until the rest fits; then `keep` itself, with the reason. They go to `evicted`, which is to be dropped, and so
+    /// Takes least used scopes but `keep` out until the rest fits, which is whether it does. They go to `evicted`, which is to be dropped, and so
     /// wiped, after the lock.
-    fn evict(&self, slots: &mut HashMap<ScopeKey, Slot>, keep: ScopeKey, evicted: &mut Vec<Slot>) -> Result<(), BuildError> {
+    fn make_room(&self, slots: &mut HashMap<ScopeKey, Slot>, keep: ScopeKey, evicted: &mut Vec<Slot>) -> bool {
         let mut total: usize = slots.values().map(Slot::bytes).sum();
         while total > self.capacity {
             let ready = slots.iter().filter_map(|(scope, slot)| match slot {
-                Slot::Ready { used, bytes, .. } if *scope != keep => Some((used.load(Ordering::Relaxed), *scope, *bytes)),
+                Slot::Ready { used, .. } if *scope != keep => Some((used.load(Ordering::Relaxed), *scope, slot.bytes())),
                 _ => None,
             });
-            if let Some((_, scope, bytes)) = ready.min_by_key(|&(used, ..)| used) {
-                evicted.extend(slots.remove(&scope));
-                total -= bytes;
-                continue;
-            }
-            let large = slots.get(&keep).is_some_and(|slot| slot.bytes() > self.capacity);
-            evicted.extend(slots.remove(&keep));
-            if large {
-                slots.insert(keep, Slot::TooLarge);
-            }
-            return Err(if large { BuildError::TooLarge } else { BuildError::NoRoom });
+            let Some((_, scope, bytes)) = ready.min_by_key(|&(used, ..)| used) else { return false };
+            evicted.extend(slots.remove(&scope));
+            total -= bytes;
         }
-        Ok(())
+        true
+    }
+
+    /// As [`Indexes::make_room`], and if that is not enough takes `keep` out too, with the reason.
+    fn evict(&self, slots: &mut HashMap<ScopeKey, Slot>, keep: ScopeKey, evicted: &mut Vec<Slot>) -> Result<(), BuildError> {
+        if self.make_room(slots, keep, evicted) {
+            return Ok(());
+        }
+        let large = slots.get(&keep).is_some_and(|slot| slot.bytes() > self.capacity);
+        evicted.extend(slots.remove(&keep));
+        if large {
+            slots.insert(keep, Slot::TooLarge);
+        }
+        Err(if large { BuildError::TooLarge } else { BuildError::NoRoom })
     }
 }
 
@@ -340,7 +350,7 @@ impl Behind {
             return false;
         }
         if !scopes.waiting.contains(&scope) {
-            scopes.waiting.push(scope);
+            scopes.waiting.push_back(scope);
             drop(scopes);
             self.told.notify_one();
         }
@@ -353,7 +363,7 @@ impl Behind {
         scopes.kept = true;
         let mut scopes = self.told.wait_while(scopes, |scopes| scopes.waiting.is_empty() && !scopes.stop).unwrap_or_else(PoisonError::into_inner);
         scopes.kept = !scopes.stop;
-        scopes.waiting.pop().filter(|_| !scopes.stop)
+        scopes.waiting.pop_front().filter(|_| !scopes.stop)
     }
 }
 
@@ -667,6 +677,15 @@ mod tests {
         assert_eq!(inside(), 2 * limits::INDEX_WAITING_MAX + 2);
     }
 
+    /// Ends the thread that takes in, however a test ends.
+    struct Stop<'a>(&'a Indexes);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+
     #[test]
     fn what_waits_is_taken_in_by_the_thread_for_it_or_by_who_brings_too_much() {
         let (indexes, scope) = (Indexes::new(1 << 24), scope());
@@ -688,6 +707,7 @@ mod tests {
         let (few, many) = (limits::INDEX_WAITING_MAX as u64, limits::INDEX_BEHIND_MAX as u64);
         std::thread::scope(|threads| {
             threads.spawn(|| indexes.keep_up());
+            let _stop = Stop(&indexes);
             until(&|| indexes.behind.lock().kept);
             (1..=few).for_each(put_one);
             until(&|| waits() == 0 && index.read().unwrap().len() == 3 + limits::INDEX_WAITING_MAX);
@@ -701,11 +721,50 @@ mod tests {
             drop(reading);
             last.join().unwrap();
             assert_eq!((waits(), index.read().unwrap().len()), (0, 3 + limits::INDEX_WAITING_MAX + limits::INDEX_BEHIND_MAX));
-            indexes.stop();
         });
         // Nobody takes in any more but who brings much.
         (many * 2..many * 2 + few).for_each(put_one);
         assert_eq!(waits(), 0);
+    }
+
+    #[test]
+    fn much_that_waits_for_one_memory_does_not_make_its_index_too_large() {
+        let scope = scope();
+        let text = "a few words that are written again and again ".repeat(20);
+        let full = Indexes::new(usize::MAX);
+        build(&full, scope, 3).unwrap();
+        full.apply(scope, 1, vec![put(&doc(50, &text))]);
+        found(&full, scope, "words");
+        // Room for what is in it and a few changes.
+        let indexes = Indexes::new(full.bytes() + (1 << 16));
+        build(&indexes, scope, 3).unwrap();
+        for n in 1..limits::INDEX_WAITING_MAX as u64 {
+            indexes.apply(scope, n, vec![put(&doc(50, &text))]);
+            assert_eq!(indexes.state(scope), State::Ready, "after {n}");
+        }
+        assert_eq!(found(&indexes, scope, "again"), Some(vec![id(50)]));
+    }
+
+    #[test]
+    fn an_index_that_went_while_a_query_waited_for_it_does_not_answer() {
+        let (indexes, scope) = (Indexes::new(1 << 24), scope());
+        build(&indexes, scope, 3).unwrap();
+        let index = match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            _ => unreachable!(),
+        };
+        indexes.apply(scope, 1, vec![put(&doc(7, "acknowledged"))]);
+        let reading = index.read().unwrap();
+        std::thread::scope(|threads| {
+            let query = threads.spawn(|| found(&indexes, scope, "acknowledged"));
+            // The slots hold one, this test one: the third is the query's.
+            while Arc::strong_count(&index) < 3 {
+                std::thread::yield_now();
+            }
+            indexes.drop_scope(scope);
+            drop(reading);
+            assert_eq!(query.join().unwrap(), None);
+        });
     }
 
     #[test]

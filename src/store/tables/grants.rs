@@ -178,7 +178,8 @@ pub fn keep_client(tx: &mut Tx<'_>, tenant: TenantId, client: &Client) -> Result
 
 /// The row of a client sealed again under the tenant's newest DEK; `None` if it is.
 pub fn resealed(tx: &Tx<'_>, row_key: &[u8], bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let (tenant, id) = row_key.split_first_chunk::<16>().ok_or(StoreError::Row("oauth_clients", CodecError::Malformed))?;
+    let parts = row_key.split_first_chunk::<16>().and_then(|(tenant, id)| Some((tenant, <&[u8; 8]>::try_from(id).ok()?)));
+    let (tenant, id) = parts.ok_or(StoreError::Row("oauth_clients", CodecError::Malformed))?;
     let (tenant, mut found): (_, ClientRow) = (TenantId::from_bytes(*tenant), row("oauth_clients", bytes)?);
     let name = holders::reseal(tx, tenant, Holder::Tenant, "client_name", id, &mut found.name)?;
     let redirects = holders::reseal(tx, tenant, Holder::Tenant, "client_redirects", id, &mut found.redirect_uris)?;
