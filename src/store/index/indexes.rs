@@ -545,6 +545,13 @@ mod tests {
         indexes.with_ready(scope, |index| index.literal(term, Viewer::All))
     }
 
+    fn index_of(indexes: &Indexes, scope: ScopeKey) -> Arc<RwLock<ScopeIndex>> {
+        match indexes.lock().get(&scope) {
+            Some(Slot::Ready { index, .. }) => Arc::clone(index),
+            _ => panic!("the scope is ready"),
+        }
+    }
+
     #[test]
     fn a_build_and_the_commits_beside_it_meet_exactly() {
         let (indexes, scope) = (Indexes::new(1 << 20), scope());
@@ -643,10 +650,7 @@ mod tests {
     fn a_change_that_panics_leaves_no_half_answer() {
         let (indexes, scope) = (Indexes::new(1 << 20), scope());
         build(&indexes, scope, 3).unwrap();
-        let index = match indexes.lock().get(&scope) {
-            Some(Slot::Ready { index, .. }) => Arc::clone(index),
-            _ => unreachable!(),
-        };
+        let index = index_of(&indexes, scope);
         let _ = std::thread::spawn(move || {
             let _held = index.write();
             panic!("on purpose");
@@ -690,10 +694,7 @@ mod tests {
     fn what_waits_is_taken_in_by_the_thread_for_it_or_by_who_brings_too_much() {
         let (indexes, scope) = (Indexes::new(1 << 24), scope());
         build(&indexes, scope, 3).unwrap();
-        let index = match indexes.lock().get(&scope) {
-            Some(Slot::Ready { index, .. }) => Arc::clone(index),
-            _ => unreachable!(),
-        };
+        let index = index_of(&indexes, scope);
         let waits = || match indexes.lock().get(&scope) {
             Some(Slot::Ready { waiting, .. }) => waiting.changes.len(),
             _ => unreachable!(),
@@ -746,13 +747,30 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_that_gives_way_gives_what_waits_at_it_too() {
+        let fill = |indexes: &Indexes, [a, b]: [ScopeKey; 2]| {
+            build(indexes, a, 3).unwrap();
+            build(indexes, b, 3).unwrap();
+            assert!(found(indexes, b, "memory").is_some());
+            (1..200).for_each(|n| indexes.apply(a, n, vec![put(&doc(100 + n, "a few words that wait at the index of a scope nobody asks"))]));
+        };
+        let scopes = [scope(), scope()];
+        let full = Indexes::new(usize::MAX);
+        fill(&full, scopes);
+        let indexes = Indexes::new(full.bytes());
+        fill(&indexes, scopes);
+        let c = scope();
+        let mut at_once = indexes.begin(c).unwrap();
+        at_once.push(&(0..100).map(|n| made(n, &format!("memory {n} of many"))).collect::<Vec<_>>()).unwrap();
+        at_once.finish(0).unwrap();
+        assert_eq!([scopes[0], scopes[1], c].map(|scope| indexes.state(scope)), [State::Absent, State::Ready, State::Ready]);
+    }
+
+    #[test]
     fn an_index_that_went_while_a_query_waited_for_it_does_not_answer() {
         let (indexes, scope) = (Indexes::new(1 << 24), scope());
         build(&indexes, scope, 3).unwrap();
-        let index = match indexes.lock().get(&scope) {
-            Some(Slot::Ready { index, .. }) => Arc::clone(index),
-            _ => unreachable!(),
-        };
+        let index = index_of(&indexes, scope);
         indexes.apply(scope, 1, vec![put(&doc(7, "acknowledged"))]);
         let reading = index.read().unwrap();
         std::thread::scope(|threads| {
