@@ -24,29 +24,25 @@ pub const TILE_BYTES: usize = TILE_HASHES * 32;
 /// Heights that one tile spans.
 const TILE_HEIGHT: u32 = 8;
 
+/// Lines up to here are hashed at once, from the stack: otherwise memory is asked for each time.
+const SHORT_LINE_BYTES: usize = 1023;
+
 /// Hash of a leaf: of one entry's line, without a line end.
 pub fn leaf_hash(line: &[u8]) -> Hash {
-    hash_of(0, &[line])
+    let mut leaf = [0; 1 + SHORT_LINE_BYTES];
+    match leaf.get_mut(1..=line.len()) {
+        Some(room) => room.copy_from_slice(line),
+        None => return sha256(&[&[0], line]),
+    }
+    sha256(&[&leaf[..=line.len()]])
 }
 
 /// Hash of the node above `left` and `right`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    hash_of(1, &[left, right])
-}
-
-/// Hash of a kind of node and what it is made of: at once if it is as short as most are, for otherwise memory is asked for each time.
-fn hash_of(kind: u8, parts: &[&[u8]]) -> Hash {
-    let mut short = [0; 1024];
-    let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
-    let Some(mut room) = short.get_mut(..len) else { return sha256(&[&[&[kind][..]], parts].concat()) };
-    room[0] = kind;
-    room = &mut room[1..];
-    for part in parts {
-        let (own, rest) = room.split_at_mut(part.len());
-        own.copy_from_slice(part);
-        room = rest;
-    }
-    sha256(&[&short[..len]])
+    let mut node = [1; 65];
+    node[1..33].copy_from_slice(left);
+    node[33..].copy_from_slice(right);
+    sha256(&[&node])
 }
 
 /// Root of the empty tree.
