@@ -19,6 +19,8 @@
 //!
 //! Invariants
 //! - A scope that is ready holds, with what waits at it, exactly the live memories as of the last commit applied. There are no partial answers.
+//! - An index that went while a query waited for it answers nothing: what waited at it went with it.
+//! - What waits at an index never makes it too large: that is judged when it is in.
 //! - The indexes of all scopes together, those being built among them, exceed the capacity by one batch of changes at most, and what waits.
 //! - What is queued is bounded, holds no text, and is wiped.
 //! - An index leaves memory wiped when its last reader is done; a reader never waits for a build.
