@@ -24,7 +24,7 @@ use crate::authn::credential::{Unauthenticated, bearer};
 use crate::authn::jwt::JwtError;
 use crate::authn::{CredentialRef, Principal, Role};
 use crate::base::id::OperationId;
-use crate::base::limits;
+use crate::base::{duty, limits};
 use crate::config::Model;
 use crate::egress::hub::Hub;
 use crate::http::{self, Handler, Method, Refusal, Reply, Request};
@@ -274,6 +274,7 @@ impl Api {
         if let Some(taken) = refused(taken.as_ref()) {
             self.vault.refuse_address(request.client, Reason::AddressRate, 429);
             // A flood waits for its answers: an address has few connections, so this bounds what it can ask a second.
+            duty::step_aside();
             std::thread::sleep(limits::FLOOD_PAUSE);
             return too_many(shape, taken);
         }

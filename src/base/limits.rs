@@ -29,12 +29,16 @@ pub const ARRIVALS_PER_PLACE: u32 = 4;
 pub const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// Addresses remembered at once for the two bounds above; beyond it a new address must wait.
 pub const ADDRESSES_MAX: usize = 8192;
+/// Threads a processor that serve connections as long as they need not wait.
+pub const PLACES_PER_CORE: usize = 2;
+/// How long a thread that has no place rests before it ends.
+pub const REST_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often connections are looked at that may have waited too long.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Stack of a connection's thread.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// Request target (path and query); a longer one is 414.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// What is heard of a request before the answer to the one before it has left.
-pub const HEARD_BYTES_MAX: usize = 4096;
 /// Method token.
 pub const METHOD_BYTES_MAX: usize = 32;
 /// After the last answer of a connection: how long, and how much, a client may still send before the socket is closed under it.
@@ -252,7 +256,7 @@ const _: () = assert!(METADATA_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(METADATA_DEPTH_MAX < JSON_DEPTH_MAX);
 
 // --- settings (DESIGN 9) ---
-/// What `RM_MAX_CONNECTIONS` may ask for: one thread and one stack each.
+/// What `RM_MAX_CONNECTIONS` may ask for: if all of them are slow at once, one thread and one stack each.
 pub const CONNECTIONS_SETTING_MAX: u32 = 16_384;
 /// What a rate limit may ask for, requests a minute.
 pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;

@@ -4,6 +4,7 @@
 
 pub mod codec;
 pub mod durable;
+pub mod duty;
 pub mod fault;
 pub mod hex;
 pub mod id;

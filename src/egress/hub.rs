@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::base::limits;
+use crate::base::{duty, limits};
 use crate::base::log::{self, Level, Operator};
 use crate::egress::frame::{self, End, FrameError, Hello, Order, Outcome, Said, What};
 
@@ -142,6 +142,7 @@ impl Hub {
     ///
     /// Errors: nothing was sent. What was sent always has an end, if only that the relay was lost.
     pub fn ask(&self, relay: Relay, what: What) -> Result<End, Unsent> {
+        duty::step_aside();
         let (sender, receiver) = sync_channel(1);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let line = {

@@ -93,6 +93,11 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
+    /// Its number among all that were ever admitted.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// From now on this connection streams: its place is free for others.
     pub(super) fn streams(&self) {
         let mut book = self.admission.book();

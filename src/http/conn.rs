@@ -14,20 +14,20 @@
 //! - Between requests the connection holds no buffer but the bytes that already came.
 
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::ServerConnection;
 
-use crate::base::fault;
-use crate::base::limits::{HEAD_BYTES_MAX, HEARD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
+use crate::base::limits::{HEAD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
+use crate::base::{duty, fault};
 use crate::http::admission::{Admitted, Place};
 use crate::http::listen::Shared;
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
-use crate::http::lent::{Line, Manner, Then};
-use crate::http::reply::{Chunk, Reply, Rest, Source, Turn};
+use crate::http::lent::{Lent, Manner};
+use crate::http::reply::{Chunk, Reply, Rest, Source, settled};
 use crate::http::request::{Headers, Method, Request};
 use crate::http::wire::{Gone, Wire};
 use crate::http::authority;
@@ -36,8 +36,6 @@ use crate::http::authority;
 enum End {
     /// Nobody is left to answer.
     Gone,
-    /// The answer before said that it is the last.
-    Finish,
     /// What came is refused.
     Refused {
         reason: Reason,
@@ -52,63 +50,116 @@ impl From<Gone> for End {
     }
 }
 
-struct Connection<'s> {
-    shared: &'s Arc<Shared>,
-    line: Line,
-    admitted: &'s Admitted,
-    place: &'s Arc<Place>,
-    peer: SocketAddr,
+/// One connection, owned by whoever serves it, answers it, or waits for its peer.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) wire: Wire,
+    admitted: Admitted,
     local: IpAddr,
     /// Bytes that came and belong to no request yet.
     buffer: Vec<u8>,
+    shaken: bool,
+    /// When its peer must have said something.
+    until: Instant,
 }
 
-/// Serves an admitted connection until it ends.
-pub(super) fn serve(shared: &Arc<Shared>, admitted: &Admitted) {
-    let (place, peer) = (&admitted.place, admitted.peer);
-    let socket = place.socket.stream();
-    let Ok(local) = socket.local_addr() else { return };
-    let Ok(tls) = ServerConnection::new(shared.tls.current()) else { return };
-    if socket.set_nodelay(true).is_err() {
-        return;
+impl Connection {
+    /// An admitted connection before its handshake; `None` if it is gone already.
+    pub(super) fn new(shared: &Arc<Shared>, admitted: Admitted) -> Option<Box<Self>> {
+        let socket = admitted.place.socket.stream();
+        let local = socket.local_addr().ok()?.ip().to_canonical();
+        socket.set_nodelay(true).ok()?;
+        let wire = Wire::new(Arc::clone(&admitted.place), ServerConnection::new(shared.tls.current()).ok()?);
+        let until = Instant::now() + shared.deadlines.handshake;
+        Some(Box::new(Self { shared: Arc::clone(shared), wire, admitted, local, buffer: Vec::new(), shaken: false, until }))
     }
-    let mut wire = Wire::new(Arc::clone(place), tls);
-    match wire.handshake(shared.deadlines.handshake, &shared.handshakes) {
-        (_, Ok(())) => {
-            let (line, local) = (Line::new(wire), local.ip().to_canonical());
-            Connection { shared, line, admitted, place, peer, local, buffer: Vec::new() }.run();
+
+    pub(super) fn number(&self) -> u64 {
+        self.admitted.number()
+    }
+
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.admitted.place)
+    }
+
+    /// Whether its peer should have said something by now.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.until <= now
+    }
+
+    /// Ends because of that.
+    pub(super) fn expire(self: Box<Self>) {
+        if !self.shaken {
+            self.shared.handler.tls_failed(self.admitted.peer.ip());
         }
-        // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
-        (false, Err(Gone::Closed)) => {}
-        (_, Err(_)) => shared.handler.tls_failed(peer.ip()),
     }
-}
 
-impl Connection<'_> {
-    fn run(mut self) {
+    /// Whether the connection is to end after the answer under way.
+    pub(super) fn told_to_end(&self) -> bool {
+        self.shared.told_to_end(&self.admitted.place)
+    }
+
+    /// Waits for the next request from now on.
+    pub(super) fn rest(mut self: Box<Self>) {
+        self.idle();
+        self.pause();
+    }
+
+    /// The time between two requests begins.
+    fn idle(&mut self) {
+        self.admitted.place.waits(&self.shared.clock);
+        self.until = Instant::now() + self.shared.deadlines.idle;
+    }
+
+    fn pause(mut self: Box<Self>) {
+        self.buffer = Vec::new();
+        let shared = Arc::clone(&self.shared);
+        shared.pool.rest(self);
+    }
+
+    /// Serves what its peer said, until it waits for its peer again, its answer comes later, or it ends.
+    pub(super) fn serve(mut self: Box<Self>) {
+        if !self.shaken {
+            duty::step_aside();
+            match self.wire.handshake(self.until, &self.shared.handshakes) {
+                (_, Ok(())) => {}
+                // A peer that connects and leaves in silence (a load balancer's probe) is no failed handshake.
+                (false, Err(Gone::Closed)) => return,
+                (_, Err(_)) => return self.shared.handler.tls_failed(self.admitted.peer.ip()),
+            }
+            self.shaken = true;
+            self.idle();
+        }
         loop {
-            let (reply, head_only, keep_alive) = match self.next_request() {
-                Ok((request, keep_alive)) => {
+            let (mut reply, head_only, keep_alive) = match self.next_request() {
+                Ok(Some((request, keep_alive))) => {
                     let head_only = request.method == Method::Head;
                     // A panic unwinds out of the handler's own work; nothing of this connection was lent to it.
                     let answer = fault::catch(|| self.shared.handler.handle(request));
                     let keep_alive = keep_alive && answer.is_ok();
                     (answer.unwrap_or_else(|_| problem::error(500, "Internal server error")), head_only, keep_alive)
                 }
+                Ok(None) => return self.pause(),
                 Err(End::Refused { reason, client, head_only }) => {
                     let refusal = Refusal { reason, client };
                     let answer = fault::catch(|| self.shared.handler.refuse(&refusal));
                     (answer.unwrap_or_else(|_| refusal.reply()), head_only, false)
                 }
-                Err(End::Finish) => return self.line.finish(),
                 Err(End::Gone) => return,
             };
-            let close = !keep_alive || reply.close || self.shared.told_to_end(self.place);
-            let rest = reply.rest.take();
+            let mut rest = reply.rest.take();
             if let Some(Rest::Later(ask)) = rest {
-                self.promise(Manner { headers: reply.headers.clone(), head_only, keep_alive }, ask);
-                continue;
+                if keep_alive && !self.has_more() {
+                    return Lent::promise(self, Manner { headers: mem::take(&mut reply.headers), head_only }, ask);
+                }
+                // Nothing else can be heard meanwhile: what came already is answered in order, and after an end nothing more is heard.
+                duty::step_aside();
+                let mut headers = mem::take(&mut reply.headers);
+                reply = settled(ask);
+                reply.headers.append(&mut headers);
+                rest = None;
             }
+            let close = !keep_alive || reply.close || self.told_to_end();
             let source = match rest {
                 Some(Rest::Stream(source)) if !head_only => Some(source),
                 _ => None,
@@ -123,33 +174,38 @@ impl Connection<'_> {
                 return self.stream(source);
             }
             if close {
-                return self.line.finish();
+                return self.finish();
+            }
+            if !self.has_more() {
+                return self.rest();
             }
         }
     }
 
-    /// Has the answer sent by whoever will have it. Waits for that if nothing can be heard meanwhile: what came already can only be read by the
-    /// wire, and of a connection that ends nothing more is heard.
-    fn promise(&mut self, manner: Manner, ask: Box<dyn FnOnce(Turn) + Send>) {
-        let waits = !manner.keep_alive || !self.buffer.is_empty() || self.line.wire().has_more();
-        let turn = self.line.lend(self.shared, self.place, manner);
-        // A panic drops the turn, which answers.
-        let _ = fault::catch(|| ask(turn));
-        if waits {
-            self.line.here();
-        }
+    /// Says goodbye.
+    pub(super) fn finish(self: Box<Self>) {
+        duty::step_aside();
+        let Self { wire, admitted, .. } = *self;
+        wire.finish();
+        drop(admitted);
+    }
+
+    /// Whether something of the next request is here.
+    fn has_more(&mut self) -> bool {
+        !self.buffer.is_empty() || self.wire.has_more()
     }
 
     /// Sends what `source` gives until either side ends it.
-    fn stream(mut self, mut source: Box<dyn Source>) {
-        while !self.shared.told_to_end(self.place) && self.line.wire().is_quiet() {
+    fn stream(mut self: Box<Self>, mut source: Box<dyn Source>) {
+        duty::step_aside();
+        while !self.told_to_end() && self.wire.is_quiet() {
             // As with an answer: a panic ends this connection alone.
             match fault::catch(|| source.next(STREAM_TURN)) {
                 Ok(Chunk::Nothing) => {}
                 Ok(Chunk::Bytes(bytes)) => {
                     for part in bytes.chunks(STREAM_PART_BYTES) {
                         let deadline = Instant::now() + self.shared.deadlines.write;
-                        if self.line.wire().send(part, &[], deadline).is_err() {
+                        if self.wire.send(part, &[], deadline).is_err() {
                             return;
                         }
                     }
@@ -158,19 +214,19 @@ impl Connection<'_> {
             }
         }
         drop(source);
-        self.line.finish();
+        self.finish();
     }
 
     fn answer(&mut self, reply: &Reply, head_only: bool, close: bool) -> Result<(), Gone> {
         let body = if head_only || reply.bodiless() { &[] } else { reply.body.as_slice() };
         let head = reply.head(close, self.shared.clock.now());
         let deadline = Instant::now() + self.shared.deadlines.write;
-        self.line.wire().send(&head, body, deadline)
+        self.wire.send(&head, body, deadline)
     }
 
-    /// The next whole request, and whether another may follow.
-    fn next_request(&mut self) -> Result<(Request, bool), End> {
-        let head = self.next_head()?;
+    /// The next whole request, and whether another may follow; none if its first bytes are still to come.
+    fn next_request(&mut self) -> Result<Option<(Request, bool)>, End> {
+        let Some(head) = self.next_head()? else { return Ok(None) };
         let client = self.client(&head.headers);
         let head_only = head.method == Method::Head;
         let refused = |reason| Err(End::Refused { reason, client, head_only });
@@ -191,56 +247,34 @@ impl Connection<'_> {
             body => body?,
         };
         let Head { method, path, query, headers, keep_alive, .. } = head;
-        let client_certificate = self.line.wire().has_client_certificate();
-        Ok((Request { method, path, query, headers, body, client, client_certificate }, keep_alive))
+        let client_certificate = self.wire.has_client_certificate();
+        Ok(Some((Request { method, path, query, headers, body, client, client_certificate }, keep_alive)))
     }
 
-    /// Waits for a request to begin, then for its head to end.
-    fn next_head(&mut self) -> Result<Head, End> {
-        self.first_bytes()?;
-        self.place.works();
+    /// The next head, waited for if it has begun.
+    fn next_head(&mut self) -> Result<Option<Head>, End> {
+        if self.buffer.is_empty() {
+            match self.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, None) {
+                Err(Gone::TimedOut) => return Ok(None),
+                filled => filled?,
+            }
+        }
+        self.admitted.place.works();
         let deadline = Instant::now() + self.shared.deadlines.head;
-        let refused = |reason| End::Refused { reason, client: self.peer.ip(), head_only: false };
+        let peer = self.admitted.peer.ip();
+        let refused = |reason| End::Refused { reason, client: peer, head_only: false };
         let mut scanned = 0;
         let end = loop {
             if let Some(end) = parse::find_end(&self.buffer, &mut scanned).map_err(refused)? {
                 break end;
             }
-            match self.line.wire().fill(&mut self.buffer, HEAD_BYTES_MAX, deadline) {
+            match self.wire.fill_within(&mut self.buffer, HEAD_BYTES_MAX, deadline) {
                 Err(Gone::TimedOut) => return Err(refused(Reason::HeadTimeout)),
                 filled => filled?,
             }
         };
         let rest = self.buffer.split_off(end);
-        parse::parse(mem::replace(&mut self.buffer, rest)).map_err(refused)
-    }
-
-    /// Waits until something of the next request is in the buffer. While the answer before it is still to come the socket is heard, and what was
-    /// heard is read once that answer has left.
-    fn first_bytes(&mut self) -> Result<(), End> {
-        let (idle, mut chunk) = (self.shared.deadlines.idle, [0; HEARD_BYTES_MAX]);
-        let heard = self.line.is_lent().then(|| self.place.socket.hear(&mut chunk, Instant::now() + idle));
-        let here = self.line.here();
-        match here.then {
-            Then::KeepAlive => {}
-            Then::Finish => return Err(End::Finish),
-            Then::Gone => return Err(End::Gone),
-        }
-        if !self.buffer.is_empty() {
-            return Ok(());
-        }
-        self.buffer = Vec::new();
-        match heard {
-            None => {
-                self.place.waits(&self.shared.clock);
-                here.at = Instant::now();
-            }
-            Some(Ok(count)) => here.wire.take_in(&chunk[..count]),
-            // The time between two requests begins when the answer has left.
-            Some(Err(Gone::TimedOut)) => {}
-            Some(Err(gone)) => return Err(gone.into()),
-        }
-        Ok(here.wire.fill(&mut self.buffer, HEAD_BYTES_MAX, here.at + idle)?)
+        parse::parse(mem::replace(&mut self.buffer, rest)).map(Some).map_err(refused)
     }
 
     /// The `length` bytes of a body; asks for them first if the client waits to be asked.
@@ -252,18 +286,18 @@ impl Connection<'_> {
         }
         let mut body = mem::take(&mut self.buffer);
         if expects_continue && body.is_empty() {
-            self.line.wire().send(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
+            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
         }
         while body.len() < length {
             let missing = length - body.len();
-            self.line.wire().fill(&mut body, missing, deadline)?;
+            self.wire.fill_within(&mut body, missing, deadline)?;
         }
         Ok(body)
     }
 
     /// Who asks: behind trusted proxies, the last hop of `X-Forwarded-For` that is not one of them; a hop that is no address ends the search.
     fn client(&self, headers: &Headers) -> IpAddr {
-        let mut client = self.peer.ip();
+        let mut client = self.admitted.peer.ip();
         let hops: Vec<&str> = headers.all("x-forwarded-for").flat_map(|value| value.split(',')).collect();
         for hop in hops.into_iter().rev() {
             if !self.shared.admission.is_trusted_proxy(client) {

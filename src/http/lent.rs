@@ -1,188 +1,85 @@
-//! A connection's wire while an answer comes later: whoever has the answer sends it, and the wire comes back.
+//! A connection while its answer comes later: whoever has the answer sends it, and the connection waits for its peer again.
 //!
 //! ```text
-//! connection's thread:  request ─→ lend ─→ hears the next request (bytes only) ─→ takes the wire back ─→ reads it
-//! elsewhere:                         └─→ Lent ─→ answer ─→ back
+//! thread on duty:  request ─→ promise ─→ the next connection
+//! elsewhere:                    └─→ Lent ─→ answer ─→ waits (`pool`)
 //! ```
-//! So a request whose answer waits for a commit costs no thread's sleep beside the one for its successor, and whoever finished the commit sends
-//! all of its answers in one go.
+//! So a request whose answer waits for a commit costs no thread's sleep, and whoever finished the commit sends all of its answers in one go.
 //!
 //! Invariants
-//! - There is one wire, here or there: nothing is read from TLS or written to it by two threads, and a request that came early waits.
+//! - The connection is in one hand: nothing is read from it or written to it by two threads, and a request that comes early waits in its socket.
 //! - Whoever answers never waits for the peer: what it does not take at once is sent on by a thread of its own, within the time of an answer.
-//! - A wire always comes back, whatever becomes of its answer.
+//! - A connection that is lent always goes on or ends, whatever becomes of its answer.
 
 use std::io;
-use std::net::Shutdown;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, Thread};
+use std::mem;
+use std::thread;
 use std::time::Instant;
 
-use crate::base::limits;
-use crate::http::admission::Place;
-use crate::http::listen::Shared;
+use crate::base::{fault, limits};
+use crate::http::conn::Connection;
 use crate::http::reply::{Reply, Turn};
-use crate::http::wire::{Gone, Outgoing, Wire};
-
-/// A connection's wire, or the place where it comes back.
-pub(super) struct Line {
-    /// None while it is lent.
-    here: Option<Box<Returned>>,
-    back: Arc<Back>,
-}
-
-/// A wire that is here, as its last answer left it.
-pub(super) struct Returned {
-    pub(super) wire: Wire,
-    /// When that had left.
-    pub(super) at: Instant,
-    /// What becomes of the connection.
-    pub(super) then: Then,
-}
-
-/// What becomes of a connection after an answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Then {
-    /// The next request.
-    KeepAlive,
-    /// An end in order: the peer was told.
-    Finish,
-    /// Nobody is there any more.
-    Gone,
-}
-
-/// Where a wire comes back to the thread that lent it.
-struct Back {
-    wire: Mutex<Option<Box<Returned>>>,
-    lender: Thread,
-}
-
-impl Back {
-    /// Waits for the wire.
-    fn wait(&self) -> Box<Returned> {
-        loop {
-            let returned = self.wire.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match returned {
-                Some(returned) => return returned,
-                None => thread::park(),
-            }
-        }
-    }
-}
-
-impl Line {
-    /// This thread's, with a wire that has answered nothing yet.
-    pub(super) fn new(wire: Wire) -> Self {
-        let here = Some(Box::new(Returned { wire, at: Instant::now(), then: Then::KeepAlive }));
-        Self { here, back: Arc::new(Back { wire: Mutex::default(), lender: thread::current() }) }
-    }
-
-    pub(super) fn is_lent(&self) -> bool {
-        self.here.is_none()
-    }
-
-    /// The wire; waits for it if it is lent.
-    pub(super) fn here(&mut self) -> &mut Returned {
-        self.here.get_or_insert_with(|| self.back.wait())
-    }
-
-    /// As [`Line::here`], of which most need the wire alone.
-    pub(super) fn wire(&mut self) -> &mut Wire {
-        &mut self.here().wire
-    }
-
-    /// Lends the wire to the turn that is given.
-    pub(super) fn lend(&mut self, shared: &Arc<Shared>, place: &Arc<Place>, manner: Manner) -> Turn {
-        self.here();
-        let (shared, place, back) = (Arc::clone(shared), Arc::clone(place), Arc::clone(&self.back));
-        let lent = Lent { shared, place, back, wire: self.here.take(), manner };
-        Turn::new(move |reply| lent.answer(reply))
-    }
-
-    /// Says goodbye.
-    pub(super) fn finish(mut self) {
-        self.here();
-        if let Some(here) = self.here {
-            here.wire.finish();
-        }
-    }
-}
+use crate::http::wire::{Gone, Outgoing};
 
 /// How the answer to a request is sent.
 pub(super) struct Manner {
     /// Fields that the answer carries beside its own.
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) head_only: bool,
-    pub(super) keep_alive: bool,
 }
 
-/// A wire on its way to an answer and back.
-struct Lent {
-    shared: Arc<Shared>,
-    place: Arc<Place>,
-    back: Arc<Back>,
-    /// There until it goes back.
-    wire: Option<Box<Returned>>,
+/// A connection on its way to an answer and back.
+pub(super) struct Lent {
+    connection: Box<Connection>,
     manner: Manner,
 }
 
 impl Lent {
-    /// Sends the answer, and the wire back.
+    /// Gives the turn to `ask`, and the connection with it.
+    pub(super) fn promise(connection: Box<Connection>, manner: Manner, ask: Box<dyn FnOnce(Turn) + Send>) {
+        let lent = Self { connection, manner };
+        let turn = Turn::new(move |reply| lent.answer(reply));
+        // A panic drops the turn, which answers.
+        let _ = fault::catch(|| ask(turn));
+    }
+
+    /// Sends the answer.
     fn answer(mut self, mut reply: Reply) {
-        reply.headers.append(&mut self.manner.headers);
-        let close = !self.manner.keep_alive || reply.close || self.shared.told_to_end(&self.place);
-        let head = reply.head(close, self.shared.clock.now());
+        reply.headers.append(&mut mem::take(&mut self.manner.headers));
+        let close = reply.close || self.connection.told_to_end();
+        let head = reply.head(close, self.connection.shared.clock.now());
         let mut sent = 0;
         match self.offer(&reply, &head, &mut sent, None) {
-            Ok(true) => self.end(if close { Then::Finish } else { Then::KeepAlive }),
-            Ok(false) => self.slowly(reply, head, sent, close),
-            Err(_) => self.end(Then::Gone),
+            Ok(true) if close => slowly(move || self.connection.finish()),
+            Ok(true) => self.connection.rest(),
+            Ok(false) => slowly(move || self.go_on(&reply, &head, sent, close)),
+            Err(_) => {}
         }
     }
 
-    /// Sends what is left of an answer that its peer did not take at once. Without a thread for it the connection ends.
-    fn slowly(mut self, reply: Reply, head: Vec<u8>, mut sent: usize, close: bool) {
-        let deadline = Instant::now() + self.shared.deadlines.write;
-        let go_on = move || match self.offer(&reply, &head, &mut sent, Some(deadline)) {
-            Ok(_) => self.end(if close { Then::Finish } else { Then::KeepAlive }),
-            Err(_) => self.end(Then::Gone),
-        };
-        let thread = thread::Builder::new().name("slow answer".into()).stack_size(limits::CONNECTION_STACK_BYTES);
-        let _: io::Result<_> = thread.spawn(go_on);
+    /// Sends what is left of an answer that its peer did not take at once.
+    fn go_on(mut self, reply: &Reply, head: &[u8], mut sent: usize, close: bool) {
+        let deadline = Instant::now() + self.connection.shared.deadlines.write;
+        match self.offer(reply, head, &mut sent, Some(deadline)) {
+            Ok(_) if close => self.connection.finish(),
+            Ok(_) => self.connection.rest(),
+            Err(_) => {}
+        }
     }
 
-    /// Sends on from byte `sent` of the whole; see [`Wire::offer`].
+    /// Sends on from byte `sent` of the whole; see [`Wire::offer`](crate::http::wire::Wire::offer).
     fn offer(&mut self, reply: &Reply, head: &[u8], sent: &mut usize, deadline: Option<Instant>) -> Result<bool, Gone> {
         let body = if self.manner.head_only || reply.bodiless() { &[] } else { reply.body.as_slice() };
         let mut out = Outgoing::new(head, body);
         out.take(*sent);
-        let whole = self.wire.as_mut().ok_or(Gone::Closed)?.wire.offer(&mut out, deadline);
+        let whole = self.connection.wire.offer(&mut out, deadline);
         *sent = head.len() + body.len() - out.left();
         whole
     }
-
-    /// Gives the wire back.
-    fn end(&mut self, then: Then) {
-        let Some(mut returned) = self.wire.take() else { return };
-        (returned.at, returned.then) = (Instant::now(), then);
-        match then {
-            Then::KeepAlive => self.place.waits(&self.shared.clock),
-            // The lender may be listening: until the peer, which is told the end, ends its side or sends more, or the time between requests is over.
-            // Were its reading shut, what the peer is still sending would take the answer back (TCP reset).
-            Then::Finish if self.manner.keep_alive => {
-                let _ = returned.wire.fall_silent(None);
-                self.place.waits(&self.shared.clock);
-            }
-            Then::Finish => {}
-            Then::Gone => drop(self.place.socket.stream().shutdown(Shutdown::Both)),
-        }
-        *self.back.wire.lock().unwrap_or_else(PoisonError::into_inner) = Some(returned);
-        self.back.lender.unpark();
-    }
 }
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.end(Then::Gone);
-    }
+/// Does what may wait for a peer. Without a thread for it the connection ends.
+fn slowly(work: impl FnOnce() + Send + 'static) {
+    let thread = thread::Builder::new().name("slow answer".into()).stack_size(limits::CONNECTION_STACK_BYTES);
+    let _: io::Result<_> = thread.spawn(work);
 }

@@ -22,7 +22,8 @@ use crate::base::time::Clock;
 use crate::http::Handler;
 use crate::http::admission::{Admission, Place};
 use crate::http::authority::Authority;
-use crate::http::conn;
+use crate::http::conn::Connection;
+use crate::http::pool::{self, Pool};
 use crate::http::tls::TlsIdentity;
 use crate::http::wire::Turnstile;
 
@@ -115,6 +116,7 @@ pub(super) struct Shared {
     pub(super) handshakes: Turnstile,
     pub(super) stopping: AtomicBool,
     pub(super) admission: Arc<Admission>,
+    pub(super) pool: Pool,
 }
 
 impl Shared {
@@ -162,11 +164,14 @@ impl Server {
             stopping: AtomicBool::new(false),
             admission: Arc::new(admission),
             clock,
+            pool: Pool::new()?,
         });
         let (woken, wake) = io::pipe()?;
-        let accepting = Arc::clone(&shared);
-        let acceptor = thread::Builder::new().name("accept".into()).spawn(move || accept(&accepting, &listeners, &woken))?;
-        Ok(Self { shared, addresses, wake: Some(wake), acceptor: Some(acceptor) })
+        // What was started is stopped when this is dropped.
+        let mut server = Self { shared: Arc::clone(&shared), addresses, wake: Some(wake), acceptor: None };
+        pool::start(&shared, cores * limits::PLACES_PER_CORE)?;
+        server.acceptor = Some(thread::Builder::new().name("accept".into()).spawn(move || accept(&shared, &listeners, &woken))?);
+        Ok(server)
     }
 
     /// Where it listens.
@@ -199,6 +204,7 @@ impl Server {
         // A reader sees the end of its input; an answer can still leave. Then nothing can.
         self.shared.admission.shut(Shutdown::Read, deadline);
         self.shared.admission.shut(Shutdown::Both, deadline + Duration::from_secs(1));
+        self.shared.pool.close();
     }
 }
 
@@ -211,10 +217,21 @@ impl Drop for Server {
 /// The accept thread: ends when the other end of `woken` is dropped.
 fn accept(shared: &Arc<Shared>, listeners: &[TcpListener], woken: &PipeReader) {
     let mut failing = false;
+    let shortest = shared.deadlines.handshake.min(shared.deadlines.idle);
+    let interval = (shortest / 8).min(limits::SWEEP_INTERVAL);
+    let tick = Timespec::try_from(interval).expect("a short time");
+    let mut swept = Instant::now();
     while !shared.stopping.load(Ordering::SeqCst) {
         let mut ready: Vec<PollFd<'_>> = listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
         ready.push(PollFd::new(woken, PollFlags::IN));
-        if poll(&mut ready, None).is_err() {
+        // While somebody waits, whoever does so for too long is closed.
+        let tick = (shared.admission.count() > 0).then_some(tick);
+        let polled = poll(&mut ready, tick.as_ref());
+        if swept.elapsed() >= interval {
+            shared.pool.sweep();
+            swept = Instant::now();
+        }
+        if polled.is_err() {
             // Interrupted, or out of memory for a moment.
             pause(woken);
             continue;
@@ -246,14 +263,11 @@ fn pause(woken: &PipeReader) {
     let _ = poll(&mut [PollFd::new(woken, PollFlags::IN)], Some(&time));
 }
 
-/// Gives an accepted connection its thread; without a place or a thread for it, it is closed.
+/// Lets an accepted connection in; without a place for it, it is closed.
 fn enter(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let Some(admitted) = shared.admission.admit(socket, peer) else { return };
-    let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name("connection".into()).stack_size(limits::CONNECTION_STACK_BYTES);
-    let spawned = thread.spawn(move || conn::serve(&shared, &admitted));
-    if let Err(error) = spawned {
-        log::line(Level::Warn, "no thread for a connection; it was closed", &[("error", &Operator::text(&error))]);
+    if let Some(connection) = Connection::new(shared, admitted) {
+        shared.pool.enter(connection);
     }
 }

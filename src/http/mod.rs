@@ -23,6 +23,7 @@ pub mod echo;
 mod lent;
 mod listen;
 pub mod parse;
+mod pool;
 mod problem;
 mod reply;
 mod request;

@@ -9,11 +9,13 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::io::Write as _;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::base::fault;
 use crate::base::time::Timestamp;
 use crate::http::problem;
 
@@ -65,7 +67,7 @@ impl Turn {
     /// Answers. The reply is there as a whole: one that would stream, or come later still, is a fault of ours and answers 500.
     pub fn answer(mut self, reply: Reply) {
         if let Some(send) = self.0.take() {
-            send(if reply.rest.is_some() { fault() } else { reply });
+            send(if reply.rest.is_some() { broken() } else { reply });
         }
     }
 }
@@ -73,13 +75,22 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(send) = self.0.take() {
-            send(fault());
+            send(broken());
         }
     }
 }
 
+/// Waits for the answer that was promised.
+pub(super) fn settled(ask: Box<dyn FnOnce(Turn) + Send>) -> Reply {
+    let (send, answer) = channel();
+    let turn = Turn::new(move |reply| drop(send.send(reply)));
+    // A panic drops the turn, which answers.
+    let _ = fault::catch(|| ask(turn));
+    answer.recv().unwrap_or_else(|_| broken())
+}
+
 /// A fault of ours, which ends the connection.
-fn fault() -> Reply {
+fn broken() -> Reply {
     let mut reply = problem::error(500, "Internal server error");
     reply.close = true;
     reply
@@ -168,10 +179,10 @@ impl Reply {
     /// Waits for the answer that was promised, where there is no connection to send it.
     #[cfg(any(test, feature = "bench-internals"))]
     pub fn settled(self) -> Self {
-        let Some(Rest::Later(ask)) = self.rest.take() else { return self };
-        let (send, answer) = std::sync::mpsc::channel();
-        ask(Turn::new(move |reply| send.send(reply).expect("it is waited for")));
-        answer.recv().expect("a turn answers")
+        match self.rest.take() {
+            Some(Rest::Later(ask)) => settled(ask),
+            _ => self,
+        }
     }
 
     /// An answer with `value` as JSON.

@@ -12,9 +12,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use rustls::ServerConnection;
 
+use crate::base::duty;
 use crate::base::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 use crate::http::admission::Place;
 
@@ -90,10 +91,15 @@ struct Timed<'s> {
 impl Read for Timed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let Socket { stream, read_timeout, .. } = self.socket;
-        let deadline = self.until.ok_or(io::ErrorKind::WouldBlock)?;
         loop {
-            arm(deadline, read_timeout, |time| stream.set_read_timeout(time))?;
-            match (&*stream).read(out) {
+            let read = match self.until {
+                Some(deadline) => {
+                    arm(deadline, read_timeout, |time| stream.set_read_timeout(time))?;
+                    (&*stream).read(out)
+                }
+                None => rustix::net::recv(stream, &mut *out, RecvFlags::DONTWAIT).map(|(read, _)| read).map_err(io::Error::from),
+            };
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -156,30 +162,27 @@ impl<'a> Outgoing<'a> {
 pub(super) struct Wire {
     place: Arc<Place>,
     tls: ServerConnection,
-    /// What was read from the socket while this was elsewhere, and TLS has not taken: it may take less at once, and takes nothing after its end.
-    heard: Vec<u8>,
 }
 
 impl Wire {
     /// The connection before its handshake.
     pub(super) fn new(place: Arc<Place>, tls: ServerConnection) -> Self {
-        Self { place, tls, heard: Vec::new() }
+        Self { place, tls }
     }
 
-    /// Shakes hands within `time`; the costly steps wait their turn at `gate`. Says whether the peer sent anything, with the outcome.
-    pub(super) fn handshake(&mut self, time: Duration, gate: &Turnstile) -> (bool, Result<(), Gone>) {
-        let deadline = Instant::now() + time;
+    /// Shakes hands until `deadline`; the costly steps wait their turn at `gate`. Says whether the peer sent anything, with the outcome.
+    pub(super) fn handshake(&mut self, deadline: Instant, gate: &Turnstile) -> (bool, Result<(), Gone>) {
         let mut spoke = false;
         let mut shake = || {
             while self.tls.is_handshaking() {
                 self.flush(Some(deadline))?;
-                self.receive(deadline)?;
+                self.receive(Some(deadline))?;
                 spoke = true;
                 // The turn ends before any alert is sent: nobody waits for this peer to read.
                 let turn = gate.pass(deadline).ok_or(Gone::TimedOut)?;
                 let digested = self.digest();
                 drop(turn);
-                self.alert(digested, deadline)?;
+                self.alert(digested, Some(deadline))?;
             }
             Ok(())
         };
@@ -192,8 +195,9 @@ impl Wire {
         self.tls.peer_certificates().is_some_and(|chain| !chain.is_empty())
     }
 
-    /// Appends to `into` what the peer sent, at least one and at most `max` bytes.
-    pub(super) fn fill(&mut self, into: &mut Vec<u8>, max: usize, deadline: Instant) -> Result<(), Gone> {
+    /// Appends to `into` what the peer sent, at least one and at most `max` bytes: within the deadline, or without one what is there at once
+    /// (else `TimedOut`).
+    pub(super) fn fill(&mut self, into: &mut Vec<u8>, max: usize, deadline: Option<Instant>) -> Result<(), Gone> {
         loop {
             let mut reader = self.tls.reader();
             match reader.fill_buf() {
@@ -207,26 +211,37 @@ impl Wire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Gone::Closed),
             }
-            self.flush(Some(deadline))?;
+            self.flush(deadline)?;
             self.receive(deadline)?;
             let digested = self.digest();
             self.alert(digested, deadline)?;
         }
     }
 
+    /// As [`Wire::fill`], stepping aside only if there is something to wait for.
+    pub(super) fn fill_within(&mut self, into: &mut Vec<u8>, max: usize, deadline: Instant) -> Result<(), Gone> {
+        match self.fill(into, max, None) {
+            Err(Gone::TimedOut) => {
+                duty::step_aside();
+                self.fill(into, max, Some(deadline))
+            }
+            filled => filled,
+        }
+    }
+
     /// Whether something that the peer sent waits to be taken by [`Wire::fill`].
     pub(super) fn has_more(&mut self) -> bool {
-        !self.heard.is_empty() || !matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        !matches!(self.tls.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Takes in what was read from the socket while this was elsewhere; [`Wire::fill`] gives it out.
-    pub(super) fn take_in(&mut self, heard: &[u8]) {
-        self.heard.extend_from_slice(heard);
-    }
-
-    /// Sends `head` and `body` whole.
+    /// Sends `head` and `body` whole, stepping aside only if there is something to wait for.
     pub(super) fn send(&mut self, head: &[u8], body: &[u8], deadline: Instant) -> Result<(), Gone> {
-        self.offer(&mut Outgoing::new(head, body), Some(deadline)).map(drop)
+        let mut out = Outgoing::new(head, body);
+        if !self.offer(&mut out, None)? {
+            duty::step_aside();
+            self.offer(&mut out, Some(deadline))?;
+        }
+        Ok(())
     }
 
     /// Sends what the peer takes, within the deadline or, without one, at once. Says whether that was all of it; with a deadline it was.
@@ -252,7 +267,7 @@ impl Wire {
         match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Ok(0) => {}
             // What came may be TLS's own (a new key): only text or the end counts.
-            Ok(_) if self.receive(Instant::now() + LINGER_TIME_MAX).is_err() || self.digest().is_err() => return false,
+            Ok(_) if self.receive(Some(Instant::now() + LINGER_TIME_MAX)).is_err() || self.digest().is_err() => return false,
             Ok(_) => {}
             Err(_) => return false,
         }
@@ -282,14 +297,9 @@ impl Wire {
         }
     }
 
-    /// Reads once, first what was heard, then the socket.
-    fn receive(&mut self, deadline: Instant) -> Result<(), Gone> {
-        let mut heard = self.heard.as_slice();
-        let taken = match heard {
-            [] => self.tls.read_tls(&mut Timed { socket: &self.place.socket, until: Some(deadline) })?,
-            _ => self.tls.read_tls(&mut heard)?,
-        };
-        self.heard = heard.to_vec();
+    /// Reads once; without a deadline only what is there (else `TimedOut`).
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<(), Gone> {
+        let taken = self.tls.read_tls(&mut Timed { socket: &self.place.socket, until: deadline })?;
         if taken == 0 { Err(Gone::Closed) } else { Ok(()) }
     }
 
@@ -299,9 +309,9 @@ impl Wire {
     }
 
     /// After a breach of TLS, tells the peer by the alert that `digest` left to send.
-    fn alert(&mut self, digested: Result<(), Gone>, deadline: Instant) -> Result<(), Gone> {
+    fn alert(&mut self, digested: Result<(), Gone>, deadline: Option<Instant>) -> Result<(), Gone> {
         digested.inspect_err(|_| {
-            let _ = self.flush(Some(deadline));
+            let _ = self.flush(deadline);
         })
     }
 

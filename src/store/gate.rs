@@ -24,7 +24,7 @@ use crate::authn::credential::{Verifier, tool_of_label};
 use crate::authn::{CredentialRef, Principal, Role, StoredCredential};
 use crate::base::id::{CredentialId, MemoryId, OperationId, SubjectId};
 use crate::base::time::Timestamp;
-use crate::base::{fault, limits};
+use crate::base::{duty, fault, limits};
 use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Target, Writes, is_urgent};
 use crate::policy::{Denied, Facts, Grant, Relation, decide};
@@ -379,6 +379,7 @@ impl Vault {
 
     /// Reads until what was read still holds when its entry is durable; the entry's index, and the answer's place among the large ones.
     fn attempts(&self, who: &Principal, call: &Call, read: &mut dyn FnMut(Tx<'_>) -> Told) -> Result<(u64, Option<Held>), Unavailable> {
+        duty::step_aside();
         for _ in 0..limits::READ_ATTEMPTS_MAX {
             let published = self.published()?;
             let told = read(self.reading(&published));

@@ -16,7 +16,7 @@ use std::thread::{self, Thread};
 use crate::audit::Entry;
 use crate::authn::CredentialRef;
 use crate::base::id::{OperationId, TenantId, UserId};
-use crate::base::{fault, limits};
+use crate::base::{duty, fault, limits};
 use crate::store::writer::{Ended, Job, Unavailable};
 
 /// What the writer is asked to do.
@@ -108,6 +108,7 @@ impl Ticket {
 
     /// Waits for the end. It always comes: a request that is dropped unanswered tells.
     pub fn wait(&self) -> Result<Ended, Unavailable> {
+        duty::step_aside();
         loop {
             match self.take() {
                 Some((end, _)) => return end,

@@ -1,0 +1,219 @@
+//! The threads that serve connections, and the connections that wait for their peers.
+//!
+//! ```text
+//! accept ─→ waits ─→ its peer says something ─→ a thread on duty serves it ─→ waits
+//!             ↑                                    └─→ lent to an answer ─┐
+//!             └──────────────────────────────────────────────────────────┘
+//! ```
+//! A few threads are on duty: they take whichever connection has something to say, and go from one to the next without sleeping while there is
+//! one. Who is going to wait (for a peer that sends slowly, for a commit) hands its place over first ([`duty`]), to a thread that rests or to a new
+//! one. So a busy server has few threads at work, whose stacks and memory stay near, and yet nobody waits for a slow peer of somebody else.
+//!
+//! Invariants
+//! - A connection is owned by whoever serves or answers it, or lies here; it is heard only while it lies here, and taken once.
+//! - As many threads as there are places are on duty, or on their way to it; there are never more others than connections, and they end when
+//!   they have rested long enough.
+//! - What waits longer than its phase allows is closed within a tick.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::base::log::{self, Level, Operator};
+use crate::base::{duty, fault, limits};
+use crate::http::conn::Connection;
+use crate::http::listen::Shared;
+
+/// What the bell's events carry in place of a connection's number.
+const BELL: u64 = u64::MAX;
+/// A connection is told of once, then it is taken.
+const HEARD_ONCE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ONESHOT);
+
+/// See the module text.
+pub(super) struct Pool {
+    ready: OwnedFd,
+    /// Rung at the end, and never silenced.
+    bell: OwnedFd,
+    waiting: Mutex<HashMap<u64, Box<Connection>>>,
+    crew: Mutex<Crew>,
+}
+
+/// Who is not on duty.
+#[derive(Default)]
+struct Crew {
+    /// Places that nobody could be found for.
+    vacant: usize,
+    /// Who rests, the last one last.
+    resting: Vec<Arc<Resting>>,
+    closed: bool,
+}
+
+/// A thread that rests.
+struct Resting {
+    thread: Thread,
+    called: AtomicBool,
+}
+
+impl Pool {
+    /// An empty one without threads.
+    ///
+    /// Errors: the system's.
+    pub(super) fn new() -> io::Result<Self> {
+        let ready = epoll::create(CreateFlags::CLOEXEC)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&ready, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
+        Ok(Self { ready, bell, waiting: Mutex::default(), crew: Mutex::default() })
+    }
+
+    /// Takes up a new connection.
+    pub(super) fn enter(&self, connection: Box<Connection>) {
+        self.listen_to(connection, |socket, data| epoll::add(&self.ready, socket, data, HEARD_ONCE));
+    }
+
+    /// Takes back a connection that waits for its peer again.
+    pub(super) fn rest(&self, connection: Box<Connection>) {
+        self.listen_to(connection, |socket, data| epoll::modify(&self.ready, socket, data, HEARD_ONCE));
+    }
+
+    /// A connection lies here before it is listened to: whoever is told of it takes it at once.
+    fn listen_to(&self, connection: Box<Connection>, listen: impl FnOnce(&TcpStream, EventData) -> rustix::io::Result<()>) {
+        let (number, place) = (connection.number(), connection.place());
+        self.waiting().insert(number, connection);
+        if let Err(error) = listen(place.socket.stream(), EventData::new_u64(number)) {
+            log::line(Level::Warn, "a connection could not be listened to; it was closed", &[("error", &Operator::text(&error))]);
+            drop(self.take(number));
+        }
+    }
+
+    fn take(&self, number: u64) -> Option<Box<Connection>> {
+        self.waiting().remove(&number)
+    }
+
+    /// Closes what has waited too long.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        let late: Vec<_> = self.waiting().extract_if(|_, connection| connection.is_late(now)).collect();
+        for (_, connection) in late {
+            let _ = fault::catch(|| connection.expire());
+        }
+    }
+
+    /// Ends the threads that rest or wait, and the others as they have done.
+    pub(super) fn close(&self) {
+        let resting = {
+            let mut crew = self.crew();
+            crew.closed = true;
+            std::mem::take(&mut crew.resting)
+        };
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        resting.iter().for_each(|resting| resting.call());
+        let waiting = std::mem::take(&mut *self.waiting());
+        drop(waiting);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Box<Connection>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place on duty for a thread that has none; waits for one. False if there will be none, or none was needed for long.
+    fn resume(&self) -> bool {
+        let resting = {
+            let mut crew = self.crew();
+            if crew.closed {
+                return false;
+            }
+            if let Some(left) = crew.vacant.checked_sub(1) {
+                crew.vacant = left;
+                return true;
+            }
+            let resting = Arc::new(Resting { thread: thread::current(), called: AtomicBool::new(false) });
+            crew.resting.push(Arc::clone(&resting));
+            resting
+        };
+        let until = Instant::now() + limits::REST_TIME_MAX;
+        while !resting.called.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                thread::park_timeout(left);
+                continue;
+            }
+            let mut crew = self.crew();
+            let before = crew.resting.len();
+            crew.resting.retain(|other| !Arc::ptr_eq(other, &resting));
+            // Whoever is not among them any more was called at this very moment.
+            if crew.resting.len() < before {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Resting {
+    fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// Starts the threads on duty.
+///
+/// Errors: the system's.
+pub(super) fn start(shared: &Arc<Shared>, places: usize) -> io::Result<()> {
+    (0..places).try_for_each(|_| spawn(shared))
+}
+
+fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    let thread = thread::Builder::new().name("connection".into()).stack_size(limits::CONNECTION_STACK_BYTES);
+    thread.spawn(move || work(&shared)).map(drop)
+}
+
+/// Fills the place of a thread that is going to wait.
+fn relieve(shared: &Arc<Shared>) {
+    let rested = shared.pool.crew().resting.pop();
+    if let Some(rested) = rested {
+        return rested.call();
+    }
+    if let Err(error) = spawn(shared) {
+        shared.pool.crew().vacant += 1;
+        log::line(Level::Warn, "no further thread for connections; they wait for each other", &[("error", &Operator::text(&error))]);
+    }
+}
+
+/// One thread: on duty until it waits, then again when there is a place.
+fn work(shared: &Arc<Shared>) {
+    let (pool, own) = (&shared.pool, Arc::clone(shared));
+    duty::enlist(move || relieve(&own));
+    let mut events = Vec::with_capacity(1);
+    loop {
+        events.clear();
+        // An interruption, or no memory for a moment.
+        let _ = epoll::wait(&pool.ready, spare_capacity(&mut events), None);
+        let Some(event) = events.first() else { continue };
+        let number = event.data.u64();
+        if number == BELL {
+            return;
+        }
+        let Some(connection) = pool.take(number) else { continue };
+        duty::begin();
+        // A panic ends the connection that was served.
+        let _ = fault::catch(|| connection.serve());
+        if !duty::end() && !pool.resume() {
+            return;
+        }
+    }
+}
