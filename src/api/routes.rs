@@ -283,15 +283,24 @@ pub enum Found<'p> {
 struct Shapes {
     /// Rows without an id, by path.
     fixed: HashMap<&'static str, Vec<&'static Route>>,
-    /// What stands before and after the id, for the others, in the order of the table.
-    with_id: Vec<(&'static str, &'static str, &'static Route)>,
+    /// The others, by what stands before the id.
+    with_id: HashMap<&'static str, Vec<WithId>>,
+}
+
+/// A row with an id.
+struct WithId {
+    /// What stands before and after the id.
+    around: (&'static str, &'static str),
+    /// Where in the table it stands: of two that fit, the later one is meant.
+    number: usize,
+    route: &'static Route,
 }
 
 static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
-    let mut shapes = Shapes { fixed: HashMap::new(), with_id: Vec::new() };
-    for route in ROUTES {
+    let mut shapes = Shapes { fixed: HashMap::new(), with_id: HashMap::new() };
+    for (number, route) in ROUTES.iter().enumerate() {
         match around_id(route.doc.path) {
-            Some((before, after)) => shapes.with_id.push((before, after, route)),
+            Some(around) => shapes.with_id.entry(around.0).or_default().push(WithId { around, number, route }),
             None => shapes.fixed.entry(route.doc.path).or_default().push(route),
         }
     }
@@ -304,9 +313,10 @@ pub fn find(method: Method, path: &str) -> Found<'_> {
     if let Some(route) = SHAPES.fixed.get(path).and_then(|routes| routes.iter().find(asked)) {
         return Found::Route(route, "");
     }
-    let with_id = SHAPES.with_id.iter().rev().filter_map(|(before, after, route)| Some((route, id_between(before, after, path)?)));
-    if let Some((route, id)) = with_id.into_iter().find(|(route, _)| asked(route)) {
-        return Found::Route(route, id);
+    let begun = path.match_indices('/').filter_map(|(at, _)| SHAPES.with_id.get(&path[..=at])).flatten();
+    let fit = begun.filter(|row| asked(&&row.route)).filter_map(|row| Some((row, id_between(row.around.0, row.around.1, path)?)));
+    if let Some((row, id)) = fit.max_by_key(|(row, _)| row.number) {
+        return Found::Route(row.route, id);
     }
     let others: Vec<_> = ROUTES.iter().filter(|route| matched(route.doc.path, path).is_some()).map(|route| route.doc.method).collect();
     if others.is_empty() { Found::Nothing } else { Found::OtherMethod(others) }

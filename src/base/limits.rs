@@ -29,8 +29,8 @@ pub const ARRIVALS_PER_PLACE: u32 = 4;
 pub const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// Addresses remembered at once for the two bounds above; beyond it a new address must wait.
 pub const ADDRESSES_MAX: usize = 8192;
-/// Threads a processor that serve connections as long as they need not wait.
-pub const PLACES_PER_CORE: usize = 2;
+/// Threads a processor that serve connections as long as they need not wait: while one of them reads a row from the disk, the others go on.
+pub const PLACES_PER_CORE: usize = 3;
 /// How long a thread that has no place rests before it ends.
 pub const REST_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often connections are looked at that may have waited too long.

@@ -13,3 +13,4 @@ pub mod log;
 pub mod order;
 pub mod rng;
 pub mod time;
+pub mod wipe;

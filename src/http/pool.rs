@@ -201,7 +201,7 @@ fn work(shared: &Arc<Shared>) {
     let mut events = Vec::with_capacity(1);
     loop {
         events.clear();
-        // An interruption, or no memory for a moment.
+        // An interruption gives none.
         let _ = epoll::wait(&pool.ready, spare_capacity(&mut events), None);
         let Some(event) = events.first() else { continue };
         let number = event.data.u64();

@@ -13,10 +13,11 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::base::fault;
 use crate::base::time::Timestamp;
+use crate::base::wipe::wipe;
 use crate::http::problem;
 
 /// On every answer: REFLECT's response headers. No CORS permission is ever among them.
@@ -243,7 +244,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.body.zeroize();
+        wipe(&mut self.body);
     }
 }
 

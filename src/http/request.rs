@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use zeroize::Zeroize;
+use crate::base::wipe::wipe;
 
 /// A request method. Names are case-sensitive (RFC 9110 section 9.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -131,7 +131,7 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.body.zeroize();
+        wipe(&mut self.body);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use zeroize::Zeroize;
+use crate::base::wipe::wipe_text;
 
 pub(in crate::store) mod sealed {
     pub trait Sealed {}
@@ -52,7 +52,7 @@ impl Phi {
 
 impl Drop for Phi {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe_text(&mut self.0);
     }
 }
 

@@ -1,0 +1,37 @@
+//! Wiping of what nobody may find in memory afterwards.
+//!
+//! `zeroize` writes a byte at a time; texts and bodies are long, and every answer has several of them.
+
+use zeroize::optimization_barrier;
+
+/// Empties `bytes`, with nothing left in its memory: not beyond its end either, where something longer may have stood.
+pub fn wipe(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.resize(bytes.capacity(), 0);
+    // The zeros count as read, or writing them would be left out.
+    optimization_barrier(bytes.as_slice());
+    bytes.clear();
+}
+
+/// As [`wipe`], for text.
+pub fn wipe_text(text: &mut String) {
+    wipe(&mut std::mem::take(text).into_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_within_the_end_or_beyond_it() {
+        let mut bytes = b"what a patient said".to_vec();
+        let room = bytes.capacity();
+        bytes.truncate(4);
+        wipe(&mut bytes);
+        assert!(bytes.is_empty() && bytes.capacity() == room);
+        bytes.resize(1, 7);
+        let mut text = "said".to_owned();
+        wipe_text(&mut text);
+        assert!(text.is_empty());
+    }
+}
