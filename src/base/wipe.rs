@@ -1,16 +1,16 @@
 //! Wiping of what nobody may find in memory afterwards.
 //!
-//! `zeroize` writes a byte at a time; texts and bodies are long, and every answer has several of them.
+//! `zeroize` writes one value at a time; texts, bodies and what is derived of them are long, and every answer has several.
 
 use zeroize::optimization_barrier;
 
-/// Empties `bytes`, with nothing left in its memory: not beyond its end either, where something longer may have stood.
-pub fn wipe(bytes: &mut Vec<u8>) {
-    bytes.clear();
-    bytes.resize(bytes.capacity(), 0);
+/// Empties `values`, bytes or numbers, with nothing left in its memory: not beyond its end either, where something longer may have stood.
+pub fn wipe<T: Copy + Default>(values: &mut Vec<T>) {
+    values.clear();
+    values.resize(values.capacity(), T::default());
     // The zeros count as read, or writing them would be left out.
-    optimization_barrier(bytes.as_slice());
-    bytes.clear();
+    optimization_barrier(values.as_slice());
+    values.clear();
 }
 
 /// As [`wipe`], for text.

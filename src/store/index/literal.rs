@@ -6,10 +6,10 @@
 //! Trigrams are taken over the UTF-8 bytes, ASCII folded. Each field ends in two bytes 0xff, which UTF-8 never has, so that every byte of it
 //! begins one trigram and terms of one or two bytes are found as the beginnings of trigrams.
 
-use zeroize::Zeroize;
 
 use super::scope::{ScopeIndex, Viewer, at};
 use crate::base::id::MemoryId;
+use crate::base::wipe::wipe;
 
 /// Lists that are intersected for one term; more would cost more than opening what they rule out.
 const LISTS_MAX: usize = 8;
@@ -77,7 +77,7 @@ pub(super) fn sort(pairs: &mut Vec<u64>) {
         }
         std::mem::swap(pairs, &mut other);
     }
-    other.zeroize();
+    wipe(&mut other);
 }
 
 impl ScopeIndex {

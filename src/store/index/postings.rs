@@ -7,7 +7,7 @@
 //! Format: `varint(delta << 1 | noted)`, then the note if it is not [`PLAIN`]; `delta` is the distance from the number before (from 0 for the
 //! first). A common word costs one byte a document.
 
-use zeroize::Zeroize;
+use crate::base::wipe::wipe;
 
 /// The note that takes no space.
 pub const PLAIN: u8 = 1;
@@ -32,7 +32,7 @@ impl Postings {
             // 24 bytes is the least that glibc hands out.
             let mut grown = Vec::with_capacity((len + len / 4 + 8).max(24));
             grown.extend_from_slice(&self.bytes);
-            self.bytes.zeroize();
+            wipe(&mut self.bytes);
             self.bytes = grown;
         }
         let mut value = (number - self.last) << 1 | u32::from(note != PLAIN);
@@ -67,7 +67,7 @@ impl Postings {
 
 impl Drop for Postings {
     fn drop(&mut self) {
-        self.bytes.zeroize();
+        wipe(&mut self.bytes);
     }
 }
 

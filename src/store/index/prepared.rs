@@ -11,11 +11,10 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zeroize::Zeroize;
-
 use super::{analyse, literal};
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
+use crate::base::wipe::wipe;
 use crate::embed::Embedding;
 
 /// Who may see a memory beside its owner.
@@ -177,7 +176,7 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        self.trigrams.zeroize();
+        wipe(&mut self.trigrams);
     }
 }
 

@@ -15,13 +15,13 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
-use zeroize::Zeroize;
 
 use super::literal;
 use super::postings::{NUMBER_MAX, PLAIN, Postings};
 use super::prepared::{self, Prepared};
 use super::vectors::Vectors;
 use crate::base::id::{MemoryId, SubjectId};
+use crate::base::wipe::wipe;
 use crate::embed::Embedding;
 
 /// Who asks.
@@ -217,7 +217,7 @@ impl ScopeIndex {
             let list = self.trigrams.entry(literal::high(same[0])).or_default();
             self.postings_bytes += same.iter().map(|&pair| list.push(literal::low(pair), PLAIN)).sum::<usize>();
         }
-        trigrams.zeroize();
+        wipe(&mut trigrams);
     }
 
     /// Gives a live memory, which is not known, its number and its place in everything but the postings.
@@ -518,7 +518,7 @@ impl Drop for ScopeIndex {
     fn drop(&mut self) {
         // The postings wipe themselves; without the key of the hashes nothing can be looked up in what remains.
         self.hasher = RandomState::new();
-        self.length.zeroize();
+        wipe(&mut self.length);
     }
 }
 
