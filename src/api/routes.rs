@@ -285,6 +285,8 @@ struct Shapes {
     fixed: HashMap<&'static str, Vec<&'static Route>>,
     /// The others, by what stands before the id.
     with_id: HashMap<&'static str, Vec<WithId>>,
+    /// Bytes of the longest of these: a path of slashes alone is not looked at further.
+    longest: usize,
 }
 
 /// A row with an id.
@@ -297,13 +299,14 @@ struct WithId {
 }
 
 static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
-    let mut shapes = Shapes { fixed: HashMap::new(), with_id: HashMap::new() };
+    let mut shapes = Shapes { fixed: HashMap::new(), with_id: HashMap::new(), longest: 0 };
     for (number, route) in ROUTES.iter().enumerate() {
         match around_id(route.doc.path) {
             Some(around) => shapes.with_id.entry(around.0).or_default().push(WithId { around, number, route }),
             None => shapes.fixed.entry(route.doc.path).or_default().push(route),
         }
     }
+    shapes.longest = shapes.with_id.keys().map(|before| before.len()).max().unwrap_or_default();
     shapes
 });
 
@@ -313,7 +316,7 @@ pub fn find(method: Method, path: &str) -> Found<'_> {
     if let Some(route) = SHAPES.fixed.get(path).and_then(|routes| routes.iter().find(asked)) {
         return Found::Route(route, "");
     }
-    let begun = path.match_indices('/').filter_map(|(at, _)| SHAPES.with_id.get(&path[..=at])).flatten();
+    let begun = path.match_indices('/').take_while(|(at, _)| *at < SHAPES.longest).filter_map(|(at, _)| SHAPES.with_id.get(&path[..=at])).flatten();
     let fit = begun.filter(|row| asked(&&row.route)).filter_map(|row| Some((row, id_between(row.around.0, row.around.1, path)?)));
     if let Some((row, id)) = fit.max_by_key(|(row, _)| row.number) {
         return Found::Route(row.route, id);

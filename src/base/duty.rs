@@ -16,9 +16,21 @@ pub fn enlist(relief: impl Fn() + 'static) {
     RELIEF.set(Some(Box::new(relief)));
 }
 
+/// This thread serves no longer, and keeps nothing of what it served.
+pub fn discharge() {
+    ON_DUTY.set(false);
+    drop(RELIEF.take());
+}
+
 /// From now on this thread holds a place.
 pub fn begin() {
     ON_DUTY.set(true);
+}
+
+/// Whether this thread holds a place.
+#[cfg(test)]
+pub fn is_on() -> bool {
+    ON_DUTY.get()
 }
 
 /// Ends a duty; false if its place was handed over meanwhile.
@@ -55,6 +67,10 @@ mod tests {
         begin();
         step_aside();
         step_aside();
-        assert!(!end() && handed.get() == 1);
+        assert!(!end() && handed.get() == 1 && Rc::strong_count(&handed) == 2);
+        begin();
+        discharge();
+        step_aside();
+        assert!(!end() && handed.get() == 1 && Rc::strong_count(&handed) == 1);
     }
 }

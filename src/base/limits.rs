@@ -35,6 +35,12 @@ pub const PLACES_PER_CORE: usize = 3;
 pub const REST_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often connections are looked at that may have waited too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Reads of a socket that may give no text before a thread on duty leaves that connection for another: more than the longest record takes.
+pub const READS_AT_ONCE_MAX: usize = 8;
+/// A longer body is read, and its request answered, by a thread that is not on duty.
+pub const PROMPT_BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a stop waits for threads that have nothing left to serve.
+pub const CREW_END_TIME_MAX: Duration = Duration::from_secs(1);
 /// Stack of a connection's thread.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 /// Request target (path and query); a longer one is 414.

@@ -12,6 +12,7 @@
 //! - Pipelined requests are answered one by one, in order.
 //! - A stream's every part has the time of an answer; a peer that sends anything meanwhile has ended it.
 //! - Between requests the connection holds no buffer but the bytes that already came.
+//! - No peer keeps a thread that is on duty: it is left after each answer, after so many bytes that say nothing, and before each wait.
 
 use std::mem;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use std::time::Instant;
 
 use rustls::ServerConnection;
 
-use crate::base::limits::{HEAD_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
+use crate::base::limits::{HEAD_BYTES_MAX, PROMPT_BODY_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
 use crate::base::{duty, fault};
 use crate::http::admission::{Admitted, Place};
 use crate::http::listen::Shared;
@@ -139,6 +140,8 @@ impl Connection {
                     let keep_alive = keep_alive && answer.is_ok();
                     (answer.unwrap_or_else(|_| problem::error(500, "Internal server error")), head_only, keep_alive)
                 }
+                // A peer that does not let us say what TLS must, or says nothing by what it sends, has its time and no more.
+                Ok(None) if self.wire.is_clogged() || self.is_late(Instant::now()) => return,
                 Ok(None) => return self.pause(),
                 Err(End::Refused { reason, client, head_only }) => {
                     let refusal = Refusal { reason, client };
@@ -179,6 +182,8 @@ impl Connection {
             if !self.has_more() {
                 return self.rest();
             }
+            // Who sends ahead of its answers could keep this thread for as long as it reads them.
+            duty::step_aside();
         }
     }
 
@@ -283,6 +288,9 @@ impl Connection {
         if self.buffer.len() >= length {
             let rest = self.buffer.split_off(length);
             return Ok(mem::replace(&mut self.buffer, rest));
+        }
+        if length > PROMPT_BODY_BYTES_MAX {
+            duty::step_aside();
         }
         let mut body = mem::take(&mut self.buffer);
         if expects_continue && body.is_empty() {

@@ -184,6 +184,12 @@ impl Server {
         self.shared.admission.count()
     }
 
+    /// Threads that serve connections, or rest.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.shared.pool.threads()
+    }
+
     /// What counts them, for who outlives this value's owner.
     pub fn counter(&self) -> Connections {
         Connections(Arc::clone(&self.shared.admission))

@@ -17,14 +17,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
-use std::time::Instant;
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -45,16 +45,19 @@ pub(super) struct Pool {
     bell: OwnedFd,
     waiting: Mutex<HashMap<u64, Box<Connection>>>,
     crew: Mutex<Crew>,
+    closed: AtomicBool,
 }
 
-/// Who is not on duty.
+/// The threads.
 #[derive(Default)]
 struct Crew {
-    /// Places that nobody could be found for.
-    vacant: usize,
+    threads: Vec<JoinHandle<()>>,
     /// Who rests, the last one last.
     resting: Vec<Arc<Resting>>,
-    closed: bool,
+    /// Places that nobody could be found for.
+    vacant: usize,
+    /// No thread could be made lately.
+    short: bool,
 }
 
 /// A thread that rests.
@@ -71,7 +74,7 @@ impl Pool {
         let ready = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&ready, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
-        Ok(Self { ready, bell, waiting: Mutex::default(), crew: Mutex::default() })
+        Ok(Self { ready, bell, waiting: Mutex::default(), crew: Mutex::default(), closed: AtomicBool::new(false) })
     }
 
     /// Takes up a new connection.
@@ -92,6 +95,9 @@ impl Pool {
             log::line(Level::Warn, "a connection could not be listened to; it was closed", &[("error", &Operator::text(&error))]);
             drop(self.take(number));
         }
+        if self.closed.load(Ordering::SeqCst) {
+            drop(self.take(number));
+        }
     }
 
     fn take(&self, number: u64) -> Option<Box<Connection>> {
@@ -107,17 +113,23 @@ impl Pool {
         }
     }
 
-    /// Ends the threads that rest or wait, and the others as they have done.
+    /// Ends the threads that rest or wait, and waits a moment for them: what they served is nobody's then. Others end when they have done.
     pub(super) fn close(&self) {
-        let resting = {
-            let mut crew = self.crew();
-            crew.closed = true;
-            std::mem::take(&mut crew.resting)
-        };
+        self.closed.store(true, Ordering::SeqCst);
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        let Crew { threads, resting, .. } = std::mem::take(&mut *self.crew());
         resting.iter().for_each(|resting| resting.call());
         let waiting = std::mem::take(&mut *self.waiting());
         drop(waiting);
+        let until = Instant::now() + limits::CREW_END_TIME_MAX;
+        while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.crew().threads.iter().filter(|thread| !thread.is_finished()).count()
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Box<Connection>>> {
@@ -132,7 +144,7 @@ impl Pool {
     fn resume(&self) -> bool {
         let resting = {
             let mut crew = self.crew();
-            if crew.closed {
+            if self.closed.load(Ordering::SeqCst) {
                 return false;
             }
             if let Some(left) = crew.vacant.checked_sub(1) {
@@ -177,9 +189,13 @@ pub(super) fn start(shared: &Arc<Shared>, places: usize) -> io::Result<()> {
 }
 
 fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
-    let shared = Arc::clone(shared);
+    let own = Arc::clone(shared);
     let thread = thread::Builder::new().name("connection".into()).stack_size(limits::CONNECTION_STACK_BYTES);
-    thread.spawn(move || work(&shared)).map(drop)
+    let thread = thread.spawn(move || work(&own))?;
+    let mut crew = shared.pool.crew();
+    crew.threads.retain(|thread| !thread.is_finished());
+    crew.threads.push(thread);
+    Ok(())
 }
 
 /// Fills the place of a thread that is going to wait.
@@ -188,32 +204,41 @@ fn relieve(shared: &Arc<Shared>) {
     if let Some(rested) = rested {
         return rested.call();
     }
-    if let Err(error) = spawn(shared) {
-        shared.pool.crew().vacant += 1;
+    let spawned = spawn(shared);
+    let mut crew = shared.pool.crew();
+    let first = !std::mem::replace(&mut crew.short, spawned.is_err());
+    let Err(error) = spawned else { return };
+    // Somebody may have come to rest meanwhile; else the first who has done takes the place.
+    match crew.resting.pop() {
+        Some(rested) => rested.call(),
+        None => crew.vacant += 1,
+    }
+    drop(crew);
+    if first {
         log::line(Level::Warn, "no further thread for connections; they wait for each other", &[("error", &Operator::text(&error))]);
     }
 }
 
 /// One thread: on duty until it waits, then again when there is a place.
 fn work(shared: &Arc<Shared>) {
-    let (pool, own) = (&shared.pool, Arc::clone(shared));
+    let own = Arc::clone(shared);
     duty::enlist(move || relieve(&own));
-    let mut events = Vec::with_capacity(1);
-    loop {
-        events.clear();
-        // An interruption gives none.
-        let _ = epoll::wait(&pool.ready, spare_capacity(&mut events), None);
-        let Some(event) = events.first() else { continue };
-        let number = event.data.u64();
-        if number == BELL {
-            return;
-        }
-        let Some(connection) = pool.take(number) else { continue };
-        duty::begin();
-        // A panic ends the connection that was served.
-        let _ = fault::catch(|| connection.serve());
-        if !duty::end() && !pool.resume() {
-            return;
-        }
+    while serve_one(&shared.pool) {}
+    duty::discharge();
+}
+
+/// Serves the next connection that has something to say; false if this thread is to end.
+fn serve_one(pool: &Pool) -> bool {
+    let mut room = [MaybeUninit::uninit()];
+    // An interruption gives none.
+    let Ok(([event], _)) = epoll::wait(&pool.ready, &mut room, None) else { return true };
+    let number = event.data.u64();
+    if number == BELL {
+        return false;
     }
+    let Some(connection) = pool.take(number) else { return true };
+    duty::begin();
+    // A panic ends the connection that was served.
+    let _ = fault::catch(|| connection.serve());
+    duty::end() || pool.resume()
 }

@@ -1,5 +1,7 @@
 //! Whole connections over real TLS on loopback.
 
+mod crowd;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -8,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::fault;
+use crate::base::{duty, fault};
 use crate::base::time::Clock;
 use crate::http::client::{LoadClient, trust};
 use crate::http::{Chunk, Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, Source, TlsFiles, TlsIdentity, Turn, bind, self_signed};
@@ -70,7 +72,7 @@ impl Drop for Ticks {
 
 impl Handler for Mirror {
     fn body_limit(&self, _: Method, path: &str) -> usize {
-        if path == "/large" { 1 << 20 } else { 1000 }
+        if path == "/large" || path == "/duty" { 1 << 20 } else { 1000 }
     }
 
     fn refuse(&self, refusal: &Refusal) -> Reply {
@@ -83,6 +85,7 @@ impl Handler for Mirror {
         self.clients.lock().unwrap().push(request.client);
         match request.path.as_str() {
             "/certificate" => return Reply::bytes(200, "text/plain", request.client_certificate.to_string().into_bytes()),
+            "/duty" => return Reply::bytes(200, "text/plain", duty::is_on().to_string().into_bytes()),
             "/panic" => panic!("a bug in the handler"),
             "/wait" => {
                 while self.hold.load(Ordering::SeqCst) {

@@ -16,7 +16,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustls::ServerConnection;
 
 use crate::base::duty;
-use crate::base::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
+use crate::base::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX, READS_AT_ONCE_MAX};
 use crate::http::admission::Place;
 
 /// Why no more bytes come or go.
@@ -196,8 +196,10 @@ impl Wire {
     }
 
     /// Appends to `into` what the peer sent, at least one and at most `max` bytes: within the deadline, or without one what is there at once
-    /// (else `TimedOut`).
+    /// (else `TimedOut`). What TLS sends for itself gives no text and can go on for ever (RFC 8446 sections 4.6.3 and 5.1): without a deadline only
+    /// so much of it is read.
     pub(super) fn fill(&mut self, into: &mut Vec<u8>, max: usize, deadline: Option<Instant>) -> Result<(), Gone> {
+        let mut reads = 0;
         loop {
             let mut reader = self.tls.reader();
             match reader.fill_buf() {
@@ -211,6 +213,10 @@ impl Wire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Gone::Closed),
             }
+            if deadline.is_none() && reads == READS_AT_ONCE_MAX {
+                return Err(Gone::TimedOut);
+            }
+            reads += 1;
             self.flush(deadline)?;
             self.receive(deadline)?;
             let digested = self.digest();
@@ -220,6 +226,9 @@ impl Wire {
 
     /// As [`Wire::fill`], stepping aside only if there is something to wait for.
     pub(super) fn fill_within(&mut self, into: &mut Vec<u8>, max: usize, deadline: Instant) -> Result<(), Gone> {
+        if deadline <= Instant::now() {
+            return Err(Gone::TimedOut);
+        }
         match self.fill(into, max, None) {
             Err(Gone::TimedOut) => {
                 duty::step_aside();
@@ -227,6 +236,11 @@ impl Wire {
             }
             filled => filled,
         }
+    }
+
+    /// Whether something is still to be sent that the peer did not take.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.tls.wants_write()
     }
 
     /// Whether something that the peer sent waits to be taken by [`Wire::fill`].

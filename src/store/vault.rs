@@ -470,11 +470,13 @@ impl Store {
         }
         self.vault.write_anchor();
         self.vault.unpublish();
-        if let Ok(inner) = Arc::try_unwrap(self.vault.0)
-            && let Err(error) = inner.engine.close()
-        {
-            log::line(log::Level::Error, "the data file was not closed cleanly", &[("error", &log::Operator::text(&error))]);
-        }
+        let closed = Arc::try_unwrap(self.vault.0).map(|inner| inner.engine.close());
+        let error: &dyn std::fmt::Display = match &closed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => &"something still uses it",
+        };
+        log::line(log::Level::Error, "the data file was not closed cleanly", &[("error", &log::Operator::text(&error))]);
     }
 }
 
