@@ -1,7 +1,7 @@
 //! Listening, accepting and stopping.
 //!
 //! Invariants
-//! - One accept thread serves all listeners; no error ends it, only a stop.
+//! - One accept thread serves all listeners, and closes what has waited too long for its peer; no error ends it, only a stop.
 //! - A stop lets answers under way leave, for at most its deadline; after it no request reaches the handler and no answer leaves. Work that
 //!   the handler has not finished by then is not waited for.
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over TLS on blocking threads: bytes in, one [`Request`] to the [`Handler`], one [`Reply`] out.
+//! HTTP/1.1 over TLS, served by few threads: bytes in, one [`Request`] to the [`Handler`], one [`Reply`] out.
 //!
 //! Invariants
 //! - Nothing of a request reaches the handler before its framing was accepted, its `Host` is ours and its `Origin` is absent or ours.
@@ -9,7 +9,7 @@
 //! - A fault in one connection (a panic included) ends that connection alone; the accept thread ends only when told to.
 //! - Plain HTTP does not exist.
 //!
-//! One connection, forward only: `listen` (one thread) → `admission` → `wire` (TLS records under deadlines) → `parse` (bytes to a head)
+//! One connection, forward only: `listen` (one thread) → `admission` → `pool` (until its peer says something) → `wire` (TLS records under deadlines) → `parse` (bytes to a head)
 //! → `authority` (`Host`, `Origin`) → `conn` (body, handler, answer) → `reply` (answer to bytes), at once or later (`lent`).
 //! Source: RFC 9110, RFC 9112. Why not `tiny_http`: docs/decisions/0001. Which TLS: docs/decisions/0002.
 
@@ -46,7 +46,8 @@ pub use request::{Headers, Method, Request, percent_decode, query_pairs};
 #[allow(unused_imports)]
 pub use tls::{SelfSigned, TlsError, TlsFiles, TlsIdentity, self_signed};
 
-/// What is served: the product's side of a connection. Called from many threads at once; a panic answers 500 and ends one connection.
+/// What is served: the product's side of a connection. Called from several threads at once; a panic answers 500 and ends one connection. Whoever
+/// waits in here, or works for long, steps aside first (`base::duty`).
 pub trait Handler: Send + Sync + 'static {
     /// Greatest body in bytes for this method and raw path; a longer one is 413 before any of it is read.
     fn body_limit(&self, method: Method, path: &str) -> usize;
