@@ -2,7 +2,8 @@
 //!
 //! Promise of [`DiskFile`]: one process at a time (whole-file lock, taken before the first byte is read), positioned reads and writes that
 //! are whole or an error, and a reserve of disk space behind the end of the file. When the disk is full, a write takes its space from the
-//! reserve, so that audit entries and erasure go on after ordinary writes were refused.
+//! reserve, so that audit entries and erasure go on after ordinary writes were refused. Zeros are written a little ahead of what is written:
+//! the first write to a place changes the file system's own map, which every sync must then make durable too, twice in a commit.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -13,9 +14,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags};
+use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 
-use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, RESERVE_WRITE_BYTES};
+use crate::base::limits::{HOLES_MAX, RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, RESERVE_WRITE_BYTES, WRITTEN_AHEAD_BYTES};
 use crate::base::time::Clock;
 
 /// Bytes by position. Every call may come from any thread.
@@ -50,6 +51,10 @@ pub struct DiskFile {
     /// Taken by whatever changes the file's length or the reserve behind it: to give space back, the file is cut to its own length, which
     /// must not change meanwhile.
     reserve: Mutex<Reserve>,
+    /// Up to here every place was written before, be it with zeros.
+    written: AtomicU64,
+    /// Taken by whatever writes or cuts beyond that: between a look at it and the zeros nobody else writes there.
+    frontier: Mutex<()>,
     clock: Clock,
 }
 
@@ -100,7 +105,10 @@ impl DiskFile {
 
     fn take(file: File) -> Result<Self, TakeError> {
         match file.try_lock() {
-            Ok(()) => Ok(Self { file, held: AtomicU64::new(0), reserve: Mutex::default(), clock: Clock::system() }),
+            Ok(()) => {
+                let written = AtomicU64::new(end_of_data(&file));
+                Ok(Self { file, held: AtomicU64::new(0), reserve: Mutex::default(), written, frontier: Mutex::default(), clock: Clock::system() })
+            }
             Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
@@ -129,6 +137,29 @@ impl DiskFile {
         Ok(())
     }
 
+    /// Writes zeros around what will be written up to `end`, and some beyond: once for many blocks.
+    fn advance(&self, at: u64, end: u64) {
+        let _frontier = self.frontier.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written.load(Ordering::Acquire);
+        if end <= written {
+            return;
+        }
+        let ahead = self.len().map_or(end, |len| end.next_multiple_of(WRITTEN_AHEAD_BYTES).min(len).max(end));
+        let zeros = |from: u64, to: u64| -> io::Result<()> {
+            static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+            let mut from = from;
+            while from < to {
+                let some = usize::try_from(to - from).unwrap_or(usize::MAX).min(ZEROS.len());
+                self.file.write_all_at(&ZEROS[..some], from)?;
+                from += some as u64;
+            }
+            Ok(())
+        };
+        // It spares time and nothing else: where the disk has no room for it, the block alone is written.
+        let done = zeros(written, at.min(ahead)).and_then(|()| zeros(end, ahead));
+        self.written.store(if done.is_ok() { ahead } else { end }, Ordering::Release);
+    }
+
     /// Gives one step of the reserve back to the disk; false if there is none left.
     fn spend(&self) -> io::Result<bool> {
         let mut reserve = self.reserve_lock();
@@ -143,6 +174,19 @@ impl DiskFile {
     }
 }
 
+/// The end of the last place that was ever written, as the file system knows it; the file's length where it does not say, or has too many holes.
+fn end_of_data(file: &File) -> u64 {
+    let mut end = 0;
+    for _ in 0..HOLES_MAX {
+        let Ok(data) = rustix::fs::seek(file, SeekFrom::Data(end)) else { return end };
+        match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+            Ok(hole) if hole > end => end = hole,
+            _ => break,
+        }
+    }
+    file.metadata().map_or(u64::MAX, |file| file.len())
+}
+
 impl Medium for DiskFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -153,6 +197,10 @@ impl Medium for DiskFile {
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = at + bytes.len() as u64;
+        if end > self.written.load(Ordering::Acquire) {
+            self.advance(at, end);
+        }
         loop {
             match self.file.write_all_at(bytes, at) {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull && self.spend()? => {}
@@ -164,7 +212,10 @@ impl Medium for DiskFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut reserve = self.reserve_lock();
         let shorter = len < self.len()?;
+        let frontier = self.frontier.lock().unwrap_or_else(PoisonError::into_inner);
         self.file.set_len(len)?;
+        self.written.fetch_min(len, Ordering::AcqRel);
+        drop(frontier);
         // Cutting gives back what was held behind the old end; growing moves into it.
         reserve.end = if shorter { len } else { reserve.end.max(len) };
         self.held.store(reserve.end - len, Ordering::Release);
@@ -321,6 +372,43 @@ impl Medium for Overlay {
 mod tests {
     use super::*;
     use crate::engine::batch::tests::Folder;
+
+    #[test]
+    fn zeros_are_written_ahead_and_never_over_what_somebody_else_wrote() {
+        let folder = Folder::new();
+        let file = DiskFile::create(&folder.file()).unwrap();
+        let (block, blocks) = (4608_u64, 1000);
+        file.set_len(block * blocks).unwrap();
+        std::thread::scope(|threads| {
+            for part in 0..4 {
+                let file = &file;
+                threads.spawn(move || {
+                    for n in (0..blocks).filter(|n| n % 5 == part) {
+                        file.write_at(n * block, &[u8::try_from(n % 255).unwrap() + 1; 4608]).unwrap();
+                    }
+                });
+            }
+        });
+        let mut seen = [0; 4608];
+        for n in 0..blocks {
+            file.read_at(n * block, &mut seen).unwrap();
+            let expected = if n % 5 == 4 { 0 } else { u8::try_from(n % 255).unwrap() + 1 };
+            assert!(seen.iter().all(|&byte| byte == expected), "{n}");
+        }
+        assert!(file.written.load(Ordering::SeqCst) >= block * (blocks - 1) && file.len().unwrap() == block * blocks);
+        // What is cut off is no longer written, and what grows there is nothing until it is.
+        file.set_len(3 * block).unwrap();
+        file.set_len(9 * block).unwrap();
+        assert_eq!(file.written.load(Ordering::SeqCst), 3 * block);
+        file.read_at(4 * block, &mut seen).unwrap();
+        assert_eq!(seen, [0; 4608]);
+        // Another process finds where it ended.
+        file.write_at(3 * block, &[1; 4608]).unwrap();
+        let written = file.written.load(Ordering::SeqCst);
+        drop(file);
+        let file = DiskFile::open(&folder.file()).unwrap();
+        assert!((4 * block..=9 * block).contains(&written) && file.written.load(Ordering::SeqCst) >= 4 * block);
+    }
 
     /// Requests were refused as if the disk were full (507) whenever redb grew the file beyond what was held while others were asking.
     #[test]
