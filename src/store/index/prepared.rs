@@ -98,13 +98,13 @@ impl Prepared {
             length: 0,
             words: Vec::new(),
             trigrams: Vec::new(),
-            tags: doc.tags.iter().map(|tag| hash("tag", tag.as_str())).collect(),
-            origin: hash("origin", doc.origin),
+            tags: doc.tags.iter().map(|tag| hash(Kind::Tag, tag.as_str())).collect(),
+            origin: hash(Kind::Origin, doc.origin),
             vendors: match doc.vendors {
                 Visibility::All => None,
-                Visibility::Only(names) => Some(names.iter().map(|name| hash("vendor", name.as_str())).collect()),
+                Visibility::Only(names) => Some(names.iter().map(|name| hash(Kind::Vendor, name.as_str())).collect()),
             },
-            run: doc.run.map(|run| hash("run", run)),
+            run: doc.run.map(|run| hash(Kind::Run, run)),
             parent: doc.parent.filter(|&parent| parent != doc.id),
             subject: doc.subject,
             live: doc.live,
@@ -180,15 +180,34 @@ impl Drop for Prepared {
     }
 }
 
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// What a hash stands for: each kind has a key of its own.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// A tag.
+    Tag,
+    /// An origin.
+    Origin,
+    /// A vendor.
+    Vendor,
+    /// A run.
+    Run,
+    /// A folded word.
+    Word,
+    /// A term.
+    Term,
+    /// A family of words.
+    Family,
+}
+
+static KEYS: LazyLock<[RandomState; 7]> = LazyLock::new(|| std::array::from_fn(|_| RandomState::new()));
 
 /// The hash of `text` among things of one kind.
-pub(super) fn hash(kind: &str, text: impl Hash) -> u64 {
-    KEY.hash_one((kind, text))
+pub(super) fn hash(kind: Kind, text: impl Hash) -> u64 {
+    KEYS[kind as usize].hash_one(text)
 }
 
 /// Places in the table of [`term_hash`].
-const KNOWN: usize = 8192;
+const KNOWN: usize = 32_768;
 
 /// Word hash → term hash, so that a common word is stemmed once and not in every memory. Each place holds `word ^ term` and `term`: a pair
 /// that two threads wrote halves of does not match. Hashes alone: no text stays.
@@ -196,8 +215,8 @@ static TERMS: [[AtomicU64; 2]; KNOWN] = [const { [const { AtomicU64::new(0) }; 2
 
 /// The hash of the term of a folded word. *(measured)* Stemming took two thirds of the time of preparing a memory.
 fn term_hash(word: &str) -> u64 {
-    let own = hash("word", word);
-    let place = &TERMS[usize::try_from(own % KNOWN as u64).expect("a remainder below 8192")];
+    let own = hash(Kind::Word, word);
+    let place = &TERMS[usize::try_from(own % KNOWN as u64).expect("a remainder below 32,768")];
     let term = place[1].load(Ordering::Relaxed);
     if term != 0 && place[0].load(Ordering::Relaxed) ^ term == own {
         return term;
@@ -210,10 +229,10 @@ fn term_hash(word: &str) -> u64 {
 
 /// The hash of a family of words.
 pub(super) fn family_hash(family: &str) -> u64 {
-    hash("family", family)
+    hash(Kind::Family, family)
 }
 
 /// The hash of a term.
 pub(super) fn word_hash(term: &str) -> u64 {
-    KEY.hash_one(term)
+    hash(Kind::Term, term)
 }

@@ -18,7 +18,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use super::literal;
 use super::postings::{NUMBER_MAX, PLAIN, Postings};
-use super::prepared::{self, Prepared};
+use super::prepared::{self, Kind, Prepared};
 use super::vectors::Vectors;
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::wipe::wipe;
@@ -200,15 +200,16 @@ impl ScopeIndex {
         let mut words: Vec<(u64, u32, u8)> = Vec::with_capacity(placed.iter().map(|(_, memory)| memory.words.len()).sum());
         let mut trigrams: Vec<u64> = Vec::with_capacity(placed.iter().map(|(_, memory)| memory.trigrams.len()).sum());
         for &(number, memory) in placed {
-            words.extend(memory.words.iter().map(|&(word, note)| (self.hasher.hash_one(word), number, note)));
+            words.extend(memory.words.iter().map(|&(word, note)| (word, number, note)));
             trigrams.extend(memory.trigrams.iter().map(|&trigram| u64::from(trigram) << 32 | u64::from(number)));
             for tag in &memory.tags {
                 self.postings_bytes += self.tags.entry(self.hasher.hash_one(tag)).or_default().push(number, PLAIN);
             }
         }
-        words.sort_unstable();
+        // Each memory's words come sorted: a sort that merges what is sorted already, and leaves the numbers of one word ascending.
+        words.sort_by_key(|&(word, ..)| word);
         for same in words.chunk_by(|a, b| a.0 == b.0) {
-            let list = self.words.entry(same[0].0).or_default();
+            let list = self.words.entry(self.hasher.hash_one(same[0].0)).or_default();
             self.postings_bytes += same.iter().map(|&(_, number, note)| list.push(number, note)).sum::<usize>();
         }
         literal::sort(&mut trigrams);
@@ -311,7 +312,7 @@ impl ScopeIndex {
 
     /// Memories newest first by (created_at, id), of one origin if it is given: `limit` ids from `offset`, and how many there are.
     pub fn page(&self, viewer: Viewer<'_>, origin: Option<&str>, offset: usize, limit: usize) -> (Vec<MemoryId>, usize) {
-        let (view, origin) = (self.view(viewer), origin.map(|name| prepared::hash("origin", name)));
+        let (view, origin) = (self.view(viewer), origin.map(|name| prepared::hash(Kind::Origin, name)));
         self.newest(offset, limit, |number| view.sees(self, number) && origin.is_none_or(|origin| self.rows[at(number)].origin == origin))
     }
 
@@ -362,7 +363,7 @@ impl ScopeIndex {
     pub(super) fn view(&self, viewer: Viewer<'_>) -> View {
         let vendor = match viewer {
             Viewer::All => None,
-            Viewer::Vendor(name) => Some(prepared::hash("vendor", name)),
+            Viewer::Vendor(name) => Some(prepared::hash(Kind::Vendor, name)),
         };
         let mut view = View { sees: Vec::with_capacity(self.classes.len()), docs: 0, mean_length: 1.0 };
         let mut words = 0;
@@ -388,7 +389,7 @@ impl ScopeIndex {
     pub(super) fn tagged(&self, tags: &[&str]) -> Vec<bool> {
         let mut tagged = vec![false; self.rows.len()];
         for tag in tags {
-            for (number, _) in self.tags.get(&self.hasher.hash_one(prepared::hash("tag", tag))).into_iter().flat_map(Postings::iter) {
+            for (number, _) in self.tags.get(&self.hasher.hash_one(prepared::hash(Kind::Tag, tag))).into_iter().flat_map(Postings::iter) {
                 tagged[at(number)] = true;
             }
         }

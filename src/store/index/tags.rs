@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
 
 use super::postings::Postings;
-use super::prepared;
+use super::prepared::{self, Kind};
 use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::MemoryId;
 
@@ -31,7 +31,7 @@ pub struct Groups {
 impl Groups {
     /// Whether this is the tag of that group.
     pub fn is(&self, group: &Group, tag: &str) -> bool {
-        self.hasher.hash_one(prepared::hash("tag", tag)) == group.key
+        self.hasher.hash_one(prepared::hash(Kind::Tag, tag)) == group.key
     }
 }
 
