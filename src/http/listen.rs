@@ -201,7 +201,9 @@ impl Server {
     }
 
     fn halt(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
+        if self.shared.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
         drop(self.wake.take());
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -235,6 +237,7 @@ fn accept(shared: &Arc<Shared>, listeners: &[TcpListener], woken: &PipeReader) {
         let polled = poll(&mut ready, tick.as_ref());
         if swept.elapsed() >= interval {
             shared.pool.sweep();
+            pool::fill_vacancies(shared);
             swept = Instant::now();
         }
         if polled.is_err() {

@@ -198,6 +198,20 @@ fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
+/// Fills places that nobody could be found for when they were left.
+pub(super) fn fill_vacancies(shared: &Arc<Shared>) {
+    loop {
+        let mut crew = shared.pool.crew();
+        let Some(left) = crew.vacant.checked_sub(1) else { return };
+        crew.vacant = left;
+        drop(crew);
+        if spawn(shared).is_err() {
+            shared.pool.crew().vacant += 1;
+            return;
+        }
+    }
+}
+
 /// Fills the place of a thread that is going to wait.
 fn relieve(shared: &Arc<Shared>) {
     let rested = shared.pool.crew().resting.pop();

@@ -429,6 +429,7 @@ impl Store {
                 Ok(store)
             }
             Err(why) => {
+                drop(embedding);
                 store.stop();
                 Err(OpenError::Erasing(why))
             }
