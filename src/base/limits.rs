@@ -224,10 +224,6 @@ pub const ARGON2_LANES_MAX: u32 = 4;
 pub const RESERVE_BYTES: u64 = RESERVE_WRITE_BYTES + RESERVE_STEP_BYTES;
 /// How much of the reserve is given up at a time when the disk is full.
 pub const RESERVE_STEP_BYTES: u64 = 4 * 1024 * 1024;
-/// Zeros are written up to a multiple of this beyond what is written for the first time.
-pub const WRITTEN_AHEAD_BYTES: u64 = 512 * 1024;
-/// Holes that are looked at in a data file for the end of what was written.
-pub const HOLES_MAX: usize = 1000;
 /// How long a full disk is left alone before it is asked again for a reserve, milliseconds.
 pub const RESERVE_RETRY_MS: u64 = 1000;
 /// Logical size of the store: what 20-bit region and page numbers of the B-tree can address.

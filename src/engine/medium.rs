@@ -2,8 +2,7 @@
 //!
 //! Promise of [`DiskFile`]: one process at a time (whole-file lock, taken before the first byte is read), positioned reads and writes that
 //! are whole or an error, and a reserve of disk space behind the end of the file. When the disk is full, a write takes its space from the
-//! reserve, so that audit entries and erasure go on after ordinary writes were refused. In an opened file zeros are written a little ahead of what
-//! is written (docs/decisions/0018), and only where zeros are read: nothing that was ever written can be lost by it.
+//! reserve, so that audit entries and erasure go on after ordinary writes were refused.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,9 +13,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags};
 
-use crate::base::limits::{HOLES_MAX, RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, RESERVE_WRITE_BYTES, WRITTEN_AHEAD_BYTES};
+use crate::base::limits::{RESERVE_BYTES, RESERVE_RETRY_MS, RESERVE_STEP_BYTES, RESERVE_WRITE_BYTES};
 use crate::base::time::Clock;
 
 /// Bytes by position. Every call may come from any thread.
@@ -51,18 +50,7 @@ pub struct DiskFile {
     /// Taken by whatever changes the file's length or the reserve behind it: to give space back, the file is cut to its own length, which
     /// must not change meanwhile.
     reserve: Mutex<Reserve>,
-    /// Where zeros are written ahead.
-    frontier: Option<Frontier>,
     clock: Clock,
-}
-
-/// How far a file was written.
-#[derive(Debug)]
-struct Frontier {
-    /// No place from here on was written by this process, nor by an earlier one as far as the file system tells.
-    written: AtomicU64,
-    /// Taken by whatever writes or cuts beyond that: between a look at a place and its zeros nobody else writes there.
-    beyond: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -95,10 +83,7 @@ impl DiskFile {
 
     /// Opens and locks a file.
     pub fn open(path: &Path) -> Result<Self, TakeError> {
-        let mut opened = Self::take(OpenOptions::new().read(true).write(true).open(path)?)?;
-        let written = AtomicU64::new(end_of_data(opened.len()?, |from| rustix::fs::seek(&opened.file, from)));
-        opened.frontier = Some(Frontier { written, beyond: Mutex::default() });
-        Ok(opened)
+        Self::take(OpenOptions::new().read(true).write(true).open(path)?)
     }
 
     /// Opens and locks a file that is only read.
@@ -115,7 +100,7 @@ impl DiskFile {
 
     fn take(file: File) -> Result<Self, TakeError> {
         match file.try_lock() {
-            Ok(()) => Ok(Self { file, held: AtomicU64::new(0), reserve: Mutex::default(), frontier: None, clock: Clock::system() }),
+            Ok(()) => Ok(Self { file, held: AtomicU64::new(0), reserve: Mutex::default(), clock: Clock::system() }),
             Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
@@ -144,42 +129,6 @@ impl DiskFile {
         Ok(())
     }
 
-    /// Before something is written at `at` up to `end`: writes zeros to a small gap before it and some way beyond it, once for many blocks.
-    fn advance(&self, frontier: &Frontier, at: u64, end: u64) {
-        let _beyond = frontier.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = frontier.written.load(Ordering::Acquire);
-        if end <= written {
-            return;
-        }
-        // Room that is held is for what must be written.
-        let ample = self.held.load(Ordering::Acquire) >= RESERVE_WRITE_BYTES;
-        let ahead = match self.len() {
-            Ok(len) if ample => end.next_multiple_of(WRITTEN_AHEAD_BYTES).min(len).max(end),
-            _ => end,
-        };
-        if ahead > end {
-            // It spares time and nothing else: where it fails, the block alone is written.
-            let _ = self.zero(written.max(at.saturating_sub(WRITTEN_AHEAD_BYTES)), at).and_then(|()| self.zero(end, ahead));
-        }
-        frontier.written.store(ahead, Ordering::Release);
-    }
-
-    /// Writes zeros where zeros are read: what the file system said was never written may have been.
-    fn zero(&self, mut from: u64, to: u64) -> io::Result<()> {
-        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-        let mut there = Vec::new();
-        while from < to {
-            let some = usize::try_from(to - from).unwrap_or(usize::MAX).min(ZEROS.len());
-            there.resize(some, 0);
-            self.file.read_exact_at(&mut there, from)?;
-            if there == ZEROS[..some] {
-                self.file.write_all_at(&ZEROS[..some], from)?;
-            }
-            from += some as u64;
-        }
-        Ok(())
-    }
-
     /// Gives one step of the reserve back to the disk; false if there is none left.
     fn spend(&self) -> io::Result<bool> {
         let mut reserve = self.reserve_lock();
@@ -194,21 +143,6 @@ impl DiskFile {
     }
 }
 
-/// The end of the last place that was ever written to a file of `len` bytes, as the file system knows it; `len` where it does not say, or where there
-/// are too many holes.
-fn end_of_data(len: u64, seek: impl Fn(SeekFrom) -> rustix::io::Result<u64>) -> u64 {
-    let mut end = 0;
-    for _ in 0..HOLES_MAX {
-        match seek(SeekFrom::Data(end)).map(|data| seek(SeekFrom::Hole(data))) {
-            Ok(Ok(hole)) if hole > end => end = hole,
-            // There is no data from there on: that, and no other error, says so.
-            Err(rustix::io::Errno::NXIO) => return end,
-            _ => return len,
-        }
-    }
-    len
-}
-
 impl Medium for DiskFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -219,10 +153,6 @@ impl Medium for DiskFile {
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let end = at + bytes.len() as u64;
-        if let Some(frontier) = self.frontier.as_ref().filter(|frontier| end > frontier.written.load(Ordering::Acquire)) {
-            self.advance(frontier, at, end);
-        }
         loop {
             match self.file.write_all_at(bytes, at) {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull && self.spend()? => {}
@@ -234,14 +164,7 @@ impl Medium for DiskFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut reserve = self.reserve_lock();
         let shorter = len < self.len()?;
-        match &self.frontier {
-            Some(frontier) => {
-                let _beyond = frontier.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-                self.file.set_len(len)?;
-                frontier.written.fetch_min(len, Ordering::AcqRel);
-            }
-            None => self.file.set_len(len)?,
-        }
+        self.file.set_len(len)?;
         // Cutting gives back what was held behind the old end; growing moves into it.
         reserve.end = if shorter { len } else { reserve.end.max(len) };
         self.held.store(reserve.end - len, Ordering::Release);
@@ -398,99 +321,6 @@ impl Medium for Overlay {
 mod tests {
     use super::*;
     use crate::engine::batch::tests::Folder;
-
-    fn written(file: &DiskFile) -> u64 {
-        file.frontier.as_ref().unwrap().written.load(Ordering::SeqCst)
-    }
-
-    fn bytes_on_disk(file: &DiskFile) -> u64 {
-        use std::os::unix::fs::MetadataExt;
-        file.file.metadata().unwrap().blocks() * 512
-    }
-
-    /// An opened file of `len` bytes, none of which was written.
-    fn opened(folder: &Folder, len: u64) -> DiskFile {
-        DiskFile::create(&folder.file()).unwrap().set_len(len).unwrap();
-        let file = DiskFile::open(&folder.file()).unwrap();
-        assert!(file.reserve() >= RESERVE_WRITE_BYTES && written(&file) == 0);
-        file
-    }
-
-    #[test]
-    fn zeros_are_written_ahead_and_never_over_what_somebody_else_wrote() {
-        let folder = Folder::new();
-        let (block, blocks) = (4608_u64, 1000);
-        let file = opened(&folder, block * blocks);
-        std::thread::scope(|threads| {
-            for part in 0..4 {
-                let file = &file;
-                threads.spawn(move || {
-                    for n in (0..blocks).filter(|n| n % 5 == part) {
-                        file.write_at(n * block, &[u8::try_from(n % 255).unwrap() + 1; 4608]).unwrap();
-                    }
-                });
-            }
-        });
-        let mut seen = [0; 4608];
-        for n in 0..blocks {
-            file.read_at(n * block, &mut seen).unwrap();
-            let expected = if n % 5 == 4 { 0 } else { u8::try_from(n % 255).unwrap() + 1 };
-            assert!(seen.iter().all(|&byte| byte == expected), "{n}");
-        }
-        assert!(written(&file) >= block * (blocks - 1) && file.len().unwrap() == block * blocks);
-        // What is cut off is no longer written, and what grows there is nothing until it is.
-        file.set_len(3 * block).unwrap();
-        file.set_len(9 * block).unwrap();
-        assert_eq!(written(&file), 3 * block);
-        file.read_at(4 * block, &mut seen).unwrap();
-        assert_eq!(seen, [0; 4608]);
-        // Whoever opens it next finds where it ended.
-        file.write_at(3 * block, &[1; 4608]).unwrap();
-        drop(file);
-        assert!(written(&DiskFile::open(&folder.file()).unwrap()) >= 4 * block);
-    }
-
-    #[test]
-    fn what_was_written_stays_though_the_file_system_says_that_nothing_was() {
-        let folder = Folder::new();
-        let file = opened(&folder, 1 << 20);
-        file.write_at(8000, &[7; 9000]).unwrap();
-        file.frontier.as_ref().unwrap().written.store(0, Ordering::SeqCst);
-        file.write_at(100, &[1; 10]).unwrap();
-        file.frontier.as_ref().unwrap().written.store(0, Ordering::SeqCst);
-        file.write_at(100_000, &[1; 10]).unwrap();
-        let mut seen = [0; 9000];
-        file.read_at(8000, &mut seen).unwrap();
-        assert_eq!(seen, [7; 9000]);
-        // An error is no word of that kind.
-        let answers = |data, hole| {
-            move |from| match from {
-                SeekFrom::Data(0) => data,
-                SeekFrom::Hole(_) => hole,
-                _ => Err(rustix::io::Errno::NXIO),
-            }
-        };
-        assert_eq!(end_of_data(90, answers(Ok(0), Ok(50))), 50);
-        assert_eq!(end_of_data(90, answers(Err(rustix::io::Errno::NXIO), Ok(50))), 0);
-        for error in [rustix::io::Errno::INVAL, rustix::io::Errno::IO, rustix::io::Errno::INTR] {
-            assert_eq!(end_of_data(90, answers(Err(error), Ok(50))), 90);
-            assert_eq!(end_of_data(90, answers(Ok(0), Err(error))), 90);
-        }
-    }
-
-    #[test]
-    fn a_write_far_ahead_fills_no_disk() {
-        let folder = Folder::new();
-        let file = opened(&folder, 1 << 30);
-        let before = bytes_on_disk(&file);
-        file.write_at((1 << 30) - 5000, &[1; 5000]).unwrap();
-        assert!(bytes_on_disk(&file) <= before + 4 * WRITTEN_AHEAD_BYTES);
-        // A file that is made anew, or has no name, is written as it comes.
-        let nameless = DiskFile::nameless(folder.file().parent().unwrap()).unwrap();
-        nameless.set_len(1 << 20).unwrap();
-        nameless.write_at(0, &[1; 100]).unwrap();
-        assert!(nameless.frontier.is_none() && bytes_on_disk(&nameless) <= 64 * 1024);
-    }
 
     /// Requests were refused as if the disk were full (507) whenever redb grew the file beyond what was held while others were asking.
     #[test]
