@@ -223,10 +223,9 @@ impl Connection {
     }
 
     fn answer(&mut self, reply: &Reply, head_only: bool, close: bool) -> Result<(), Gone> {
-        let body = if head_only || reply.bodiless() { &[] } else { reply.body.as_slice() };
         let head = reply.head(close, self.shared.clock.now());
         let deadline = Instant::now() + self.shared.deadlines.write;
-        self.wire.send(&head, body, deadline)
+        self.wire.send(&head, reply.sent_body(head_only), deadline)
     }
 
     /// The next whole request, and whether another may follow; none if its first bytes are still to come.

@@ -69,7 +69,7 @@ impl Lent {
 
     /// Sends on from byte `sent` of the whole; see [`Wire::offer`](crate::http::wire::Wire::offer).
     fn offer(&mut self, reply: &Reply, head: &[u8], sent: &mut usize, deadline: Option<Instant>) -> Result<bool, Gone> {
-        let body = if self.manner.head_only || reply.bodiless() { &[] } else { reply.body.as_slice() };
+        let body = reply.sent_body(self.manner.head_only);
         let mut out = Outgoing::new(head, body);
         out.take(*sent);
         let whole = self.connection.wire.offer(&mut out, deadline);

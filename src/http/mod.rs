@@ -9,7 +9,8 @@
 //! - A fault in one connection (a panic included) ends that connection alone; the accept thread ends only when told to.
 //! - Plain HTTP does not exist.
 //!
-//! One connection, forward only: `listen` (one thread) → `admission` → `pool` (until its peer says something) → `wire` (TLS records under deadlines) → `parse` (bytes to a head)
+//! One connection, forward only: `listen` (one thread) → `admission` → `pool` (until its peer says something) → `wire` (TLS records under
+//! deadlines) → `parse` (bytes to a head)
 //! → `authority` (`Host`, `Origin`) → `conn` (body, handler, answer) → `reply` (answer to bytes), at once or later (`lent`).
 //! Source: RFC 9110, RFC 9112. Why not `tiny_http`: docs/decisions/0001. Which TLS: docs/decisions/0002.
 

@@ -11,8 +11,8 @@
 //!
 //! Invariants
 //! - A connection is owned by whoever serves or answers it, or lies here; it is heard only while it lies here, and taken once.
-//! - As many threads as there are places are on duty, or on their way to it; there are never more others than connections, and they end when
-//!   they have rested long enough.
+//! - As many threads as there are places are on duty, or on their way to it, unless the system gives no more. Each of the others serves a connection
+//!   that waits, or rests, and ends when it has rested long enough.
 //! - What waits longer than its phase allows is closed within a tick.
 
 use std::collections::HashMap;
@@ -198,38 +198,42 @@ fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// Fills places that nobody could be found for when they were left.
+/// Has a thread that rests, or a new one, take a place.
+fn fill_a_place(shared: &Arc<Shared>) -> io::Result<()> {
+    let rested = shared.pool.crew().resting.pop();
+    match rested {
+        Some(rested) => {
+            rested.call();
+            Ok(())
+        }
+        None => spawn(shared),
+    }
+}
+
+/// Fills the place of a thread that is going to wait. Where that cannot be done it is vacant until a thread has done, or one can be made.
+fn relieve(shared: &Arc<Shared>) {
+    let filled = fill_a_place(shared);
+    let mut crew = shared.pool.crew();
+    let first = !std::mem::replace(&mut crew.short, filled.is_err());
+    let Err(error) = filled else { return };
+    crew.vacant += 1;
+    drop(crew);
+    if first {
+        log::line(Level::Warn, "no further thread for connections; they wait for each other", &[("error", &Operator::text(&error))]);
+    }
+}
+
+/// Fills the places that are vacant.
 pub(super) fn fill_vacancies(shared: &Arc<Shared>) {
     loop {
         let mut crew = shared.pool.crew();
         let Some(left) = crew.vacant.checked_sub(1) else { return };
         crew.vacant = left;
         drop(crew);
-        if spawn(shared).is_err() {
+        if fill_a_place(shared).is_err() {
             shared.pool.crew().vacant += 1;
             return;
         }
-    }
-}
-
-/// Fills the place of a thread that is going to wait.
-fn relieve(shared: &Arc<Shared>) {
-    let rested = shared.pool.crew().resting.pop();
-    if let Some(rested) = rested {
-        return rested.call();
-    }
-    let spawned = spawn(shared);
-    let mut crew = shared.pool.crew();
-    let first = !std::mem::replace(&mut crew.short, spawned.is_err());
-    let Err(error) = spawned else { return };
-    // Somebody may have come to rest meanwhile; else the first who has done takes the place.
-    match crew.resting.pop() {
-        Some(rested) => rested.call(),
-        None => crew.vacant += 1,
-    }
-    drop(crew);
-    if first {
-        log::line(Level::Warn, "no further thread for connections; they wait for each other", &[("error", &Operator::text(&error))]);
     }
 }
 

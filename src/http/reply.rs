@@ -236,8 +236,13 @@ impl Reply {
         out
     }
 
+    /// The bytes after the head.
+    pub(super) fn sent_body(&self, head_only: bool) -> &[u8] {
+        if head_only || self.bodiless() { &[] } else { &self.body }
+    }
+
     /// Whether this status never carries a body (RFC 9110 section 6.4.1).
-    pub(super) fn bodiless(&self) -> bool {
+    fn bodiless(&self) -> bool {
         matches!(self.status, 204 | 304)
     }
 }
