@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api::run::{Api, Settings};
 use crate::authn::Vendor;
 use crate::base::time::Clock;
-use crate::base::{hex, limits, rng};
+use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
@@ -367,4 +367,29 @@ fn an_operation_is_told_to_the_key_that_asked_for_it_and_to_no_other() {
     let (status, told) = service.get(OWNER, &path);
     assert_eq!((status, told["outcome"].as_str(), told["audit_index"].as_u64()), (200, Some("refused"), Some(index)));
     assert_eq!(service.get(CURSOR, &path).0, 404);
+}
+
+/// Few threads serve all: what waits or works for long must not keep one of them, and what is asked most need not give its place away.
+#[test]
+fn what_waits_is_off_duty_and_a_promise_is_not() {
+    let service = Service::new();
+    let id = service.written("t", "content", &["a"], &["*"]);
+    let on_duty = |key, method, path: &str, body| {
+        duty::begin();
+        let (status, answer) = service.ask(key, method, path, body);
+        assert!(status < 300, "{path}: {answer}");
+        duty::end()
+    };
+    assert!(on_duty(OWNER, Method::Get, &format!("/memories/{id}"), None));
+    assert!(on_duty(CLAUDE, Method::Get, &format!("/agent/memories/{id}"), None));
+    assert!(on_duty(OWNER, Method::Post, "/memories", Some(json!({ "title": "t", "content": "other", "tags": [] }))));
+    for (key, method, path, body) in [
+        (OWNER, Method::Get, "/whoami", None),
+        (OWNER, Method::Post, "/memories/list", Some(json!({ "filter": { "by": "all" } }))),
+        (OWNER, Method::Post, "/api/v1/memories/search", Some(json!({ "query": "content" }))),
+        (CLAUDE, Method::Post, "/agent/memories/search", Some(json!({ "term": "content" }))),
+        (OWNER, Method::Delete, &format!("/memories/{id}"), None),
+    ] {
+        assert!(!on_duty(key, method, path, body), "{path}");
+    }
 }

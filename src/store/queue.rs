@@ -246,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_for_the_writer_has_stepped_aside() {
+        let mut request = request(entry(), false, OperationId::draw());
+        let ticket = ticket_of(&request);
+        request.answer(Ok(Ended::Durable(1)));
+        duty::begin();
+        assert!(ticket.wait().is_ok() && !duty::is_on());
+    }
+
+    #[test]
     fn an_answer_that_comes_late_does_not_end_the_next_request() {
         let mut abandoned = request(entry(), false, OperationId::draw());
         let ticket = Ticket::of_this_thread();
