@@ -24,6 +24,22 @@ pub struct Sizes {
     pub note: usize,
 }
 
+impl Sizes {
+    /// As a word for another process.
+    pub fn word(&self) -> String {
+        let Self { memory, order, count, .. } = self;
+        let numbers = [usize::from(self.writes), memory.0, memory.1, order.0, order.1, count.0, count.1, self.counts, self.line, self.note];
+        numbers.map(|number| number.to_string()).join(",")
+    }
+
+    /// What [`Sizes::word`] wrote.
+    pub fn parse(word: &str) -> Self {
+        let numbers: Vec<usize> = word.split(',').map(|number| number.parse().expect("a size")).collect();
+        let [writes, m0, m1, o0, o1, c0, c1, counts, line, note] = numbers[..] else { panic!("ten sizes") };
+        Self { writes: writes == 1, memory: (m0, m1), order: (o0, o1), count: (c0, c1), counts, line, note }
+    }
+}
+
 type Bytes = &'static [u8];
 const fn table(name: &'static str) -> TableDefinition<'static, Bytes, Bytes> {
     TableDefinition::new(name)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --features bench-internals -- [load] [search] [unlock] [empty] [--dir D] [--rounds N] [--seconds S] [--sizes N,...] [--connections N,...]
-//!     [--kinds echo,floor,get,browse,search,bare,write] [--writes N]
+//!     [--kinds "echo,floor,get,browse,search,bare,write floor,write"] [--writes N]
 //! ```
 //! The server is a process of its own (`rosemary serve`), and so is the TLS echo; their processor time and memory are read from /proc.
 //! What is compared is measured in turns within one round, and the median of the rounds' ratios is what counts: machines are noisy.
@@ -96,12 +96,11 @@ fn echo(folder: &str, bytes: &str, port: &str) {
     answer(folder, port, Arc::new(Echo::new(bytes.parse().expect("a size"))));
 }
 
-/// The least that an answer costs which waits for a durable line: the echo, after a bare group commit of one audit line. No sealing, policy, record
-/// or search.
-fn floor(folder: &str, bytes: &str, port: &str, line: &str) {
-    let sizes =
-        Sizes { writes: false, memory: (0, 0), order: (0, 0), count: (0, 0), counts: 0, line: line.parse().expect("a size"), note: 220 };
-    let bare = Bare::new(&Path::new(folder).join("floor.redb"), 1000, sizes);
+/// The least that an answer costs which waits for what it is about to be durable: the echo, after a bare group commit of rows of these sizes. No
+/// sealing, policy, record or search.
+fn floor(folder: &str, bytes: &str, port: &str, sizes: &str) {
+    let sizes = Sizes::parse(sizes);
+    let bare = Bare::new(&Path::new(folder).join(format!("floor-{port}.redb")), 1000, sizes);
     answer(folder, port, Arc::new(Floor { echo: Echo::new(bytes.parse().expect("a size")), bare: Arc::new(bare) }));
 }
 
@@ -155,7 +154,7 @@ struct Rounds(Vec<(usize, usize, &'static str, Vec<Run>)>);
 impl Rounds {
     fn push(&mut self, size: usize, connections: usize, kind: &'static str, run: Run) {
         say(&format!(
-            "{size:>7} {connections:>4} {kind:<7} {:>8.0}/s p50 {:>7.0} p99 {:>7.0} cpu {:>6.0} us",
+            "{size:>7} {connections:>4} {kind:<11} {:>8.0}/s p50 {:>7.0} p99 {:>7.0} cpu {:>6.0} us",
             run.rate, run.p50, run.p99, run.cpu
         ));
         match self.0.iter_mut().find(|(s, c, k, _)| (*s, *c, *k) == (size, connections, kind)) {
@@ -205,7 +204,7 @@ fn loads(args: &Args) {
             warm(&server, &instance);
             let answer = answered(&server, &instance, &get(0));
             let echo = Server::echo(&instance, answer.len());
-            let floor = Server::floor(&instance, answer.len(), sizes.line);
+            let floor = Server::floor(&instance, answer.len(), Sizes { writes: false, ..sizes });
             let until = Until { time: Duration::from_secs_f64(args.seconds), requests: usize::MAX };
             for &connections in &args.connections {
                 let mut measure = measure(args, &mut rounds, size, connections);
@@ -217,6 +216,8 @@ fn loads(args: &Args) {
             }
             memory.push((size, "after reads", server.rss()));
             let bare = Bare::new(&args.dir.join("bare.redb"), u64::try_from(size).expect("usize fits u64"), sizes);
+            let answer = answered(&server, &instance, &request("POST", "/agent/memories", &key, &rig::body(&vocabulary, 2_000_000)));
+            let floor = Server::floor(&instance, answer.len(), sizes);
             let mut written = 0;
             // The growth of CPU per write is judged at 64 connections, so these come while the size is still what it is called.
             let mut order = args.connections.clone();
@@ -229,6 +230,7 @@ fn loads(args: &Args) {
                     (first..written).map(|n| request("POST", "/agent/memories", &key, &rig::body(&vocabulary, n))).collect();
                 let mut measure = measure(args, &mut rounds, size, connections);
                 measure("bare", &|| bare.run(connections, until));
+                measure("write floor", &|| load::run(&floor, &tls, connections, until, |n| bodies[n].clone()));
                 measure("write", &|| load::run(&server, &tls, connections, until, |n| bodies[n].clone()));
             }
             memory.push((size, "after writes", server.rss()));

@@ -25,6 +25,8 @@ use rosemary::store::tables::TABLES;
 use rosemary::store::vault::Settings;
 use rustls::ClientConfig;
 
+use crate::bare::Sizes;
+
 /// The label and owner of every instance made here.
 const TENANT: &str = "bench";
 const OWNER: &str = "bench@hospital.example";
@@ -251,9 +253,9 @@ impl Server {
         Self::own(instance, "--echo", &[bytes.to_string()])
     }
 
-    /// The same, each answer after a bare group commit of a line of `line` bytes.
-    pub fn floor(instance: &Instance, bytes: usize, line: usize) -> Self {
-        Self::own(instance, "--floor", &[bytes.to_string(), line.to_string()])
+    /// The same, each answer after a bare group commit of rows of these sizes.
+    pub fn floor(instance: &Instance, bytes: usize, sizes: Sizes) -> Self {
+        Self::own(instance, "--floor", &[bytes.to_string(), sizes.word()])
     }
 
     fn own(instance: &Instance, what: &str, sizes: &[String]) -> Self {
