@@ -264,6 +264,8 @@ const _: () = assert!(METADATA_DEPTH_MAX < JSON_DEPTH_MAX);
 // --- settings (DESIGN 9) ---
 /// What `RM_MAX_CONNECTIONS` may ask for: if all of them are slow at once, one thread and one stack each.
 pub const CONNECTIONS_SETTING_MAX: u32 = 16_384;
+/// Files, and threads, that a service has beside those of its connections: more than it was ever seen with.
+pub const BESIDE_CONNECTIONS: u64 = 64;
 /// What a rate limit may ask for, requests a minute.
 pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
 /// `RM_CACHE_MIB`, least and most.

@@ -156,6 +156,19 @@ fn lock_memory(config: &Config) -> Result<bool, Failure> {
     })
 }
 
+/// Takes what the system grants for connections, and says where it is too little for as many as the settings let in.
+fn take_grants(config: &Config) {
+    let name = settings::MAX_CONNECTIONS.row.name;
+    for short in sandbox::take_grants(config.max_connections) {
+        let text = "fewer connections than the setting lets in can be served at once; raise the system's limit, or lower the setting";
+        log::line(
+            Level::Warn,
+            text,
+            &[("setting", &name), ("of", &short.what), ("granted", &short.granted), ("needed", &short.needed), ("raised_by", &Operator::text(&short.remedy))],
+        );
+    }
+}
+
 /// The console's socket. A service that serves without one is worth more than none; one that is locked could never be unlocked.
 fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
     let (name, path) = (settings::CONSOLE_SOCKET.row.name, &config.console_socket);
@@ -272,6 +285,7 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let entrance = entrance(config, unix)?;
     let console = console(config)?;
     // Before any other thread: what is started from here on is inside.
+    take_grants(config);
     let memory_locked = lock_memory(config)?;
     lock(config)?;
     let no_thread = |error| Failure::new(Exit::Unavailable, format_args!("the service could not start: {error}"));

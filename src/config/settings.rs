@@ -242,7 +242,8 @@ table! {
         /// Requests a minute to administrative routes. 0 turns the limit off.
         ADMIN_RATE_LIMIT: u32 = "RM_ADMIN_RATE_LIMIT_PER_MINUTE", "0.1.0",
             Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Fallback::Value("10"), parse::number;
-        /// Connections at once.
+        /// Connections at once. Each is an open file, and a thread while its peer is slow; where the system grants fewer (`LimitNOFILE` and
+        /// `TasksMax` in the unit), `serve` says so when it starts.
         MAX_CONNECTIONS: u32 = "RM_MAX_CONNECTIONS", "0.1.0",
             Takes::Number(1, limits::CONNECTIONS_SETTING_MAX), Fallback::Value("1024"), parse::number;
         /// Connections at once from one address; trusted proxies are exempt. Not more than `RM_MAX_CONNECTIONS`.

@@ -11,6 +11,7 @@
 //! - A lock that the kernel cannot enforce is an error; whoever starts the service without it has said so in its settings.
 //! - It can only be tightened: there is no way back before the process ends.
 
+mod granted;
 mod inherited;
 mod landlock;
 mod notify;
@@ -20,6 +21,7 @@ mod seccomp;
 use std::io;
 use std::path::PathBuf;
 
+pub use granted::take as take_grants;
 pub use inherited::{Given, receive};
 pub use notify::Notify;
 pub use probe::attempts;
