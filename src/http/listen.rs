@@ -184,10 +184,10 @@ impl Server {
         self.shared.admission.count()
     }
 
-    /// Threads that serve connections, or rest.
+    /// The threads that serve connections.
     #[cfg(test)]
-    pub(super) fn threads(&self) -> usize {
-        self.shared.pool.threads()
+    pub(super) fn pool(&self) -> &Pool {
+        &self.shared.pool
     }
 
     /// What counts them, for who outlives this value's owner.

@@ -46,6 +46,9 @@ pub(super) struct Pool {
     waiting: Mutex<HashMap<u64, Box<Connection>>>,
     crew: Mutex<Crew>,
     closed: AtomicBool,
+    /// The system gives no more threads, as far as a test is concerned.
+    #[cfg(test)]
+    pub(super) barren: AtomicBool,
 }
 
 /// The threads.
@@ -74,7 +77,16 @@ impl Pool {
         let ready = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&ready, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
-        Ok(Self { ready, bell, waiting: Mutex::default(), crew: Mutex::default(), closed: AtomicBool::new(false) })
+        let (waiting, crew, closed) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Self {
+            ready,
+            bell,
+            waiting,
+            crew,
+            closed,
+            #[cfg(test)]
+            barren: AtomicBool::new(false),
+        })
     }
 
     /// Takes up a new connection.
@@ -130,6 +142,11 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
         self.crew().threads.iter().filter(|thread| !thread.is_finished()).count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn vacant(&self) -> usize {
+        self.crew().vacant
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Box<Connection>>> {
@@ -189,6 +206,10 @@ pub(super) fn start(shared: &Arc<Shared>, places: usize) -> io::Result<()> {
 }
 
 fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
+    #[cfg(test)]
+    if shared.pool.barren.load(Ordering::SeqCst) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let own = Arc::clone(shared);
     let thread = thread::Builder::new().name("connection".into()).stack_size(limits::CONNECTION_STACK_BYTES);
     let thread = thread.spawn(move || work(&own))?;

@@ -6,6 +6,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use super::*;
 use crate::base::limits;
 use crate::http::admission::Admission;
+use crate::http::pool::Pool;
 use crate::http::wire::{Gone, Turnstile, Wire};
 
 fn places() -> usize {
@@ -14,7 +15,11 @@ fn places() -> usize {
 
 impl World {
     fn threads(&self) -> usize {
-        self.server.as_ref().unwrap().threads()
+        self.pool().threads()
+    }
+
+    fn pool(&self) -> &Pool {
+        self.server.as_ref().unwrap().pool()
     }
 }
 
@@ -41,6 +46,23 @@ fn threads_grow_with_those_who_are_slow_and_not_with_those_who_are_many() {
         client.send(b"localhost\r\n\r\n").unwrap();
         assert_eq!(client.answer(false).unwrap().0, 200);
     }
+}
+
+#[test]
+fn places_that_no_thread_could_be_found_for_are_filled_as_soon_as_there_is_one() {
+    let world = world(|_| {});
+    let mut clients: Vec<_> = (0..40).map(|_| world.connect()).collect();
+    let mut asker = served(&world);
+    world.pool().barren.store(true, Ordering::SeqCst);
+    // Those who rest are called first.
+    for client in &mut clients[..world.threads()] {
+        client.send(b"GET /a HTTP/1.1\r\n").unwrap();
+    }
+    eventually("nobody is on duty", || world.pool().vacant() == places());
+    asker.send(b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    world.pool().barren.store(false, Ordering::SeqCst);
+    assert_eq!(asker.answer(false).unwrap().0, 200);
+    eventually("every place is filled", || world.pool().vacant() == 0);
 }
 
 #[test]
