@@ -340,6 +340,68 @@ fn a_long_history_is_removed_in_several_commits_and_wholly() {
     assert_eq!(service.total(OWNER, json!({ "by": "trashed" })), 0);
 }
 
+/// One commit moved a whole thread, and prepared its words for the index, while everybody waited for the writer: 14 seconds for 1,000 long replies.
+#[test]
+fn a_long_thread_moves_in_several_commits_and_wholly() {
+    let service = Service::new();
+    let content = |n: usize| if n.is_multiple_of(50) { format!("zebra {n} ").repeat(9_000) } else { format!("zebra {n}") };
+    let id = service.written("t", "zebra", &["x"], &["*"]);
+    for n in 0..limits::PURGE_CHUNK + 5 {
+        let reply = json!({ "title": "t", "content": content(n), "tags": ["x"], "allowed_vendors": ["*"] });
+        assert_eq!(service.post(OWNER, &format!("/memories/{id}/children"), reply).0, 201);
+    }
+    let entries = || service.store.as_ref().unwrap().vault().check(&mut |_, _| {}).unwrap().checkpoint.unwrap().size;
+    let shown = |by: &str| service.total(OWNER, json!({ "by": by }));
+    let all = limits::PURGE_CHUNK + 6;
+    let search = |limit: usize| service.post(OWNER, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "zebra" }, "limit": limit })).1["total"].clone();
+    assert_eq!(search(1), all);
+    let before = entries();
+    assert_eq!(service.delete(OWNER, &format!("/memories/{id}")).0, 200);
+    assert!(entries() > before + 2, "one commit");
+    assert_eq!((shown("all"), shown("trashed"), search(1)), (json!(0), json!(all), json!(0)));
+    service.sound();
+    assert_eq!(service.post(OWNER, &format!("/memories/{id}/restore"), Value::Null).0, 200);
+    assert_eq!((shown("all"), shown("trashed"), search(1)), (json!(all), json!(0), json!(all)));
+    service.sound();
+    // The same by a selection, of which the replies are a part.
+    let before = entries();
+    let (status, done) = service.delete(OWNER, "/v1/memories/?agent_id=*&run_id=*&user_id=*&app_id=*");
+    assert_eq!((status, &done["deleted"], &done["kept"]), (200, &json!(all), &json!(0)), "{done}");
+    assert!(entries() > before + 2, "one commit");
+    assert_eq!((shown("all"), shown("trashed")), (json!(0), json!(all)));
+    service.sound();
+}
+
+/// An agent that may delete a memory took the replies to it along, those of others and those hidden from it among them.
+#[test]
+fn an_agent_takes_along_no_reply_that_it_did_not_write() {
+    let service = Service::new();
+    for by_selection in [false, true] {
+        let (status, parent) = service.post(CURSOR, "/agent/memories", json!({ "title": "p", "content": format!("{by_selection}"), "tags": [], "allowed_vendors": ["*"], "run_id": "r" }));
+        assert_eq!(status, 201, "{parent}");
+        let id = parent["id"].as_str().unwrap();
+        let reply = |key: &str, content: &str, vendors: &[&str]| {
+            let path = if key == OWNER { format!("/memories/{id}/children") } else { format!("/agent/memories/{id}/children") };
+            let body = json!({ "title": "t", "content": content, "tags": ["x"], "allowed_vendors": vendors });
+            let (status, reply) = service.post(key, &path, body);
+            assert_eq!(status, 201, "{reply}");
+            format!("/memories/{}", reply["id"].as_str().unwrap())
+        };
+        let own = reply(CURSOR, "mine", &["*"]);
+        let others = [reply(OWNER, "for claude", &["claude"]), reply(OWNER, "for all", &["*"]), reply(CLAUDE, "by claude", &["*"])];
+        if by_selection {
+            let (status, done) = service.delete(CURSOR, "/v1/memories/?run_id=r");
+            assert_eq!((status, &done["deleted"], &done["kept"]), (200, &json!(2), &json!(0)), "{done}");
+        } else {
+            assert_eq!(service.delete(CURSOR, &format!("/agent/memories/{id}")).0, 200);
+        }
+        let is_trashed = |path: &str| !service.get(OWNER, path).1["deleted_at"].is_null();
+        assert!(is_trashed(&own) && is_trashed(&format!("/memories/{id}")));
+        assert!(!others.iter().any(|path| is_trashed(path)));
+        service.sound();
+    }
+}
+
 /// Each new key has buckets of its own: were keys made at a rate for each key, ten keys would make a hundred.
 #[test]
 fn the_administrative_limit_is_a_persons_not_a_keys() {

@@ -140,6 +140,8 @@ pub const THROTTLE_WINDOW: Duration = Duration::from_secs(60);
 // --- the writer (DESIGN 4) ---
 /// Members of one batch, one commit.
 pub const BATCH_JOBS_MAX: usize = 256;
+/// A batch begins no further job once it has taken so much of the processor, so that an answer which waits for its entry alone does not wait for others' work.
+pub const BATCH_WORK_TIME: Duration = Duration::from_millis(10);
 /// Jobs waiting for the writer; one more is refused with 503.
 pub const QUEUE_JOBS_MAX: usize = 4096;
 /// Durable batches that wait for their answers; one more and the writer waits.
@@ -409,6 +411,10 @@ const _: () = assert!(DERIVED_TITLE_CHARS_MAX <= TITLE_CHARS_MAX);
 pub const REPLIES_MAX: usize = 1000;
 /// Memories and versions removed for good by one commit.
 pub const PURGE_CHUNK: usize = 200;
+/// Bytes of sealed text that one commit moves to or from the trash: with the words for an index some 10 ms of the writer's time.
+pub const MOVED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of sealed text that one commit reads, and where it must opens, to choose what moves.
+pub const SURVEYED_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Live memories of a scope that are scanned while its index is not ready; with more the answer is 503.
 pub const SCAN_MEMORIES_MAX: u64 = 2000;
 /// Characters of a snippet.

@@ -35,7 +35,7 @@ use crate::engine::{CommitError, EngineError};
 type Bytes = &'static [u8];
 
 /// A table: its place in the list of names given at open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Table(pub u8);
 
 /// How a store is made and opened.

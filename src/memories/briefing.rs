@@ -284,7 +284,7 @@ mod tests {
         reply(&house, parent, tagged("reply", &["b"], all));
         let hidden_reply = reply(&house, parent, tagged("hidden reply", &["z"], &["claude"]));
         let gone = write(&house, tagged("gone", &["gone"], all));
-        house.vault().write::<TrashMemory, _, Refusal>(&house.owner(), gone, &Call::internal(), crate::memories::trash).unwrap();
+        house.vault().write::<TrashMemory, _, Refusal>(&house.owner(), gone, &Call::internal(), |a| crate::memories::trash(a, None)).unwrap();
 
         let ask = Ask::default();
         let counts = |list: &[(&str, u64)]| list.iter().map(|(tag, n)| ((*tag).to_owned(), *n)).collect::<Vec<_>>();

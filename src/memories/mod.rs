@@ -23,7 +23,7 @@ use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::events::{Event, Happened};
 use crate::store::gate::{Access, Fault};
-use crate::store::memories::{self as table, Memory, NewMemory, Part, Replacement, State, Version};
+use crate::store::memories::{self as table, Memory, Moved, NewMemory, OrderPlace, Part, Replacement, State, Version};
 use crate::store::phi::Phi;
 use crate::store::quota::{self, Full, Standing, UsageRow};
 use crate::store::search::{self, Hit, Query, SearchError, Viewer};
@@ -270,16 +270,16 @@ pub fn history<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> R
     Ok((versions, current))
 }
 
-/// Moves the granted memory to the trash.
-pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
-    table::trash(a)?.ok_or(Refusal::NotFound)
+/// Moves the granted memory to the trash, its replies beyond `after` before it, as many as one commit may.
+pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Moved<Memory>, Refusal> {
+    table::trash(a, after)?.ok_or(Refusal::NotFound)
 }
 
-/// Takes the granted memory out of the trash.
-pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Memory, Refusal> {
-    let memory = table::restore(a)?.ok_or(Refusal::NotInTrash)?;
+/// Takes the granted memory out of the trash, its replies beyond `after` before it, as many as one commit may.
+pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Moved<Memory>, Refusal> {
+    let moved = table::restore(a, after)?.ok_or(Refusal::NotInTrash)?;
     fits(a)?;
-    Ok(memory)
+    Ok(moved)
 }
 
 /// Removes the granted memory for good; `false` if one commit cannot hold all of it and there is more to do.

@@ -13,7 +13,7 @@ use crate::policy::action::*;
 use crate::store::campaign::gate::{in_one_batch, key_of};
 use crate::store::campaign::{House, add_person, admitted, held, saying};
 use crate::store::gate::{Access, Call, Refused};
-use crate::store::memories::{self, Imported, Memory, NewMemory, Part, Replacement, Text};
+use crate::store::memories::{self, Imported, Memory, Moved, NewMemory, Part, Replacement, Text};
 use crate::store::phi::Phi;
 use crate::store::tables::TABLES;
 
@@ -182,7 +182,7 @@ impl Model {
                 let Draft { title, content, tags, vendors, .. } = draft.clone();
                 (kept.title, kept.content, kept.tags, kept.vendors) = (title, content, tags, vendors);
             }
-            Ask::Trash(id) => self.with_replies(*id).filter(|kept| kept.deleted.is_none()).for_each(|kept| kept.deleted = Some(now)),
+            Ask::Trash(id) => self.with_replies(*id).filter(|kept| kept.deleted.is_none() && kept.changed_by(asker)).for_each(|kept| kept.deleted = Some(now)),
             Ask::Restore(id) => self.with_replies(*id).for_each(|kept| kept.deleted = None),
             Ask::Purge(id) => self.memories.retain(|kept| kept.id != *id && kept.parent != Some(*id)),
             Ask::Empty(most) => {
@@ -230,6 +230,12 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
     fn given(memory: Memory) -> MemoryId {
         memory.id
     }
+    fn all(moved: Moved<Memory>) -> MemoryId {
+        match moved {
+            Moved::All(memory) => memory.id,
+            Moved::UpTo(_) => panic!("a few small memories move at once"),
+        }
+    }
     let answer = match ask {
         Ask::Create(draft) => vault.write::<CreateMemory, _, Refusal>(who, scope, &call, move |a| rules::create(a, draft.memory(&origin)).map(given)),
         Ask::Import(draft, id, created, trashed) => {
@@ -244,8 +250,8 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
         }
         Ask::Reply(id, draft) => vault.write::<ReplyToMemory, _, Refusal>(who, id, &call, move |a| rules::reply(a, draft.memory(&origin)).map(given)),
         Ask::Update(id, draft) => vault.write::<UpdateMemory, _, Refusal>(who, id, &call, move |a| rules::revise(a, |_, _| draft.replacement()).map(given)),
-        Ask::Trash(id) => vault.write::<TrashMemory, _, Refusal>(who, id, &call, |a| rules::trash(a).map(given)),
-        Ask::Restore(id) => vault.write::<RestoreMemory, _, Refusal>(who, id, &call, |a| rules::restore(a).map(given)),
+        Ask::Trash(id) => vault.write::<TrashMemory, _, Refusal>(who, id, &call, |a| rules::trash(a, None).map(all)),
+        Ask::Restore(id) => vault.write::<RestoreMemory, _, Refusal>(who, id, &call, |a| rules::restore(a, None).map(all)),
         Ask::Purge(id) => vault.write::<PurgeMemory, _, Refusal>(who, id, &call, move |a| rules::purge(a).map(|_| id)),
         Ask::Empty(most) => vault.write::<EmptyTrash, _, Refusal>(who, scope, &call, move |a| {
             Ok(memories::purge_trash(a, most, usize::MAX).map(|_| MemoryId::from_bytes([0; 16]))?)

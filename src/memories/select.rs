@@ -22,7 +22,7 @@ use crate::base::{limits, order};
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::Access;
-use crate::store::memories::{self as table, Entity, EntityKind, Memory, OrderPlace, Outline, Part, State};
+use crate::store::memories::{self as table, Entity, EntityKind, Memory, OrderPlace, Outline, Part, Share, State};
 use crate::store::phi::Phi;
 use crate::store::search::{self, Query};
 use crate::store::tx::{StoreError, Unanswered};
@@ -409,32 +409,56 @@ pub fn named<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, offset: u
 /// What one commit of [`trash_selected`] did.
 #[derive(Default, Debug)]
 pub struct Trashed {
-    /// Moved to the trash.
+    /// Moved to the trash, replies to what was chosen among them.
     pub moved: usize,
     /// Chosen, but left: an agent trashes only what it wrote itself.
     pub left: usize,
     /// Where the next commit goes on; `None` when all is done.
-    pub next: Option<OrderPlace>,
+    pub next: Option<Rest>,
 }
 
-/// Moves the chosen memories to the trash, replies among them, as many as one commit may: call again with the place it gives.
+/// What a commit left to the next one.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// What comes before this place was not looked at; all of it if there is none.
+    before: Option<OrderPlace>,
+    /// Of this memory the replies have moved up to this one.
+    begun: Option<(MemoryId, OrderPlace)>,
+}
+
+/// Moves the chosen memories to the trash, replies among them, as many as one commit may: call again with the rest it gives.
 pub fn trash_selected<A: Writes + Action<Target = Scope>>(
     a: &mut Access<'_, A>,
     select: &Select,
-    from: Option<OrderPlace>,
+    from: Option<Rest>,
 ) -> Result<Trashed, Refusal> {
     let vendor = a.who().vendor().map(|vendor| vendor.name().to_owned());
-    let (mut sieve, mut ids, mut left, mut seen) = (Sieve::new(a, select)?, Vec::new(), 0, 0);
-    let next = table::survey(a, from, |a, outline| -> Result<bool, Refusal> {
-        seen += 1;
+    let (first, begun) = from.map_or((None, None), |from| (from.before, from.begun));
+    let (mut sieve, mut share) = (Sieve::new(a, select)?, Share::to_survey());
+    // Each with the place before it, and how many had been left by then.
+    let (mut ids, mut left, mut last) = (Vec::new(), 0, first);
+    let next = table::survey(a, first, |a, outline| -> Result<bool, Refusal> {
+        outline.spend(&mut share);
         if sieve.lets(a, outline)? {
             match &vendor {
                 Some(vendor) if !outline.is_of(vendor) => left += 1,
-                _ => ids.push(outline.id),
+                _ => ids.push((outline.id, last, left)),
             }
         }
-        Ok(ids.len() < limits::PURGE_CHUNK && seen < limits::TRASH_SURVEY_MAX)
+        last = Some((outline.created_at(), outline.id));
+        Ok(!share.is_spent())
     })?;
-    let moved = table::trash_several(a, &ids)?;
-    Ok(Trashed { moved, left, next })
+    let (mut moved, mut share) = (0, Share::to_move());
+    for &(id, before, left) in &ids {
+        if share.is_spent() {
+            return Ok(Trashed { moved, left, next: Some(Rest { before, begun: None }) });
+        }
+        let after = begun.filter(|(begun, _)| *begun == id).map(|(_, after)| after);
+        let (some, stopped) = table::trash_one(a, id, after, &mut share)?;
+        moved += some;
+        if let Some(stopped) = stopped {
+            return Ok(Trashed { moved, left, next: Some(Rest { before, begun: Some((id, stopped)) }) });
+        }
+    }
+    Ok(Trashed { moved, left, next: next.map(|place| Rest { before: Some(place), begun: None }) })
 }

@@ -91,6 +91,11 @@ impl<T> Recorded<T> {
         (self.value, self.receipt)
     }
 
+    /// What `choose` makes of the value, under the same proof; or what it gives instead.
+    pub fn try_map<U, E>(self, choose: impl FnOnce(T) -> Result<U, E>) -> Result<Recorded<U>, E> {
+        Ok(Recorded { value: choose(self.value)?, receipt: self.receipt, held: self.held })
+    }
+
     /// The same, with the answer's place among the large ones.
     fn holding(self, held: Option<Held>) -> Self {
         Self { held, ..self }

@@ -171,17 +171,17 @@ impl Queue {
         Err(refused)
     }
 
-    /// Waits for requests and moves a batch of them into `batch`; `false` when there will be none.
+    /// Moves a batch of requests into `batch`, and waits for them if it is empty; `false` when there will be none.
     pub fn take(&self, batch: &mut Vec<Request>) -> bool {
         let mut waiting = self.lock();
-        while waiting.requests.is_empty() {
+        while waiting.requests.is_empty() && batch.is_empty() {
             if waiting.closed {
                 return false;
             }
             waiting.idle = true;
             waiting = self.filled.wait(waiting).expect("no code panics while it holds this lock");
         }
-        let count = waiting.requests.len().min(limits::BATCH_JOBS_MAX);
+        let count = waiting.requests.len().min(limits::BATCH_JOBS_MAX).min(limits::QUEUE_JOBS_MAX.saturating_sub(batch.len()));
         batch.extend(waiting.requests.drain(..count));
         true
     }
@@ -282,6 +282,7 @@ mod tests {
         batch[0].answer(Ok(Ended::Durable(7)));
         assert!(matches!(ticket.wait(), Ok(Ended::Durable(7))));
         queue.close();
+        batch.clear();
         assert!(!queue.take(&mut batch));
     }
 

@@ -23,10 +23,3 @@ pub fn waiting<T>(wait: impl FnOnce() -> T) -> T {
 pub fn take() -> std::time::Duration {
     WAITED.take()
 }
-
-/// The thread's processor time since its start, as the kernel counts it: other processes do not disturb it as they do a clock.
-#[cfg(feature = "bench-internals")]
-pub fn cpu() -> std::time::Duration {
-    // A clock, not /proc: the kernel's lock lets nothing of that be read.
-    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().unwrap_or_default()
-}

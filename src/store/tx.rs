@@ -8,7 +8,7 @@
 //! - Field keys enter the cache only once the DEK they come from is committed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
@@ -146,13 +146,13 @@ pub struct Common {
     pub field_keys: FieldKeys,
 }
 
-/// Changes that work wants, in order.
+/// Changes that work wants.
 #[derive(Default)]
 pub struct Staged {
-    /// Table, key, new value or none to delete.
-    pub rows: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    /// Table and key, new value or none to delete: what was staged last.
+    pub rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     /// Key in COUNTS, difference.
-    pub counts: Vec<(Vec<u8>, i64)>,
+    pub counts: BTreeMap<Vec<u8>, i64>,
     /// What the search index must learn after the commit.
     pub index: Vec<(Scope, Change)>,
     /// What subscribers are told after the commit.
@@ -220,10 +220,8 @@ impl<'t> Tx<'t> {
 
     /// The value of `key`, own staged changes included.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.staged.rows.iter().rev().find(|(t, k, _)| *t == table && k == key) {
-            Some((_, _, value)) => Ok(value.clone()),
-            None => Ok(self.reader.get(table, key)?),
-        }
+        let staged = if self.staged.rows.is_empty() { None } else { self.staged.rows.get(&(table, key.to_vec())) };
+        staged.map_or_else(|| Ok(self.reader.get(table, key)?), |value| Ok(value.clone()))
     }
 
     /// Rows of the half-open range of keys that begin with `prefix`, own staged changes not included.
@@ -252,10 +250,15 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// Whether a memory that is put into `scope` is told to a search index.
+    pub fn wants_index(&self, scope: Scope) -> bool {
+        self.indexes.is_some_and(|indexes| indexes.wants((scope.tenant, scope.owner)))
+    }
+
     /// Stages a memory for the search index of `scope`, if there is one or it is being built. A build that begins after this was asked sees
     /// the memory in its snapshot: it waits for the batches under way (`indexer`).
     pub fn put_index(&mut self, scope: Scope, prepare: impl FnOnce() -> Box<Prepared>) {
-        if self.indexes.is_some_and(|indexes| indexes.wants((scope.tenant, scope.owner))) {
+        if self.wants_index(scope) {
             self.staged.index.push((scope, Change::Put(prepare())));
         }
     }
@@ -267,12 +270,17 @@ impl<'t> Tx<'t> {
 
     /// Stages a row.
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.staged.rows.push((table, key, Some(value)));
+        self.staged.rows.insert((table, key), Some(value));
     }
 
     /// Stages a deletion.
     pub fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.staged.rows.push((table, key, None));
+        self.staged.rows.insert((table, key), None);
+    }
+
+    /// Stages a difference to a count.
+    pub fn add(&mut self, key: Vec<u8>, by: i64) {
+        *self.staged.counts.entry(key).or_default() += by;
     }
 
     /// Notes a resource in the audit entry.

@@ -249,7 +249,7 @@ pub fn initialise(engine: &Engine, label: &str, owner_email: &str, clock: &Clock
                 return Err(EngineError::Damaged("a new file's first rows"));
             }
         };
-        for (table, key, value) in rows {
+        for ((table, key), value) in rows {
             batch.put(table, &key, &value.expect("a new store deletes nothing"))?;
         }
         let mut tail = Tail::new(log, BootId::draw());
@@ -498,7 +498,7 @@ fn change_owner(
         meta::put_instance(&mut tx, &instance);
         let rows = std::mem::take(&mut tx.staged.rows);
         drop(tx);
-        for (table, key, value) in rows {
+        for ((table, key), value) in rows {
             batch.put(table, &key, &value.expect("a new owner deletes nothing"))?;
         }
         let mut entry = Entry::new("system.owner", Actor::SYSTEM);
@@ -529,7 +529,7 @@ fn name_admins(
         let admins = admins.map_err(|_| EngineError::Damaged("an administrator's record"))?;
         let rows = std::mem::take(&mut tx.staged.rows);
         drop(tx);
-        for (table, key, value) in rows {
+        for ((table, key), value) in rows {
             batch.put(table, &key, &value.expect("a new person deletes nothing"))?;
         }
         let mut entry = Entry::new("system.admins", Actor::SYSTEM);

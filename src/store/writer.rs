@@ -9,6 +9,7 @@
 //! - A job that failed leaves its entry and nothing else. An apply error fails the whole batch, and nobody is answered as if it had not.
 //! - No answer is given before its batch is durable; a thread of its own gives it (`answers`). If it is not known whether it is, the answer says
 //!   so, everything is shut, and the outcome is read from the medium before anything else is done.
+//! - A batch begins no further job once its jobs took long: those that are left are the first of the next.
 //! - No key derivation from passwords, search, network or unbounded loop runs here.
 
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use crate::audit::{Actor, Detail, Entry, Outcome, Reason};
 use crate::authn::CredentialRef;
 use crate::base::id::{CredentialId, OperationId};
-use crate::base::time::Timestamp;
+use crate::base::time::{Timestamp, processor_time};
 use crate::base::{fault, limits, log};
 use crate::engine::{Batch, CommitError, EngineError, Read};
 use crate::store::answers::{Answers, Committed, News};
@@ -111,6 +112,8 @@ pub(in crate::store) struct Writer {
     pub generation: u64,
     recents: RefCell<Recents>,
     touched: HashMap<CredentialId, Timestamp>,
+    /// Jobs that the last batch had no time for: the first of the next.
+    carried: Vec<Request>,
     /// Wall and monotonic milliseconds when last compared.
     clocks: (u64, u64),
 }
@@ -121,21 +124,25 @@ struct Batched {
     head: Head,
     generation: u64,
     touched: Vec<CredentialId>,
+    /// Of the requests that were done, in their order.
     ends: Vec<Result<Ended, Unavailable>>,
+    /// By request: whether it is left for the next batch.
+    later: Vec<bool>,
 }
 
 impl Writer {
     /// A writer at the end of the stored log, whose newest entry is of `written`: a clock that shows less has been set back meanwhile.
     pub fn new(vault: Vault, answers: Answers, tail: Tail, written: Timestamp) -> Self {
         let clocks = (vault.clock().now().max(written).ms(), vault.clock().mono_ms());
-        Self { vault, answers, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), clocks }
+        Self { vault, answers, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), carried: Vec::new(), clocks }
     }
 
     /// Works until told to stop.
     pub fn run(mut self) {
         let vault = self.vault.clone();
         loop {
-            let mut requests = Vec::with_capacity(limits::BATCH_JOBS_MAX);
+            let mut requests = std::mem::take(&mut self.carried);
+            requests.reserve(limits::BATCH_JOBS_MAX);
             if !vault.queue().take(&mut requests) {
                 return;
             }
@@ -152,7 +159,11 @@ impl Writer {
         let clocks @ (now, _) = (vault.clock().now(), vault.clock().mono_ms());
         let mut news = News::default();
         match vault.engine().commit(|batch| self.batch(batch, &mut requests, now, &mut news)) {
-            Ok(batched) => {
+            Ok(mut batched) => {
+                if batched.later.contains(&true) {
+                    let mut later = std::mem::take(&mut batched.later).into_iter();
+                    (self.carried, requests) = requests.into_iter().partition(|_| later.next() == Some(true));
+                }
                 let (ends, shown) = self.accept(batched, clocks);
                 self.answers.tell(&vault, Committed { seq: self.seq, requests, ends, news });
                 if let Err(error) = shown {
@@ -203,7 +214,17 @@ impl Writer {
         if let Some(step) = self.clock_step(now) {
             tail.append(batch, &mut { step }, vault.clock(), now)?;
         }
+        // What only leaves an entry takes no time to speak of: it never waits for jobs that do.
+        let (begun, mut jobs, mut later) = (processor_time(), 0, Vec::with_capacity(requests.len()));
         for request in requests {
+            let is_job = matches!(request.work, Work::Job(_));
+            let long = || processor_time().saturating_sub(begun) >= limits::BATCH_WORK_TIME;
+            let waits = is_job && jobs > 0 && (jobs >= limits::BATCH_JOBS_MAX || long());
+            later.push(waits);
+            if waits {
+                continue;
+            }
+            jobs += usize::from(is_job);
             if matches!(request.work, Work::Entry(_, decided) if decided != generation) {
                 ends.push(Ok(Ended::Stale));
                 continue;
@@ -246,11 +267,11 @@ impl Writer {
             Some(entry) => tail.hand_over(batch, &vault.keys(), now, entry)?,
             None => tail.seal(batch, &vault.keys(), now)?,
         };
-        Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends })
+        Ok(Batched { tail, head: Head { checkpoint, note }, generation, touched, ends, later })
     }
 
     fn apply(&self, batch: &mut Batch<'_>, staged: Staged, news: &mut News) -> Result<(), EngineError> {
-        for (table, key, value) in staged.rows {
+        for ((table, key), value) in staged.rows {
             match value {
                 Some(value) => batch.put(table, &key, &value)?,
                 None => {
@@ -288,7 +309,7 @@ impl Writer {
         let mut tx = Tx::new(&*batch, self.vault.keys(), self.vault.common(), now, false);
         // A row that cannot be read is found by whoever needs it; the time of use is not worth a failure.
         let rows = credentials::touch(&mut tx, *tenant, *id).map(|()| std::mem::take(&mut tx.staged.rows)).unwrap_or_default();
-        for (table, key, value) in rows {
+        for ((table, key), value) in rows {
             if let Some(value) = value {
                 batch.put(table, &key, &value)?;
             }

@@ -35,18 +35,18 @@ use zeroize::Zeroizing;
 use crate::api::body;
 use crate::api::ops::memories as memory_ops;
 use crate::api::ops::agent::in_sight;
-use crate::api::reply::{self, Answered, Failure, Words};
+use crate::api::reply::{self, Answered, Done, Failure, Words};
 use crate::api::run::Cx;
 use crate::api::schema::{Fields, wipe};
 use crate::audit::Reason;
 use crate::base::id::MemoryId;
 use crate::base::limits;
 use crate::base::time::Timestamp;
-use crate::memories::{self, Refusal, Select, Who};
+use crate::memories::{self, Select, Who};
 use crate::policy::action::{
     CreateMemory, ListMemories, ReadMemory, ReadSelf, ReadVersions, ReplyToMemory, SearchMemories, TrashMemories, TrashMemory, UpdateMemory,
 };
-use crate::store::gate::{Access, Recorded, Refused};
+use crate::store::gate::{Access, Recorded};
 use crate::store::memories::{EntityKind, Memory, MemoryType, NewMemory, Part, Replacement, Text};
 use crate::store::phi::Phi;
 
@@ -327,7 +327,8 @@ pub fn update(cx: &mut Cx<'_>) -> Answered {
 /// `DELETE /v1/memories/:id/`
 pub fn delete(cx: &mut Cx<'_>) -> Answered {
     let id = target(cx, &Words::DELETE)?;
-    cx.write::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash, |_, _| reply::json(&json!({ "message": "Memory deleted successfully!" })))
+    let done = memory_ops::moved::<TrashMemory>(cx, id, &Words::DELETE, memories::trash)?;
+    Ok(cx.answer(done, |_, _| reply::json(&json!({ "message": "Memory deleted successfully!" }))))
 }
 
 /// `GET /v1/memories/:id/history/`
@@ -559,15 +560,13 @@ fn batch(cx: &mut Cx<'_>) -> Result<Vec<(MemoryId, Fields)>, Failure> {
 fn each_of_batch<T>(
     steps: Vec<T>,
     message: &'static str,
-    words: &Words,
-    mut step: impl FnMut(T) -> Result<Recorded<Memory>, Refused<Refusal>>,
+    mut step: impl FnMut(T) -> Done<Memory>,
 ) -> Answered {
     let (total, mut last) = (steps.len(), None);
     for (i, item) in steps.into_iter().enumerate() {
         match step(item) {
             Ok(done) => last = Some(done.into_parts().1),
-            Err(refused) => {
-                let failure = Failure::refused(&refused, words);
+            Err(failure) => {
                 return Err(Failure { text: format!("body/memories/{i}: {}; {i} of {total} were done before it", failure.text).into(), ..failure });
             }
         }
@@ -582,15 +581,15 @@ pub fn batch_update(cx: &mut Cx<'_>) -> Answered {
     for (i, (id, mut fields)) in batch(cx)?.into_iter().enumerate() {
         steps.push((id, change(cx, &mut fields, &format!("body/memories/{i}"))?));
     }
-    each_of_batch(steps, "Successfully updated", &Words::UPDATE, |(id, change)| {
-        cx.try_write::<UpdateMemory, _, _>(id, move |access| memories::revise(access, |access, old| change.of(access, old)))
+    each_of_batch(steps, "Successfully updated", |(id, change)| {
+        cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::revise(access, |access, old| change.of(access, old)))
     })
 }
 
 /// `DELETE /v1/batch/`
 pub fn batch_delete(cx: &mut Cx<'_>) -> Answered {
     let steps = batch(cx)?;
-    each_of_batch(steps, "Successfully deleted", &Words::DELETE, |(id, _)| cx.try_write::<TrashMemory, _, _>(id, memories::trash))
+    each_of_batch(steps, "Successfully deleted", |(id, _)| memory_ops::moved::<TrashMemory>(cx, id, &Words::DELETE, memories::trash))
 }
 
 /// `POST /v1/feedback/`: a reply to the memory, so that it is sealed, seen and deleted as the memory is.

@@ -12,10 +12,10 @@ use crate::base::id::MemoryId;
 use crate::memories::{self, Filter};
 use crate::policy::action::{
     CreateMemory, EmptyTrash, ListMemories, PurgeMemory, ReadMemory, ReadThread, ReadVersions, ReplyToMemory, RestoreMemory, TrashMemory,
-    UpdateMemory,
+    UpdateMemory, Writes,
 };
-use crate::store::memories::{Memory, MemoryType, NewMemory, Part, Replacement, Text};
-use crate::store::gate::{Receipt, Recorded, Refused};
+use crate::store::memories::{Memory, MemoryType, Moved, NewMemory, OrderPlace, Part, Replacement, Text};
+use crate::store::gate::{Access, Receipt, Recorded, Refused};
 use crate::store::phi::Phi;
 use crate::store::writer::Unavailable;
 
@@ -157,10 +157,37 @@ pub fn update(cx: &mut Cx<'_>) -> Answered {
     record(cx, done)
 }
 
+/// One commit of a move, from this reply on.
+type Step<A> = for<'t> fn(&mut Access<'t, A>, Option<OrderPlace>) -> Result<Moved<Memory>, memories::Refusal>;
+
+/// Moves a memory with its replies, in as many commits as that takes, each with an entry of its own.
+pub(in crate::api) fn moved<A: Writes<Target = MemoryId>>(
+    cx: &Cx<'_>,
+    id: MemoryId,
+    words: &Words,
+    step: Step<A>,
+) -> Done<Memory> {
+    let mut after = None;
+    loop {
+        let done = cx.try_write::<A, _, _>(id, move |access| step(access, after)).map_err(|refused| match after {
+            None => Failure::refused(&refused, words),
+            Some(_) => unfinished(&refused),
+        })?;
+        let whole = done.try_map(|moved| match moved {
+            Moved::All(memory) => Ok(memory),
+            Moved::UpTo(reply) => Err(reply),
+        });
+        match whole {
+            Ok(done) => return Ok(done),
+            Err(reply) => after = Some(reply),
+        }
+    }
+}
+
 /// Moves the named memory to the trash.
 pub fn trashed(cx: &mut Cx<'_>) -> Done<Memory> {
     let id = target(cx, &Words::DELETE)?;
-    cx.change::<TrashMemory, _, _>(id, &Words::DELETE, memories::trash)
+    moved::<TrashMemory>(cx, id, &Words::DELETE, memories::trash)
 }
 
 /// `DELETE /memories/:id`
@@ -172,13 +199,13 @@ pub fn trash(cx: &mut Cx<'_>) -> Answered {
 /// `POST /memories/:id/restore`
 pub fn restore(cx: &mut Cx<'_>) -> Answered {
     let id = target(cx, &Words::RESTORE)?;
-    record(cx, cx.change::<RestoreMemory, _, _>(id, &Words::RESTORE, memories::restore))
+    record(cx, moved::<RestoreMemory>(cx, id, &Words::RESTORE, memories::restore))
 }
 
-/// What a removal in several commits answers when one of them did not come about: never that nothing was done.
+/// What a move or a removal in several commits answers when one of them did not come about: never that nothing was done.
 pub(in crate::api) fn unfinished(refused: &Refused<memories::Refusal>) -> Failure {
     match refused {
-        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => Failure::new(503, "Only a part was deleted; ask again for the rest"),
+        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => Failure::new(503, "Only a part was done; ask again for the rest"),
         refused => Failure::refused(refused, &Words::MEMORY),
     }
 }

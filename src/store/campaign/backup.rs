@@ -57,7 +57,7 @@ impl<'h> Worker<'h> {
         self.write();
         let at = self.chance.below(self.there.len());
         let (id, vault, owner) = (self.there.swap_remove(at), self.house.vault(), self.house.owner());
-        vault.write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a)?.is_some())).unwrap();
+        vault.write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a, None)?.is_some())).unwrap();
         vault.write::<PurgeMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?)).unwrap();
     }
 

@@ -36,7 +36,7 @@ fn work(house: &House, thread: usize, rounds: usize, acknowledged: &Mutex<Vec<Ac
         mine.push(id);
         if round % 3 == 2 {
             let id = mine.remove(0);
-            vault.write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a)?.is_some())).unwrap();
+            vault.write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a, None)?.is_some())).unwrap();
             // Between asking and the answer it may be there or not; a cut in that time allows both.
             let gone = vault.write::<PurgeMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?));
             note(id, gone.unwrap().into_parts().1.index(), None);

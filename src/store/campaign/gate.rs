@@ -8,6 +8,7 @@ use crate::audit::{Credential, Decision, Detail, Outcome};
 use crate::authn::CredentialRef;
 use crate::authn::credential::{display_prefix, draw_user_key};
 use crate::base::id::CredentialId;
+use crate::base::time::processor_time;
 use crate::base::{duty, limits};
 use crate::policy::Relation;
 use crate::policy::action::{CreateKey, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
@@ -91,10 +92,11 @@ pub fn in_one_batch<T: Send, W: FnOnce(&House) -> T + Send>(house: &House, works
     let (let_go, held) = busy(house);
     let answers = std::thread::scope(|threads| {
         let mut asked = Vec::new();
+        let queued = || house.vault().queued(true) + house.vault().queued(false);
         for work in works {
-            let before = house.vault().queued(true);
+            let before = queued();
             asked.push(threads.spawn(move || work(house)));
-            while house.vault().queued(true) == before {
+            while queued() == before {
                 std::thread::yield_now();
             }
         }
@@ -130,6 +132,26 @@ fn work_that_refuses_leaves_its_entry_and_no_row() {
     assert_eq!(total(&house), 0);
     let entry = house.entry("memory.create");
     assert_eq!((entry.decision, entry.outcome, entry.reason, entry.status), (Decision::Allow, Outcome::Refused, Some(Reason::Conflict), 409));
+}
+
+/// 256 pieces of work of any length were one batch, and whoever only read waited for all of them.
+#[test]
+fn an_answer_that_waits_for_its_entry_alone_does_not_wait_for_long_work_of_others() {
+    let house = House::new();
+    let (id, _) = create(house.vault(), &house.owner(), &Call::internal(), "read meanwhile").unwrap();
+    let work = |house: &House| {
+        let done = house.vault().write::<CreateMemory, _, Wrong>(&house.owner(), house.scope(), &Call::internal(), |_| {
+            let begun = processor_time();
+            while processor_time() < begun + limits::BATCH_WORK_TIME {}
+            Ok(())
+        });
+        done.unwrap().into_parts().1.index()
+    };
+    let looked = |house: &House| read(house, &house.owner(), id).unwrap().into_parts().1.index();
+    type One<'a> = Box<dyn FnOnce(&House) -> u64 + Send + 'a>;
+    let works: Vec<One<'_>> = vec![Box::new(work), Box::new(work), Box::new(looked), Box::new(work)];
+    let indexes = in_one_batch(&house, works);
+    assert!(indexes[0] < indexes[2] && indexes[2] < indexes[1] && indexes[1] < indexes[3], "{indexes:?}");
 }
 
 #[test]
@@ -203,7 +225,7 @@ fn a_grant_for_one_verb_reaches_nobody_else() {
     let id = made.unwrap().into_parts().0;
     assert!(read(&house, &house.agent("claude"), id).is_ok());
     assert!(matches!(read(&house, &house.agent("cursor"), id), Err(Refused::Denied(d, _)) if d.relation == Relation::Hidden && !d.visible));
-    let trashed = house.vault().write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a)?.is_some()));
+    let trashed = house.vault().write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a, None)?.is_some()));
     assert!(trashed.unwrap().into_parts().0);
     assert!(matches!(read(&house, &house.agent("claude"), id), Err(Refused::Denied(d, _)) if d.relation == Relation::Trashed));
     let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.agent("claude"), id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?));

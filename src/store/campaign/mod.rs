@@ -228,7 +228,7 @@ pub fn add_person(engine: &Engine, email: &str) -> Result<UserId, CommitError> {
         let person = users::find_or_create(&mut tx, tenant, email).unwrap();
         let rows = std::mem::take(&mut tx.staged.rows);
         drop(tx);
-        rows.into_iter().try_for_each(|(table, key, value)| batch.put(table, &key, &value.unwrap()))?;
+        rows.into_iter().try_for_each(|((table, key), value)| batch.put(table, &key, &value.unwrap()))?;
         Ok(person)
     })
 }

@@ -22,7 +22,7 @@ fn furnish(vault: &Vault, owner: &Principal) -> usize {
     let replacement = Replacement { title, content, tags: text.tags, allowed_vendors, metadata: None, speaker: None, run_id: None, occurred_at: None };
     vault.write::<UpdateMemory, _, Wrong>(owner, changed, &Call::internal(), move |a| Ok(memories::revise(a, |_, _| replacement).map(drop)?)).unwrap();
     let trashed = about(vault, owner, "John", "kept: in the trash");
-    vault.write::<TrashMemory, _, Wrong>(owner, trashed, &Call::internal(), |a| Ok(memories::trash(a).map(|_| ())?)).unwrap();
+    vault.write::<TrashMemory, _, Wrong>(owner, trashed, &Call::internal(), |a| Ok(memories::trash(a, None).map(|_| ())?)).unwrap();
     for number in 0..6 {
         about(vault, owner, &format!("subject {number}"), &format!("kept: about {number}"));
     }

@@ -70,7 +70,7 @@ pub(super) fn counter(model: &ModelId) -> String {
 pub(super) fn forget(tx: &mut Tx<'_>, scope: Scope, id: MemoryId) -> Result<(), StoreError> {
     if let Some(old) = EmbeddingRow::read(tx, scope.tenant, id)? {
         tx.delete(EMBEDDINGS, memory_key(scope.tenant, id));
-        tx.staged.counts.push((count_key(scope, &counter(&old.model)), -1));
+        tx.add(count_key(scope, &counter(&old.model)), -1);
     }
     Ok(())
 }
@@ -159,7 +159,7 @@ pub fn embed<A: Writes + Action<Target = Scope>>(
         let sealer = Sealer { tx, scope, subject: found.subject, id, version };
         let vector = sealer.seal(&key, "embedding", &embedding.to_bytes());
         tx.put(EMBEDDINGS, memory_key(scope.tenant, id), value(&EmbeddingRow { model: *model, version, vector }));
-        tx.staged.counts.push((count_key(scope, &counter(model)), 1));
+        tx.add(count_key(scope, &counter(model)), 1);
         tx.note(id.bytes());
         tx.note_subject(found.subject);
         if tx.indexes.is_some_and(|indexes| indexes.wants((scope.tenant, scope.owner))) {

@@ -44,5 +44,5 @@ pub(in crate::store) use row::{MemoryRow, facts, growth};
 pub(in crate::store) use seal::contents;
 pub use seal::{Entity, EntityKind};
 pub use transfer::{ExportPlace, Imported, export, import};
-pub use trash::{purge, purge_trash, restore, trash, trash_several};
+pub use trash::{Moved, Share, purge, purge_trash, restore, trash, trash_one};
 pub use write::{insert, reply, revise};

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use super::memory::{Memory, Part, State, Version};
 use super::row::{MemoryRow, OrderPlace, VersionRow, children_of, count, damaged, granted, memory_key, order_key, order_parts, order_prefix};
 use super::seal::{Entity, EntityKind, entity, named_entities, opened};
+use super::trash::Share;
 use super::write::subject_form;
 use crate::base::id::{MemoryId, SubjectId, TenantId};
 use crate::base::time::Timestamp;
@@ -242,6 +243,11 @@ impl Outline<'_> {
     /// Whether it was written by `origin`.
     pub fn is_of(&self, origin: &str) -> bool {
         self.row.origin == origin
+    }
+
+    /// Takes the reading or the opening of its text out of a commit's share.
+    pub fn spend(&self, share: &mut Share) {
+        share.spend(self.row);
     }
 
     /// When it happened, if said.

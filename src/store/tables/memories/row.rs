@@ -108,6 +108,12 @@ impl MemoryRow {
         }
     }
 
+    /// Bytes of its sealed texts: what it costs to read, move or open it.
+    pub(super) fn text_bytes(&self) -> usize {
+        let more = [&self.metadata, &self.speaker, &self.run_id];
+        self.title.0.len() + self.content.0.len() + self.tags.0.len() + more.into_iter().flatten().map(|text| text.0.len()).sum::<usize>()
+    }
+
     pub(super) fn scope(&self, tenant: TenantId) -> Scope {
         Scope { tenant, owner: self.owner }
     }
@@ -156,7 +162,7 @@ impl MemoryRow {
             tx.put(CHILDREN, child_key(tenant, parent, self.created_at, id), Vec::new());
         }
         for name in self.counted() {
-            tx.staged.counts.push((count_key(scope, &name), 1));
+            tx.add(count_key(scope, &name), 1);
         }
     }
 
@@ -170,7 +176,7 @@ impl MemoryRow {
             tx.staged.recent.push((scope, Recent::Remove((digest, (at, id)))));
         }
         for name in self.counted() {
-            tx.staged.counts.push((count_key(scope, &name), -1));
+            tx.add(count_key(scope, &name), -1);
         }
     }
 
@@ -204,14 +210,19 @@ pub(super) fn count(tx: &Tx<'_>, scope: Scope, name: &str) -> Result<u64, StoreE
 /// How many live memories the scope has, and by how many what is staged changes that.
 pub(in crate::store) fn growth(tx: &Tx<'_>, scope: Scope) -> Result<(u64, i64), StoreError> {
     let name = count_key(scope, "live");
-    let staged = tx.staged.counts.iter().filter(|(key, _)| *key == name).map(|(_, by)| by).sum();
+    let staged = tx.staged.counts.get(&name).copied().unwrap_or(0);
     Ok((count(tx, scope, "live")?, staged))
 }
 
-/// The replies of a memory, oldest first. One that this very work purged is still among them: a range does not see staged deletions.
-pub(super) fn children_of(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<MemoryId>, StoreError> {
+/// The replies of a memory with their times, oldest first. One that this very work purged is still among them: a range does not see staged deletions.
+pub(super) fn replies_of(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<OrderPlace>, StoreError> {
     let keys = tx.prefix(CHILDREN, &memory_key(tenant, parent))?;
-    keys.map(|item| Ok(order_parts(&item?.0).ok_or(damaged("memory_children"))?.1)).collect()
+    keys.map(|item| order_parts(&item?.0).ok_or(damaged("memory_children"))).collect()
+}
+
+/// The same without their times.
+pub(super) fn children_of(tx: &Tx<'_>, tenant: TenantId, parent: MemoryId) -> Result<Vec<MemoryId>, StoreError> {
+    Ok(replies_of(tx, tenant, parent)?.into_iter().map(|(_, id)| id).collect())
 }
 
 /// What policy must know of a memory. The row is kept in the view for the work that follows.

@@ -1,18 +1,19 @@
 //! The trash: into it, out of it, and for good.
 //!
 //! Invariants
-//! - Replies move with their parent, and back; emptying the trash leaves a live reply behind as a memory of its own.
+//! - Replies move before their parent, and back; those that an agent did not write stay where they are. Emptying the trash leaves a live reply
+//!   behind as a memory of its own.
+//! - What moves or is looked at in one commit is bounded (`Share`): everybody waits for the writer. A move that was cut short can go on.
 //! - A purge removes at most as many memories and versions as it was told, versions first, so that one cut short can go on.
-
-use std::collections::BTreeSet;
 
 use super::embedding;
 use super::erase::stand_alone;
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
-use super::row::{MemoryRow, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix};
+use super::row::{MemoryRow, OrderPlace, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix, replies_of};
 use super::seal::opened;
 use crate::base::id::{MemoryId, TenantId};
+use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Scope, Writes};
 use crate::store::events::Happened;
@@ -21,39 +22,76 @@ use crate::store::index::indexes::Change;
 use crate::store::tables::{CHILDREN, MEMORIES, ORDER, VERSIONS};
 use crate::store::tx::{StoreError, Tx};
 
-/// Moves the granted memory to the trash, and its live replies with it. `None` if it is there already.
-pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
-    let now = a.tx().now;
-    shift(a, State::Live, Some(now))
+/// What one commit may still look at.
+pub struct Share {
+    rows: usize,
+    bytes: usize,
 }
 
-/// Moves these memories of the scope to the trash, and their live replies with them; gives how many of `ids` were live and the owner's.
-pub fn trash_several<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, ids: &[MemoryId]) -> Result<usize, StoreError> {
-    let (scope, now) = (a.target(), a.tx().now);
-    let (mut moved, mut count) = (BTreeSet::new(), 0);
-    let tx = a.tx_mut();
-    for id in ids {
-        // A reply may have been moved with its parent by this very work.
-        if moved.contains(id) {
-            count += 1;
-            continue;
-        }
-        let Some(found) = MemoryRow::read(tx, scope.tenant, *id)?.filter(|row| row.owner == scope.owner && row.deleted_at.is_none()) else { continue };
-        (count, _) = (count + 1, moved.insert(*id));
-        shift_row(tx, scope.tenant, *id, &found, Some(now))?;
-        for child in children_of(tx, scope.tenant, *id)? {
-            let Some(found) = MemoryRow::read(tx, scope.tenant, child)? else { continue };
-            if found.owner == scope.owner && found.deleted_at.is_none() && moved.insert(child) {
-                shift_row(tx, scope.tenant, child, &found, Some(now))?;
-            }
-        }
+impl Share {
+    /// For moves.
+    pub fn to_move() -> Self {
+        Self { rows: limits::PURGE_CHUNK, bytes: limits::MOVED_BYTES_MAX }
     }
-    Ok(count)
+
+    /// For a choice of what moves.
+    pub fn to_survey() -> Self {
+        Self { rows: limits::TRASH_SURVEY_MAX, bytes: limits::SURVEYED_BYTES_MAX }
+    }
+
+    /// Takes a row out of it; the one that exceeds it is the last.
+    pub(super) fn spend(&mut self, row: &MemoryRow) {
+        (self.rows, self.bytes) = (self.rows.saturating_sub(1), self.bytes.saturating_sub(row.text_bytes()));
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.rows == 0 || self.bytes == 0
+    }
 }
 
-/// Takes the granted memory out of the trash, and its replies with it. `None` if it is not there.
-pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<Option<Memory>, StoreError> {
-    shift(a, State::Trash, None)
+/// What became of a move.
+#[derive(Debug)]
+pub enum Moved<T> {
+    /// It is done.
+    All(T),
+    /// A part of the replies has moved: the next commit goes on after this one.
+    UpTo(OrderPlace),
+}
+
+/// Moves the granted memory to the trash, after its live replies beyond `after`; an agent's move takes those that it wrote itself. `None` if it is
+/// there already.
+pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Option<Moved<Memory>>, StoreError> {
+    let now = a.tx().now;
+    shift(a, State::Live, Some(now), after)
+}
+
+/// Moves a live memory of the scope to the trash as [`trash`] does. Gives how many memories moved, and where it stopped if the share ran out.
+pub fn trash_one<A: Writes + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    id: MemoryId,
+    after: Option<OrderPlace>,
+    share: &mut Share,
+) -> Result<(usize, Option<OrderPlace>), StoreError> {
+    let (scope, now, vendor) = (a.target(), a.tx().now, own_vendor(a));
+    let tx = a.tx_mut();
+    let mover = Mover { scope, from: State::Live, deleted_at: Some(now), vendor };
+    // A reply may have been moved with its parent by this very work.
+    let Some(found) = MemoryRow::read(tx, scope.tenant, id)?.filter(|row| row.owner == scope.owner && row.deleted_at.is_none()) else {
+        return Ok((0, None));
+    };
+    let (moved, stopped) = mover.replies(tx, id, after, share)?;
+    if stopped.is_some() {
+        return Ok((moved, stopped));
+    }
+    share.spend(&found);
+    mover.row(tx, id, &found)?;
+    Ok((moved + 1, None))
+}
+
+/// Takes the granted memory out of the trash, after its replies beyond `after`. `None` if it is not there.
+pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Option<Moved<Memory>>, StoreError> {
+    shift(a, State::Trash, None, after)
 }
 
 /// Removes the granted memory, its versions and its replies for good, live or trashed: at most `rows` rows, oldest versions first. `false` if
@@ -104,41 +142,83 @@ fn shift<A: Writes + Action<Target = MemoryId>>(
     a: &mut Access<'_, A>,
     from: State,
     deleted_at: Option<Timestamp>,
-) -> Result<Option<Memory>, StoreError> {
+    after: Option<OrderPlace>,
+) -> Result<Option<Moved<Memory>>, StoreError> {
     let (tenant, id, old) = granted(a)?;
     if old.state().0 != from {
         return Ok(None);
     }
+    let mover = Mover { scope: old.scope(tenant), from, deleted_at, vendor: own_vendor(a) };
     let tx = a.tx_mut();
-    let memory = shift_row(tx, tenant, id, &old, deleted_at)?;
-    for child in children_of(tx, tenant, id)? {
-        let Some(found) = MemoryRow::read(tx, tenant, child)? else { continue };
-        if found.owner == old.owner && found.state().0 == from {
-            shift_row(tx, tenant, child, &found, deleted_at)?;
-        }
+    if let (_, Some(stopped)) = mover.replies(tx, id, after, &mut Share::to_move())? {
+        // Its entry is about this memory, even if nothing was moved yet.
+        tx.note(id.bytes());
+        return Ok(Some(Moved::UpTo(stopped)));
     }
-    Ok(Some(memory))
+    let found = mover.row(tx, id, &old)?;
+    Ok(Some(Moved::All(opened(tx, tenant, id, &found, Part::Full)?)))
 }
 
-fn shift_row(
-    tx: &mut Tx<'_>,
-    tenant: TenantId,
-    id: MemoryId,
-    old: &MemoryRow,
+/// The agent who moves, if it is one.
+fn own_vendor<A: Action>(a: &Access<'_, A>) -> Option<String> {
+    a.who().vendor().map(|vendor| vendor.name().to_owned())
+}
+
+/// One move: from where, to where, by whom.
+struct Mover {
+    scope: Scope,
+    from: State,
     deleted_at: Option<Timestamp>,
-) -> Result<Memory, StoreError> {
-    let found = MemoryRow { deleted_at, ..old.clone() };
-    found.stage(tx, tenant, id, Some(old));
-    embedding::forget(tx, old.scope(tenant), id)?;
-    tx.note(id.bytes());
-    tx.note_subject(old.subject);
-    let memory = opened(tx, tenant, id, &found, Part::Full)?;
-    tx.tell(old.scope(tenant), if deleted_at.is_some() { Happened::Trashed } else { Happened::Restored }, id);
-    match deleted_at {
-        Some(_) => tx.staged.index.push((old.scope(tenant), Change::Remove(id))),
-        None => tx.put_index(old.scope(tenant), || prepared(&memory)),
+    vendor: Option<String>,
+}
+
+impl Mover {
+    /// Moves the replies of `parent` beyond `after`, oldest first. Gives how many moved, and the last one that was looked at if the share ran out.
+    fn replies(
+        &self,
+        tx: &mut Tx<'_>,
+        parent: MemoryId,
+        after: Option<OrderPlace>,
+        share: &mut Share,
+    ) -> Result<(usize, Option<OrderPlace>), StoreError> {
+        let tenant = self.scope.tenant;
+        let mut moved = 0;
+        for place @ (_, child) in replies_of(tx, tenant, parent)? {
+            if after.is_some_and(|after| place <= after) {
+                continue;
+            }
+            let Some(found) = MemoryRow::read(tx, tenant, child)? else { continue };
+            share.spend(&found);
+            let vendor = self.vendor.as_deref();
+            let theirs = vendor.is_none_or(|vendor| found.origin == vendor && found.visible_to(Some(vendor)));
+            if found.owner == self.scope.owner && found.state().0 == self.from && theirs {
+                self.row(tx, child, &found)?;
+                moved += 1;
+            }
+            if share.is_spent() {
+                return Ok((moved, Some(place)));
+            }
+        }
+        Ok((moved, None))
     }
-    Ok(memory)
+
+    /// Moves one memory, without opening it unless an index wants its words.
+    fn row(&self, tx: &mut Tx<'_>, id: MemoryId, old: &MemoryRow) -> Result<MemoryRow, StoreError> {
+        let (scope, tenant) = (self.scope, self.scope.tenant);
+        let found = MemoryRow { deleted_at: self.deleted_at, ..old.clone() };
+        found.stage(tx, tenant, id, Some(old));
+        embedding::forget(tx, scope, id)?;
+        tx.note(id.bytes());
+        tx.note_subject(old.subject);
+        tx.tell(scope, if self.deleted_at.is_some() { Happened::Trashed } else { Happened::Restored }, id);
+        if self.deleted_at.is_some() {
+            tx.staged.index.push((scope, Change::Remove(id)));
+        } else if tx.wants_index(scope) {
+            let memory = opened(tx, tenant, id, &found, Part::Full)?;
+            tx.put_index(scope, || prepared(&memory));
+        }
+        Ok(found)
+    }
 }
 
 /// `false` if `rows` ran out and the memory is still there.

@@ -54,6 +54,7 @@ pub fn revise<A: Writes + Action<Target = MemoryId>>(
     }
     let before = opened(a.tx(), tenant, id, &old, Part::Full)?;
     let new = change(a, &before);
+    let indexed = is_another(&new, &before, &old);
     let tx = a.tx_mut();
     let scope = old.scope(tenant);
     let digest_of = NewMemory {
@@ -75,7 +76,22 @@ pub fn revise<A: Writes + Action<Target = MemoryId>>(
     };
     let digest = look_alike(tx, scope, old.subject, &digest_of);
     let changed = MemoryRow { allowed_vendors: digest_of.allowed_vendors, occurred_at: digest_of.occurred_at, digest, ..old.clone() };
-    replace_row(tx, tenant, id, &old, changed, digest_of.text, Happened::Updated).map(Some)
+    replace_row(tx, tenant, id, &old, changed, digest_of.text, Happened::Updated, indexed).map(Some)
+}
+
+/// Whether an index would keep anything else of the memory once it is replaced: to prepare its words takes time that everybody waits for.
+fn is_another(new: &Replacement, before: &Memory, old: &MemoryRow) -> bool {
+    fn other(new: &Phi, old: &Phi) -> bool {
+        new.inner() != old.inner()
+    }
+    let given = |new: &Option<Phi>, old: &Option<Phi>| new.as_ref().is_some_and(|new| old.as_ref().is_none_or(|old| other(new, old)));
+    let (text, tags) = (&before.text, before.text.tags.len() != new.tags.len() || before.text.tags.iter().zip(&new.tags).any(|(old, new)| other(new, old)));
+    tags || other(&new.title, &text.title)
+        || other(&new.content, &text.content)
+        || given(&new.speaker, &text.speaker)
+        || given(&new.run_id, &text.run_id)
+        || new.allowed_vendors != old.allowed_vendors
+        || new.occurred_at.is_some_and(|at| old.occurred_at != Some(at))
 }
 
 pub(super) fn subject_form(name: &Phi) -> Zeroizing<String> {
@@ -190,10 +206,11 @@ fn unite(
         }
     }
     let text = Text { tags, ..before.text };
-    replace_row(tx, scope.tenant, id, &old, old.clone(), text, Happened::Created).map(Some)
+    replace_row(tx, scope.tenant, id, &old, old.clone(), text, Happened::Created, true).map(Some)
 }
 
-/// Stages `changed` with this text as the next version after `old`.
+/// Stages `changed` with this text as the next version after `old`; `indexed`: for the search index too.
+#[allow(clippy::too_many_arguments, reason = "each of them is another part of one change")]
 fn replace_row(
     tx: &mut Tx<'_>,
     tenant: TenantId,
@@ -202,6 +219,7 @@ fn replace_row(
     changed: MemoryRow,
     text: Text,
     happened: Happened,
+    indexed: bool,
 ) -> Result<Memory, StoreError> {
     let scope = old.scope(tenant);
     let version = old.version.checked_add(1).ok_or(damaged("memories"))?;
@@ -228,6 +246,8 @@ fn replace_row(
     tx.note(id.bytes());
     tx.note_subject(found.subject);
     tx.tell(scope, happened, id);
-    tx.put_index(scope, || prepared(&memory));
+    if indexed {
+        tx.put_index(scope, || prepared(&memory));
+    }
     Ok(memory)
 }
