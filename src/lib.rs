@@ -12,7 +12,7 @@
 //! 5. Only `egress/` opens an outbound socket, in the relay's process alone (`clippy.toml` disallows the methods elsewhere); in the service's the
 //!    kernel refuses it (`sandbox/`).
 //! 6. Every loop, queue, buffer and wait has its bound in `base/limits.rs`.
-//! 7. Time and chance enter through `base/time.rs` and `base/rng.rs`.
+//! 7. Wall time and chance enter through `base/time.rs` and `base/rng.rs`.
 
 // Tests and benches play clients and attackers; the product itself may call nothing that clippy.toml lists.
 #![cfg_attr(any(test, feature = "bench-internals"), allow(clippy::disallowed_methods))]
@@ -23,7 +23,7 @@ macro_rules! layers {
         #[cfg(any(fuzzing, feature = "bench-internals"))]
         pub mod $name;
         #[cfg(not(any(fuzzing, feature = "bench-internals")))]
-        #[allow(dead_code)]
+        #[allow(dead_code, reason = "the documents that tests write and compare are made by code that the program itself does not call")]
         mod $name;
     )*};
 }

@@ -1,8 +1,9 @@
 //! API: operations, and the skins that reach them.
 //!
 //! `routes` is the one table: router, OpenAPI, audit names, refusal tests and documentation follow from it. `run` is the road every request
-//! takes. `stream` is how an answer goes on. `ops` has one function a row. `reply` is the only place where protected text becomes an answer;
-//! `answers` describes what it writes.
+//! takes. `stream` is how an answer goes on. `ops` has one function a row. `reply` makes answers, which a `Receipt` alone lets read protected
+//! text; `answers` describes what they look like. `door` is what stands before an open store, `throttle` counts requests, `body` and `schema` check
+//! what comes in; `administration` is what answers to administrators hold.
 
 #[cfg(test)]
 mod attacks;

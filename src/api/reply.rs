@@ -1,4 +1,5 @@
-//! Answers: what was recorded, as bytes. The one file that maps outcomes to HTTP, and the one place where protected text is written out.
+//! Answers: what was recorded, as bytes, and how the ends of requests that policy, gate or store refused look in HTTP. Which status a refusal of work
+//! has is said where it is refused, since its entry records it (`store::gate::Fault`).
 //!
 //! Invariants
 //! - An answer with data or a claimed effect is made from a `Receipt`; its audit index is in the header `x-audit-index`.

@@ -1,7 +1,7 @@
 //! Credentials: how keys are drawn, recognised, looked up and named. Pure.
 //!
 //! A user key is `rm_live_`, 40 random hex digits (160 bits), then 8 hex digits: the CRC-32 of all that precedes, the prefix included.
-//! The checksum finds a mistyped key, and a leaked one in a repository, without the store; it proves nothing.
+//! The checksum lets scanners find a leaked key in a repository without asking anybody; it proves nothing, and the service does not look at it.
 //!
 //! Invariants
 //! - A key is stored and looked up as its [`Verifier`], HMAC-SHA-256 under the sealed pepper; equality of verifiers is all that is compared,
@@ -88,8 +88,9 @@ pub fn draw_user_key() -> Secret<String> {
     Secret::new(key)
 }
 
-/// Whether `key` has the shape and the checksum of a user key; if not, no store can hold it.
-pub fn is_user_key(key: &str) -> bool {
+/// Whether `key` has the shape and the checksum of a user key.
+#[cfg(test)]
+fn is_user_key(key: &str) -> bool {
     let Some((body, checksum)) = key.split_at_checked(USER_KEY_CHARS - CHECKSUM_DIGITS) else { return false };
     let digits = body.strip_prefix(USER_KEY_PREFIX);
     digits.is_some_and(|digits| digits.bytes().all(|digit| hex::value(digit).is_some())) && checksum == format!("{:08x}", crc32(body.as_bytes()))

@@ -18,7 +18,6 @@ mod notify;
 mod probe;
 mod seccomp;
 
-use std::io;
 use std::path::PathBuf;
 
 pub use granted::take as take_grants;
@@ -69,18 +68,4 @@ pub fn engage_relay(folders: &Folders, ports: &[u16]) -> Result<(), LockError> {
 /// Whether this kernel enforces file rules at all.
 pub fn is_enforceable() -> bool {
     landlock::is_there()
-}
-
-/// What the kernel says of process `pid` (`self` for this one): whether every thread of it carries a seccomp filter and `no_new_privs`.
-///
-/// Errors: there is no such process, or its state may not be read.
-pub fn is_locked(pid: &str) -> io::Result<bool> {
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = std::fs::read_to_string(task?.path().join("status"))?;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        if field("Seccomp:") != Some("2") || field("NoNewPrivs:") != Some("1") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -1,6 +1,7 @@
 //! What follows a commit: the search indexes learn of it, subscribers are told, then whoever waited is answered.
 //!
-//! A thread of its own, so that the writer goes on with the next batch meanwhile. What it is given is durable and published already.
+//! A thread of its own, so that the writer goes on with the next batch meanwhile; a batch of few that no index waits for, when nothing else does, is told
+//! by the writer itself (`limits::ANSWERS_AT_ONCE_MAX`). What it is given is durable and published already.
 //!
 //! Invariants
 //! - Batches pass in the order of their commits; at most [`limits::COMMITTED_BATCHES_MAX`] wait, then the writer waits.

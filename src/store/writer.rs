@@ -7,7 +7,7 @@
 //! Invariants
 //! - A job reads the open transaction (earlier members included) and only stages; the writer applies it after the job succeeded.
 //! - A job that failed leaves its entry and nothing else. An apply error fails the whole batch, and nobody is answered as if it had not.
-//! - No answer is given before its batch is durable; a thread of its own gives it (`answers`). If it is not known whether it is, the answer says
+//! - No answer is given before its batch is durable; `answers` says which thread gives it. If it is not known whether it is, the answer says
 //!   so, everything is shut, and the outcome is read from the medium before anything else is done.
 //! - A batch begins no further job once its jobs took long: those that are left are the first of the next.
 //! - No key derivation from passwords, search, network or unbounded loop runs here.

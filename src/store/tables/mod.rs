@@ -41,9 +41,9 @@ tables! {
     USERS = 2 "users";
     /// tenant | HMAC(e-mail) → user.
     USER_LOOKUP = 3 "user_lookup";
-    /// credential → credential.
+    /// tenant | credential → credential.
     CREDENTIALS = 4 "credentials";
-    /// HMAC(pepper, key) → credential id.
+    /// HMAC(pepper, key) → tenant and credential.
     CREDENTIAL_LOOKUP = 5 "credential_lookup";
     /// tenant | subject → subject.
     SUBJECTS = 6 "subjects";
