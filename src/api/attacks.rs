@@ -178,6 +178,28 @@ fn repeating_a_text_gives_back_nothing_that_the_agent_may_not_see() {
     service.sound();
 }
 
+/// The tags that were too many were dropped, and the answer was 201 all the same.
+#[test]
+fn a_repeat_whose_tags_do_not_fit_is_a_record_of_its_own() {
+    let service = Service::new();
+    let tags = |range: std::ops::Range<usize>| range.map(|n| format!("t{n}")).collect::<Vec<_>>();
+    let write = |range| {
+        let (status, memory) = service.post(CURSOR, "/agent/memories", json!({ "title": "t", "content": "c", "tags": tags(range), "allowed_vendors": ["*"] }));
+        assert_eq!(status, 201, "{memory}");
+        memory
+    };
+    let first = write(0..40);
+    assert_eq!((&write(10..50)["id"], &write(0..50)["tags"]), (&first["id"], &json!(tags(0..50))), "as many as fit are united");
+    let other = write(40..80);
+    assert_ne!(other["id"], first["id"]);
+    assert_eq!(other["tags"], json!(tags(40..80)));
+    // Asked again it is found, and the first is as it was.
+    assert_eq!(write(40..80)["id"], other["id"]);
+    assert_eq!(service.get(CURSOR, &format!("/agent/memories/{}", first["id"].as_str().unwrap())).1["tags"], json!(tags(0..50)));
+    assert_eq!(service.total(CURSOR, json!({ "by": "all" })), 2);
+    service.sound();
+}
+
 #[test]
 fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
     let service = Service::new();
