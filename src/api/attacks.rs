@@ -13,7 +13,7 @@ use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
-use crate::http::{Handler, Headers, Method, Request};
+use crate::http::{Handler, Headers, Method, Reply, Request};
 use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
@@ -32,10 +32,10 @@ struct Service {
 
 impl Service {
     fn new() -> Self {
-        Self::limited(0)
+        Self::limited(0, 0)
     }
 
-    fn limited(admin_per_minute: u32) -> Self {
+    fn limited(credential_per_minute: u32, admin_per_minute: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("rosemary-attack-{}", hex::encode(&rng::array::<8>())));
         std::fs::create_dir(&folder).unwrap();
         let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
@@ -61,7 +61,7 @@ impl Service {
         let store = Store::open(engine, settings).unwrap();
         let settings = Settings {
             address_per_minute: 0,
-            credential_per_minute: 0,
+            credential_per_minute,
             admin_per_minute,
             public_url: "https://localhost:8443".into(),
             surroundings: Arc::default(),
@@ -72,23 +72,30 @@ impl Service {
 
     /// Status and body of one request.
     fn ask(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let reply = self.reply(key, method, path, body).settled();
+        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+    }
+
+    fn reply(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> Reply {
+        self.reply_to(key, method, path, body, &[])
+    }
+
+    fn reply_to(&self, key: &str, method: Method, path: &str, body: Option<Value>, further: &[(&str, &str)]) -> Reply {
         let bearer = format!("Bearer {key}");
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.to_owned())));
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let reply = self.api.handle(Request {
+        let mut headers = vec![("authorization", bearer.as_str()), ("accept", "application/json, text/event-stream")];
+        headers.extend(body.as_ref().map(|_| ("content-type", "application/json")));
+        headers.extend(further);
+        self.api.handle(Request {
             method,
             path: path.to_owned(),
             query,
-            headers: match &body {
-                Some(_) => Headers::of(&[("authorization", &bearer), ("content-type", "application/json")]),
-                None => Headers::of(&[("authorization", &bearer)]),
-            },
+            headers: Headers::of(&headers),
             body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
             client: address,
             client_certificate: false,
-        });
-        let reply = reply.settled();
-        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+        })
     }
 
     fn get(&self, key: &str, path: &str) -> (u16, Value) {
@@ -365,13 +372,48 @@ fn a_long_history_is_removed_in_several_commits_and_wholly() {
 /// Each new key has buckets of its own: were keys made at a rate for each key, ten keys would make a hundred.
 #[test]
 fn the_administrative_limit_is_a_persons_not_a_keys() {
-    let service = Service::limited(3);
+    let service = Service::limited(0, 3);
     let made = |key: &str| service.post(key, "/api/keys", json!({}));
     let (status, first) = made(OWNER);
     assert_eq!(status, 200);
     assert_eq!(made(first["key"].as_str().unwrap()).0, 200);
     assert_eq!(made(OWNER).0, 200);
     assert_eq!(made(first["key"].as_str().unwrap()).0, 429);
+}
+
+/// A refusal of the administrative window carried the credential's window too, and an answer on such a route that one alone.
+#[test]
+fn an_answer_tells_of_one_window_the_one_that_will_refuse_first() {
+    let service = Service::limited(8, 3);
+    let asked = |method, path: &str, body: Option<Value>| {
+        let reply = service.reply(OWNER, method, path, body);
+        let told = |name: &str| reply.headers.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+        let window = [told("x-ratelimit-limit"), told("x-ratelimit-remaining")].concat().join("/");
+        assert_eq!(told("x-ratelimit-reset").len(), 1, "{path}");
+        let retry = told("retry-after").len();
+        (reply.settled().status, window, retry)
+    };
+    let one = |status, window: &str, retry| (status, window.to_owned(), retry);
+    assert_eq!(asked(Method::Get, "/whoami", None), one(200, "8/7", 0));
+    assert_eq!(asked(Method::Get, "/admin/check", None), one(200, "3/2", 0));
+    assert_eq!(asked(Method::Post, "/api/keys", Some(json!({ "label": 7, "extra": 1 }))), one(400, "3/1", 0));
+    assert_eq!(asked(Method::Get, "/api/keys", None), one(200, "8/4", 0), "a list of keys changes nothing");
+    assert_eq!(asked(Method::Post, "/api/keys", Some(json!({}))), one(200, "3/0", 0));
+    assert_eq!(asked(Method::Get, "/admin/users", None), one(429, "3/0", 1));
+    assert_eq!(asked(Method::Get, "/memories/x", None), one(404, "8/1", 0));
+    assert_eq!(asked(Method::Get, "/whoami", None), one(200, "8/0", 0));
+    assert_eq!(asked(Method::Get, "/admin/check", None), one(429, "8/0", 1), "the credential's window is looked at first");
+    let service = Service::limited(2, 3);
+    let checked = service.reply(OWNER, Method::Get, "/admin/check", None);
+    assert!(checked.headers.contains(&("x-ratelimit-limit", "2".to_owned())), "the narrower one is the credential's");
+    // Each further message of a batch counts too: the first request opens the session, the second is three.
+    let service = Service::limited(3, 0);
+    let opening = json!({ "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
+    let opened = service.reply(CURSOR, Method::Post, "/mcp", Some(json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening })));
+    let session = &opened.headers.iter().find(|(name, _)| *name == "mcp-session-id").unwrap().1;
+    let batch = json!((0..3).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" })).collect::<Vec<_>>());
+    let over = service.reply_to(CURSOR, Method::Post, "/mcp", Some(batch), &[("mcp-session-id", session)]);
+    assert_eq!((over.status, over.headers.iter().filter(|(name, _)| *name == "x-ratelimit-limit").count()), (429, 1));
 }
 
 #[test]
