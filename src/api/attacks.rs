@@ -257,6 +257,31 @@ fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
     service.sound();
 }
 
+/// Versions and thread of what is in the trash were told to a person's key.
+#[test]
+fn what_is_in_the_trash_is_on_no_agent_route_whoever_asks() {
+    let service = Service::new();
+    let parent = service.written("parent", "p", &[], &["*"]);
+    let body = json!({ "title": "r", "content": "reply", "tags": [], "allowed_vendors": ["*"] });
+    let (_, reply) = service.post(OWNER, &format!("/memories/{parent}/children"), body);
+    let reply = reply["id"].as_str().unwrap();
+    let states = |id: &str| {
+        let asked = [OWNER, CURSOR].into_iter().flat_map(|key| ["", "/versions", "/thread"].map(|tail| (key, tail)));
+        asked.map(|(key, tail)| service.get(key, &format!("/agent/memories/{id}{tail}")).0).collect::<Vec<_>>()
+    };
+    assert_eq!((states(&parent), states(reply)), (vec![200; 6], vec![200; 6]));
+    // Trashed by itself, with its parent, and live below a parent that is gone.
+    assert_eq!(service.delete(OWNER, &format!("/memories/{reply}")).0, 200);
+    assert_eq!((states(&parent), states(reply)), (vec![200; 6], vec![404; 6]));
+    assert_eq!(service.delete(OWNER, &format!("/memories/{parent}")).0, 200);
+    assert_eq!((states(&parent), states(reply)), (vec![404; 6], vec![404; 6]));
+    assert_eq!(service.post(OWNER, &format!("/memories/{reply}/restore"), json!({})).0, 200);
+    assert_eq!(states(reply), [200, 200, 404, 200, 200, 404]);
+    for tail in ["", "/versions", "/thread"] {
+        assert_eq!(service.get(OWNER, &format!("/memories/{parent}{tail}")).0, 200, "a person's own routes show the trash");
+    }
+}
+
 #[test]
 fn a_thread_shows_an_agent_neither_hidden_parents_nor_hidden_or_trashed_replies() {
     let service = Service::new();

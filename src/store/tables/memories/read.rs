@@ -28,6 +28,14 @@ pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> R
     opened(tx, tenant, id, &found, part)
 }
 
+/// Whether the granted memory is in the trash. Not noted: nothing of it is told.
+pub fn is_trashed<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<bool, StoreError> {
+    let (_, id, found) = granted(a)?;
+    let trashed = found.deleted_at.is_some();
+    a.tx_mut().decided_on = Some((id, found));
+    Ok(trashed)
+}
+
 /// Earlier versions of the granted memory that the asker may see, newest first, and the number of the current one. A version that was not
 /// open to an agent's vendor stays closed to it when a later one is opened.
 pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Unanswered> {
