@@ -386,9 +386,7 @@ fn input(route: &Route, request: &Request, shape: Shape) -> Result<Fields, Strin
         }
         None => None,
     };
-    // Mem0's clients say `application/json` of a body that is not there, and it means nothing.
-    let unread = matches!(shape, Shape::Mem0 | Shape::Mcp) && route.doc.body.is_none();
-    if unread || matches!(request.method, Method::Get | Method::Head) || query.is_some() && route.doc.body.is_none() {
+    if !route.doc.reads_body() {
         return Ok(query.unwrap_or_default());
     }
     let presented = body::read(request.header("content-type"), &request.body).map_err(|error| error.to_string())?;

@@ -134,6 +134,13 @@ class Conventions(ServerCase):
         self.owner.post(path).expect(200)
         self.error(self.owner.post("/memories"), 400, "body must be object")
 
+    def test_a_malformed_body_is_400_also_where_no_body_is_wanted(self):
+        memory = self.owner.remember(unique())
+        for method, path in (("POST", "/api/v1/backups"), ("DELETE", f"/api/v1/oauth/grants/{UNKNOWN}"), ("POST", f"/memories/{memory['id']}/restore")):
+            answer = self.owner.request(method, path, raw=b"{", headers={"Content-Type": "application/json"})
+            self.error(answer, 400, "Body is not valid JSON but content-type is set to 'application/json'")
+            self.assertEqual("problem" in answer.headers["content-type"], path.startswith("/api/v1/"))
+
     def test_security_headers_are_on_every_answer(self):
         with self.server.client() as nobody:
             for answer in (nobody.get("/health"), nobody.get("/whoami"), self.owner.get("/whoami"), self.owner.get("/nothing")):
