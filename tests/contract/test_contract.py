@@ -5,7 +5,7 @@ import time
 import unittest
 from urllib.parse import quote
 
-from rosemary_server import OWNER, ServerCase, text, unique
+from rosemary_server import OWNER, ROOT, ServerCase, text, unique
 
 RECORD = {
     "id", "title", "content", "tags", "origin", "allowed_vendors", "memory_type", "created_at", "updated_at",
@@ -140,6 +140,20 @@ class Conventions(ServerCase):
             answer = self.owner.request(method, path, raw=b"{", headers={"Content-Type": "application/json"})
             self.error(answer, 400, "Body is not valid JSON but content-type is set to 'application/json'")
             self.assertEqual("problem" in answer.headers["content-type"], path.startswith("/api/v1/"))
+
+    def test_what_is_declared_not_to_be_there_is_404(self):
+        """Routes of the contract that were neither there nor named among those that are not."""
+        page = (ROOT / "docs/clients/reflect.md").read_text(encoding="utf-8")
+        declared = re.search(r"^Not there, so 404: (.*?)\n\n", page, re.M | re.S)[1]
+        named = {
+            "/orgs…": "/orgs/x", "/share": "/memories/x/share", "/unshare": "/memories/x/unshare", "/agent/team/…": "/agent/team/memories",
+            "/admin/metrics": None, "/admin/audit": None, "/admin/audit/export": None, "/admin/log-export": None, "/admin/llm-keys": None,
+            "/api/users/me/export": None, "/waitlist": None, "/early-access": None, "/integration-requests": None,
+        }
+        self.assertEqual(set(re.findall(r"`(/[^` ]*)`", declared)), set(named))
+        for name, path in named.items():
+            for method in ("GET", "POST"):
+                self.owner.request(method, path or name, {} if method == "POST" else None).expect(404)
 
     def test_security_headers_are_on_every_answer(self):
         with self.server.client() as nobody:
