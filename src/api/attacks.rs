@@ -228,7 +228,13 @@ fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
         assert_eq!((status, ids(&page["memories"]), &page["total"]), (200, vec![seen.as_str()], &json!(1)), "{filter}");
         assert_eq!(service.total(OWNER, filter.clone()), 2, "{filter}");
     }
-    assert_eq!(service.total(CURSOR, json!({ "by": "trashed" })), 0);
+    // Of the trash its size is told, as far as the vendor might see what lies in it.
+    let away = service.written("HIDDEN both", "zebra", &["x"], &["claude"]);
+    assert_eq!(service.delete(OWNER, &format!("/memories/{away}")).0, 200);
+    for (key, size) in [(CURSOR, 1), (CLAUDE, 2), (OWNER, 2)] {
+        let (status, page) = service.post(key, "/agent/memories/browse", json!({ "filter": { "by": "trashed" } }));
+        assert_eq!((status, page), (200, json!({ "memories": [], "total": size, "limit": 50, "offset": 0, "has_more": false })));
+    }
     let posts = [
         ("/agent/memories/by-tag", json!({ "tags": ["x"] }), "memories"),
         ("/agent/memories/search", json!({ "term": "zebra" }), "memories"),

@@ -109,13 +109,21 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     Ok(Some((parent, children)))
 }
 
-/// How many memories of the scope the asker can see: live ones, or those in the trash.
+/// How many memories of the scope the asker can see: live ones, or those in the trash. To an agent the trash is no more than this number.
 pub fn total<A: Action<Target = Scope>>(a: &Access<'_, A>, state: State) -> Result<u64, StoreError> {
     let (tx, scope) = (a.tx(), a.target());
     match (state, a.who().vendor()) {
         (State::Trash, None) => count(tx, scope, "trash"),
-        // To an agent what is in the trash does not exist.
-        (State::Trash, Some(_)) => Ok(0),
+        // Nothing counts these by vendor: one by one.
+        (State::Trash, Some(vendor)) => {
+            let mut seen = 0;
+            for item in tx.prefix(ORDER, &order_prefix(scope, state))? {
+                let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
+                let found = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+                seen += u64::from(found.visible_to(Some(vendor.name())));
+            }
+            Ok(seen)
+        }
         (State::Live, None) => count(tx, scope, "live"),
         (State::Live, Some(vendor)) => Ok(count(tx, scope, "live:*")? + count(tx, scope, &format!("live:{}", vendor.name()))?),
     }
