@@ -408,6 +408,17 @@ class Lists(ServerCase):
         wanted = [self.made[2]["id"], self.made[6]["id"]]
         self.assertEqual(self.listed({"by": "ids", "ids": [*wanted, UNKNOWN, "nonsense"]}), sorted(wanted, reverse=True))
 
+    def test_an_id_that_is_none_matches_nothing_and_takes_no_other_along(self):
+        wanted = self.made[2]["id"]
+        for odd in ("x" * 101, "x" * 5000, "", "../", "\u0000", wanted.upper()):
+            self.assertEqual(self.listed({"by": "ids", "ids": [odd, wanted]}), [wanted])
+            self.assertEqual(self.listed({"by": "ids", "ids": [odd]}), [])
+
+    def test_a_filter_names_at_most_a_thousand_tags(self):
+        tags = [f"x{n}" for n in range(1000)]
+        self.assertEqual(self.listed({"by": "tags", "tags": tags}), [])
+        self.error(self.owner.post("/memories/list", {"filter": {"by": "tags", "tags": [*tags, "one more"]}}), 400)
+
     def test_filter_by_search_and_by_origin(self):
         self.assertEqual(self.listed({"by": "search", "term": "NUMBER 3"}), [self.made[3]["id"]])
         self.assertEqual(self.listed({"by": "origin", "origin": "cursor"}), [self.agent_made["id"]])
