@@ -13,7 +13,7 @@ use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
-use crate::http::{Handler, Headers, Method, Request};
+use crate::http::{Handler, Headers, Method, Reply, Request};
 use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
@@ -32,10 +32,10 @@ struct Service {
 
 impl Service {
     fn new() -> Self {
-        Self::limited(0)
+        Self::limited(0, 0)
     }
 
-    fn limited(admin_per_minute: u32) -> Self {
+    fn limited(credential_per_minute: u32, admin_per_minute: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("rosemary-attack-{}", hex::encode(&rng::array::<8>())));
         std::fs::create_dir(&folder).unwrap();
         let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
@@ -61,7 +61,7 @@ impl Service {
         let store = Store::open(engine, settings).unwrap();
         let settings = Settings {
             address_per_minute: 0,
-            credential_per_minute: 0,
+            credential_per_minute,
             admin_per_minute,
             public_url: "https://localhost:8443".into(),
             surroundings: Arc::default(),
@@ -72,23 +72,30 @@ impl Service {
 
     /// Status and body of one request.
     fn ask(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let reply = self.reply(key, method, path, body).settled();
+        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+    }
+
+    fn reply(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> Reply {
+        self.reply_to(key, method, path, body, &[])
+    }
+
+    fn reply_to(&self, key: &str, method: Method, path: &str, body: Option<Value>, further: &[(&str, &str)]) -> Reply {
         let bearer = format!("Bearer {key}");
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.to_owned())));
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let reply = self.api.handle(Request {
+        let mut headers = vec![("authorization", bearer.as_str()), ("accept", "application/json, text/event-stream")];
+        headers.extend(body.as_ref().map(|_| ("content-type", "application/json")));
+        headers.extend(further);
+        self.api.handle(Request {
             method,
             path: path.to_owned(),
             query,
-            headers: match &body {
-                Some(_) => Headers::of(&[("authorization", &bearer), ("content-type", "application/json")]),
-                None => Headers::of(&[("authorization", &bearer)]),
-            },
+            headers: Headers::of(&headers),
             body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
             client: address,
             client_certificate: false,
-        });
-        let reply = reply.settled();
-        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+        })
     }
 
     fn get(&self, key: &str, path: &str) -> (u16, Value) {
@@ -178,6 +185,28 @@ fn repeating_a_text_gives_back_nothing_that_the_agent_may_not_see() {
     service.sound();
 }
 
+/// The tags that were too many were dropped, and the answer was 201 all the same.
+#[test]
+fn a_repeat_whose_tags_do_not_fit_is_a_record_of_its_own() {
+    let service = Service::new();
+    let tags = |range: std::ops::Range<usize>| range.map(|n| format!("t{n}")).collect::<Vec<_>>();
+    let write = |range| {
+        let (status, memory) = service.post(CURSOR, "/agent/memories", json!({ "title": "t", "content": "c", "tags": tags(range), "allowed_vendors": ["*"] }));
+        assert_eq!(status, 201, "{memory}");
+        memory
+    };
+    let first = write(0..40);
+    assert_eq!((&write(10..50)["id"], &write(0..50)["tags"]), (&first["id"], &json!(tags(0..50))), "as many as fit are united");
+    let other = write(40..80);
+    assert_ne!(other["id"], first["id"]);
+    assert_eq!(other["tags"], json!(tags(40..80)));
+    // Asked again it is found, and the first is as it was.
+    assert_eq!(write(40..80)["id"], other["id"]);
+    assert_eq!(service.get(CURSOR, &format!("/agent/memories/{}", first["id"].as_str().unwrap())).1["tags"], json!(tags(0..50)));
+    assert_eq!(service.total(CURSOR, json!({ "by": "all" })), 2);
+    service.sound();
+}
+
 #[test]
 fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
     let service = Service::new();
@@ -199,7 +228,13 @@ fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
         assert_eq!((status, ids(&page["memories"]), &page["total"]), (200, vec![seen.as_str()], &json!(1)), "{filter}");
         assert_eq!(service.total(OWNER, filter.clone()), 2, "{filter}");
     }
-    assert_eq!(service.total(CURSOR, json!({ "by": "trashed" })), 0);
+    // Of the trash its size is told, as far as the vendor might see what lies in it.
+    let away = service.written("HIDDEN both", "zebra", &["x"], &["claude"]);
+    assert_eq!(service.delete(OWNER, &format!("/memories/{away}")).0, 200);
+    for (key, size) in [(CURSOR, 1), (CLAUDE, 2), (OWNER, 2)] {
+        let (status, page) = service.post(key, "/agent/memories/browse", json!({ "filter": { "by": "trashed" } }));
+        assert_eq!((status, page), (200, json!({ "memories": [], "total": size, "limit": 50, "offset": 0, "has_more": false })));
+    }
     let posts = [
         ("/agent/memories/by-tag", json!({ "tags": ["x"] }), "memories"),
         ("/agent/memories/search", json!({ "term": "zebra" }), "memories"),
@@ -226,6 +261,31 @@ fn hidden_and_trashed_memories_are_nowhere_on_the_agent_routes() {
         assert_eq!(service.post(CURSOR, &format!("/agent/memories/{id}/children"), text.clone()).0, 404);
     }
     service.sound();
+}
+
+/// Versions and thread of what is in the trash were told to a person's key.
+#[test]
+fn what_is_in_the_trash_is_on_no_agent_route_whoever_asks() {
+    let service = Service::new();
+    let parent = service.written("parent", "p", &[], &["*"]);
+    let body = json!({ "title": "r", "content": "reply", "tags": [], "allowed_vendors": ["*"] });
+    let (_, reply) = service.post(OWNER, &format!("/memories/{parent}/children"), body);
+    let reply = reply["id"].as_str().unwrap();
+    let states = |id: &str| {
+        let asked = [OWNER, CURSOR].into_iter().flat_map(|key| ["", "/versions", "/thread"].map(|tail| (key, tail)));
+        asked.map(|(key, tail)| service.get(key, &format!("/agent/memories/{id}{tail}")).0).collect::<Vec<_>>()
+    };
+    assert_eq!((states(&parent), states(reply)), (vec![200; 6], vec![200; 6]));
+    // Trashed by itself, with its parent, and live below a parent that is gone.
+    assert_eq!(service.delete(OWNER, &format!("/memories/{reply}")).0, 200);
+    assert_eq!((states(&parent), states(reply)), (vec![200; 6], vec![404; 6]));
+    assert_eq!(service.delete(OWNER, &format!("/memories/{parent}")).0, 200);
+    assert_eq!((states(&parent), states(reply)), (vec![404; 6], vec![404; 6]));
+    assert_eq!(service.post(OWNER, &format!("/memories/{reply}/restore"), json!({})).0, 200);
+    assert_eq!(states(reply), [200, 200, 404, 200, 200, 404]);
+    for tail in ["", "/versions", "/thread"] {
+        assert_eq!(service.get(OWNER, &format!("/memories/{parent}{tail}")).0, 200, "a person's own routes show the trash");
+    }
 }
 
 #[test]
@@ -405,13 +465,48 @@ fn an_agent_takes_along_no_reply_that_it_did_not_write() {
 /// Each new key has buckets of its own: were keys made at a rate for each key, ten keys would make a hundred.
 #[test]
 fn the_administrative_limit_is_a_persons_not_a_keys() {
-    let service = Service::limited(3);
+    let service = Service::limited(0, 3);
     let made = |key: &str| service.post(key, "/api/keys", json!({}));
     let (status, first) = made(OWNER);
     assert_eq!(status, 200);
     assert_eq!(made(first["key"].as_str().unwrap()).0, 200);
     assert_eq!(made(OWNER).0, 200);
     assert_eq!(made(first["key"].as_str().unwrap()).0, 429);
+}
+
+/// A refusal of the administrative window carried the credential's window too, and an answer on such a route that one alone.
+#[test]
+fn an_answer_tells_of_one_window_the_one_that_will_refuse_first() {
+    let service = Service::limited(8, 3);
+    let asked = |method, path: &str, body: Option<Value>| {
+        let reply = service.reply(OWNER, method, path, body);
+        let told = |name: &str| reply.headers.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+        let window = [told("x-ratelimit-limit"), told("x-ratelimit-remaining")].concat().join("/");
+        assert_eq!(told("x-ratelimit-reset").len(), 1, "{path}");
+        let retry = told("retry-after").len();
+        (reply.settled().status, window, retry)
+    };
+    let one = |status, window: &str, retry| (status, window.to_owned(), retry);
+    assert_eq!(asked(Method::Get, "/whoami", None), one(200, "8/7", 0));
+    assert_eq!(asked(Method::Get, "/admin/check", None), one(200, "3/2", 0));
+    assert_eq!(asked(Method::Post, "/api/keys", Some(json!({ "label": 7, "extra": 1 }))), one(400, "3/1", 0));
+    assert_eq!(asked(Method::Get, "/api/keys", None), one(200, "8/4", 0), "a list of keys changes nothing");
+    assert_eq!(asked(Method::Post, "/api/keys", Some(json!({}))), one(200, "3/0", 0));
+    assert_eq!(asked(Method::Get, "/admin/users", None), one(429, "3/0", 1));
+    assert_eq!(asked(Method::Get, "/memories/x", None), one(404, "8/1", 0));
+    assert_eq!(asked(Method::Get, "/whoami", None), one(200, "8/0", 0));
+    assert_eq!(asked(Method::Get, "/admin/check", None), one(429, "8/0", 1), "the credential's window is looked at first");
+    let service = Service::limited(2, 3);
+    let checked = service.reply(OWNER, Method::Get, "/admin/check", None);
+    assert!(checked.headers.contains(&("x-ratelimit-limit", "2".to_owned())), "the narrower one is the credential's");
+    // Each further message of a batch counts too: the first request opens the session, the second is three.
+    let service = Service::limited(3, 0);
+    let opening = json!({ "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
+    let opened = service.reply(CURSOR, Method::Post, "/mcp", Some(json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening })));
+    let session = &opened.headers.iter().find(|(name, _)| *name == "mcp-session-id").unwrap().1;
+    let batch = json!((0..3).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" })).collect::<Vec<_>>());
+    let over = service.reply_to(CURSOR, Method::Post, "/mcp", Some(batch), &[("mcp-session-id", session)]);
+    assert_eq!((over.status, over.headers.iter().filter(|(name, _)| *name == "x-ratelimit-limit").count()), (429, 1));
 }
 
 #[test]

@@ -89,12 +89,14 @@ const BY_TAGS: Variant = (
         ],
     },
 );
+/// What is no id, however long, is one of no memory.
+const ANY_ID: Kind = text(0, limits::BODY_BYTES_MAX);
 const BY_IDS: Variant = (
     "ids",
     Schema {
         fields: &[
             by(&["ids"]),
-            Field::required("ids", Kind::List { items: &ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories.")
+            Field::required("ids", Kind::List { items: &ANY_ID, min: 1, max: limits::LIST_RECORDS_MAX }, "These memories.")
                 .like(Literal::Texts(&["019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"])),
         ],
     },

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::answers::{self, named, reference_to};
 use crate::api::ops::{graph, usage};
+use crate::api::reply::Shape;
 use crate::api::{administration, briefing, mcp, mem0, oauth};
 use crate::api::schema::{Field, Kind, Schema, with_members};
 use crate::http;
@@ -72,6 +73,14 @@ pub struct RouteDoc {
     pub refusals: &'static [u16],
     /// The component of its refusals where they have a shape of their own.
     pub errors: Option<&'static str>,
+}
+
+impl RouteDoc {
+    /// Whether a body is read, so that a malformed one is refused: also where nothing in it is wanted. But Mem0's clients say `application/json`
+    /// of a body that is not there, and it means nothing.
+    pub fn reads_body(&self) -> bool {
+        self.body.is_some() || self.method != "GET" && self.query.is_none() && !matches!(Shape::of(self.path), Shape::Mem0 | Shape::Mcp)
+    }
 }
 
 /// The document: `version` is the program's, `server_url` is where clients reach it (`RM_PUBLIC_URL`).
@@ -306,9 +315,8 @@ const STATUSES: [(u16, &str); 21] = [
 /// Whether `route` itself refuses with `status`.
 fn refuses(route: &RouteDoc, status: u16) -> bool {
     let known = route.auth != Auth::Public;
-    let read = route.body.is_some() || route.takes.is_some();
     let generally = match status {
-        400 => read || route.query.is_some(),
+        400 => route.reads_body() || route.takes.is_some() || route.query.is_some(),
         401 | 503 => known,
         403 => matches!(route.auth, Auth::User | Auth::Admin) || route.auth == Auth::Any && matches!(route.method, "PUT" | "DELETE"),
         404 => route.path.contains(':'),
@@ -664,6 +672,16 @@ mod tests {
         assert_eq!(too_many["headers"]["retry-after"]["$ref"], "#/components/headers/RetryAfter");
         let malformed = resolved(&document, &search["400"])["content"].as_object().unwrap();
         assert_eq!(malformed.keys().collect::<Vec<_>>(), ["application/json", "application/problem+json"]);
+        // A body is read where nothing in it is wanted, and refused if it is malformed; what Mem0's clients send then means nothing.
+        for (path, method, told) in [
+            ("/api/v1/backups", "post", true),
+            ("/api/v1/oauth/grants/{id}", "delete", true),
+            ("/api/v1/backups", "get", false),
+            ("/api/v1/operations/{id}", "get", false),
+        ] {
+            let malformed = resolved(&document, &document["paths"][path][method]["responses"]["400"])["content"].as_object().unwrap();
+            assert_eq!(malformed.contains_key("application/problem+json"), told, "{method} {path}");
+        }
         assert_eq!(resolved(&document, &search["401"])["content"].as_object().unwrap().keys().collect::<Vec<_>>(), ["application/problem+json"]);
     }
 }

@@ -215,7 +215,7 @@ pub static ROUTES: &[Route] = &[
     row("DELETE", "/agent/memories/:id", "deleteMemory", "Move a memory to the trash", Auth::Any, ok("AgentDeleted")).run("memory.trash", agent::delete),
     row("GET", "/agent/memories/:id/versions", "getVersionHistory", "What a memory said before", Auth::Any, ok("AgentVersions")).run("memory.versions", agent::versions),
     row("POST", "/agent/memories/:id/children", "writeChildMemory", "Reply to a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CHILD).refuses(&[403]).run("memory.reply", agent::reply),
-    row("GET", "/agent/memories/:id/thread", "readThread", "A memory and its replies, oldest first", Auth::Any, ok("Thread")).run("memory.thread", memories::thread),
+    row("GET", "/agent/memories/:id/thread", "readThread", "A memory and its replies, oldest first", Auth::Any, ok("Thread")).run("memory.thread", agent::thread),
     row("POST", "/agent/memories/browse", "browseMemories", "A page of summaries", Auth::Any, ok("SummaryPage")).body(&inputs::BROWSE).run("memory.list", agent::browse),
     row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
     row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),

@@ -16,7 +16,7 @@ use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
 use crate::api::stream::Places;
 use crate::api::oauth::OAuth;
-use crate::api::throttle::{Key, Taken, Throttle};
+use crate::api::throttle::{self, Key, Taken, Throttle};
 use crate::api::mcp::Mcp;
 use crate::api::{body, mem0, openapi};
 use crate::audit::{Device, Reason};
@@ -255,15 +255,16 @@ impl Api {
             Ok(found) => found,
             Err(stranger) => return self.unauthenticated(&request, stranger),
         };
-        let taken = self.credentials.take(bucket(&who), self.now_ms());
+        let mut taken = self.credentials.take(bucket(&who), self.now_ms());
         if let Some(taken) = refused(taken.as_ref()) {
             self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
             return too_many(shape, taken);
         }
-        let reply = self.routed(request, &who, admitted, shape);
+        let reply = self.routed(request, &who, admitted, shape, &mut taken);
         match taken {
-            Some(taken) => taken.headers().into_iter().fold(reply, |reply, (name, value)| reply.header(name, value)),
-            None => reply,
+            // A refusal for a rate tells of its own window.
+            Some(taken) if reply.headers.iter().all(|(name, _)| *name != throttle::LIMIT) => telling(reply, &taken),
+            _ => reply,
         }
     }
 
@@ -317,7 +318,8 @@ impl Api {
         health(if self.vault.is_up() { "ok" } else { "unavailable" }, seconds, self.model.is_some())
     }
 
-    fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape) -> Reply {
+    /// `taken` is what the credential's window gave; it becomes what the route's own gave, if that one will refuse first.
+    fn routed(&self, mut request: Request, who: &Principal, admitted: u64, shape: Shape, taken: &mut Option<Taken>) -> Reply {
         if let Some(public) = self.public(&request) {
             return public;
         }
@@ -344,11 +346,13 @@ impl Api {
         if matches!(who.role(), Role::Agent(_)) && !route.agents() {
             return cx.refuse(Reason::AgentRoute, 403, agent_route(who)).reply(shape);
         }
-        if route.administrative()
-            && let Some(taken) = refused(self.admin.take(who.user(), self.now_ms()).as_ref())
-        {
-            self.vault.refuse_credential(who.credential(), Reason::AdminRate, 429);
-            return too_many(shape, taken);
+        if route.administrative() {
+            let admin = self.admin.take(who.user(), self.now_ms());
+            if let Some(taken) = refused(admin.as_ref()) {
+                self.vault.refuse_credential(who.credential(), Reason::AdminRate, 429);
+                return too_many(shape, taken);
+            }
+            *taken = admin.into_iter().chain(*taken).min_by_key(|taken| taken.remaining);
         }
         match input(route, &request, shape) {
             Ok(fields) => cx.fields = fields,
@@ -382,9 +386,7 @@ fn input(route: &Route, request: &Request, shape: Shape) -> Result<Fields, Strin
         }
         None => None,
     };
-    // Mem0's clients say `application/json` of a body that is not there, and it means nothing.
-    let unread = matches!(shape, Shape::Mem0 | Shape::Mcp) && route.doc.body.is_none();
-    if unread || matches!(request.method, Method::Get | Method::Head) || query.is_some() && route.doc.body.is_none() {
+    if !route.doc.reads_body() {
         return Ok(query.unwrap_or_default());
     }
     let presented = body::read(request.header("content-type"), &request.body).map_err(|error| error.to_string())?;
@@ -410,7 +412,12 @@ fn refused(taken: Option<&Taken>) -> Option<&Taken> {
 }
 
 fn too_many(shape: Shape, taken: &Taken) -> Reply {
-    taken.headers().into_iter().fold(shape.error(429, taken.error()), |reply, (name, value)| reply.header(name, value))
+    telling(shape.error(429, taken.error()), taken)
+}
+
+/// `reply` with what is left of a window.
+fn telling(reply: Reply, taken: &Taken) -> Reply {
+    taken.headers().into_iter().fold(reply, |reply, (name, value)| reply.header(name, value))
 }
 
 /// The bucket of a credential.

@@ -25,6 +25,9 @@ const SETS_PER_SHARD: usize = limits::THROTTLE_SLOTS / WAYS / SHARDS;
 // Both are powers of two, so that a remainder of the hash favours none.
 const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= 1 << 8 && SETS_PER_SHARD.is_power_of_two() && SETS_PER_SHARD <= 1 << 16);
 
+/// The header that says what a window is worth.
+pub const LIMIT: &str = "x-ratelimit-limit";
+
 /// Whose requests are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key([u8; 16]);
@@ -149,7 +152,7 @@ impl Taken {
     /// The headers that every limited route carries; `retry-after` only with a refusal.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![
-            ("x-ratelimit-limit", self.limit.to_string()),
+            (LIMIT, self.limit.to_string()),
             ("x-ratelimit-remaining", self.remaining.to_string()),
             ("x-ratelimit-reset", self.reset_s.to_string()),
         ];

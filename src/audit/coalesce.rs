@@ -1,12 +1,13 @@
 //! Refusals that carry no data, counted so that they cannot fill the disk.
 //!
-//! The first refusal of a (who, reason) is an entry at once and opens a window of [`limits::AUDIT_COALESCE_TIME`]; those that follow within
+//! The first refusal of a (who, reason, status) is an entry at once and opens a window of [`limits::AUDIT_COALESCE_TIME`]; those that follow within
 //! it are counted, and the window's end gives one entry with their count.
 //!
 //! Invariants
 //! - No refusal is lost: the entries' counts add up to the calls of [`Coalescer::note`], once [`Coalescer::due`] was called at the end.
-//! - At most [`limits::AUDIT_COALESCE_KEYS_MAX`] windows are open, and one more per reason that strangers then share ([`Who::Others`]).
-//! - A (who, reason) gives at most two entries a window, however many refusals there are.
+//! - At most [`limits::AUDIT_COALESCE_KEYS_MAX`] windows are open, and one more per reason and status that strangers then share
+//!   ([`Who::Others`]).
+//! - A (who, reason, status) gives at most two entries a window, however many refusals there are.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -43,14 +44,16 @@ pub struct Emit {
     pub who: Who,
     /// Why.
     pub reason: Reason,
+    /// With what it was answered.
+    pub status: u16,
     /// For how many refusals the entry stands.
     pub count: u64,
 }
 
 impl Emit {
-    /// Makes `entry` the refusal that is to be recorded, answered with `status`.
-    pub fn describe(&self, entry: &mut Entry, status: u16) {
-        entry.refuse(self.reason, status);
+    /// Makes `entry` the refusal that is to be recorded.
+    pub fn describe(&self, entry: &mut Entry) {
+        entry.refuse(self.reason, self.status);
         entry.count = (self.count > 1).then_some(self.count);
         match &self.who {
             Who::Address(ip) => entry.ip = Some(*ip),
@@ -60,13 +63,16 @@ impl Emit {
     }
 }
 
+/// Of what one window counts the refusals.
+type Key = (Who, Reason, u16);
+
 /// The open windows. Times are milliseconds of a clock that never steps back.
 #[derive(Debug, Default)]
 pub struct Coalescer {
     /// Refusals since the window's first, which has its entry already.
-    counts: HashMap<(Who, Reason), u64>,
+    counts: HashMap<Key, u64>,
     /// When each window ends, soonest first.
-    ends: VecDeque<(u64, (Who, Reason))>,
+    ends: VecDeque<(u64, Key)>,
 }
 
 impl Coalescer {
@@ -75,9 +81,9 @@ impl Coalescer {
         Self::default()
     }
 
-    /// Counts one refusal at `now_ms`; gives the entry to make at once if it opens a window.
-    pub fn note(&mut self, who: Who, reason: Reason, now_ms: u64) -> Option<Emit> {
-        let mut key = (who, reason);
+    /// Counts one refusal, answered with `status`, at `now_ms`; gives the entry to make at once if it opens a window.
+    pub fn note(&mut self, who: Who, reason: Reason, status: u16, now_ms: u64) -> Option<Emit> {
+        let mut key = (who, reason, status);
         if self.counts.len() >= limits::AUDIT_COALESCE_KEYS_MAX && !self.counts.contains_key(&key) {
             key.0 = Who::Others;
         }
@@ -88,7 +94,7 @@ impl Coalescer {
         let window_ms = u64::try_from(limits::AUDIT_COALESCE_TIME.as_millis()).expect("a short time");
         self.ends.push_back((now_ms.saturating_add(window_ms), key.clone()));
         self.counts.insert(key.clone(), 0);
-        Some(Emit { who: key.0, reason, count: 1 })
+        Some(Emit { who: key.0, reason, status, count: 1 })
     }
 
     /// Closes the windows that ended by `now_ms` and gives the entries with their counts; to be called at least every few seconds, and with
@@ -99,7 +105,8 @@ impl Coalescer {
             let (_, key) = self.ends.pop_front().expect("the loop's condition saw it");
             let count = self.counts.remove(&key).unwrap_or(0);
             if count > 0 {
-                emits.push(Emit { who: key.0, reason: key.1, count });
+                let (who, reason, status) = key;
+                emits.push(Emit { who, reason, status, count });
             }
         }
         emits
@@ -120,14 +127,16 @@ mod tests {
     #[test]
     fn the_first_is_an_entry_and_the_rest_are_counted_at_the_minutes_end() {
         let mut coalescer = Coalescer::new();
-        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 5), Some(Emit { who: v4(1), reason: Reason::BadCredential, count: 1 }));
-        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 6), None);
-        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, WINDOW_MS), None);
-        assert!(coalescer.note(v4(1), Reason::Framing, 7).is_some(), "another reason");
-        assert!(coalescer.note(v4(2), Reason::BadCredential, 8).is_some(), "another address");
+        let emit = |count| Emit { who: v4(1), reason: Reason::BadCredential, status: 401, count };
+        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 401, 5), Some(emit(1)));
+        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 401, 6), None);
+        assert_eq!(coalescer.note(v4(1), Reason::BadCredential, 401, WINDOW_MS), None);
+        assert!(coalescer.note(v4(1), Reason::Framing, 400, 7).is_some(), "another reason");
+        assert!(coalescer.note(v4(1), Reason::Framing, 431, 7).is_some(), "another answer");
+        assert!(coalescer.note(v4(2), Reason::BadCredential, 401, 8).is_some(), "another address");
         assert_eq!(coalescer.due(WINDOW_MS + 4), []);
-        assert_eq!(coalescer.due(WINDOW_MS + 5), [Emit { who: v4(1), reason: Reason::BadCredential, count: 2 }]);
-        assert!(coalescer.note(v4(1), Reason::BadCredential, WINDOW_MS + 6).is_some(), "a new window");
+        assert_eq!(coalescer.due(WINDOW_MS + 5), [emit(2)]);
+        assert!(coalescer.note(v4(1), Reason::BadCredential, 401, WINDOW_MS + 6).is_some(), "a new window");
         assert_eq!(coalescer.due(u64::MAX), [], "windows of one refusal end silently");
         assert!(coalescer.counts.is_empty() && coalescer.ends.is_empty());
     }
@@ -148,7 +157,7 @@ mod tests {
             for n in 0..20_000 {
                 now_ms += 1;
                 for reason in [Reason::BadCredential, Reason::AddressRate] {
-                    entries.extend(coalescer.note(v4(round * 7 + n), reason, now_ms));
+                    entries.extend(coalescer.note(v4(round * 7 + n), reason, 401, now_ms));
                     refusals += 1;
                 }
                 if n % 1000 == 0 {
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn an_emission_becomes_an_entry() {
         let mut entry = Entry::new("request.refused", Actor::NONE);
-        Emit { who: v4(0x0a00_0001), reason: Reason::AddressRate, count: 7 }.describe(&mut entry, 429);
+        Emit { who: v4(0x0a00_0001), reason: Reason::AddressRate, status: 429, count: 7 }.describe(&mut entry);
         assert_eq!((entry.count, entry.status, entry.ip), (Some(7), 429, Some("10.0.0.1".parse().unwrap())));
         assert!(Entry::parse(&entry.line()).is_ok());
     }

@@ -245,6 +245,11 @@ pub fn read<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Resu
     Ok(table::get(a, Part::Full)?)
 }
 
+/// Refuses what is in the trash: where it is not there, whoever asks.
+pub fn alive<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(), Refusal> {
+    if table::is_trashed(a)? { Err(Refusal::NotFound) } else { Ok(()) }
+}
+
 /// The granted memory's thread.
 pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Memory, Vec<Memory>), Refusal> {
     table::thread(a)?.ok_or(Refusal::NotFound)

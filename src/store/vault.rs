@@ -828,9 +828,9 @@ impl Vault {
     }
 
     fn refuse(&self, who: Who, reason: Reason, status: u16) {
-        let emit = self.refusals().note(who, reason, self.0.clock.mono_ms());
+        let emit = self.refusals().note(who, reason, status, self.0.clock.mono_ms());
         if let Some(emit) = emit {
-            self.note_refusal(&emit, status);
+            self.note_refusal(&emit);
         }
     }
 
@@ -838,9 +838,9 @@ impl Vault {
         self.0.refusals.lock().expect("no code panics while it holds this lock")
     }
 
-    fn note_refusal(&self, emit: &Emit, status: u16) {
+    fn note_refusal(&self, emit: &Emit) {
         let mut entry = Entry::new("request.refused", Actor::NONE);
-        emit.describe(&mut entry, status);
+        emit.describe(&mut entry);
         entry.outcome = Outcome::Refused;
         // If it is not taken, the count goes into the next recovery entry.
         let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, told: Told::Nobody, stands_for: emit.count });
@@ -849,7 +849,7 @@ impl Vault {
     fn flush_refusals(&self, now_ms: u64) {
         let emits = self.refusals().due(now_ms);
         for emit in emits {
-            self.note_refusal(&emit, status_of(emit.reason));
+            self.note_refusal(&emit);
         }
     }
 
@@ -930,21 +930,6 @@ impl Vault {
         if let Err(error) = self.anchor_at(path) {
             log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
         }
-    }
-}
-
-/// The status with which a counted refusal was answered.
-fn status_of(reason: Reason) -> u16 {
-    match reason {
-        Reason::Unauthenticated | Reason::BadCredential | Reason::RevokedCredential | Reason::ExpiredCredential => 401,
-        Reason::AddressRate | Reason::CredentialRate | Reason::AdminRate => 429,
-        Reason::UnknownRoute | Reason::NotFound => 404,
-        Reason::Host => 421,
-        Reason::Origin | Reason::AgentRoute => 403,
-        Reason::TooLarge => 413,
-        Reason::NoSpace => 507,
-        Reason::BadHandshake => 0,
-        _ => 400,
     }
 }
 

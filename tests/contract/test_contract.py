@@ -5,7 +5,7 @@ import time
 import unittest
 from urllib.parse import quote
 
-from rosemary_server import OWNER, ServerCase, text, unique
+from rosemary_server import OWNER, ROOT, ServerCase, text, unique
 
 RECORD = {
     "id", "title", "content", "tags", "origin", "allowed_vendors", "memory_type", "created_at", "updated_at",
@@ -133,6 +133,27 @@ class Conventions(ServerCase):
         self.error(self.owner.post(path, raw=b"", headers={"Content-Type": "application/json"}), 400)
         self.owner.post(path).expect(200)
         self.error(self.owner.post("/memories"), 400, "body must be object")
+
+    def test_a_malformed_body_is_400_also_where_no_body_is_wanted(self):
+        memory = self.owner.remember(unique())
+        for method, path in (("POST", "/api/v1/backups"), ("DELETE", f"/api/v1/oauth/grants/{UNKNOWN}"), ("POST", f"/memories/{memory['id']}/restore")):
+            answer = self.owner.request(method, path, raw=b"{", headers={"Content-Type": "application/json"})
+            self.error(answer, 400, "Body is not valid JSON but content-type is set to 'application/json'")
+            self.assertEqual("problem" in answer.headers["content-type"], path.startswith("/api/v1/"))
+
+    def test_what_is_declared_not_to_be_there_is_404(self):
+        """Routes of the contract that were neither there nor named among those that are not."""
+        page = (ROOT / "docs/clients/reflect.md").read_text(encoding="utf-8")
+        declared = re.search(r"^Not there, so 404: (.*?)\n\n", page, re.M | re.S)[1]
+        named = {
+            "/orgs…": "/orgs/x", "/share": "/memories/x/share", "/unshare": "/memories/x/unshare", "/agent/team/…": "/agent/team/memories",
+            "/admin/metrics": None, "/admin/audit": None, "/admin/audit/export": None, "/admin/log-export": None, "/admin/llm-keys": None,
+            "/api/users/me/export": None, "/waitlist": None, "/early-access": None, "/integration-requests": None,
+        }
+        self.assertEqual(set(re.findall(r"`(/[^` ]*)`", declared)), set(named))
+        for name, path in named.items():
+            for method in ("GET", "POST"):
+                self.owner.request(method, path or name, {} if method == "POST" else None).expect(404)
 
     def test_security_headers_are_on_every_answer(self):
         with self.server.client() as nobody:
@@ -386,6 +407,17 @@ class Lists(ServerCase):
     def test_filter_by_ids(self):
         wanted = [self.made[2]["id"], self.made[6]["id"]]
         self.assertEqual(self.listed({"by": "ids", "ids": [*wanted, UNKNOWN, "nonsense"]}), sorted(wanted, reverse=True))
+
+    def test_an_id_that_is_none_matches_nothing_and_takes_no_other_along(self):
+        wanted = self.made[2]["id"]
+        for odd in ("x" * 101, "x" * 5000, "", "../", "\u0000", wanted.upper()):
+            self.assertEqual(self.listed({"by": "ids", "ids": [odd, wanted]}), [wanted])
+            self.assertEqual(self.listed({"by": "ids", "ids": [odd]}), [])
+
+    def test_a_filter_names_at_most_a_thousand_tags(self):
+        tags = [f"x{n}" for n in range(1000)]
+        self.assertEqual(self.listed({"by": "tags", "tags": tags}), [])
+        self.error(self.owner.post("/memories/list", {"filter": {"by": "tags", "tags": [*tags, "one more"]}}), 400)
 
     def test_filter_by_search_and_by_origin(self):
         self.assertEqual(self.listed({"by": "search", "term": "NUMBER 3"}), [self.made[3]["id"]])

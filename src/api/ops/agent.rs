@@ -3,12 +3,12 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::memories::{created, filter, record, reply_as, target, trashed, whole};
+use super::memories::{created, filter, record, reply_as, target, trashed, whole, whole_thread};
 use super::required;
 use crate::api::reply::{self, Answered, Done, View, Words};
 use crate::api::run::Cx;
 use crate::memories::{self, Filter, Page, Refusal};
-use crate::policy::action::{ListMemories, ReadMemory, ReadVersions, SearchMemories};
+use crate::policy::action::{ListMemories, ReadMemory, ReadThread, ReadVersions, SearchMemories};
 use crate::store::Receipt;
 use crate::store::gate::Access;
 use crate::store::memories::{Memory, Part};
@@ -69,9 +69,21 @@ pub fn delete(cx: &mut Cx<'_>) -> Answered {
 /// `GET /agent/memories/:id/versions`
 pub fn versions(cx: &mut Cx<'_>) -> Answered {
     let id = target(cx, &Words::MEMORY)?;
-    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::versions, |(versions, current), receipt| {
+    let work = |access: &mut Access<'_, _>| memories::alive(access).and_then(|()| memories::versions(access));
+    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, work, |(versions, current), receipt| {
         reply::json(&json!({ "versions": reply::all(versions, receipt, reply::version), "current_version": current }))
     })
+}
+
+/// `GET /agent/memories/:id/thread`
+pub fn thread(cx: &mut Cx<'_>) -> Answered {
+    let id = target(cx, &Words::MEMORY)?;
+    let done = cx.look::<ReadThread, _, _>(id, &Words::MEMORY, |access| {
+        memories::alive(access)?;
+        let thread = memories::thread(access)?;
+        if thread.0.deleted_at.is_some() { Err(Refusal::NotFound) } else { Ok(thread) }
+    });
+    whole_thread(cx, done)
 }
 
 /// `POST /agent/memories/:id/children`
@@ -115,16 +127,11 @@ pub fn place(cx: &Cx<'_>) -> (usize, usize) {
     (cx.fields.count("limit").expect("the schema has a default"), cx.fields.count("offset").unwrap_or(0))
 }
 
-/// A page of what `filter` chooses. The trash shows an agent route its size at most, never its memories.
+/// A page of what `filter` chooses. The trash shows an agent route its size, never its memories.
 pub fn paged(cx: &Cx<'_>, filter: &Filter, part: Part) -> Done<Page> {
     let (limit, offset) = place(cx);
     let trashed = matches!(filter, Filter::Trashed);
-    cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| {
-        if trashed && access.who().vendor().is_some() {
-            return Ok(Page { memories: Vec::new(), total: 0 });
-        }
-        memories::list(access, filter, part, offset, if trashed { 0 } else { limit })
-    })
+    cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list(access, filter, part, offset, if trashed { 0 } else { limit }))
 }
 
 fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Answered {

@@ -283,9 +283,15 @@ pub fn threaded(cx: &Cx<'_>) -> Done<(Memory, Vec<Memory>)> {
     cx.look::<ReadThread, _, _>(id, &Words::MEMORY, memories::thread)
 }
 
-/// `GET /memories/:id/thread` and `GET /agent/memories/:id/thread`
+/// `GET /memories/:id/thread`
 pub fn thread(cx: &mut Cx<'_>) -> Answered {
-    Ok(cx.answer(threaded(cx)?, |(parent, children), receipt| {
+    let done = threaded(cx);
+    whole_thread(cx, done)
+}
+
+/// The contract's thread.
+pub(super) fn whole_thread(cx: &Cx<'_>, done: Done<(Memory, Vec<Memory>)>) -> Answered {
+    Ok(cx.answer(done?, |(parent, children), receipt| {
         reply::json(&json!({ "parent": reply::record(parent, receipt), "children": reply::all(children, receipt, reply::record) }))
     }))
 }

@@ -32,8 +32,8 @@ pub use index::chunk;
 pub(in crate::store) use index::{prepared_with, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
 pub use read::{
-    Outline, answer, count_replies, either, entities_of, entity_named, get, history, length, mention, one, outlined, page, replies, seen, several, subject_named, survey,
-    thread, total, versions, walk,
+    Outline, answer, count_replies, either, entities_of, entity_named, get, history, is_trashed, length, mention, one, outlined, page, replies, seen, several, subject_named,
+    survey, thread, total, versions, walk,
 };
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use row::VersionRow;

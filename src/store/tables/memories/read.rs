@@ -29,6 +29,14 @@ pub fn get<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>, part: Part) -> R
     opened(tx, tenant, id, &found, part)
 }
 
+/// Whether the granted memory is in the trash. Not noted: nothing of it is told.
+pub fn is_trashed<A: Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<bool, StoreError> {
+    let (_, id, found) = granted(a)?;
+    let trashed = found.deleted_at.is_some();
+    a.tx_mut().decided_on = Some((id, found));
+    Ok(trashed)
+}
+
 /// Earlier versions of the granted memory that the asker may see, newest first, and the number of the current one. A version that was not
 /// open to an agent's vendor stays closed to it when a later one is opened.
 pub fn versions<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Result<(Vec<Version>, u32), Unanswered> {
@@ -102,13 +110,21 @@ pub fn thread<A: Reads + Action<Target = MemoryId>>(a: &mut Access<'_, A>) -> Re
     Ok(Some((parent, children)))
 }
 
-/// How many memories of the scope the asker can see: live ones, or those in the trash.
+/// How many memories of the scope the asker can see: live ones, or those in the trash. To an agent the trash is no more than this number.
 pub fn total<A: Action<Target = Scope>>(a: &Access<'_, A>, state: State) -> Result<u64, StoreError> {
     let (tx, scope) = (a.tx(), a.target());
     match (state, a.who().vendor()) {
         (State::Trash, None) => count(tx, scope, "trash"),
-        // To an agent what is in the trash does not exist.
-        (State::Trash, Some(_)) => Ok(0),
+        // Nothing counts these by vendor: one by one.
+        (State::Trash, Some(vendor)) => {
+            let mut seen = 0;
+            for item in tx.prefix(ORDER, &order_prefix(scope, state))? {
+                let (_, id) = order_parts(&item?.0).ok_or(damaged("memory_order"))?;
+                let found = MemoryRow::read(tx, scope.tenant, id)?.ok_or(StoreError::Missing("memories"))?;
+                seen += u64::from(found.visible_to(Some(vendor.name())));
+            }
+            Ok(seen)
+        }
         (State::Live, None) => count(tx, scope, "live"),
         (State::Live, Some(vendor)) => Ok(count(tx, scope, "live:*")? + count(tx, scope, &format!("live:{}", vendor.name()))?),
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - Every change of text leaves the row before it in VERSIONS and raises the record version by one.
-//! - An exact repeat is united only with what its writer can see.
+//! - An exact repeat is united only with what its writer can see, and only if the tags of both fit one memory: no tag is dropped.
 
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
@@ -181,7 +181,7 @@ pub(super) fn add_row(
 }
 
 /// If a recent live memory has this digest: unites the tags, writes a version, and gives it back. One that an agent's `vendor` may not see is
-/// left alone: repeating a text must not show what became of it.
+/// left alone: repeating a text must not show what became of it. So is one that would have more tags than a memory holds.
 fn unite(
     tx: &mut Tx<'_>,
     scope: Scope,
@@ -201,9 +201,13 @@ fn unite(
     let before = opened(tx, scope.tenant, id, &old, Part::Full)?;
     let mut tags: Vec<Phi> = before.text.tags.iter().map(|t| Phi::new(t.inner().to_owned())).collect();
     for tag in &new.text.tags {
-        if tags.len() < limits::TAGS_MAX && !tags.iter().any(|t| t.inner() == tag.inner()) {
+        if !tags.iter().any(|t| t.inner() == tag.inner()) {
             tags.push(Phi::new(tag.inner().to_owned()));
         }
+    }
+    // The same write again is then united with the newer of the two.
+    if tags.len() > limits::TAGS_MAX {
+        return Ok(None);
     }
     let text = Text { tags, ..before.text };
     replace_row(tx, scope.tenant, id, &old, old.clone(), text, Happened::Created, true).map(Some)
