@@ -1,6 +1,6 @@
 //! Unlocking: what the operator holds (key file, passphrase file, systemd credential) becomes the key that opens a key slot.
 //!
-//! Promise: bytes are taken only from a file that its owner alone can write and, for key files and passphrases, read; a message names the
+//! Promise: bytes are taken only from a regular file that its owner alone can write and, for key files and passphrases, read; a message names the
 //! file and the remedy, never a byte of it. A file of the product's own form names the instance it was made for, so that the key of
 //! another instance is recognised instead of being called wrong.
 //!
@@ -8,7 +8,6 @@
 //! at least 32 bytes is taken as it is. Digits typed back from paper open what their key locks, however they are grouped and whether a
 //! newline ends them ([`Kek::typed_back`]). A passphrase file loses one trailing newline.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
 use crate::base::id::InstanceId;
+use crate::base::file::open_regular;
 use crate::base::{durable, hex, limits};
 use crate::crypto::kdf::{self, Label};
 use crate::crypto::secret::{Key, Secret};
@@ -118,12 +118,12 @@ impl KdfCost {
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
     /// The file cannot be opened or read.
-    #[error("{path}: cannot be read ({kind}); check the path and that this user may read it")]
+    #[error("{path}: cannot be read ({error}); check the path and that this user may read it")]
     Unreadable {
         /// The file.
         path: String,
-        /// What the system said.
-        kind: io::ErrorKind,
+        /// What the system said, or that it is no regular file.
+        error: io::Error,
     },
     /// Others than its owner and group can read the file, or others than its owner change it.
     #[error("{path}: mode {mode:03o} lets too many read or change it; chmod 0640 or stricter, and replace the key if they may have read it")]
@@ -312,13 +312,9 @@ pub const EXPOSING_BITS: u32 = 0o037;
 
 /// The whole file, if no more than its owner may change it and no more than its group may read it. Mode and bytes come from one open file.
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, UnlockError> {
-    let unreadable = |error: io::Error| UnlockError::Unreadable { path: name(path), kind: error.kind() };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
-    let mode = metadata.mode() & 0o777;
+    let unreadable = |error: io::Error| UnlockError::Unreadable { path: name(path), error };
+    let file = open_regular(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
     if mode & EXPOSING_BITS != 0 {
         return Err(UnlockError::Exposed { path: name(path), mode });
     }
@@ -374,7 +370,7 @@ mod tests {
         assert!(matches!(read(&file(&[7; 32], 0o604)), Err(UnlockError::Exposed { .. })));
         assert!(matches!(read(&file(&[7; 31], 0o600)), Err(UnlockError::TooShort { found: 31, .. })));
         assert!(matches!(read(&file(&vec![7; limits::KEK_BYTES_MAX + 1], 0o600)), Err(UnlockError::TooLong { .. })));
-        assert!(matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { kind: io::ErrorKind::NotFound, .. })));
+        assert!(matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound));
         assert!(matches!(read(Path::new("/")), Err(UnlockError::Unreadable { .. })));
         assert!(read(&file(&[7; 32], 0o400)).is_ok());
         assert!(read(&file(&[7; 32], 0o640)).is_ok(), "root's file, read through the service's group");

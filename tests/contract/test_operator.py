@@ -72,6 +72,15 @@ class Operator(unittest.TestCase):
     def test_no_kek_setting_is_a_configuration_error(self):
         self.refused(CONFIG, "RM_KEK_FILE", RM_KEK_FILE=None)
 
+    def test_a_pipe_as_a_file_of_the_settings_is_refused_and_never_waited_for(self):
+        # A start hung for ever in opening it.
+        pipe = self.server.folder / "pipe"
+        os.mkfifo(pipe, 0o600)
+        self.refused(KEK_MISSING, pipe, "not a regular file", RM_KEK_FILE=pipe)
+        self.refused(CERTIFICATE, pipe, "not a regular file", RM_TLS_CERT=pipe, RM_TLS_KEY=pipe)
+        self.refused(ANCHOR, pipe, RM_ANCHOR_FILE=pipe)
+        self.works_again()
+
     def test_a_kek_that_others_may_read_is_refused(self):
         self.server.kek.chmod(0o644)
         self.refused((KEK_MISSING, PERMISSION, CONFIG), self.server.kek, "chmod")
