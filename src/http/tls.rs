@@ -138,7 +138,7 @@ fn read(files: &TlsFiles) -> Result<(Arc<ServerConfig>, Option<Timestamp>), TlsE
 }
 
 fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    // One allocation for any key, so that growing the buffer leaves no copies of it behind.
+    // One allocation for any usual key, so that growing the buffer leaves no copies of it behind.
     let read = || {
         let mut file = open_regular(path)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(limits::SECRET_FILE_BYTES_MAX));
