@@ -8,7 +8,7 @@ use crate::authn::Principal;
 use crate::base::time::Timestamp;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
-use crate::cli::{args, open, say, serve, text, verify};
+use crate::cli::{args, open, output, say, serve, text, verify};
 use crate::config::{Config, settings};
 use crate::crypto::unlock::{Kek, KekSource};
 use crate::engine::EngineError;
@@ -54,8 +54,14 @@ pub fn failure(error: &BackupError) -> Failure {
 fn make(file: Option<&Path>, config: &mut Config) -> Result<Exit, Failure> {
     let folder = config.backup_dir.clone();
     let place = match (file, &folder) {
-        (Some(file), _) => Where::File(file),
-        (None, Some(folder)) => Where::Folder(folder),
+        (Some(file), _) => {
+            output::vacant(file)?;
+            Where::File(file)
+        }
+        (None, Some(folder)) => {
+            output::writable(folder, folder)?;
+            Where::Folder(folder)
+        }
         (None, None) => {
             let name = settings::BACKUP_DIR.row.name;
             return Err(Failure::new(Exit::Usage, format_args!("{name} is not set: name the file to make")));

@@ -11,7 +11,7 @@ use crate::base::durable;
 use crate::base::id::InstanceId;
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{args, key, open, say};
+use crate::cli::{args, key, open, output, say};
 use crate::config::{Config, KekChoice};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::Kek;
@@ -105,6 +105,7 @@ fn writable(folder: &Path) -> Result<(), Failure> {
 fn kek(config: &Config) -> Result<Kek, Failure> {
     match &config.kek {
         KekChoice::KeyFile(path) if !path.exists() => {
+            output::vacant(path)?;
             let kek = Kek::write_key_file(path, InstanceId::draw()).map_err(|error| Failure::io(path, &error))?;
             say(&format!("made the key file {}: keep a copy of it away from the data, without it the data is lost", path.display()));
             Ok(kek)

@@ -39,7 +39,11 @@ pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failur
     } else {
         let failure = |error| Failure::io(&command.file, &error);
         let file = File::open(&command.file).map_err(failure)?;
-        let bytes = file.metadata().map_err(failure)?.len();
+        let about = file.metadata().map_err(failure)?;
+        if about.is_dir() {
+            return Err(failure(io::ErrorKind::IsADirectory.into()));
+        }
+        let bytes = about.len();
         (command.file.display().to_string(), Box::new(BufReader::new(file)), bytes)
     };
     let store = open::store(&mut config)?;

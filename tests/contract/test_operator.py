@@ -72,6 +72,41 @@ class Operator(unittest.TestCase):
     def test_no_kek_setting_is_a_configuration_error(self):
         self.refused(CONFIG, "RM_KEK_FILE", RM_KEK_FILE=None)
 
+    def test_a_refused_command_leaves_the_file_as_it_was(self):
+        # Each of these opened the data file for writing first, and said what was wrong afterwards.
+        folder, usage = self.server.folder, 2
+        there, gone = folder / "there", folder / "gone" / "x"
+        there.write_text("not to be touched")
+        for code, *command in (
+            (usage, "key", "make", "--label", ""),
+            (usage, "key", "make", "--user", "nope"),
+            (usage, "key", "revoke", "x"),
+            (usage, "keys", "remove", "99"),
+            (usage, "keys", "remove", "1"),
+            (usage, "keys", "remove", "0"),
+            (usage, "keys", "shares", "--need", "1"),
+            (KEK_MISSING, "keys", "add", "--key-file", gone),
+            (FOLDER, "keys", "add", "--make", "--key-file", gone),
+            (EXISTS, "keys", "add", "--make", "--key-file", there),
+            (usage, "audit", "export", folder / "log", "--from", "3", "--to", "2"),
+            (FOLDER, "audit", "export", gone),
+            (FOLDER, "export", gone),
+            (EXISTS, "export", there),
+            (FOLDER, "backup", "make", gone),
+            (EXISTS, "backup", "make", there),
+            (usage, "erase", "receipt", "x", folder / "receipt"),
+            (FOLDER, "erase", "subject", "x", "--yes", "--receipt", gone),
+            (IO, "import", folder),
+        ):
+            with self.subTest(command):
+                before = digest(self.server.data)
+                done = self.server.run(*map(str, command))
+                self.assertEqual(done.returncode, code, text(done))
+                self.assertEqual(digest(self.server.data), before, f"the data file was changed: {text(done)}")
+                if gone in command:
+                    self.assertIn(f"{gone}: ", text(done))
+        self.assertEqual(there.read_text(), "not to be touched")
+
     def test_a_pipe_as_a_file_of_the_settings_is_refused_and_never_waited_for(self):
         # A start hung for ever in opening it.
         pipe = self.server.folder / "pipe"
