@@ -39,7 +39,7 @@ pub fn run(args::Audit::Export { file, from, to }: &args::Audit, mut config: Con
     if to.is_some_and(|to| *from >= to) {
         return Err(Failure::new(Exit::Usage, "--from and --to: there is nothing from the one to before the other"));
     }
-    let output = Output::at(file)?;
+    let output = Output::seen_at(file)?;
     let store = open::store(&mut config)?;
     let done = output.write(|sink| export(store.vault(), sink, *from, *to));
     store.stop();

@@ -11,7 +11,7 @@ use crate::base::durable;
 use crate::base::id::InstanceId;
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{args, key, open, output, say};
+use crate::cli::{args, key, open, output, say, text};
 use crate::config::{Config, KekChoice};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::Kek;
@@ -157,6 +157,7 @@ fn import(command: &args::Init, config: &Config) -> Result<(), Failure> {
 
 /// The command.
 pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
+    text::heard()?;
     if !config.db_path.exists() {
         import(command, &config)?;
     }
@@ -165,7 +166,8 @@ pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
         say("no anchor: an older copy put in the data file's place would not be noticed; RM_ANCHOR_FILE names a file for it, on another disk");
     }
     say("the owner's key, shown this once; keep it safe:");
-    crate::cli::text::print(format!("{}\n", made.key.expose()).as_bytes())?;
+    text::show(format!("{}\n", made.key.expose()).as_bytes())
+        .inspect_err(|_| say("the key was not shown: make another (rosemary key make), and revoke the first (key list, key revoke)"))?;
     say("next: rosemary doctor && rosemary serve");
     Ok(Exit::Ok)
 }

@@ -22,6 +22,7 @@ pub fn run(command: args::Key, mut config: Config) -> Result<Exit, Failure> {
     // What is wrong with the arguments alone is said before the data file is opened.
     match &command {
         args::Key::Make { user, label } => {
+            text::heard()?;
             labelled(label)?;
             user.as_deref().map(address).transpose()?;
         }
@@ -97,7 +98,10 @@ fn make_and_show(vault: &Vault, email: Option<&str>, label: &str) -> Result<Exit
     };
     let (key, id) = make(vault, person, label)?;
     say(&format!("key {id}, shown this once; keep it safe:"));
-    text::print(format!("{}\n", key.expose()).as_bytes())
+    text::show(format!("{}\n", key.expose()).as_bytes()).or_else(|failure| {
+        revoke(vault, &id.to_string())?;
+        Err(Failure::new(failure.exit, format_args!("{failure}: the key was not shown")))
+    })
 }
 
 fn list(vault: &Vault) -> Result<Exit, Failure> {

@@ -68,7 +68,10 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
 fn check(command: &args::Keys, config: &Config, present: &Kek) -> Result<(), Failure> {
     let path = &config.db_path;
     match command {
-        args::Keys::Shares { need, of } => shamir::check(*need, *of).map_err(|error| Failure::new(Exit::Usage, error)),
+        args::Keys::Shares { need, of } => {
+            text::heard()?;
+            shamir::check(*need, *of).map_err(|error| Failure::new(Exit::Usage, error))
+        }
         args::Keys::Add(new) | args::Keys::Recover(new) | args::Keys::Rotate(args::Rotate::Kek(new)) => match (&new.key_file, kept::in_clear(path)) {
             (Some(path), _) if new.make => output::vacant(path),
             (_, Some((_, instance))) => new_kek(instance, new).map(drop),
@@ -186,7 +189,7 @@ fn shares(vault: &Vault, need: u8, of: u8, config: &Config) -> Result<Exit, Fail
         *out += &share.text();
         *out += "\n";
     }
-    text::print(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
+    text::show(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
     say(&format!("shown this once: print each on a paper of its own, for as many people; entry {} of the audit log says so", receipt.index()));
     Ok(Exit::Ok)
 }

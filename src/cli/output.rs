@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 
 use crate::base::durable;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::text;
 
 /// Whether a new file can be made at `path`: asked before the data file is opened, so that a refused command leaves it as it was.
 ///
@@ -42,6 +43,16 @@ impl<'p> Output<'p> {
             vacant(path)?;
         }
         Ok(Self { path })
+    }
+
+    /// As [`Output::at`], of an export, which is nothing where nobody gets it.
+    ///
+    /// Errors: as [`vacant`]; `Io` where nobody would see standard output.
+    pub fn seen_at(path: &'p Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            text::heard()?;
+        }
+        Self::at(path)
     }
 
     /// Runs `write`. A file has mode 0600 and the name with `.part` behind it until all of it is written and durable: half an export never

@@ -56,7 +56,7 @@ pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failur
 /// `rosemary export`.
 pub fn export(command: &args::Export, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
-    let output = Output::at(&command.file)?;
+    let output = Output::seen_at(&command.file)?;
     let store = open::store(&mut config)?;
     let written = output.write(|sink| dump(store.vault(), sink));
     store.stop();

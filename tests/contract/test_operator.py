@@ -9,7 +9,7 @@ import time
 import unittest
 from pathlib import Path
 
-from rosemary_server import Server, digest, text, write_private
+from rosemary_server import BINARY, Server, digest, text, write_private
 
 
 # The exit codes of `rosemary --help` that these mistakes must give.
@@ -106,6 +106,31 @@ class Operator(unittest.TestCase):
                 if gone in command:
                     self.assertIn(f"{gone}: ", text(done))
         self.assertEqual(there.read_text(), "not to be touched")
+
+    def test_what_is_shown_once_is_not_made_for_nobody(self):
+        # With standard output closed, keys and exports went nowhere, and the exit code was 0.
+        def run(redirection, *command):
+            return subprocess.run(
+                ["bash", "-c", f'"$0" "$@" {redirection}', str(BINARY), *command],
+                env=self.server.environment(), cwd=self.server.folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=60, check=False)
+
+        keys = lambda: [line[108:132].strip() for line in self.server.run("key", "list").stdout.decode().splitlines()[1:]]
+        known = keys()
+        for command in (("key", "make"), ("keys", "shares"), ("export",), ("audit", "export", "-")):
+            before = digest(self.server.data)
+            done = run(">&-", *command)
+            self.assertEqual((done.returncode, digest(self.server.data)), (IO, before), text(done))
+            self.assertIn("standard output", text(done))
+        self.assertEqual(run(">/dev/null", "export").returncode, 0)
+        # Where it is found out too late, the key is dead.
+        self.assertEqual(keys(), known)
+        for gone in ("| true", ">/dev/full"):
+            done = run(f"{gone}; exit ${{PIPESTATUS[0]}}", "key", "make")
+            self.assertEqual(done.returncode, IO, text(done))
+            self.assertIn("revoked", text(done))
+        self.assertEqual(len([revoked for revoked in keys() if revoked != "-"]), 2)
+        self.assertEqual(run(">/dev/full", "--help").returncode, IO)
+        self.assertEqual(run("| true; exit ${PIPESTATUS[0]}", "--help").returncode, 0)
 
     def test_a_pipe_as_a_file_of_the_settings_is_refused_and_never_waited_for(self):
         # A start hung for ever in opening it.
