@@ -48,15 +48,16 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     writable(folder)?;
     let kek = kek(config)?;
     apart(config);
-    certificate(config)?;
-    let engine =
-        Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
-    let made = first_rows(config, engine, &kek);
-    if made.is_err() {
-        // Nobody was told of this file yet; a second run starts afresh.
-        let _ = std::fs::remove_file(&config.db_path);
-    }
-    made
+    let made = certificate(config).and_then(|()| {
+        let engine = Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
+        first_rows(config, engine, &kek).inspect_err(|_| {
+            // Nobody was told of these files yet; a second run starts afresh.
+            let _ = [Some(&config.db_path), anchor.as_ref()].into_iter().flatten().map(std::fs::remove_file).count();
+        })
+    });
+    made.map_err(|Failure { exit, message }| {
+        Failure::new(exit, format_args!("{message}. Then run `rosemary init` again: the key file and certificate that were made stay, and it takes them"))
+    })
 }
 
 fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Failure> {

@@ -115,7 +115,7 @@ pub fn stopped(path: &Path, doing: &str, why: Stopped) -> Failure {
     match why {
         Stopped::Engine(error @ EngineError::Keys(_)) => Failure::new(Exit::Config, format_args!("{doing}: {error}")),
         Stopped::Engine(error) => open::engine_failure(path, error),
-        Stopped::Unavailable(Unavailable::NoSpace) => Failure::new(Exit::DiskFull, format_args!("{doing}: the disk is nearly full")),
+        Stopped::Unavailable(Unavailable::NoSpace) => Failure::new(Exit::DiskFull, format_args!("{doing}: {why}")),
         Stopped::Unavailable(Unavailable::Unknown(_)) => Failure::new(Exit::OutcomeUnknown, format_args!("{doing}: {why}")),
         Stopped::Unavailable(_) | Stopped::Stopping => Failure::new(Exit::Temporary, format_args!("{doing}: {why}")),
         Stopped::Ledger(_) => Failure::new(Exit::FolderUnwritable, format_args!("{doing}: {why}")),

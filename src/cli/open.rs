@@ -239,6 +239,7 @@ pub fn refused<E: std::fmt::Display>(doing: &str, refused: &Refused<E>) -> Failu
     let exit = match refused {
         Refused::Unavailable(Unavailable::NoSpace) => Exit::DiskFull,
         Refused::Unavailable(Unavailable::Unknown(_)) => Exit::OutcomeUnknown,
+        Refused::Unavailable(Unavailable::ReadOnly) => Exit::Permission,
         Refused::Unavailable(_) => Exit::Temporary,
         Refused::Denied(..) | Refused::Revoked(_) => Exit::Permission,
         Refused::Work(..) => Exit::DataDamaged,

@@ -149,7 +149,7 @@ fn complain(what: &'static str, error: &impl std::fmt::Display) {
 }
 
 fn backup(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<(), ()> {
-    let made = schedule.backup_key.as_ref().map(Kek::read).transpose().map_err(|error| complain("no backup was made", &error)).and_then(|key| {
+    let made = schedule.backup_key.as_ref().map(Kek::read).transpose().map_err(|error| complain("no backup was made: RM_BACKUP_KEY_FILE", &error)).and_then(|key| {
         let order = Order {
             place: Where::Folder(&schedule.folder),
             key: key.as_ref(),

@@ -132,6 +132,32 @@ class Operator(unittest.TestCase):
         self.assertEqual(run(">/dev/full", "--help").returncode, IO)
         self.assertEqual(run("| true; exit ${PIPESTATUS[0]}", "--help").returncode, 0)
 
+    def test_a_message_names_what_to_do(self):
+        # Each of these said what was wrong and not what to do, or something else than what to do.
+        folder, junk = self.server.folder, self.server.folder / "junk"
+        junk.write_text("nothing of ours" * 1000)
+        self.refused(SUPERBLOCK, junk, "check the path", "backup", untouched=False, RM_DB_PATH=junk)
+        (folder / "inside").mkdir()
+        self.refused(IO, "name a file", RM_DB_PATH=f"{folder / 'inside'}/")
+        records = folder / "records"
+        for content in (b'\xef\xbb\xbf{"title": "begins with", "content": "a mark"}\n', b'{"title": "a", "content": "b"}\n'):
+            records.write_bytes(content)
+            done = self.server.run("import", str(records))
+            self.assertEqual(done.returncode, 0, text(done))
+        for content in (b'\x1f\x8b\x08 packed', ):
+            records.write_bytes(content)
+            before = digest(self.server.data)
+            done = self.server.run("import", str(records))
+            self.assertEqual((done.returncode, digest(self.server.data)), (65, before), text(done))
+            self.assertIn("compressed", text(done))
+        records.write_bytes(b'{"title": "a", "content": "b"}\n')
+        self.assertEqual(self.server.run("incident", "freeze").returncode, 0)
+        done = self.server.run("import", str(records))
+        self.assertEqual(done.returncode, PERMISSION, text(done))
+        self.assertIn("rosemary incident thaw", text(done))
+        self.assertEqual(self.server.run("incident", "thaw").returncode, 0)
+        self.works_again()
+
     def test_a_pipe_as_a_file_of_the_settings_is_refused_and_never_waited_for(self):
         # A start hung for ever in opening it.
         pipe = self.server.folder / "pipe"
@@ -194,6 +220,8 @@ class Operator(unittest.TestCase):
     def test_a_second_server_on_the_same_file_is_refused(self):
         self.server.start()
         self.refused(LOCKED, self.server.data, untouched=False)
+        # Its console is the first one's too, which was told of with a remedy of its own.
+        self.assertNotIn("console", text(self.server.run("serve")))
         self.refused(LOCKED, self.server.data, command="verify", untouched=False)
         with self.server.client(self.server.owner_key) as owner:
             owner.get("/whoami").expect(200)
