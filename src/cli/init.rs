@@ -24,6 +24,8 @@ use crate::store::vault;
 pub struct Made {
     /// The owner's key, to be shown once.
     pub key: Secret<String>,
+    /// The public key of the audit log.
+    pub log_key: String,
 }
 
 /// Makes what the settings name.
@@ -72,8 +74,9 @@ fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Fa
     let mut settings = Some(open::store_settings(config));
     let store = open::store_with(config, &mut settings, kek)?;
     let made = key::make(store.vault(), store.vault().owner(), "first key");
+    let log_key = store.vault().log_key().to_string();
     store.stop();
-    made.map(|made| Made { key: made.0 })
+    made.map(|made| Made { key: made.0, log_key })
 }
 
 /// Warns where one disk holds both: a disk that is stolen with its key is a breach that nothing here mitigates.
@@ -169,6 +172,7 @@ pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
     say("the owner's key, shown this once; keep it safe:");
     text::show(format!("{}\n", made.key.expose()).as_bytes())
         .inspect_err(|_| say("the key was not shown: make another (rosemary key make), and revoke the first (key list, key revoke)"))?;
+    say(&format!("the audit log's public key, by which auditors check exports; keep it on paper too: {}", made.log_key));
     say("next: rosemary doctor && rosemary serve");
     Ok(Exit::Ok)
 }
