@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::ops::backups;
 use crate::authn::Principal;
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock, Timestamp};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
 use crate::cli::{args, open, output, say, serve, text, verify};
@@ -15,6 +15,7 @@ use crate::engine::EngineError;
 use crate::policy::action::{Instance, ListBackups};
 use crate::store::backup::{self, BackupError, Backups, Order, RowFault, Where};
 use crate::store::gate::Call;
+use crate::store::restore;
 use crate::store::upkeep::{self, DrillError};
 
 /// The command.
@@ -144,8 +145,10 @@ fn drill(config: &mut Config) -> Result<Exit, Failure> {
 
 fn check(file: &Path, json: bool, given: Option<&Path>, config: &Config) -> Result<Exit, Failure> {
     let keys = keys(config, given)?;
-    let kek = open::with_first(file, config, &keys).map(|(_, index)| &keys[index].1)?;
-    verify::backup(file, kek, config, json)
+    let (engine, index) = open::with_first(file, config, &keys)?;
+    let copied = restore::facts(&engine, &Clock::system()).is_ok_and(|facts| facts.taken_at.is_none());
+    drop(engine);
+    verify::backup(file, &keys[index].1, config, json, copied)
 }
 
 /// The keys that may open a backup, in the order in which they are tried: the one given, the backup key, the data file's own.

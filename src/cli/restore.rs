@@ -299,10 +299,10 @@ fn report(as_json: bool, path: &Path, facts: &Facts, restored: &Restored, kept: 
         });
         return text::print(format!("{document}\n").as_bytes());
     }
-    let taken = facts.taken_at.map_or("an unknown time".to_owned(), |at| at.to_string());
+    let taken = facts.taken_at.map_or("from a copy of a data file, not a backup".to_owned(), |at| format!("as of {at}"));
     text::print(
         format!(
-            "{}: as of {taken}, {} memories, {} audit entries kept read-only; {} rows checked, all sound\nnext: rosemary doctor && rosemary serve\n",
+            "{}: {taken}, {} memories, {} audit entries kept read-only; {} rows checked, all sound\nnext: rosemary doctor && rosemary serve\n",
             path.display(),
             found.memories,
             facts.checkpoint.size,

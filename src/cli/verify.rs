@@ -36,9 +36,13 @@ pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Fai
     told(&verdict, command.json)
 }
 
-/// Checks the backup at `path`, which `kek` opens.
-pub fn backup(path: &Path, kek: &Kek, config: &Config, json: bool) -> Result<Exit, Failure> {
-    told(&stored(path, kek, config, None)?, json)
+/// Checks the backup at `path`, which `kek` opens; `copied`: it does not say that it is one.
+pub fn backup(path: &Path, kek: &Kek, config: &Config, json: bool, copied: bool) -> Result<Exit, Failure> {
+    let mut verdict = stored(path, kek, config, None)?;
+    if copied {
+        verdict.remarks.push("a copy of a data file, not a backup: as of when is not known; `rosemary restore` takes it all the same".into());
+    }
+    told(&verdict, json)
 }
 
 fn told(verdict: &Verdict, json: bool) -> Result<Exit, Failure> {
