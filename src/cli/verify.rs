@@ -160,6 +160,10 @@ fn blocks(verdict: &mut Verdict, report: &Report) {
     if report.trailing_bytes > 0 {
         verdict.remarks.push(format!("{} bytes behind the last whole block; nothing reads them", report.trailing_bytes));
     }
+    if report.lost_pair() {
+        let text = "neither mirror of one page-0 pair opens: a torn write, as a power cut leaves it, or damage. The newest commit may be lost";
+        verdict.remarks.push(format!("{text}: compare the log's size with the anchor, or with a checkpoint or export that is kept elsewhere"));
+    }
     let newest = report.page_slots.iter().flatten().max();
     if report.page_slots.iter().flatten().filter(|counter| Some(*counter) == newest).count() < 2 {
         verdict.remarks.push("the newest page-0 slot has no mirror; the next commit makes one".into());

@@ -1,6 +1,7 @@
 """What the operator's mistakes get: one line that names the thing and the remedy, a distinct exit code, and the file untouched."""
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from rosemary_server import BINARY, Server, digest, text, write_private
 UNAVAILABLE, EXISTS, PERMISSION, CONFIG = 69, 73, 77, 78
 KEK_WRONG, KEK_MISSING, SUPERBLOCK, FORMAT_NEWER, LOCKED, DISK_FULL, ANCHOR, DAMAGED, TENANT, CERTIFICATE, FOLDER = 80, 81, 82, 83, 84, 85, 86, 88, 89, 90, 91
 NO_INPUT, IO = 66, 74
+# Where the page-0 slots A, A', B, B' begin (docs/format.md).
+SLOTS = 8192, 16384, 24576, 32768
 
 
 class Operator(unittest.TestCase):
@@ -157,6 +160,25 @@ class Operator(unittest.TestCase):
         self.assertIn("rosemary incident thaw", text(done))
         self.assertEqual(self.server.run("incident", "thaw").returncode, 0)
         self.works_again()
+
+    def test_a_lost_pair_of_page_0_is_told_of(self):
+        # Both mirrors of the newest commit gone was "sound", and nothing else.
+        whole = self.server.data.read_bytes()
+        self.assertNotIn("pair", text(self.server.run("verify", RM_ANCHOR_FILE=None)))
+        for pair in SLOTS[:2], SLOTS[2:]:
+            self.server.data.write_bytes(whole)
+            self.damage(*(at + 100 for at in pair))
+            done = self.server.run("verify", RM_ANCHOR_FILE=None)
+            self.assertEqual(done.returncode, 0, text(done))
+            self.assertIn("the newest commit may be lost", text(done).lower())
+
+    def test_init_prints_the_key_of_the_log(self):
+        other = Server()
+        self.addCleanup(other.remove)
+        said = text(other.run("init"))
+        found = re.search(r"rosemary/\S+\+\S+", said)
+        self.assertTrue(found, said)
+        self.assertIn(found[0], text(other.run("doctor")))
 
     def test_a_pipe_as_a_file_of_the_settings_is_refused_and_never_waited_for(self):
         # A start hung for ever in opening it.
