@@ -6,6 +6,7 @@ pub mod codec;
 pub mod durable;
 pub mod duty;
 pub mod fault;
+pub mod file;
 pub mod hex;
 pub mod id;
 pub mod limits;

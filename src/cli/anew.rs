@@ -73,7 +73,8 @@ pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
         made.checkpoint.size,
         made.found.rows
     ));
-    say(&format!("the audit log's key before: {}\nthe audit log's key now:    {}", made.log_keys.0, made.log_keys.1));
+    say(&format!("the audit log's key before: {}", made.log_keys.0));
+    say(&format!("the audit log's key now:    {}", made.log_keys.1));
     for slot in gone {
         say(&format!("slot {} ({}) is gone: enrol its key again (keys add, keys shares)", slot.number, slot.kind.name()));
     }

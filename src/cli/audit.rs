@@ -36,7 +36,10 @@ impl Fault for Refusal {
 /// The command.
 pub fn run(args::Audit::Export { file, from, to }: &args::Audit, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
-    let output = Output::at(file)?;
+    if to.is_some_and(|to| *from >= to) {
+        return Err(Failure::new(Exit::Usage, "--from and --to: there is nothing from the one to before the other"));
+    }
+    let output = Output::seen_at(file)?;
     let store = open::store(&mut config)?;
     let done = output.write(|sink| export(store.vault(), sink, *from, *to));
     store.stop();

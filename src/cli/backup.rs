@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use crate::api::ops::backups;
 use crate::authn::Principal;
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock, Timestamp};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
-use crate::cli::{args, open, say, serve, text, verify};
+use crate::cli::{args, open, output, say, serve, text, verify};
 use crate::config::{Config, settings};
 use crate::crypto::unlock::{Kek, KekSource};
 use crate::engine::EngineError;
 use crate::policy::action::{Instance, ListBackups};
 use crate::store::backup::{self, BackupError, Backups, Order, RowFault, Where};
 use crate::store::gate::Call;
+use crate::store::restore;
 use crate::store::upkeep::{self, DrillError};
 
 /// The command.
@@ -54,8 +55,14 @@ pub fn failure(error: &BackupError) -> Failure {
 fn make(file: Option<&Path>, config: &mut Config) -> Result<Exit, Failure> {
     let folder = config.backup_dir.clone();
     let place = match (file, &folder) {
-        (Some(file), _) => Where::File(file),
-        (None, Some(folder)) => Where::Folder(folder),
+        (Some(file), _) => {
+            output::vacant(file)?;
+            Where::File(file)
+        }
+        (None, Some(folder)) => {
+            output::writable(folder, folder)?;
+            Where::Folder(folder)
+        }
         (None, None) => {
             let name = settings::BACKUP_DIR.row.name;
             return Err(Failure::new(Exit::Usage, format_args!("{name} is not set: name the file to make")));
@@ -138,8 +145,10 @@ fn drill(config: &mut Config) -> Result<Exit, Failure> {
 
 fn check(file: &Path, json: bool, given: Option<&Path>, config: &Config) -> Result<Exit, Failure> {
     let keys = keys(config, given)?;
-    let kek = open::with_first(file, config, &keys).map(|(_, index)| &keys[index].1)?;
-    verify::backup(file, kek, config, json)
+    let (engine, index) = open::with_first(file, config, &keys)?;
+    let copied = restore::facts(&engine, &Clock::system()).is_ok_and(|facts| facts.taken_at.is_none());
+    drop(engine);
+    verify::backup(file, &keys[index].1, config, json, copied)
 }
 
 /// The keys that may open a backup, in the order in which they are tried: the one given, the backup key, the data file's own.

@@ -32,6 +32,13 @@ pub fn run(command: &args::Erase, settings: impl FnOnce() -> Result<Config, Fail
         return verify(file, key, *json);
     }
     let mut config = settings()?;
+    // What is wrong with the arguments alone is said before the data file is opened.
+    let output = match command {
+        args::Erase::User { how, .. } | args::Erase::Subject { how, .. } => Some(Output::at(&how.receipt)?),
+        args::Erase::Receipt { id, file } => known(id).and_then(|_| Output::at(file)).map(Some)?,
+        _ => None,
+    };
+    let output = || output.expect("what writes a receipt has an output");
     let store = open::store(&mut config).map_err(|failure| match failure.exit {
         Exit::FileLocked => {
             let message = format!("{}; while the service runs, erasures are asked for and read at /api/v1/erasures", failure.message);
@@ -41,11 +48,13 @@ pub fn run(command: &args::Erase, settings: impl FnOnce() -> Result<Config, Fail
     })?;
     let done = match command {
         args::Erase::User { email, how } => {
-            erase(store.vault(), Whom::User(Phi::new(email.clone())), "this person, with their keys and every memory of theirs", how)
+            erase(store.vault(), Whom::User(Phi::new(email.clone())), "this person, with their keys and every memory of theirs", how.yes, output())
         }
-        args::Erase::Subject { name, how } => erase(store.vault(), Whom::Subject(Phi::new(name.clone())), "this subject, with every memory about them", how),
+        args::Erase::Subject { name, how } => {
+            erase(store.vault(), Whom::Subject(Phi::new(name.clone())), "this subject, with every memory about them", how.yes, output())
+        }
         args::Erase::List { json } => list(store.vault(), *json),
-        args::Erase::Receipt { id, file } => again(store.vault(), id, file),
+        args::Erase::Receipt { id, .. } => again(store.vault(), id, output()),
         args::Erase::VerifyReceipt { .. } => unreachable!("answered above, without settings"),
     };
     store.stop();
@@ -56,9 +65,8 @@ fn console(vault: &Vault) -> Principal {
     Principal::system(vault.tenant(), vault.owner(), "console")
 }
 
-fn erase(vault: &Vault, whom: Whom, what: &str, how: &args::EraseHow) -> Result<Exit, Failure> {
-    let output = Output::at(&how.receipt)?;
-    if !how.yes {
+fn erase(vault: &Vault, whom: Whom, what: &str, yes: bool, output: Output<'_>) -> Result<Exit, Failure> {
+    if !yes {
         confirm(what)?;
     }
     let asked = vault.write::<AskErasure, _, Refusal>(&console(vault), Instance, &Call::internal(), move |access| erasure::ask(access, &whom));
@@ -134,10 +142,14 @@ fn list(vault: &Vault, as_json: bool) -> Result<Exit, Failure> {
     text::print(out.as_bytes())
 }
 
-fn again(vault: &Vault, id: &str, file: &Path) -> Result<Exit, Failure> {
-    let id = parse_uuid(id).ok_or_else(|| Failure::new(Exit::Usage, "no such erasure; see `rosemary erase list`"))?;
+fn known(id: &str) -> Result<[u8; 16], Failure> {
+    parse_uuid(id).ok_or_else(|| Failure::new(Exit::Usage, "no such erasure; see `rosemary erase list`"))
+}
+
+fn again(vault: &Vault, id: &str, output: Output<'_>) -> Result<Exit, Failure> {
+    let id = known(id)?;
     keys::finish(vault, &|| false, &mut say)?;
-    write(vault, id, Output::at(file)?)
+    write(vault, id, output)
 }
 
 /// `erase verify-receipt`: exit code 1 if it is not what it says.

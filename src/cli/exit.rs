@@ -106,6 +106,7 @@ impl Failure {
         use std::io::ErrorKind;
         let (exit, remedy) = match error.kind() {
             ErrorKind::NotFound => (Exit::NoInput, "check the path"),
+            ErrorKind::IsADirectory | ErrorKind::NotADirectory => (Exit::Io, "name a file in a folder that is there"),
             ErrorKind::PermissionDenied => (Exit::Permission, "check owner and mode"),
             ErrorKind::ReadOnlyFilesystem => (Exit::FolderUnwritable, "the file system is read-only; mount it writable"),
             ErrorKind::AlreadyExists => (Exit::Exists, "move it away or name another path"),

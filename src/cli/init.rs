@@ -11,7 +11,7 @@ use crate::base::durable;
 use crate::base::id::InstanceId;
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{args, key, open, say};
+use crate::cli::{args, key, open, output, say, text};
 use crate::config::{Config, KekChoice};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::Kek;
@@ -24,6 +24,8 @@ use crate::store::vault;
 pub struct Made {
     /// The owner's key, to be shown once.
     pub key: Secret<String>,
+    /// The public key of the audit log.
+    pub log_key: String,
 }
 
 /// Makes what the settings name.
@@ -48,15 +50,16 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     writable(folder)?;
     let kek = kek(config)?;
     apart(config);
-    certificate(config)?;
-    let engine =
-        Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
-    let made = first_rows(config, engine, &kek);
-    if made.is_err() {
-        // Nobody was told of this file yet; a second run starts afresh.
-        let _ = std::fs::remove_file(&config.db_path);
-    }
-    made
+    let made = certificate(config).and_then(|()| {
+        let engine = Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
+        first_rows(config, engine, &kek).inspect_err(|_| {
+            // Nobody was told of these files yet; a second run starts afresh.
+            let _ = [Some(&config.db_path), anchor.as_ref()].into_iter().flatten().map(std::fs::remove_file).count();
+        })
+    });
+    made.map_err(|Failure { exit, message }| {
+        Failure::new(exit, format_args!("{message}. Then run `rosemary init` again: the key file and certificate that were made stay, and it takes them"))
+    })
 }
 
 fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Failure> {
@@ -71,8 +74,9 @@ fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Fa
     let mut settings = Some(open::store_settings(config));
     let store = open::store_with(config, &mut settings, kek)?;
     let made = key::make(store.vault(), store.vault().owner(), "first key");
+    let log_key = store.vault().log_key().to_string();
     store.stop();
-    made.map(|made| Made { key: made.0 })
+    made.map(|made| Made { key: made.0, log_key })
 }
 
 /// Warns where one disk holds both: a disk that is stolen with its key is a breach that nothing here mitigates.
@@ -105,6 +109,7 @@ fn writable(folder: &Path) -> Result<(), Failure> {
 fn kek(config: &Config) -> Result<Kek, Failure> {
     match &config.kek {
         KekChoice::KeyFile(path) if !path.exists() => {
+            output::vacant(path)?;
             let kek = Kek::write_key_file(path, InstanceId::draw()).map_err(|error| Failure::io(path, &error))?;
             say(&format!("made the key file {}: keep a copy of it away from the data, without it the data is lost", path.display()));
             Ok(kek)
@@ -156,6 +161,7 @@ fn import(command: &args::Init, config: &Config) -> Result<(), Failure> {
 
 /// The command.
 pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
+    text::heard()?;
     if !config.db_path.exists() {
         import(command, &config)?;
     }
@@ -164,7 +170,9 @@ pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
         say("no anchor: an older copy put in the data file's place would not be noticed; RM_ANCHOR_FILE names a file for it, on another disk");
     }
     say("the owner's key, shown this once; keep it safe:");
-    crate::cli::text::print(format!("{}\n", made.key.expose()).as_bytes())?;
+    text::show(format!("{}\n", made.key.expose()).as_bytes())
+        .inspect_err(|_| say("the key was not shown: make another (rosemary key make), and revoke the first (key list, key revoke)"))?;
+    say(&format!("the audit log's public key, by which auditors check exports; keep it on paper too: {}", made.log_key));
     say("next: rosemary doctor && rosemary serve");
     Ok(Exit::Ok)
 }

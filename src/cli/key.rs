@@ -19,6 +19,16 @@ use crate::store::writer::Unavailable;
 /// The command.
 pub fn run(command: args::Key, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
+    // What is wrong with the arguments alone is said before the data file is opened.
+    match &command {
+        args::Key::Make { user, label } => {
+            text::heard()?;
+            labelled(label)?;
+            user.as_deref().map(address).transpose()?;
+        }
+        args::Key::Revoke { id } => drop(known(id)?),
+        args::Key::List => {}
+    }
     let store = open::store(&mut config).map_err(|failure| match failure.exit {
         Exit::FileLocked => Failure::new(
             Exit::FileLocked,
@@ -53,10 +63,28 @@ pub fn make(vault: &Vault, person: UserId, label: &str) -> Result<(Secret<String
     Ok((made.key, made.id))
 }
 
+fn labelled(label: &str) -> Result<(), Failure> {
+    match label.trim().is_empty() || label.chars().count() > limits::LABEL_CHARS_MAX || label.contains(char::is_control) {
+        true => Err(Failure::new(Exit::Usage, format_args!("--label: give 1 to {} printable characters", limits::LABEL_CHARS_MAX))),
+        false => Ok(()),
+    }
+}
+
+fn address(email: &str) -> Result<String, Failure> {
+    crate::config::parse::email_address(email.trim()).map_err(|why| Failure::new(Exit::Usage, format_args!("--user: {why}")))
+}
+
+fn missing() -> Failure {
+    Failure::new(Exit::Usage, "no such key, or it is revoked already; see `rosemary key list`")
+}
+
+fn known(id: &str) -> Result<CredentialId, Failure> {
+    CredentialId::parse(id).ok_or_else(missing)
+}
+
 /// The person with this e-mail address, made known to the instance if nobody has it yet.
 fn person(vault: &Vault, email: &str) -> Result<UserId, Failure> {
-    let email =
-        crate::config::parse::email_address(email.trim()).map_err(|why| Failure::new(Exit::Usage, format_args!("--user: {why}")))?;
+    let email = address(email)?;
     let made = vault.write::<CreatePerson, _, Refusal>(&console(vault, vault.owner()), Instance, &Call::internal(), move |access| {
         identity::create_person(access, &Phi::new(email))
     });
@@ -64,16 +92,16 @@ fn person(vault: &Vault, email: &str) -> Result<UserId, Failure> {
 }
 
 fn make_and_show(vault: &Vault, email: Option<&str>, label: &str) -> Result<Exit, Failure> {
-    if label.trim().is_empty() || label.chars().count() > limits::LABEL_CHARS_MAX || label.contains(char::is_control) {
-        return Err(Failure::new(Exit::Usage, format_args!("--label: give 1 to {} printable characters", limits::LABEL_CHARS_MAX)));
-    }
     let person = match email {
         None => vault.owner(),
         Some(email) => person(vault, email)?,
     };
     let (key, id) = make(vault, person, label)?;
     say(&format!("key {id}, shown this once; keep it safe:"));
-    text::print(format!("{}\n", key.expose()).as_bytes())
+    text::show(format!("{}\n", key.expose()).as_bytes()).or_else(|failure| {
+        revoke(vault, &id.to_string())?;
+        Err(Failure::new(failure.exit, format_args!("{failure}: the key was not shown")))
+    })
 }
 
 fn list(vault: &Vault) -> Result<Exit, Failure> {
@@ -99,8 +127,7 @@ fn list(vault: &Vault) -> Result<Exit, Failure> {
 }
 
 fn revoke(vault: &Vault, id: &str) -> Result<Exit, Failure> {
-    let missing = || Failure::new(Exit::Usage, "no such key, or it is revoked already; see `rosemary key list`");
-    let id = CredentialId::parse(id).ok_or_else(missing)?;
+    let id = known(id)?;
     let person = vault.holder_of(id).map_err(unavailable)?.ok_or_else(missing)?;
     match vault.write::<RevokeKey, _, Refusal>(&console(vault, person), id, &Call::internal(), identity::revoke_key) {
         Ok(_) => {

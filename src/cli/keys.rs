@@ -13,12 +13,13 @@ use crate::authn::Principal;
 use crate::base::id::InstanceId;
 use crate::cli::console::Line;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{anew, args, certificate, open, say, serve, terminal, text};
+use crate::cli::{anew, args, certificate, open, output, say, serve, terminal, text};
 use crate::config::Config;
 use crate::crypto::secret::Secret;
 use crate::crypto::shamir;
 use crate::crypto::unlock::{KdfCost, Kek, KekSource, SlotKind};
-use crate::engine::{Change, EngineError};
+use crate::engine::{Change, Engine, EngineError};
+use crate::store::kept;
 use crate::store::rotator::Stopped;
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
@@ -42,13 +43,14 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
         args::Keys::Recover(_) => terminal::shares(None)?,
         _ => open::kek(&config)?,
     };
+    check(&command, &config, &present)?;
     let mut settings = Some(open::store_settings(&mut config));
     let store = open::store_with(&config, &mut settings, &present)?;
     let done = match command {
         args::Keys::List => list(store.vault(), &present),
         args::Keys::Shares { need, of } => shares(store.vault(), need, of, &config),
         args::Keys::Add(new) | args::Keys::Recover(new) => change(store.vault(), &new, None, &config),
-        args::Keys::Remove { slot } => remove(store.vault(), slot, &present, &config),
+        args::Keys::Remove { slot } => remove(store.vault(), slot, &config),
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
         args::Keys::Rotate(args::Rotate::Master) => master(store.vault(), present, &config),
         args::Keys::Rotate(args::Rotate::Tls { .. } | args::Rotate::All(_)) => unreachable!("done before the data file is opened"),
@@ -60,6 +62,34 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     };
     store.stop();
     done
+}
+
+/// Says what is wrong with the command before the data file is opened for writing.
+fn check(command: &args::Keys, config: &Config, present: &Kek) -> Result<(), Failure> {
+    let path = &config.db_path;
+    match command {
+        args::Keys::Shares { need, of } => {
+            text::heard()?;
+            shamir::check(*need, *of).map_err(|error| Failure::new(Exit::Usage, error))
+        }
+        args::Keys::Add(new) | args::Keys::Recover(new) | args::Keys::Rotate(args::Rotate::Kek(new)) => match (&new.key_file, kept::in_clear(path)) {
+            (Some(path), _) if new.make => output::vacant(path),
+            (_, Some((_, instance))) => new_kek(instance, new).map(drop),
+            _ => Ok(()),
+        },
+        args::Keys::Remove { slot: number } => {
+            let engine = Engine::inspect(path, &open::options(config), present).map_err(|error| open::engine_failure(path, error))?;
+            match engine.slots(present).iter().find(|slot| slot.number == *number) {
+                Some(slot) if slot.opened => Err(Failure::new(
+                    Exit::Usage,
+                    format_args!("slot {number} is that of the key presented now; present another key ({}), then remove this one", config.kek.source()),
+                )),
+                Some(_) => Ok(()),
+                None => Err(Failure::new(Exit::Usage, format_args!("slot {number} holds no key; see `rosemary keys list`"))),
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 pub fn console(vault: &Vault) -> Principal {
@@ -85,7 +115,7 @@ pub fn stopped(path: &Path, doing: &str, why: Stopped) -> Failure {
     match why {
         Stopped::Engine(error @ EngineError::Keys(_)) => Failure::new(Exit::Config, format_args!("{doing}: {error}")),
         Stopped::Engine(error) => open::engine_failure(path, error),
-        Stopped::Unavailable(Unavailable::NoSpace) => Failure::new(Exit::DiskFull, format_args!("{doing}: the disk is nearly full")),
+        Stopped::Unavailable(Unavailable::NoSpace) => Failure::new(Exit::DiskFull, format_args!("{doing}: {why}")),
         Stopped::Unavailable(Unavailable::Unknown(_)) => Failure::new(Exit::OutcomeUnknown, format_args!("{doing}: {why}")),
         Stopped::Unavailable(_) | Stopped::Stopping => Failure::new(Exit::Temporary, format_args!("{doing}: {why}")),
         Stopped::Ledger(_) => Failure::new(Exit::FolderUnwritable, format_args!("{doing}: {why}")),
@@ -159,7 +189,7 @@ fn shares(vault: &Vault, need: u8, of: u8, config: &Config) -> Result<Exit, Fail
         *out += &share.text();
         *out += "\n";
     }
-    text::print(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
+    text::show(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
     say(&format!("shown this once: print each on a paper of its own, for as many people; entry {} of the audit log says so", receipt.index()));
     Ok(Exit::Ok)
 }
@@ -176,13 +206,7 @@ fn master(vault: &Vault, present: Kek, config: &Config) -> Result<Exit, Failure>
     rotate_deks(vault, &config.db_path, &|| false, &mut say).map(|epoch| told_deks(epoch.into()))
 }
 
-fn remove(vault: &Vault, number: usize, present: &Kek, config: &Config) -> Result<Exit, Failure> {
-    if vault.slots(present).iter().any(|slot| slot.number == number && slot.opened) {
-        return Err(Failure::new(
-            Exit::Usage,
-            format_args!("slot {number} is that of the key presented now; present another key ({}), then remove this one", config.kek.source()),
-        ));
-    }
+fn remove(vault: &Vault, number: usize, config: &Config) -> Result<Exit, Failure> {
     let receipt =
         vault.change_slots(&console(vault), &Change::RemoveSlot(number), "remove").map_err(|why| stopped(&config.db_path, "the slot was not removed", why))?;
     say(&format!("slot {number} is empty; entry {} of the audit log says so", receipt.index()));

@@ -52,8 +52,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+            let shown = error.print();
+            return match shown {
+                _ if error.use_stderr() => Exit::Usage,
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Io,
+                _ => Exit::Ok,
+            }
+            .into();
         }
     };
     match dispatch(cli.command) {

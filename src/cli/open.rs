@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::authn::Vendor;
 use crate::base::{hex, limits, log};
+use crate::base::file::open_regular;
 use crate::base::time::Clock;
 use crate::cli::backup::KeyOf;
 use crate::cli::exit::{Exit, Failure};
@@ -195,7 +196,7 @@ pub fn model(config: &Config) -> Result<Option<Arc<Model>>, Failure> {
 /// A model's file.
 pub fn model_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(limits::ENCODER_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(limits::ENCODER_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     match u64::try_from(bytes.len()).is_ok_and(|length| length <= limits::ENCODER_BYTES_MAX) {
         true => Ok(bytes),
         false => Err(std::io::Error::other("longer than any model")),
@@ -238,6 +239,7 @@ pub fn refused<E: std::fmt::Display>(doing: &str, refused: &Refused<E>) -> Failu
     let exit = match refused {
         Refused::Unavailable(Unavailable::NoSpace) => Exit::DiskFull,
         Refused::Unavailable(Unavailable::Unknown(_)) => Exit::OutcomeUnknown,
+        Refused::Unavailable(Unavailable::ReadOnly) => Exit::Permission,
         Refused::Unavailable(_) => Exit::Temporary,
         Refused::Denied(..) | Refused::Revoked(_) => Exit::Permission,
         Refused::Work(..) => Exit::DataDamaged,

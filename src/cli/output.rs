@@ -5,8 +5,31 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 use crate::base::durable;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::text;
+
+/// Whether a new file can be made at `path`: asked before the data file is opened, so that a refused command leaves it as it was.
+///
+/// Errors: `Exists`; `FolderUnwritable`.
+pub fn vacant(path: &Path) -> Result<(), Failure> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Failure::new(Exit::Exists, format_args!("{}: is there already; it was not touched. Name another file", path.display())));
+    }
+    writable(durable::folder_of(path), path)
+}
+
+/// Whether files can be made in `folder`; `named` is what the operator named.
+///
+/// Errors: `FolderUnwritable`.
+pub fn writable(folder: &Path, named: &Path) -> Result<(), Failure> {
+    access(folder.join("."), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        let (named, folder, error) = (named.display(), folder.display(), io::Error::from(error));
+        Failure::new(Exit::FolderUnwritable, format_args!("{named}: the folder {folder} cannot be written to ({error}); make it, or mend its owner or mode"))
+    })
+}
 
 /// Where to: `-` is standard output, anything else a file that must not be there yet.
 pub struct Output<'p> {
@@ -14,14 +37,22 @@ pub struct Output<'p> {
 }
 
 impl<'p> Output<'p> {
-    /// Errors: `Exists` if the file is there.
+    /// Errors: as [`vacant`].
     pub fn at(path: &'p Path) -> Result<Self, Failure> {
-        match path != Path::new("-") && path.symlink_metadata().is_ok() {
-            true => {
-                Err(Failure::new(Exit::Exists, format_args!("{}: is there already; it was not touched. Name another file", path.display())))
-            }
-            false => Ok(Self { path }),
+        if path != Path::new("-") {
+            vacant(path)?;
         }
+        Ok(Self { path })
+    }
+
+    /// As [`Output::at`], of an export, which is nothing where nobody gets it.
+    ///
+    /// Errors: as [`vacant`]; `Io` where nobody would see standard output.
+    pub fn seen_at(path: &'p Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            text::heard()?;
+        }
+        Self::at(path)
     }
 
     /// Runs `write`. A file has mode 0600 and the name with `.part` behind it until all of it is written and durable: half an export never
@@ -37,7 +68,10 @@ impl<'p> Output<'p> {
         part.push(".part");
         let part = PathBuf::from(part);
         let failure = |error: io::Error| Failure::io(self.path, &error);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(|error| Failure::io(&part, &error))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::io(&part, &error),
+            _ => failure(error),
+        })?;
         let mut out = BufWriter::new(&file);
         let mut sink = Sink { out: &mut out, name: self.path };
         let done = write(&mut sink).and_then(|done| {

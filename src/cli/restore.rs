@@ -16,7 +16,7 @@ use crate::base::time::Clock;
 use crate::cli::backup::{self, KeyOf};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::progress::Progress;
-use crate::cli::{args, init, open, say, serve, text};
+use crate::cli::{args, init, open, output, say, serve, text};
 use crate::config::{Config, KekChoice, settings};
 use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError, Place, Unlock};
@@ -63,6 +63,7 @@ pub fn run(command: &args::Restore, mut config: Config) -> Result<Exit, Failure>
 fn data_key(config: &Config, instance: InstanceId) -> Result<Kek, Failure> {
     match &config.kek {
         KekChoice::KeyFile(path) if !path.exists() => {
+            output::vacant(path)?;
             let kek = Kek::write_key_file(path, instance).map_err(|error| Failure::io(path, &error))?;
             say(&format!("made the key file {}: keep a copy of it away from the data, without it the data is lost", path.display()));
             Ok(kek)
@@ -298,10 +299,10 @@ fn report(as_json: bool, path: &Path, facts: &Facts, restored: &Restored, kept: 
         });
         return text::print(format!("{document}\n").as_bytes());
     }
-    let taken = facts.taken_at.map_or("an unknown time".to_owned(), |at| at.to_string());
+    let taken = facts.taken_at.map_or("from a copy of a data file, not a backup".to_owned(), |at| format!("as of {at}"));
     text::print(
         format!(
-            "{}: as of {taken}, {} memories, {} audit entries kept read-only; {} rows checked, all sound\nnext: rosemary doctor && rosemary serve\n",
+            "{}: {taken}, {} memories, {} audit entries kept read-only; {} rows checked, all sound\nnext: rosemary doctor && rosemary serve\n",
             path.display(),
             found.memories,
             facts.checkpoint.size,

@@ -170,17 +170,20 @@ fn take_grants(config: &Config) {
 }
 
 /// The console's socket. A service that serves without one is worth more than none; one that is locked could never be unlocked.
-fn console(config: &Config) -> Result<Option<UnixListener>, Failure> {
+fn console(config: &Config) -> Result<Result<UnixListener, std::io::Error>, Failure> {
     let (name, path) = (settings::CONSOLE_SOCKET.row.name, &config.console_socket);
     match console::listen(path) {
-        Ok(listener) => Ok(Some(listener)),
         Err(error) if config.kek == KekChoice::Console => {
-            Err(Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; name a path in a folder of the service's user", path.display())))
+            Err(Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; {}", path.display(), console_remedy(&error))))
         }
-        Err(error) => {
-            log::line(Level::Warn, "there is no console; name a path in a folder of the service's user", &[("setting", &name), ("error", &Operator::text(&error))]);
-            Ok(None)
-        }
+        listener => Ok(listener),
+    }
+}
+
+fn console_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "another service answers there: stop it, or name another path",
+        _ => "name a path in a folder of the service's user",
     }
 }
 
@@ -283,7 +286,10 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let Given { tcp, unix } = outside.given;
     let listeners = listeners(config, tcp)?;
     let entrance = entrance(config, unix)?;
-    let console = console(config)?;
+    let (console, without) = match console(config)? {
+        Ok(listener) => (Some(listener), None),
+        Err(error) => (None, Some(error)),
+    };
     // Before any other thread: what is started from here on is inside.
     take_grants(config);
     let memory_locked = lock_memory(config)?;
@@ -302,6 +308,12 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
             Some(bring_up(config, &mut settings, open::kek(config)?, &door, port, entrance.as_ref(), &around)?)
         }
     };
+    // Only now: where the data file is another service's, the console is too, and that is said already.
+    if let Some(error) = without {
+        let name = settings::CONSOLE_SOCKET.row.name;
+        let known: [(_, &dyn log::LogSafe); 3] = [("setting", &name), ("error", &Operator::text(&error)), ("remedy", &console_remedy(&error))];
+        log::line(Level::Warn, "there is no console", &known);
+    }
     let http = http::Settings {
         max_connections: config.max_connections,
         max_per_address: config.max_connections_per_address,

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap_complete::aot;
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
 
 use crate::cli::args::{self, Shell};
 use crate::cli::exit::{Exit, Failure};
@@ -73,10 +74,36 @@ pub fn version() -> Result<Exit, Failure> {
 
 /// Writes `text` to standard output. A reader that has seen enough (`| head`) is no failure.
 pub fn print(text: &[u8]) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
+    match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io(Path::new("standard output"), &error)),
         _ => Ok(Exit::Ok),
+    }
+}
+
+/// Writes what is shown once to standard output.
+///
+/// Errors: `Io`, whoever may have stopped reading.
+pub fn show(text: &[u8]) -> Result<Exit, Failure> {
+    write(text).map(|()| Exit::Ok).map_err(|error| Failure::new(Exit::Io, format_args!("standard output: {error}")))
+}
+
+fn write(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush())
+}
+
+/// Whether somebody may read standard output: asked before a secret is made or an export written.
+///
+/// A closed one (`>&-`) is /dev/null, open for reading and writing, before the program's first line runs. That is told from `>/dev/null`, which
+/// is open for writing alone, but not from a parent that opened it so: either way nobody would see what is written.
+///
+/// Errors: `Io`.
+pub fn heard() -> Result<(), Failure> {
+    let out = io::stdout();
+    let null = fstat(&out).is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice && about.st_rdev == makedev(1, 3));
+    match null && fcntl_getfl(&out).is_ok_and(|flags| flags.contains(OFlags::RDWR)) {
+        true => Err(Failure::new(Exit::Io, "standard output is closed, and nobody would see what is written; nothing was done. Open it, or name a file")),
+        false => Ok(()),
     }
 }
 

@@ -31,6 +31,11 @@ use crate::store::memories::{ExportPlace, Imported, MemoryType, NewMemory, Text}
 use crate::store::phi::Phi;
 use crate::store::vault::Vault;
 
+/// How gzip's files begin (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// UTF-8's, which some programs write at the very beginning of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// `rosemary import`.
 pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
@@ -39,9 +44,16 @@ pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failur
     } else {
         let failure = |error| Failure::io(&command.file, &error);
         let file = File::open(&command.file).map_err(failure)?;
-        let bytes = file.metadata().map_err(failure)?.len();
+        let about = file.metadata().map_err(failure)?;
+        if about.is_dir() {
+            return Err(failure(io::ErrorKind::IsADirectory.into()));
+        }
+        let bytes = about.len();
         (command.file.display().to_string(), Box::new(BufReader::new(file)), bytes)
     };
+    if source.fill_buf().map_err(|error| Failure::io(&command.file, &error))?.starts_with(&GZIP) {
+        return Err(Failure::new(Exit::BadInput, format_args!("{name}: is compressed (gzip); unpack it: gzip -dc FILE | rosemary import -")));
+    }
     let store = open::store(&mut config)?;
     let stored = load(store.vault(), &mut source, &name, &mut Progress::new("importing", bytes));
     store.stop();
@@ -52,7 +64,7 @@ pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failur
 /// `rosemary export`.
 pub fn export(command: &args::Export, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
-    let output = Output::at(&command.file)?;
+    let output = Output::seen_at(&command.file)?;
     let store = open::store(&mut config)?;
     let written = output.write(|sink| dump(store.vault(), sink));
     store.stop();
@@ -95,14 +107,15 @@ pub fn load(vault: &Vault, source: &mut impl BufRead, name: &str, progress: &mut
         number += 1;
         let most = u64::try_from(limits::IMPORT_LINE_BYTES_MAX).expect("a small constant") + 1;
         let read = source.by_ref().take(most).read_until(b'\n', &mut line);
+        let text = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| number == 1).unwrap_or(&line);
         let taken = match read {
             Err(error) => Err((Exit::Io, format!("cannot be read ({error})"))),
             Ok(0) => break,
             Ok(_) if line.len() > limits::IMPORT_LINE_BYTES_MAX => {
                 Err((Exit::BadInput, format!("longer than {} bytes", limits::IMPORT_LINE_BYTES_MAX)))
             }
-            Ok(_) if line.iter().all(u8::is_ascii_whitespace) => continue,
-            Ok(_) => importer.take(&line).map_err(|why| (Exit::BadInput, why)),
+            Ok(_) if text.iter().all(u8::is_ascii_whitespace) => continue,
+            Ok(_) => importer.take(text).map_err(|why| (Exit::BadInput, why)),
         };
         let failed = match taken {
             Ok(()) if importer.is_full() => importer.flush(),

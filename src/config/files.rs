@@ -6,13 +6,13 @@
 //! - What is read is wiped when dropped; an error names path and remedy, never content.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
 use zeroize::Zeroizing;
 
+use crate::base::file::open_regular;
 use crate::base::limits;
 use crate::crypto::secret::Secret;
 
@@ -24,14 +24,11 @@ const FORBIDDEN_MODE: u32 = 0o027;
 /// Errors: one sentence `<path>: <what>; <remedy>`, for the operator.
 pub fn open_private(path: &Path) -> Result<File, String> {
     let shown = path.display();
-    let fd = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-        .map_err(|error| format!("{shown}: {}; check the path and that the service's user may read it", std::io::Error::from(error)))?;
-    let file = File::from(fd);
-    let about = file.metadata().map_err(|error| format!("{shown}: {error}; check the file"))?;
-    if !about.is_file() {
-        return Err(format!("{shown}: not a regular file; give one"));
-    }
-    let mode = about.permissions().mode() & 0o7777;
+    let file = open_regular(path).map_err(|error| match error.kind() {
+        ErrorKind::IsADirectory | ErrorKind::InvalidInput => format!("{shown}: not a regular file; give one"),
+        _ => format!("{shown}: {error}; check the path and that the service's user may read it"),
+    })?;
+    let mode = file.metadata().map_err(|error| format!("{shown}: {error}; check the file"))?.permissions().mode() & 0o7777;
     if mode & FORBIDDEN_MODE != 0 {
         return Err(format!("{shown}: mode {mode:04o} lets others read or change the secret; chmod 0640 or stricter"));
     }

@@ -205,7 +205,7 @@ table! {
         /// without a restart.
         API_KEY: Secret<String> = "RM_API_KEY", "0.1.0",
             Takes::Secret(limits::STATIC_KEY_CHARS.0), Fallback::Absent("none", ""), parse::static_key;
-        /// A key for one AI tool. The rest of the name, in lower case, is its vendor (a-z 0-9 _ -, at most 50): memories that
+        /// A key for one AI tool. The rest of the name, in lower case, is its vendor (a-z 0-9 _, at most 50): memories that
         /// it writes carry this origin, and it sees those whose `allowed_vendors` hold `*` or this vendor.
         AGENT_KEY: Secret<String> = "RM_AGENT_KEY_<VENDOR>", "0.1.0",
             Takes::Secret(limits::STATIC_KEY_CHARS.0), Fallback::Absent("none", ""), parse::static_key;

@@ -113,7 +113,12 @@ impl KeySlot {
         Ok(slot)
     }
 
-    fn unwrap(&self, kek: &Kek, instance: InstanceId, number: usize) -> Option<Key> {
+    /// The master key, if `kek`, or what it was typed from, opens this slot.
+    pub fn unwrap(&self, kek: &Kek, instance: InstanceId, number: usize) -> Option<Key> {
+        self.unwrap_with(kek, instance, number).or_else(|| kek.typed_back().iter().find_map(|kek| self.unwrap_with(kek, instance, number)))
+    }
+
+    fn unwrap_with(&self, kek: &Kek, instance: InstanceId, number: usize) -> Option<Key> {
         let key = kek.slot_key(&self.salt, &self.cost)?;
         let mut out = Zeroizing::new([0; 32]);
         aead::open_into(&key, self.aad(instance, number).bytes(), &self.wrapped, &mut *out).ok()?;

@@ -93,13 +93,18 @@ fn value_at(coefficients: &[u8], x: u8) -> u8 {
     coefficients.iter().rev().fold(0, |sum, coefficient| multiply(sum, x) ^ coefficient)
 }
 
+/// Whether `of` shares can be made of which `need` are needed.
+///
+/// Errors: `Bounds`.
+pub fn check(need: u8, of: u8) -> Result<(), ShareError> {
+    if need < SHARES.0 || need > of || of > SHARES.1 { Err(ShareError::Bounds) } else { Ok(()) }
+}
+
 /// Draws a secret for `instance`, and splits it into `of` shares of which `need` give it back.
 ///
 /// Errors: `Bounds`.
 pub fn draw(instance: InstanceId, need: u8, of: u8) -> Result<(Key, Vec<Share>), ShareError> {
-    if need < SHARES.0 || need > of || of > SHARES.1 {
-        return Err(ShareError::Bounds);
-    }
+    check(need, of)?;
     let secret = Key::random();
     let random: Vec<Zeroizing<[u8; 32]>> = (1..need).map(|_| Zeroizing::new(rng::array())).collect();
     let (short, set) = (short(instance), rng::array());

@@ -1,13 +1,13 @@
 //! Unlocking: what the operator holds (key file, passphrase file, systemd credential) becomes the key that opens a key slot.
 //!
-//! Promise: bytes are taken only from a file that its owner alone can write and, for key files and passphrases, read; a message names the
+//! Promise: bytes are taken only from a regular file that its owner alone can write and, for key files and passphrases, read; a message names the
 //! file and the remedy, never a byte of it. A file of the product's own form names the instance it was made for, so that the key of
 //! another instance is recognised instead of being called wrong.
 //!
-//! Own form of a key file, one line: `rosemary-kek-v1 <instance uuid> <64 hex digits>`. Any other content of at least 32 bytes is taken
-//! as it is. A passphrase file loses one trailing newline.
+//! Own form of a key file, one line: `rosemary-kek-v1 <instance uuid> <64 hex digits>`; the digits may stand in groups. Any other content of
+//! at least 32 bytes is taken as it is. Digits typed back from paper open what their key locks, however they are grouped and whether a
+//! newline ends them ([`Kek::typed_back`]). A passphrase file loses one trailing newline.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
 use crate::base::id::InstanceId;
+use crate::base::file::open_regular;
 use crate::base::{durable, hex, limits};
 use crate::crypto::kdf::{self, Label};
 use crate::crypto::secret::{Key, Secret};
@@ -117,12 +118,12 @@ impl KdfCost {
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
     /// The file cannot be opened or read.
-    #[error("{path}: cannot be read ({kind}); check the path and that this user may read it")]
+    #[error("{path}: cannot be read ({error}); check the path and that this user may read it")]
     Unreadable {
         /// The file.
         path: String,
-        /// What the system said.
-        kind: io::ErrorKind,
+        /// What the system said, or that it is no regular file.
+        error: io::Error,
     },
     /// Others than its owner and group can read the file, or others than its owner change it.
     #[error("{path}: mode {mode:03o} lets too many read or change it; chmod 0640 or stricter, and replace the key if they may have read it")]
@@ -248,6 +249,19 @@ impl Kek {
         }
     }
 
+    /// What else the content of a key file can mean if it is 64 hex digits and white space: a key that was typed from its paper copy. The
+    /// digits alone (`rosemary-setup`), with a newline (a file made by other means), and the bytes they stand for (our own form).
+    pub fn typed_back(&self) -> Vec<Self> {
+        let content = self.secret.expose();
+        let mut digits = Zeroizing::new(Vec::with_capacity(content.len() + 1));
+        digits.extend(content.iter().filter(|byte| !byte.is_ascii_whitespace()).map(u8::to_ascii_lowercase));
+        let bytes = std::str::from_utf8(&digits).ok().and_then(hex::decode).map(Zeroizing::new).filter(|bytes| bytes.len() == 32);
+        let Some(bytes) = bytes.filter(|_| matches!(self.kind, SlotKind::KeyFile | SlotKind::Credential)) else { return Vec::new() };
+        let alone = digits.to_vec();
+        digits.push(b'\n');
+        [alone, digits.to_vec(), bytes.to_vec()].map(|secret| Self::presented(self.kind, Secret::new(secret), None)).into()
+    }
+
     fn from_key_bytes(kind: SlotKind, mut bytes: Zeroizing<Vec<u8>>, path: &Path) -> Result<Self, UnlockError> {
         if bytes.starts_with(KEY_FILE_WORD.as_bytes()) {
             let (secret, instance) = parse_own_form(&bytes).ok_or_else(|| UnlockError::Malformed { path: name(path) })?;
@@ -280,11 +294,12 @@ impl Kek {
 
 fn parse_own_form(bytes: &[u8]) -> Option<(Secret<Vec<u8>>, InstanceId)> {
     let line = std::str::from_utf8(bytes).ok()?;
-    let line = line.strip_suffix('\n').unwrap_or(line);
-    let mut words = line.split(' ');
-    let (_, instance, digits) = (words.next()?, InstanceId::parse(words.next()?)?, words.next()?);
-    let secret = Secret::new(hex::decode(digits)?);
-    (words.next().is_none() && secret.expose().len() == 32).then_some((secret, instance))
+    let mut words = line.split_ascii_whitespace();
+    let (_, instance) = (words.next()?, InstanceId::parse(words.next()?)?);
+    let mut digits = Zeroizing::new(String::with_capacity(line.len()));
+    digits.extend(words);
+    let secret = Secret::new(hex::decode(&digits)?);
+    (secret.expose().len() == 32).then_some((secret, instance))
 }
 
 fn name(path: &Path) -> String {
@@ -297,13 +312,9 @@ pub const EXPOSING_BITS: u32 = 0o037;
 
 /// The whole file, if no more than its owner may change it and no more than its group may read it. Mode and bytes come from one open file.
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, UnlockError> {
-    let unreadable = |error: io::Error| UnlockError::Unreadable { path: name(path), kind: error.kind() };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
-    let mode = metadata.mode() & 0o777;
+    let unreadable = |error: io::Error| UnlockError::Unreadable { path: name(path), error };
+    let file = open_regular(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
     if mode & EXPOSING_BITS != 0 {
         return Err(UnlockError::Exposed { path: name(path), mode });
     }
@@ -359,7 +370,7 @@ mod tests {
         assert!(matches!(read(&file(&[7; 32], 0o604)), Err(UnlockError::Exposed { .. })));
         assert!(matches!(read(&file(&[7; 31], 0o600)), Err(UnlockError::TooShort { found: 31, .. })));
         assert!(matches!(read(&file(&vec![7; limits::KEK_BYTES_MAX + 1], 0o600)), Err(UnlockError::TooLong { .. })));
-        assert!(matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { kind: io::ErrorKind::NotFound, .. })));
+        assert!(matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound));
         assert!(matches!(read(Path::new("/")), Err(UnlockError::Unreadable { .. })));
         assert!(read(&file(&[7; 32], 0o400)).is_ok());
         assert!(read(&file(&[7; 32], 0o640)).is_ok(), "root's file, read through the service's group");
@@ -385,6 +396,32 @@ mod tests {
         bytes.truncate(bytes.len() - 2);
         let damaged = file(&bytes, 0o600);
         assert!(matches!(Kek::read(&KekSource::KeyFile(damaged.to_path_buf())), Err(UnlockError::Malformed { .. })));
+    }
+
+    #[test]
+    fn digits_typed_from_paper_open_what_their_key_locks() {
+        // The paper copy of `rosemary-setup` is printed in groups of 8; typed back with them and a newline it opened nothing.
+        use crate::crypto::ladder::KeySlot;
+        let (path, instance, master) = (Temporary::draw(), InstanceId::draw(), Key::random());
+        let own = Kek::write_key_file(&path, instance).unwrap();
+        let line = fs::read_to_string(&*path).unwrap();
+        let digits = line.trim_end().rsplit(' ').next().unwrap();
+        let groups = digits.as_bytes().chunks(8).map(|group| std::str::from_utf8(group).unwrap()).collect::<Vec<_>>().join(" ");
+        let newline = format!("{digits}\n");
+        let forms = [digits.to_owned(), newline.clone(), groups.clone(), format!("{}\n", groups.to_uppercase()), groups.replace(' ', "\n")];
+        for made in [own, Kek::for_test(digits.as_bytes()), Kek::for_test(newline.as_bytes())] {
+            let slot = KeySlot::wrap(&made, KdfCost::NONE, &master, instance, 0).unwrap();
+            for form in &forms {
+                let typed = Kek::read(&KekSource::KeyFile(file(form.as_bytes(), 0o600).to_path_buf())).unwrap();
+                assert_eq!(slot.unwrap(&typed, instance, 0).map(|key| *key.expose()), Some(*master.expose()), "{} bytes", form.len());
+            }
+            assert!(slot.unwrap(&Kek::for_test(digits.replace(&digits[..1], "g").as_bytes()), instance, 0).is_none());
+            assert!(slot.unwrap(&Kek::for_test(format!("{digits}00").as_bytes()), instance, 0).is_none());
+        }
+        let whole = line.replace(digits, &groups);
+        let typed = Kek::read(&KekSource::KeyFile(file(whole.as_bytes(), 0o600).to_path_buf())).unwrap();
+        assert_eq!(typed.instance(), Some(instance));
+        assert!(Kek::passphrase_for_test(digits).typed_back().is_empty());
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Report {
         self.tree.is_ok()
     }
 
+    /// Whether neither mirror of one page-0 pair opens, though both pairs were written: if it held the newest commit, that is lost.
+    pub fn lost_pair(&self) -> bool {
+        self.page_slots.chunks(2).any(|pair| pair == [None; 2]) && self.page_slots.iter().max() > Some(&Some(1))
+    }
+
     /// Whether nothing at all is amiss, spare copies and free space included.
     pub fn is_spotless(&self) -> bool {
         let newest = self.page_slots.iter().flatten().max();

@@ -35,7 +35,7 @@ pub enum EngineError {
         kind: io::ErrorKind,
     },
     /// Not a file of this product.
-    #[error("not a Rosemary data file")]
+    #[error("not a Rosemary data file, or its head is destroyed; check the path, or keep the file as evidence and restore a backup")]
     NotRosemary,
     /// Written by a later version.
     #[error("data file format {found} is newer than this program's; use the version that wrote it, or a later one")]

@@ -8,6 +8,7 @@
 //! - A private key is never copied into an error.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
+use crate::base::file::open_regular;
+use crate::base::limits;
 use crate::base::time::Timestamp;
 
 /// Why there is no TLS. Each message names the file and what to do.
@@ -135,7 +138,13 @@ fn read(files: &TlsFiles) -> Result<(Arc<ServerConfig>, Option<Timestamp>), TlsE
 }
 
 fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    fs::read(path).map(Zeroizing::new).map_err(|error| TlsError::Unreadable { path: path.to_owned(), error })
+    // One allocation for any usual key, so that growing the buffer leaves no copies of it behind.
+    let read = || {
+        let mut file = open_regular(path)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(limits::SECRET_FILE_BYTES_MAX));
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    read().map_err(|error| TlsError::Unreadable { path: path.to_owned(), error })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

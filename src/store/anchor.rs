@@ -107,7 +107,7 @@ pub fn of_any_log(text: &str, reader: &dyn Read, keys: &Keys) -> Option<Anchor> 
 pub fn read(path: &Path) -> io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(path)?.take(ANCHOR_BYTES_MAX).read_to_string(&mut text)?;
+    crate::base::file::open_regular(path)?.take(ANCHOR_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -106,7 +106,7 @@ impl Backups {
     }
 
     /// Those that are done, the newest first.
-    fn done(&self) -> impl Iterator<Item = &(FileId, BackupRow)> {
+    pub fn done(&self) -> impl Iterator<Item = &(FileId, BackupRow)> {
         self.all.iter().rev().filter(|(_, backup)| backup.state == State::Done)
     }
 

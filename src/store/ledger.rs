@@ -146,7 +146,7 @@ fn read_one(path: &Path, instance: InstanceId, keys: &Keys) -> Result<Option<Vec
     use std::io::Read as _;
     let name = || path.display().to_string();
     let mut text = String::new();
-    let file = match std::fs::File::open(path) {
+    let file = match crate::base::file::open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|error| LedgerError::Io(name(), error.kind()))?,
     };

@@ -149,7 +149,7 @@ fn complain(what: &'static str, error: &impl std::fmt::Display) {
 }
 
 fn backup(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<(), ()> {
-    let made = schedule.backup_key.as_ref().map(Kek::read).transpose().map_err(|error| complain("no backup was made", &error)).and_then(|key| {
+    let made = schedule.backup_key.as_ref().map(Kek::read).transpose().map_err(|error| complain("no backup was made: RM_BACKUP_KEY_FILE", &error)).and_then(|key| {
         let order = Order {
             place: Where::Folder(&schedule.folder),
             key: key.as_ref(),
@@ -186,7 +186,9 @@ fn drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<(), ()
 pub fn run_drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<DrillRow, DrillError> {
     let folder = &schedule.folder;
     let known = vault.backups().map_err(BackupError::from)?;
-    let (id, backup) = known.last().ok_or_else(|| DrillError::None(folder.display().to_string()))?;
+    // One made elsewhere by hand is not missed here; one that is kept by the clock must be here.
+    let here = known.done().find(|(id, backup)| backup.expires_at.is_some() || Vault::backup_path(folder, *id, backup).exists());
+    let (id, backup) = here.ok_or_else(|| DrillError::None(folder.display().to_string()))?;
     let mut row = DrillRow { at: vault.clock().now(), backup: *id, passed: false, restore_ms: 0, memories: 0, entries: backup.size };
     let aside = folder.join(DRILL_FILE);
     let _ = std::fs::remove_file(&aside);

@@ -58,7 +58,7 @@ pub enum Unavailable {
     #[error("the store is recovering from a fault")]
     Latched,
     /// The disk is nearly full.
-    #[error("the disk is nearly full")]
+    #[error("the disk of the data file (RM_DB_PATH) is nearly full; free some space on it")]
     NoSpace,
     /// It is not known whether the request took effect; ask for this operation later.
     #[error("the outcome is not known yet")]
@@ -70,7 +70,7 @@ pub enum Unavailable {
     #[error("the service is stopping")]
     Stopping,
     /// The instance was frozen by its operator; recorded, nothing happened.
-    #[error("the instance is read-only")]
+    #[error("the instance is frozen, its records are read-only; `rosemary incident thaw` lets them be written again")]
     ReadOnly,
 }
 

@@ -261,6 +261,20 @@ class Serving(Case):
             refused = owner.post("/api/v1/backups").expect(409)
             self.assertIn("RM_BACKUP_DIR", refused.json["error"])
 
+    def test_a_plain_copy_of_the_data_file_is_called_one(self):
+        copy = self.server.folder / "copy.db"
+        shutil.copy(self.server.data, copy)
+        self.said(self.done("backup", "verify", str(copy)), "a copy of a data file, not a backup")
+        self.said(self.done("restore", str(copy), "--to", str(self.server.folder / "aside.db")), "a copy of a data file, not a backup")
+        self.done("backup", "make", str(self.server.folder / "real"))
+        self.assertNotIn("copy of a data file", text(self.done("backup", "verify", str(self.server.folder / "real"))))
+
+    def test_a_backup_made_elsewhere_does_not_make_the_drill_fail(self):
+        # The drill took the newest that was known, and looked for it in the folder.
+        self.done("backup", "make")
+        self.done("backup", "make", str(self.server.folder / "elsewhere.backup"))
+        self.said(self.done("backup", "drill"), "passed")
+
     def test_a_drill_with_a_damaged_backup_fails_and_is_on_record(self):
         self.fill(5)
         backup = self.make()

@@ -1,6 +1,7 @@
 """What the operator's mistakes get: one line that names the thing and the remedy, a distinct exit code, and the file untouched."""
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -9,13 +10,15 @@ import time
 import unittest
 from pathlib import Path
 
-from rosemary_server import Server, digest, text, write_private
+from rosemary_server import BINARY, Server, digest, text, write_private
 
 
 # The exit codes of `rosemary --help` that these mistakes must give.
 UNAVAILABLE, EXISTS, PERMISSION, CONFIG = 69, 73, 77, 78
 KEK_WRONG, KEK_MISSING, SUPERBLOCK, FORMAT_NEWER, LOCKED, DISK_FULL, ANCHOR, DAMAGED, TENANT, CERTIFICATE, FOLDER = 80, 81, 82, 83, 84, 85, 86, 88, 89, 90, 91
 NO_INPUT, IO = 66, 74
+# Where the page-0 slots A, A', B, B' begin (docs/format.md).
+SLOTS = 8192, 16384, 24576, 32768
 
 
 class Operator(unittest.TestCase):
@@ -72,6 +75,120 @@ class Operator(unittest.TestCase):
     def test_no_kek_setting_is_a_configuration_error(self):
         self.refused(CONFIG, "RM_KEK_FILE", RM_KEK_FILE=None)
 
+    def test_a_refused_command_leaves_the_file_as_it_was(self):
+        # Each of these opened the data file for writing first, and said what was wrong afterwards.
+        folder, usage = self.server.folder, 2
+        there, gone = folder / "there", folder / "gone" / "x"
+        there.write_text("not to be touched")
+        for code, *command in (
+            (usage, "key", "make", "--label", ""),
+            (usage, "key", "make", "--user", "nope"),
+            (usage, "key", "revoke", "x"),
+            (usage, "keys", "remove", "99"),
+            (usage, "keys", "remove", "1"),
+            (usage, "keys", "remove", "0"),
+            (usage, "keys", "shares", "--need", "1"),
+            (KEK_MISSING, "keys", "add", "--key-file", gone),
+            (FOLDER, "keys", "add", "--make", "--key-file", gone),
+            (EXISTS, "keys", "add", "--make", "--key-file", there),
+            (usage, "audit", "export", folder / "log", "--from", "3", "--to", "2"),
+            (FOLDER, "audit", "export", gone),
+            (FOLDER, "export", gone),
+            (EXISTS, "export", there),
+            (FOLDER, "backup", "make", gone),
+            (EXISTS, "backup", "make", there),
+            (usage, "erase", "receipt", "x", folder / "receipt"),
+            (FOLDER, "erase", "subject", "x", "--yes", "--receipt", gone),
+            (IO, "import", folder),
+        ):
+            with self.subTest(command):
+                before = digest(self.server.data)
+                done = self.server.run(*map(str, command))
+                self.assertEqual(done.returncode, code, text(done))
+                self.assertEqual(digest(self.server.data), before, f"the data file was changed: {text(done)}")
+                if gone in command:
+                    self.assertIn(f"{gone}: ", text(done))
+        self.assertEqual(there.read_text(), "not to be touched")
+
+    def test_what_is_shown_once_is_not_made_for_nobody(self):
+        # With standard output closed, keys and exports went nowhere, and the exit code was 0.
+        def run(redirection, *command):
+            return subprocess.run(
+                ["bash", "-c", f'"$0" "$@" {redirection}', str(BINARY), *command],
+                env=self.server.environment(), cwd=self.server.folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=60, check=False)
+
+        keys = lambda: [line[108:132].strip() for line in self.server.run("key", "list").stdout.decode().splitlines()[1:]]
+        known = keys()
+        for command in (("key", "make"), ("keys", "shares"), ("export",), ("audit", "export", "-")):
+            before = digest(self.server.data)
+            done = run(">&-", *command)
+            self.assertEqual((done.returncode, digest(self.server.data)), (IO, before), text(done))
+            self.assertIn("standard output", text(done))
+        self.assertEqual(run(">/dev/null", "export").returncode, 0)
+        # Where it is found out too late, the key is dead.
+        self.assertEqual(keys(), known)
+        for gone in ("| true", ">/dev/full"):
+            done = run(f"{gone}; exit ${{PIPESTATUS[0]}}", "key", "make")
+            self.assertEqual(done.returncode, IO, text(done))
+            self.assertIn("revoked", text(done))
+        self.assertEqual(len([revoked for revoked in keys() if revoked != "-"]), 2)
+        self.assertEqual(run(">/dev/full", "--help").returncode, IO)
+        self.assertEqual(run("| true; exit ${PIPESTATUS[0]}", "--help").returncode, 0)
+
+    def test_a_message_names_what_to_do(self):
+        # Each of these said what was wrong and not what to do, or something else than what to do.
+        folder, junk = self.server.folder, self.server.folder / "junk"
+        junk.write_text("nothing of ours" * 1000)
+        self.refused(SUPERBLOCK, junk, "check the path", "backup", untouched=False, RM_DB_PATH=junk)
+        (folder / "inside").mkdir()
+        self.refused(IO, "name a file", RM_DB_PATH=f"{folder / 'inside'}/")
+        records = folder / "records"
+        for content in (b'\xef\xbb\xbf{"title": "begins with", "content": "a mark"}\n', b'{"title": "a", "content": "b"}\n'):
+            records.write_bytes(content)
+            done = self.server.run("import", str(records))
+            self.assertEqual(done.returncode, 0, text(done))
+        for content in (b'\x1f\x8b\x08 packed', ):
+            records.write_bytes(content)
+            before = digest(self.server.data)
+            done = self.server.run("import", str(records))
+            self.assertEqual((done.returncode, digest(self.server.data)), (65, before), text(done))
+            self.assertIn("compressed", text(done))
+        records.write_bytes(b'{"title": "a", "content": "b"}\n')
+        self.assertEqual(self.server.run("incident", "freeze").returncode, 0)
+        done = self.server.run("import", str(records))
+        self.assertEqual(done.returncode, PERMISSION, text(done))
+        self.assertIn("rosemary incident thaw", text(done))
+        self.assertEqual(self.server.run("incident", "thaw").returncode, 0)
+        self.works_again()
+
+    def test_a_lost_pair_of_page_0_is_told_of(self):
+        # Both mirrors of the newest commit gone was "sound", and nothing else.
+        whole = self.server.data.read_bytes()
+        self.assertNotIn("pair", text(self.server.run("verify", RM_ANCHOR_FILE=None)))
+        for pair in SLOTS[:2], SLOTS[2:]:
+            self.server.data.write_bytes(whole)
+            self.damage(*(at + 100 for at in pair))
+            done = self.server.run("verify", RM_ANCHOR_FILE=None)
+            self.assertEqual(done.returncode, 0, text(done))
+            self.assertIn("the newest commit may be lost", text(done).lower())
+
+    def test_init_prints_the_key_of_the_log(self):
+        other = Server()
+        self.addCleanup(other.remove)
+        said = text(other.run("init"))
+        found = re.search(r"rosemary/\S+\+\S+", said)
+        self.assertTrue(found, said)
+        self.assertIn(found[0], text(other.run("doctor")))
+
+    def test_a_pipe_as_a_file_of_the_settings_is_refused_and_never_waited_for(self):
+        # A start hung for ever in opening it.
+        pipe = self.server.folder / "pipe"
+        os.mkfifo(pipe, 0o600)
+        self.refused(KEK_MISSING, pipe, "not a regular file", RM_KEK_FILE=pipe)
+        self.refused(CERTIFICATE, pipe, "not a regular file", RM_TLS_CERT=pipe, RM_TLS_KEY=pipe)
+        self.refused(ANCHOR, pipe, RM_ANCHOR_FILE=pipe)
+        self.works_again()
+
     def test_a_kek_that_others_may_read_is_refused(self):
         self.server.kek.chmod(0o644)
         self.refused((KEK_MISSING, PERMISSION, CONFIG), self.server.kek, "chmod")
@@ -125,6 +242,8 @@ class Operator(unittest.TestCase):
     def test_a_second_server_on_the_same_file_is_refused(self):
         self.server.start()
         self.refused(LOCKED, self.server.data, untouched=False)
+        # Its console is the first one's too, which was told of with a remedy of its own.
+        self.assertNotIn("console", text(self.server.run("serve")))
         self.refused(LOCKED, self.server.data, command="verify", untouched=False)
         with self.server.client(self.server.owner_key) as owner:
             owner.get("/whoami").expect(200)
