@@ -142,7 +142,7 @@ fn blocks(verdict: &mut Verdict, report: &Report) {
     }
     for (copy, whole) in report.superblocks.iter().enumerate() {
         if !whole {
-            verdict.wrong.push(format!("superblock: copy {} of 2 is damaged; the other opens the file", copy + 1));
+            verdict.wrong.push(format!("superblock: copy {} of 2 is damaged, or not the newest; the other opens the file", copy + 1));
         }
     }
     if report.damaged > 0 {

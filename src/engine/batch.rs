@@ -119,8 +119,8 @@ pub(super) struct Open {
 pub struct Engine {
     pub(super) medium: Arc<Live>,
     pub(super) head: RwLock<Arc<Superblock>>,
-    /// One rewriting of the superblock at a time.
-    pub(super) rewriting: Mutex<()>,
+    /// One rewriting of the superblock at a time; the newest generation that was tried.
+    pub(super) rewriting: Mutex<u64>,
     /// Held by who freezes, and passed by each commit before it begins: else commits that follow one another would keep a freezing waiting.
     pub(super) freezing: Mutex<()>,
     /// Whether the copies of the superblock may differ.
@@ -207,8 +207,8 @@ impl Engine {
     }
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let (head, copies) = Superblock::read(&*medium, kek)?;
-        let torn = copies != [Some(head.generation); 2];
+        let head = Superblock::read(&*medium, kek)?;
+        let torn = head.copies(&*medium)? != [true; 2];
         let (medium, head) = (Live::new(medium), Arc::new(head));
         let open = Open::new(&medium, &head, options, Opening::Trusting)?;
         let engine = Self::of(medium, head, options, open);
@@ -217,7 +217,7 @@ impl Engine {
     }
 
     pub(super) fn of(medium: Arc<Live>, head: Arc<Superblock>, options: &Options, open: Open) -> Self {
-        let (rewriting, freezing, torn) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let (rewriting, freezing, torn) = (Mutex::new(head.generation), Mutex::default(), AtomicBool::new(false));
         Self { medium, head: RwLock::new(head), rewriting, freezing, torn, options: options.clone(), path: None, open: RwLock::new(Some(open)) }
     }
 

@@ -4,6 +4,7 @@
 //! - The new superblock is in use only once both of its copies are durable: what is sealed under a new key can always be opened again.
 //! - A rewriting that failed leaves the old one in use; which of the two the medium holds is settled by the next rewriting or opening, and
 //!   either opens the file.
+//! - No generation is tried twice: two copies of one generation are the same superblock.
 //! - An older copy that a crash left is written over by [`Engine::settle`] before anything relies on its being gone.
 
 use std::sync::atomic::Ordering;
@@ -30,11 +31,12 @@ impl Engine {
     ///
     /// Errors: `Latched`; `Keys` where the change itself is refused; `Io` and `Full`, after which the old keys stay in use.
     pub fn rewrite(&self, change: &Change) -> Result<u64, EngineError> {
-        let _one = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attempted = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_latched() {
             return Err(EngineError::Latched);
         }
-        let head = self.head().changed(change)?;
+        let head = self.head().changed(change, *attempted)?;
+        *attempted = head.generation;
         self.torn.store(true, Ordering::Release);
         head.write(&*self.medium)?;
         self.torn.store(false, Ordering::Release);
@@ -80,6 +82,7 @@ mod tests {
     use crate::engine::campaign::disk::{Tape, replay};
     use crate::engine::campaign::{Chance, amount};
     use crate::engine::header::Superblock;
+    use crate::engine::medium::Medium;
     use crate::engine::{Options, Read};
 
     fn key(byte: u8) -> Kek {
@@ -222,5 +225,42 @@ mod tests {
             engine.rewrite(&Change::NextEpoch).unwrap();
             assert_eq!(engine.keys().old_epoch(), Some(1));
         }
+    }
+
+    /// A rewriting that failed behind its first copy left that one's keys on the medium; the next one used its generation again, with other keys, and
+    /// a power cut between its two copies left two of one generation that nothing told apart: what was sealed under one copy's key did not
+    /// open under the other's.
+    #[test]
+    fn a_generation_is_used_once_and_copies_that_differ_are_known() {
+        use crate::crypto::aead::Aad;
+        use crate::crypto::secret::Key;
+        use crate::engine::campaign::disk::Fault;
+        let tape = Arc::new(Tape::faulty(Vec::new(), None, 3));
+        let engine = made(&tape, &key(1));
+        tape.refuse(Fault { at: 3, times: 1, kind: std::io::ErrorKind::Other });
+        engine.rewrite(&Change::NextEpoch).unwrap_err();
+        tape.mend();
+        let first = tape.image();
+        assert_eq!(engine.rewrite(&Change::NextEpoch).unwrap(), 3, "2 was tried");
+        // Were they of one generation all the same, as of a program before this: told, and settled.
+        let mut image = tape.image();
+        image[4096..8192].copy_from_slice(&first[4096..8192]);
+        let mixed = engine.head();
+        let aad = Aad::of("dek1", &[b"x"]);
+        let wrapped = engine.keys().wrap_dek(&Key::random(), &aad);
+        engine.abandon();
+        let other = mixed.changed(&Change::NewestEpochAlone, 1).and_then(|one| one.changed(&Change::NextEpoch, 2)).unwrap();
+        assert_eq!(other.generation, mixed.generation);
+        image[4096..8192].copy_from_slice(&other.encode(1));
+        let torn = Arc::new(Tape::recording(image));
+        let file: Arc<dyn Medium> = Arc::clone(&torn) as _;
+        assert_eq!(Engine::check_on(&file, &options(), &key(1)).unwrap().0.superblocks, [true, false]);
+        let engine = Engine::open_on(Arc::clone(&torn) as _, &options(), &key(1)).unwrap();
+        assert!(engine.settle().unwrap());
+        engine.close().unwrap();
+        assert!(Engine::check_on(&file, &options(), &key(1)).unwrap().0.is_spotless());
+        let mut image = torn.image();
+        image[..4096].fill(0);
+        assert!(open(image, &options(), &key(1)).unwrap().keys().unwrap_dek(&wrapped, &aad).is_ok());
     }
 }

@@ -147,7 +147,7 @@ pub fn plain_blocks(image: &[u8]) -> (Arc<crate::crypto::ladder::Keys>, crate::b
     use crate::engine::block::{Blocks, place};
     use crate::engine::header::{BLOCK_BYTES, PageZero};
     let medium: Arc<dyn Medium> = Arc::new(disk::Tape::recording(image.to_vec()));
-    let (head, _) = Superblock::read(&*medium, &kek()).unwrap();
+    let head = Superblock::read(&*medium, &kek()).unwrap();
     let zero = PageZero::read(&*medium, head.file, head.keys.block()).unwrap();
     let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, zero);
     blocks.opened();
