@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  create/open ──> open ──(commit ok | refused by the caller)──> open
-//!                   │ a read, write or sync fails, a block does not open, redb panics
+//!                   │ a read, write or sync fails (a superblock's too), a block does not open, redb panics
 //!                   v
 //!                latched: every call answers `Latched` ──recover() Ok──> open
 //! ```
@@ -183,7 +183,7 @@ impl Engine {
     pub(super) fn create_on(medium: Arc<dyn Medium>, options: &Options, head: Superblock) -> Result<Self, EngineError> {
         medium.set_len(BLOCKS_START).map_err(EngineError::io)?;
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
-        head.write(&*medium)?;
+        head.write(&*medium, &head)?;
         let (medium, head) = (Live::new(medium), Arc::new(head));
         let open = Open::new(&medium, &head, options, Opening::New)?;
         Ok(Self::of(medium, head, options, open))
@@ -339,13 +339,16 @@ impl Engine {
     ///
     /// Errors: what kept it from opening; the store stays latched, and the caller may try again.
     pub fn recover(&self) -> Result<(), EngineError> {
+        // Between a rewriting's write and its sync nothing is forgotten: it would take what is lost for durable.
+        let _unchanged = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = place.take() {
             open.discard();
         }
-        // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
-        self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
-        *place = Some(Open::new(&self.medium, &self.head(), &self.options, Opening::Trusting)?);
+        self.medium.forget().map_err(EngineError::io)?;
+        let head = self.head();
+        self.torn.store(head.copies(&*self.medium)? != [true; 2], Ordering::Release);
+        *place = Some(Open::new(&self.medium, &head, &self.options, Opening::Trusting)?);
         Ok(())
     }
 

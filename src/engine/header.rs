@@ -208,10 +208,13 @@ impl Superblock {
         out
     }
 
-    /// Writes both copies, each synced before the next is touched, so that one of them is whole at any time.
-    pub fn write(&self, medium: &dyn Medium) -> Result<(), EngineError> {
-        for (copy, at) in (0..).zip(SUPERBLOCK_STARTS) {
-            medium.write_at(at, &self.encode(copy)).map_err(EngineError::io)?;
+    /// Writes both copies, each synced before the next is touched, so that one of them is whole at any time. Copy 0 goes first, unless copy 1 is
+    /// not one that `before`, the superblock in use, could have written: then that one may be all that a failure left of it.
+    pub fn write(&self, medium: &dyn Medium, before: &Self) -> Result<(), EngineError> {
+        let mut second = [0; SUPERBLOCK_BYTES];
+        medium.read_at(SUPERBLOCK_STARTS[1], &mut second).map_err(EngineError::io)?;
+        for copy in if authentic(&before.keys, &second) { [0, 1] } else { [1, 0] } {
+            medium.write_at(SUPERBLOCK_STARTS[copy], &self.encode(u64::from(copy == 1))).map_err(EngineError::io)?;
             medium.sync().map_err(EngineError::io)?;
         }
         Ok(())
@@ -245,7 +248,7 @@ impl Superblock {
         }
         let master = ladder::open_slots(&slots, kek, instance).map_err(CopyError::Keys)?;
         let keys = Keys::open(&master, &place_aad("superblock", file, copy), &bytes[BODY_AT..body_end]).map_err(|_| CopyError::Damaged)?;
-        if !Secret::new(hmac_sha256(keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..]) {
+        if !authentic(&keys, bytes) {
             return Err(CopyError::Damaged);
         }
         let generation = u64::from_le_bytes(bytes[56..64].try_into().expect("8 bytes"));
@@ -274,7 +277,7 @@ impl Superblock {
             let body = &bytes[BODY_AT..BODY_AT + SEALED_BODY_BYTES[usize::from(self.keys.next_signing().is_some())]];
             *same = bytes[..BODY_AT] == self.encode(copy)[..BODY_AT]
                 && self.keys.are_in(&self.master, &place_aad("superblock", self.file, copy), body)
-                && Secret::new(hmac_sha256(self.keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..]);
+                && authentic(&self.keys, &bytes);
         }
         Ok(same)
     }
@@ -301,6 +304,11 @@ impl Superblock {
             (Err(a), Err(b)) => Err(if tells(&b) > tells(&a) { b } else { a }),
         }
     }
+}
+
+/// Whether these keys made the MAC of this copy.
+fn authentic(keys: &Keys, bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
+    Secret::new(hmac_sha256(keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..])
 }
 
 impl From<CopyError> for EngineError {
@@ -418,7 +426,8 @@ mod tests {
         let (phrase, instance) = (Kek::passphrase_for_test("correct horse battery staple"), head.instance);
         ladder::enrol(&mut head.slots, &phrase, KdfCost::FLOOR, &head.master, instance).unwrap();
         let medium = memory();
-        head.write(&*medium).unwrap();
+        medium.set_len(BLOCKS_START).unwrap();
+        head.write(&*medium, &head).unwrap();
         let page = PageZero { counter: 7, length: 40960, bytes: Box::new(pattern().try_into().unwrap()) };
         page.write(&*medium, head.file, head.keys.block()).unwrap();
         let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, page);

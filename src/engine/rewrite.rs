@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - The new superblock is in use only once both of its copies are durable: what is sealed under a new key can always be opened again.
-//! - A rewriting that failed leaves the old one in use; which of the two the medium holds is settled by the next rewriting or opening, and
+//! - A rewriting that failed latches the store and leaves the old one in use; which of the two the medium holds is settled by the next rewriting or opening, and
 //!   either opens the file.
 //! - No generation is tried twice: two copies of one generation are the same superblock.
 //! - An older copy that a crash left is written over by [`Engine::settle`] before anything relies on its being gone.
@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::crypto::ladder;
 use crate::crypto::unlock::{Kek, SlotKind};
-use crate::engine::header::Change;
+use crate::engine::header::{Change, Superblock};
 use crate::engine::{Engine, EngineError};
 
 /// A key slot in use, as an operator sees it.
@@ -29,7 +29,7 @@ pub struct Slot {
 impl Engine {
     /// Changes the superblock durably. Gives its new generation.
     ///
-    /// Errors: `Latched`; `Keys` where the change itself is refused; `Io` and `Full`, after which the old keys stay in use.
+    /// Errors: `Latched`; `Keys` where the change itself is refused; `Io` and `Full`, which latch, and after which the old keys stay in use.
     pub fn rewrite(&self, change: &Change) -> Result<u64, EngineError> {
         let mut attempted = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_latched() {
@@ -37,9 +37,7 @@ impl Engine {
         }
         let head = self.head().changed(change, *attempted)?;
         *attempted = head.generation;
-        self.torn.store(true, Ordering::Release);
-        head.write(&*self.medium)?;
-        self.torn.store(false, Ordering::Release);
+        self.write(&head)?;
         let generation = head.generation;
         *self.head.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(head);
         Ok(generation)
@@ -48,15 +46,26 @@ impl Engine {
     /// Makes both copies of the superblock the newest one, if a crash left them different. To be called once it is known that this superblock
     /// is the one that belongs to the data; whether something was written.
     ///
-    /// Errors: `Io`, `Full`.
+    /// Errors: `Latched`; `Io` and `Full`, which latch.
     pub fn settle(&self) -> Result<bool, EngineError> {
         let _one = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         let torn = self.torn.load(Ordering::Acquire);
         if torn {
-            self.head().write(&*self.medium)?;
-            self.torn.store(false, Ordering::Release);
+            self.write(&self.head())?;
         }
         Ok(torn)
+    }
+
+    /// Writes both copies. What fails here may have been told of what a commit wrote, so it shuts the store as there.
+    fn write(&self, head: &Superblock) -> Result<(), EngineError> {
+        self.with(|open| {
+            open.latch.guard(|| {
+                self.torn.store(true, Ordering::Release);
+                head.write(&*self.medium, &self.head())?;
+                self.torn.store(false, Ordering::Release);
+                Ok(())
+            })
+        })
     }
 
     /// What opens the key slots in use.
@@ -81,7 +90,6 @@ mod tests {
     use crate::engine::batch::tests::{A, options};
     use crate::engine::campaign::disk::{Tape, replay};
     use crate::engine::campaign::{Chance, amount};
-    use crate::engine::header::Superblock;
     use crate::engine::medium::Medium;
     use crate::engine::{Options, Read};
 
@@ -215,13 +223,15 @@ mod tests {
     #[test]
     fn a_refused_write_leaves_the_old_keys_in_use() {
         use crate::engine::campaign::disk::Fault;
-        for at in 0..4 {
+        for at in 0..5 {
             let tape = Arc::new(Tape::faulty(Vec::new(), None, 3));
             let engine = made(&tape, &key(1));
             tape.refuse(Fault { at, times: 1, kind: std::io::ErrorKind::Other });
             engine.rewrite(&Change::NextEpoch).unwrap_err();
             tape.mend();
             assert_eq!((engine.keys().old_epoch(), engine.generation()), (None, 1));
+            assert!(matches!(engine.rewrite(&Change::NextEpoch), Err(EngineError::Latched)));
+            engine.recover().unwrap();
             engine.rewrite(&Change::NextEpoch).unwrap();
             assert_eq!(engine.keys().old_epoch(), Some(1));
         }
@@ -240,6 +250,7 @@ mod tests {
         tape.refuse(Fault { at: 3, times: 1, kind: std::io::ErrorKind::Other });
         engine.rewrite(&Change::NextEpoch).unwrap_err();
         tape.mend();
+        engine.recover().unwrap();
         let first = tape.image();
         assert_eq!(engine.rewrite(&Change::NextEpoch).unwrap(), 3, "2 was tried");
         // Were they of one generation all the same, as of a program before this: told, and settled.

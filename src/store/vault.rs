@@ -1,7 +1,7 @@
 //! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
 //!
-//! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor and ends the windows of counted refusals; the
-//! indexer, which builds search indexes when a scope is first asked for, and the one that takes what is committed into them; the rotator; with a
+//! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor, ends the windows of counted refusals and
+//! rouses the writer where another thread met a fault; the indexer, which builds search indexes when a scope is first asked for, and the one that takes what is committed into them; the rotator; with a
 //! model, the embedder, which makes vectors.
 //!
 //! Invariants
@@ -902,12 +902,20 @@ impl Vault {
         while !self.0.stopping.load(Ordering::Relaxed) {
             std::thread::park_timeout(STEP);
             self.flush_refusals(self.0.clock.mono_ms());
+            self.rouse();
             since += STEP;
             let size = self.shown().map_or(anchored, |p| p.head.checkpoint.size);
             if since >= limits::ANCHOR_INTERVAL && size != anchored {
                 self.write_anchor();
                 (anchored, since) = (size, Duration::ZERO);
             }
+        }
+    }
+
+    /// Has the writer look at a store that another thread found faulty: while it is shut nobody is admitted whose write would come to it.
+    fn rouse(&self) {
+        if self.shown().is_some() && self.0.engine.is_latched() {
+            let _ = self.send(Request { work: Work::Done, changes: false, asker: None, told: Told::Nobody, stands_for: 0 });
         }
     }
 

@@ -1,12 +1,13 @@
 //! Campaigns: seeded, counted attacks on the engine. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
 //! In a build without optimisation a few points of each run, unless the full form is asked for.
 //!
-//! `crash`: power cuts at every write. `frozen`: views of one commit beside all of it. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call.
+//! `crash`: power cuts at every write. `frozen`: views of one commit beside all of it. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call. `sync`: two threads sync one file, and a refusal is told to one of them.
 
 mod crash;
 pub mod disk;
 mod fault;
 mod frozen;
+mod sync;
 mod tamper;
 
 use std::collections::BTreeMap;
