@@ -25,6 +25,7 @@ use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, Report};
 use crate::store::anchor;
 use crate::store::check::{self, Findings};
+use crate::store::vault;
 
 /// The command. `settings` are read only where the data file is checked.
 pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Failure>) -> Result<Exit, Failure> {
@@ -120,6 +121,9 @@ fn stored(path: &Path, kek: &Kek, config: &Config, anchored: Option<&Path>) -> R
     match found {
         Ok(found) => {
             rows(&mut verdict, &found);
+            if let Err(error) = vault::check_superblock(&engine, &snapshot) {
+                verdict.wrong.push(format!("superblock: {error}"));
+            }
             if let (Some(path), Some(end)) = (anchored, found.checkpoint) {
                 match anchor::check(path, &engine, &snapshot, end.log, end.size) {
                     Ok(()) => verdict.fact("anchor", format_args!("{}: agrees", path.display())),

@@ -30,7 +30,7 @@ use crate::base::time::{Clock, Timestamp};
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
-use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
+use crate::engine::{CommitError, Engine, EngineError, Read, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
 use crate::embed::Model;
@@ -300,10 +300,7 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
         return Err(OpenError::Backup);
     }
     let tenant = instance.tenant;
-    let recorded = meta::generation(&tx)?;
-    if engine.generation() < recorded {
-        return Err(OpenError::OlderSuperblock { found: engine.generation(), recorded });
-    }
+    not_older(engine, &tx)?;
     let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
     if label != settings.label.as_bytes() {
         return Err(OpenError::OtherTenant);
@@ -315,6 +312,19 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     let owner = users::find(&tx, tenant, &settings.owner_email)?;
     let written = log_table::written(&snapshot, tail.size())?;
     Ok(Examined { instance, tail, note, owner, written })
+}
+
+/// Whether the superblock is one that the data was written under, and none of before.
+fn not_older(engine: &Engine, tx: &Tx<'_>) -> Result<(), OpenError> {
+    let (found, recorded) = (engine.generation(), meta::generation(tx)?);
+    if found < recorded { Err(OpenError::OlderSuperblock { found, recorded }) } else { Ok(()) }
+}
+
+/// The same of a file that is only looked at.
+///
+/// Errors: `OlderSuperblock`; what kept it from being read.
+pub fn check_superblock(engine: &Engine, reader: &dyn Read) -> Result<(), OpenError> {
+    not_older(engine, &Tx::new(reader, engine.keys(), &Common::new(engine.instance()), Timestamp::default(), true))
 }
 
 impl Store {

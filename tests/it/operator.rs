@@ -244,6 +244,26 @@ fn verify_and_doctor_change_nothing() {
     }
 }
 
+/// `verify` called a file sound into which an older superblock had been put back, with a key slot that was removed since.
+#[test]
+fn verify_finds_an_older_superblock() {
+    let instance = Instance::new("superblock");
+    let old = fs::read(instance.path("memory.db")).expect("init made it")[..8192].to_vec();
+    instance.expect(0, &["keys", "rotate", "epoch"]);
+    let (report, _) = instance.expect(0, &["verify"]);
+    assert!(!report.contains("WRONG"), "{report}");
+    // Without an anchor, which would see it too.
+    fs::remove_file(instance.path("other/anchor")).expect("init made it");
+    let unanchored = |arguments: &[&str]| instance.command(arguments).env_remove("RM_ANCHOR_FILE").output().expect("the program starts");
+    assert_eq!(unanchored(&["verify"]).status.code(), Some(0));
+    let mut file = fs::read(instance.path("memory.db")).expect("it is there");
+    file[..8192].copy_from_slice(&old);
+    fs::write(instance.path("memory.db"), &file).expect("our file");
+    let found = unanchored(&["verify"]);
+    let report = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.status.code() == Some(1) && report.contains("superblock: the superblock has generation 1"), "{report}");
+}
+
 #[test]
 fn doctor_names_what_is_weak_and_exits_1() {
     let instance = Instance::new("doctor");
