@@ -916,8 +916,11 @@ impl Vault {
             since += STEP;
             let size = self.shown().map_or(anchored, |p| p.head.checkpoint.size);
             if since >= limits::ANCHOR_INTERVAL && size != anchored {
-                self.write_anchor();
-                (anchored, since) = (size, Duration::ZERO);
+                since = Duration::ZERO;
+                // One that failed is tried again, though nothing more comes.
+                if self.write_anchor() {
+                    anchored = size;
+                }
             }
         }
     }
@@ -940,14 +943,14 @@ impl Vault {
         self.0.erased.fetch_max(holders, Ordering::SeqCst);
     }
 
-    fn write_anchor(&self) {
-        let Some(path) = &self.0.anchor else { return };
-        if self.shown().is_none() {
-            return;
+    /// Whether it is written, or there is none to write.
+    fn write_anchor(&self) -> bool {
+        let Some(path) = &self.0.anchor else { return true };
+        let written = self.shown().map(|_| self.anchor_at(path));
+        if let Some(Err(error)) = &written {
+            log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(error))]);
         }
-        if let Err(error) = self.anchor_at(path) {
-            log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
-        }
+        matches!(written, Some(Ok(())))
     }
 }
 
