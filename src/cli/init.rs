@@ -51,21 +51,27 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     certificate(config)?;
     let engine =
         Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
-    let made = first_rows(config, engine, &kek);
+    let mut anchored = false;
+    let made = first_rows(config, engine, &kek, &mut anchored);
     if made.is_err() {
         // Nobody was told of this file yet; a second run starts afresh.
         let _ = std::fs::remove_file(&config.db_path);
+        if let Some(path) = anchor.filter(|_| anchored) {
+            let _ = std::fs::remove_file(path);
+        }
     }
     made
 }
 
-fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Failure> {
+/// `anchored` tells whether the anchor is of this run.
+fn first_rows(config: &mut Config, engine: Engine, kek: &Kek, anchored: &mut bool) -> Result<Made, Failure> {
     let clock = Clock::system();
     let head = vault::initialise(&engine, &config.tenant_label, &config.owner_email, &clock)
         .map_err(|error| open::store_failure(&config.db_path, error))?;
     if let Some(path) = &config.anchor_file {
         let snapshot = engine.snapshot().map_err(|error| open::engine_failure(&config.db_path, error))?;
         anchor::write(path, &engine, &snapshot, head, 0).map_err(|error| Failure::io(path, &error))?;
+        *anchored = true;
     }
     drop(engine);
     let mut settings = Some(open::store_settings(config));

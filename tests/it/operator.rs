@@ -264,6 +264,24 @@ fn verify_finds_an_older_superblock() {
     assert!(found.status.code() == Some(1) && report.contains("superblock: the superblock has generation 1"), "{report}");
 }
 
+/// The anchor of an `init` that failed behind it stood in the way of the next, as one that may guard another file.
+#[test]
+fn an_init_that_failed_can_be_run_again() {
+    let instance = Instance::new("again");
+    for made in ["memory.db", "other/anchor"] {
+        fs::remove_file(instance.path(made)).expect("init made it");
+    }
+    fs::create_dir(instance.path("other/anchor.erased")).expect("a folder where the list belongs");
+    let out = instance.run(&["init"]);
+    assert!(!out.status.success() && !instance.path("memory.db").exists(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(!instance.path("other/anchor").exists(), "the anchor is gone with the file it spoke of");
+    fs::remove_dir(instance.path("other/anchor.erased")).expect("it is empty");
+    instance.expect(0, &["init"]);
+    // One that is of another file stays.
+    fs::remove_file(instance.path("memory.db")).expect("init made it");
+    assert!(!instance.run(&["init"]).status.success() && instance.path("other/anchor").exists());
+}
+
 #[test]
 fn doctor_names_what_is_weak_and_exits_1() {
     let instance = Instance::new("doctor");
