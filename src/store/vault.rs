@@ -199,6 +199,8 @@ struct Inner {
     refusals: Mutex<Coalescer>,
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
     refused_while_shut: AtomicU64,
+    /// Requests refused because the queue was full, of which no entry tells yet.
+    refused_full: AtomicU64,
     stopping: AtomicBool,
     /// Whether somebody makes the backups that are asked for.
     upkeep: AtomicBool,
@@ -395,6 +397,7 @@ impl Store {
             refusals: Mutex::default(),
             unknown: Mutex::default(),
             refused_while_shut: AtomicU64::new(0),
+            refused_full: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             upkeep: AtomicBool::new(false),
             memories_max: settings.memories_max,
@@ -782,7 +785,7 @@ impl Vault {
         let stands_for = request.stands_for;
         self.0.queue.put(request).inspect_err(|why| {
             if *why == Unavailable::QueueFull {
-                self.count_refused(stands_for);
+                self.0.refused_full.fetch_add(stands_for, Ordering::Relaxed);
             }
         })?;
         #[cfg(test)]
@@ -852,11 +855,15 @@ impl Vault {
         let mut entry = Entry::new("request.refused", Actor::NONE);
         emit.describe(&mut entry, status);
         entry.outcome = Outcome::Refused;
-        // If it is not taken, the count goes into the next recovery entry.
+        // If it is not taken, it is counted among those for whom the queue was full; if its batch fails, in the recovery entry.
         let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, told: Told::Nobody, stands_for: emit.count });
     }
 
     fn flush_refusals(&self, now_ms: u64) {
+        let count = self.0.refused_full.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            self.note_refusal(&Emit { who: Who::Others, reason: Reason::QueueFull, count }, status_of(Reason::QueueFull));
+        }
         let emits = self.refusals().due(now_ms);
         for emit in emits {
             self.note_refusal(&emit, status_of(emit.reason));
@@ -964,6 +971,7 @@ fn status_of(reason: Reason) -> u16 {
         Reason::Origin | Reason::AgentRoute => 403,
         Reason::TooLarge => 413,
         Reason::NoSpace => 507,
+        Reason::QueueFull | Reason::Conflict => 503,
         Reason::BadHandshake => 0,
         _ => 400,
     }
