@@ -198,6 +198,21 @@ mod tests {
         });
     }
 
+    /// What docs/keys.md says of a key that was replaced or removed.
+    #[test]
+    fn a_former_key_with_an_old_copy_opens_the_file_until_the_master_key_is_new() {
+        use crate::engine::header::place_aad;
+        let tape = Arc::new(Tape::recording(Vec::new()));
+        let engine = made(&tape, &key(1));
+        let old = ladder::open_slots(&engine.head().slots, &key(1), engine.instance()).unwrap();
+        let opens = || engine.keys().are_in(&old, &place_aad("superblock", engine.file(), 0), &engine.head().encode(0)[1088..1360]);
+        engine.rewrite(&Change::ReplaceSlot(key(2), KdfCost::NONE, key(1))).unwrap();
+        engine.rewrite(&Change::NextEpoch).unwrap();
+        assert!(opens());
+        engine.rewrite(&Change::NewMaster(key(2), KdfCost::NONE)).unwrap();
+        assert!(!opens());
+    }
+
     #[test]
     fn an_epoch_key_that_was_dropped_is_in_neither_copy() {
         let tape = Arc::new(Tape::recording(Vec::new()));
