@@ -345,7 +345,7 @@ pub const RECOVER_ATTEMPTS_MAX: u32 = 6;
 /// The first such pause; the nth is n times as long.
 pub const RECOVER_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 /// How often the anchor is written while the log grows.
-pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(5);
+pub const ANCHOR_INTERVAL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// Memories read at once while an index is built.
 pub const INDEX_CHUNK: usize = 500;
 /// Scopes that wait for their index to be built.

@@ -452,7 +452,7 @@ pub enum Keys {
     Add(NewKek),
     /// Takes a key slot away: its key does not unlock the data file any more
     ///
-    /// Backups and copies made before are still unlocked by it. The slot of the key that is presented now is not taken.
+    /// Backups and copies made before are still unlocked by it, and with one of them the file itself, until `keys rotate master`. The slot of the key that is presented now is not taken.
     Remove {
         /// Number, as `keys list` shows it
         slot: usize,
@@ -482,7 +482,8 @@ pub enum Keys {
 pub enum Rotate {
     /// Another key unlocks the data file instead of the present one
     ///
-    /// Changes who can open the file from now on; older backups and copies are still unlocked by the old key.
+    /// Changes who can open the file from now on; older backups and copies are still unlocked by the old key, and with one of them the file itself,
+    /// until `keys rotate master`.
     #[command(after_help = "Example:\n  rosemary keys rotate kek --key-file /etc/rosemary/kek.2 --make && echo 'now set RM_KEK_FILE'")]
     Kek(NewKek),
     /// A new epoch key wraps every holder's key, and the old one is destroyed

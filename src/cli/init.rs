@@ -52,23 +52,31 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     apart(config);
     let made = certificate(config).and_then(|()| {
         let engine = Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
-        first_rows(config, engine, &kek).inspect_err(|_| {
+        let mut anchored = false;
+        let made = first_rows(config, engine, &kek, &mut anchored);
+        if made.is_err() {
             // Nobody was told of these files yet; a second run starts afresh.
-            let _ = [Some(&config.db_path), anchor.as_ref()].into_iter().flatten().map(std::fs::remove_file).count();
-        })
+            let _ = std::fs::remove_file(&config.db_path);
+            if let Some(path) = anchor.filter(|_| anchored) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        made
     });
     made.map_err(|Failure { exit, message }| {
         Failure::new(exit, format_args!("{message}. Then run `rosemary init` again: the key file and certificate that were made stay, and it takes them"))
     })
 }
 
-fn first_rows(config: &mut Config, engine: Engine, kek: &Kek) -> Result<Made, Failure> {
+/// `anchored` tells whether the anchor is of this run.
+fn first_rows(config: &mut Config, engine: Engine, kek: &Kek, anchored: &mut bool) -> Result<Made, Failure> {
     let clock = Clock::system();
     let head = vault::initialise(&engine, &config.tenant_label, &config.owner_email, &clock)
         .map_err(|error| open::store_failure(&config.db_path, error))?;
     if let Some(path) = &config.anchor_file {
         let snapshot = engine.snapshot().map_err(|error| open::engine_failure(&config.db_path, error))?;
         anchor::write(path, &engine, &snapshot, head, 0).map_err(|error| Failure::io(path, &error))?;
+        *anchored = true;
     }
     drop(engine);
     let mut settings = Some(open::store_settings(config));

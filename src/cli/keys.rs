@@ -27,6 +27,10 @@ use crate::store::writer::Unavailable;
 /// How long a command waits for the rotator; after that the next start of the service goes on.
 const ROTATION_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What a key that has no slot any more can still do: the master key that it opened is that of the file, until it is changed.
+const FORMER: &str = "Whoever has the former key and any copy or backup of before opens this file too, as it will be: \
+                      if that may be, run `rosemary keys rotate master`";
+
 /// The command.
 pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
     serve::harden();
@@ -167,7 +171,7 @@ fn change(vault: &Vault, new: &args::NewKek, old: Option<Kek>, config: &Config) 
     match rotates {
         true => say(&format!(
             "the new key unlocks the data file, and the old one does not; entry {} of the audit log says so. Point {} to the new key before \
-             the next start, keep a copy of it away from the data, and keep the old key as long as backups that need it",
+             the next start, keep a copy of it away from the data, and keep the old key as long as backups that need it. {FORMER}",
             receipt.index(),
             config.kek.source(),
         )),
@@ -209,7 +213,7 @@ fn master(vault: &Vault, present: Kek, config: &Config) -> Result<Exit, Failure>
 fn remove(vault: &Vault, number: usize, config: &Config) -> Result<Exit, Failure> {
     let receipt =
         vault.change_slots(&console(vault), &Change::RemoveSlot(number), "remove").map_err(|why| stopped(&config.db_path, "the slot was not removed", why))?;
-    say(&format!("slot {number} is empty; entry {} of the audit log says so", receipt.index()));
+    say(&format!("slot {number} is empty; entry {} of the audit log says so. {FORMER}", receipt.index()));
     Ok(Exit::Ok)
 }
 

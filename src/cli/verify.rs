@@ -25,6 +25,7 @@ use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, Report};
 use crate::store::anchor;
 use crate::store::check::{self, Findings};
+use crate::store::vault;
 
 /// The command. `settings` are read only where the data file is checked.
 pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Failure>) -> Result<Exit, Failure> {
@@ -124,6 +125,9 @@ fn stored(path: &Path, kek: &Kek, config: &Config, anchored: Option<&Path>) -> R
     match found {
         Ok(found) => {
             rows(&mut verdict, &found);
+            if let Err(error) = vault::check_superblock(&engine, &snapshot) {
+                verdict.wrong.push(format!("superblock: {error}"));
+            }
             if let (Some(path), Some(end)) = (anchored, found.checkpoint) {
                 match anchor::check(path, &engine, &snapshot, end.log, end.size) {
                     Ok(()) => verdict.fact("anchor", format_args!("{}: agrees", path.display())),
@@ -146,7 +150,7 @@ fn blocks(verdict: &mut Verdict, report: &Report) {
     }
     for (copy, whole) in report.superblocks.iter().enumerate() {
         if !whole {
-            verdict.wrong.push(format!("superblock: copy {} of 2 is damaged; the other opens the file", copy + 1));
+            verdict.wrong.push(format!("superblock: copy {} of 2 is damaged, or not the newest; the other opens the file", copy + 1));
         }
     }
     if report.damaged > 0 {

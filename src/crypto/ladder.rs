@@ -391,6 +391,17 @@ impl Keys {
     /// Body: block | MAC | audit seed | pepper | lookup (32 each) | two of (epoch u32 LE | key 32), an absent second one zero |
     /// while the log is handed over, the next audit seed.
     pub fn seal(&self, master: &Key, aad: &Aad) -> Vec<u8> {
+        let bytes = if self.next.is_some() { BODY_BYTES + 32 } else { BODY_BYTES };
+        let key = kdf::derive(&[master.expose()], Label::SuperblockSeal, &[]);
+        aead::seal(&key, aad, &self.body()[..bytes])
+    }
+
+    /// Whether `sealed` is what [`Keys::seal`] made of these very keys.
+    pub fn are_in(&self, master: &Key, aad: &Aad, sealed: &[u8]) -> bool {
+        Self::open(master, aad, sealed).is_ok_and(|other| other.body() == self.body())
+    }
+
+    fn body(&self) -> Zeroizing<[u8; BODY_BYTES + 32]> {
         let mut body = Zeroizing::new([0; BODY_BYTES + 32]);
         for (i, key) in [&self.block, &self.mac, &self.seed, &self.pepper, &self.lookup].into_iter().enumerate() {
             body[32 * i..32 * (i + 1)].copy_from_slice(key.expose());
@@ -403,9 +414,7 @@ impl Keys {
         if let Some((seed, _)) = &self.next {
             body[BODY_BYTES..].copy_from_slice(seed.expose());
         }
-        let bytes = if self.next.is_some() { BODY_BYTES + 32 } else { BODY_BYTES };
-        let key = kdf::derive(&[master.expose()], Label::SuperblockSeal, &[]);
-        aead::seal(&key, aad, &body[..bytes])
+        body
     }
 
     /// Opens what [`Keys::seal`] made.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  create/open ──> open ──(commit ok | refused by the caller)──> open
-//!                   │ a read, write or sync fails, a block does not open, redb panics
+//!                   │ a read, write or sync fails (a superblock's too), a block does not open, redb panics
 //!                   v
 //!                latched: every call answers `Latched` ──recover() Ok──> open
 //! ```
@@ -119,8 +119,8 @@ pub(super) struct Open {
 pub struct Engine {
     pub(super) medium: Arc<Live>,
     pub(super) head: RwLock<Arc<Superblock>>,
-    /// One rewriting of the superblock at a time.
-    pub(super) rewriting: Mutex<()>,
+    /// One rewriting of the superblock at a time; the newest generation that was tried.
+    pub(super) rewriting: Mutex<u64>,
     /// Held by who freezes, and passed by each commit before it begins: else commits that follow one another would keep a freezing waiting.
     pub(super) freezing: Mutex<()>,
     /// Whether the copies of the superblock may differ.
@@ -183,7 +183,7 @@ impl Engine {
     pub(super) fn create_on(medium: Arc<dyn Medium>, options: &Options, head: Superblock) -> Result<Self, EngineError> {
         medium.set_len(BLOCKS_START).map_err(EngineError::io)?;
         PageZero::empty().write(&*medium, head.file, head.keys.block()).map_err(EngineError::io)?;
-        head.write(&*medium)?;
+        head.write(&*medium, &head)?;
         let (medium, head) = (Live::new(medium), Arc::new(head));
         let open = Open::new(&medium, &head, options, Opening::New)?;
         Ok(Self::of(medium, head, options, open))
@@ -207,8 +207,8 @@ impl Engine {
     }
 
     pub(super) fn open_on(medium: Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
-        let (head, copies) = Superblock::read(&*medium, kek)?;
-        let torn = copies != [Some(head.generation); 2];
+        let head = Superblock::read(&*medium, kek)?;
+        let torn = head.copies(&*medium)? != [true; 2];
         let (medium, head) = (Live::new(medium), Arc::new(head));
         let open = Open::new(&medium, &head, options, Opening::Trusting)?;
         let engine = Self::of(medium, head, options, open);
@@ -217,7 +217,7 @@ impl Engine {
     }
 
     pub(super) fn of(medium: Arc<Live>, head: Arc<Superblock>, options: &Options, open: Open) -> Self {
-        let (rewriting, freezing, torn) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let (rewriting, freezing, torn) = (Mutex::new(head.generation), Mutex::default(), AtomicBool::new(false));
         Self { medium, head: RwLock::new(head), rewriting, freezing, torn, options: options.clone(), path: None, open: RwLock::new(Some(open)) }
     }
 
@@ -339,13 +339,16 @@ impl Engine {
     ///
     /// Errors: what kept it from opening; the store stays latched, and the caller may try again.
     pub fn recover(&self) -> Result<(), EngineError> {
+        // Between a rewriting's write and its sync nothing is forgotten: it would take what is lost for durable.
+        let _unchanged = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = place.take() {
             open.discard();
         }
-        // What the system still holds as unwritten must reach the medium before its copy is dropped: otherwise a later look would differ.
-        self.medium.sync().and_then(|()| self.medium.forget()).map_err(EngineError::io)?;
-        *place = Some(Open::new(&self.medium, &self.head(), &self.options, Opening::Trusting)?);
+        self.medium.forget().map_err(EngineError::io)?;
+        let head = self.head();
+        self.torn.store(head.copies(&*self.medium)? != [true; 2], Ordering::Release);
+        *place = Some(Open::new(&self.medium, &head, &self.options, Opening::Trusting)?);
         Ok(())
     }
 

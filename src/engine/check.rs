@@ -18,7 +18,7 @@ use crate::engine::{Engine, EngineError, Options};
 /// What the walk found.
 #[derive(Debug)]
 pub struct Report {
-    /// Which superblock copies hold and are of the newest generation. One alone still opens the file.
+    /// Which superblock copies hold and say what the newest does. One alone still opens the file.
     pub superblocks: [bool; 2],
     /// Counters of the page-0 slots A, A', B, B' that open. A pair that was being written during a power cut may not.
     pub page_slots: [Option<u64>; 4],
@@ -65,9 +65,9 @@ impl Engine {
     }
 
     pub(super) fn check_on(medium: &Arc<dyn Medium>, options: &Options, kek: &Kek) -> Result<(Report, Option<Self>), EngineError> {
-        let (head, superblocks) = Superblock::read(&**medium, kek)?;
+        let head = Superblock::read(&**medium, kek)?;
         let mut report = Report {
-            superblocks: superblocks.map(|generation| generation == Some(head.generation)),
+            superblocks: head.copies(&**medium)?,
             page_slots: [None; 4],
             blocks: 0,
             blank: 0,

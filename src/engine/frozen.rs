@@ -15,6 +15,7 @@
 //! - Writing waits for no reader of a view, and never fails because of one: what cannot be kept spoils the view alone. It is kept on the disk of
 //!   the data file, so that no slower one holds writing up.
 //! - Sealed bytes alone are kept, at most once a block, in a file without a name: it is gone with the view or the process.
+//! - A sync that failed fails every later one, whichever thread asks, until all is read from the medium again.
 //! - While there is a view, nothing of the file is cut off; what was to be is when it goes.
 
 use std::io;
@@ -48,6 +49,9 @@ pub struct Live {
     below: Arc<dyn Medium>,
     /// Held by whatever writes, from asking for a view to the end of the write: there is no write that began before a freezing and ends after it.
     state: Mutex<State>,
+    /// One sync at a time; whether one has failed. The system tells a failed sync once, to whichever thread asks first, and takes what it could not
+    /// write for written: whoever syncs after that must not be told that all is well.
+    syncing: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -59,11 +63,15 @@ struct State {
 
 impl Live {
     pub fn new(below: Arc<dyn Medium>) -> Arc<Self> {
-        Arc::new(Self { below, state: Mutex::default() })
+        Arc::new(Self { below, state: Mutex::default(), syncing: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn syncing(&self) -> MutexGuard<'_, bool> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows the file as it is now, until the view is dropped; what changes is kept in `kept`, which must be empty. `None` if there is a view.
@@ -122,12 +130,22 @@ impl Medium for Live {
         Ok(())
     }
 
+    /// INVARIANT: once it has failed, for whichever thread, it fails until [`Medium::forget`] is Ok.
     fn sync(&self) -> io::Result<()> {
-        self.below.sync()
+        let mut failed = self.syncing();
+        if *failed {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        self.below.sync().inspect_err(|_| *failed = true)
     }
 
+    /// What the system still holds as unwritten reaches the medium first: else a later look would differ.
     fn forget(&self) -> io::Result<()> {
-        self.below.forget()
+        let mut failed = self.syncing();
+        *failed = true;
+        self.below.sync().and_then(|()| self.below.forget())?;
+        *failed = false;
+        Ok(())
     }
 
     fn reserve(&self) -> u64 {

@@ -127,10 +127,10 @@ impl Superblock {
         }
     }
 
-    /// The superblock after `change`, one generation later.
+    /// The superblock after `change`, of the generation after `newest`, which is the newest that was ever tried.
     ///
     /// Errors: `Keys` with `SlotsFull`, `Cost`, `LastSlot`, `NoSuchSlot`, `EpochBusy`, `SigningBusy`, `NoNextSigning`, `Wrong`.
-    pub fn changed(&self, change: &Change) -> Result<Self, EngineError> {
+    pub fn changed(&self, change: &Change, newest: u64) -> Result<Self, EngineError> {
         let (mut slots, mut keys, mut master) = (self.slots.clone(), Arc::clone(&self.keys), self.master.duplicate());
         match change {
             Change::NextEpoch => keys = Arc::new(keys.with_next_epoch().ok_or(LadderError::EpochBusy)?),
@@ -159,7 +159,7 @@ impl Superblock {
         if slots.iter().all(Option::is_none) {
             return Err(LadderError::LastSlot.into());
         }
-        let generation = self.generation.checked_add(1).ok_or(EngineError::Damaged("superblock"))?;
+        let generation = newest.checked_add(1).ok_or(EngineError::Damaged("superblock"))?;
         Ok(Self { file: self.file, instance: self.instance, generation, stride: self.stride, slots, keys, master })
     }
 
@@ -208,10 +208,13 @@ impl Superblock {
         out
     }
 
-    /// Writes both copies, each synced before the next is touched, so that one of them is whole at any time.
-    pub fn write(&self, medium: &dyn Medium) -> Result<(), EngineError> {
-        for (copy, at) in (0..).zip(SUPERBLOCK_STARTS) {
-            medium.write_at(at, &self.encode(copy)).map_err(EngineError::io)?;
+    /// Writes both copies, each synced before the next is touched, so that one of them is whole at any time. Copy 0 goes first, unless copy 1 is
+    /// not one that `before`, the superblock in use, could have written: then that one may be all that a failure left of it.
+    pub fn write(&self, medium: &dyn Medium, before: &Self) -> Result<(), EngineError> {
+        let mut second = [0; SUPERBLOCK_BYTES];
+        medium.read_at(SUPERBLOCK_STARTS[1], &mut second).map_err(EngineError::io)?;
+        for copy in if authentic(&before.keys, &second) { [0, 1] } else { [1, 0] } {
+            medium.write_at(SUPERBLOCK_STARTS[copy], &self.encode(u64::from(copy == 1))).map_err(EngineError::io)?;
             medium.sync().map_err(EngineError::io)?;
         }
         Ok(())
@@ -245,7 +248,7 @@ impl Superblock {
         }
         let master = ladder::open_slots(&slots, kek, instance).map_err(CopyError::Keys)?;
         let keys = Keys::open(&master, &place_aad("superblock", file, copy), &bytes[BODY_AT..body_end]).map_err(|_| CopyError::Damaged)?;
-        if !Secret::new(hmac_sha256(keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..]) {
+        if !authentic(&keys, bytes) {
             return Err(CopyError::Damaged);
         }
         let generation = u64::from_le_bytes(bytes[56..64].try_into().expect("8 bytes"));
@@ -261,15 +264,32 @@ impl Superblock {
         }
     }
 
-    /// Opens the superblock with `kek`, and tells of which generation the copies that hold are.
+    /// Which of the two copies on the medium say what this one does, keys included.
+    ///
+    /// Errors: `Io`.
+    pub fn copies(&self, medium: &dyn Medium) -> Result<[bool; 2], EngineError> {
+        let (mut same, mut bytes) = ([false; 2], [0; SUPERBLOCK_BYTES]);
+        for ((copy, at), same) in (0..).zip(SUPERBLOCK_STARTS).zip(&mut same) {
+            match medium.read_at(at, &mut bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+                read => read.map_err(EngineError::io)?,
+            }
+            let body = &bytes[BODY_AT..BODY_AT + SEALED_BODY_BYTES[usize::from(self.keys.next_signing().is_some())]];
+            *same = bytes[..BODY_AT] == self.encode(copy)[..BODY_AT]
+                && self.keys.are_in(&self.master, &place_aad("superblock", self.file, copy), body)
+                && authentic(&self.keys, &bytes);
+        }
+        Ok(same)
+    }
+
+    /// Opens the superblock with `kek`: the newer of the two copies that hold.
     ///
     /// Errors: `Io`; else the more telling of the two copies' reasons: a key that does not open an intact copy, a newer format, damage,
     /// not a Rosemary file.
-    pub fn read(medium: &dyn Medium, kek: &Kek) -> Result<(Self, [Option<u64>; 2]), EngineError> {
+    pub fn read(medium: &dyn Medium, kek: &Kek) -> Result<Self, EngineError> {
         let [first, second] = [0, 1].map(|copy: u8| {
             Self::read_copy(medium, u64::from(copy), SUPERBLOCK_STARTS[usize::from(copy)], kek)
         });
-        let intact = [&first, &second].map(|copy| copy.as_ref().ok().map(|head| head.generation));
         let tells = |error: &EngineError| match error {
             EngineError::Io { .. } => 4,
             EngineError::Keys(_) => 3,
@@ -279,11 +299,16 @@ impl Superblock {
         };
         match (first, second) {
             (Ok(a), Ok(b)) if a.file != b.file || a.instance != b.instance => Err(EngineError::Damaged("superblock")),
-            (Ok(a), Ok(b)) => Ok((if b.generation > a.generation { b } else { a }, intact)),
-            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok((one, intact)),
+            (Ok(a), Ok(b)) => Ok(if b.generation > a.generation { b } else { a }),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(a), Err(b)) => Err(if tells(&b) > tells(&a) { b } else { a }),
         }
     }
+}
+
+/// Whether these keys made the MAC of this copy.
+fn authentic(keys: &Keys, bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
+    Secret::new(hmac_sha256(keys.mac(), &[&bytes[..MAC_AT]])).matches(&bytes[MAC_AT..])
 }
 
 impl From<CopyError> for EngineError {
@@ -401,7 +426,8 @@ mod tests {
         let (phrase, instance) = (Kek::passphrase_for_test("correct horse battery staple"), head.instance);
         ladder::enrol(&mut head.slots, &phrase, KdfCost::FLOOR, &head.master, instance).unwrap();
         let medium = memory();
-        head.write(&*medium).unwrap();
+        medium.set_len(BLOCKS_START).unwrap();
+        head.write(&*medium, &head).unwrap();
         let page = PageZero { counter: 7, length: 40960, bytes: Box::new(pattern().try_into().unwrap()) };
         page.write(&*medium, head.file, head.keys.block()).unwrap();
         let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, page);
@@ -453,8 +479,8 @@ mod tests {
             medium.write_at(SLOT_STARTS[2], &bytes("page-0-slot-2")).unwrap();
             medium.write_at(SLOT_STARTS[3], &bytes("page-0-slot-3")).unwrap();
             medium.write_at(place(3, 4608), &bytes("block-3")).unwrap();
-            let (head, intact) = Superblock::read(&*medium, &kek).unwrap();
-            assert_eq!(intact, [Some(head.generation); 2]);
+            let head = Superblock::read(&*medium, &kek).unwrap();
+            assert_eq!(head.copies(&*medium).unwrap(), [true; 2]);
             assert_eq!((head.file.to_string().as_str(), head.instance.to_string().as_str()), (values["file-id"], values["instance-id"]));
             assert_eq!((head.generation.to_string().as_str(), head.stride), (values["generation"], 4608));
             assert!(head.master.matches(&bytes("master-key")) && head.keys.block().matches(&bytes("block-key")));

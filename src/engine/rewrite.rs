@@ -2,8 +2,9 @@
 //!
 //! Invariants
 //! - The new superblock is in use only once both of its copies are durable: what is sealed under a new key can always be opened again.
-//! - A rewriting that failed leaves the old one in use; which of the two the medium holds is settled by the next rewriting or opening, and
+//! - A rewriting that failed latches the store and leaves the old one in use; which of the two the medium holds is settled by the next rewriting or opening, and
 //!   either opens the file.
+//! - No generation is tried twice: two copies of one generation are the same superblock.
 //! - An older copy that a crash left is written over by [`Engine::settle`] before anything relies on its being gone.
 
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::crypto::ladder;
 use crate::crypto::unlock::{Kek, SlotKind};
-use crate::engine::header::Change;
+use crate::engine::header::{Change, Superblock};
 use crate::engine::{Engine, EngineError};
 
 /// A key slot in use, as an operator sees it.
@@ -28,16 +29,15 @@ pub struct Slot {
 impl Engine {
     /// Changes the superblock durably. Gives its new generation.
     ///
-    /// Errors: `Latched`; `Keys` where the change itself is refused; `Io` and `Full`, after which the old keys stay in use.
+    /// Errors: `Latched`; `Keys` where the change itself is refused; `Io` and `Full`, which latch, and after which the old keys stay in use.
     pub fn rewrite(&self, change: &Change) -> Result<u64, EngineError> {
-        let _one = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attempted = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_latched() {
             return Err(EngineError::Latched);
         }
-        let head = self.head().changed(change)?;
-        self.torn.store(true, Ordering::Release);
-        head.write(&*self.medium)?;
-        self.torn.store(false, Ordering::Release);
+        let head = self.head().changed(change, *attempted)?;
+        *attempted = head.generation;
+        self.write(&head)?;
         let generation = head.generation;
         *self.head.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(head);
         Ok(generation)
@@ -46,15 +46,26 @@ impl Engine {
     /// Makes both copies of the superblock the newest one, if a crash left them different. To be called once it is known that this superblock
     /// is the one that belongs to the data; whether something was written.
     ///
-    /// Errors: `Io`, `Full`.
+    /// Errors: `Latched`; `Io` and `Full`, which latch.
     pub fn settle(&self) -> Result<bool, EngineError> {
         let _one = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         let torn = self.torn.load(Ordering::Acquire);
         if torn {
-            self.head().write(&*self.medium)?;
-            self.torn.store(false, Ordering::Release);
+            self.write(&self.head())?;
         }
         Ok(torn)
+    }
+
+    /// Writes both copies. What fails here may have been told of what a commit wrote, so it shuts the store as there.
+    fn write(&self, head: &Superblock) -> Result<(), EngineError> {
+        self.with(|open| {
+            open.latch.guard(|| {
+                self.torn.store(true, Ordering::Release);
+                head.write(&*self.medium, &self.head())?;
+                self.torn.store(false, Ordering::Release);
+                Ok(())
+            })
+        })
     }
 
     /// What opens the key slots in use.
@@ -79,7 +90,7 @@ mod tests {
     use crate::engine::batch::tests::{A, options};
     use crate::engine::campaign::disk::{Tape, replay};
     use crate::engine::campaign::{Chance, amount};
-    use crate::engine::header::Superblock;
+    use crate::engine::medium::Medium;
     use crate::engine::{Options, Read};
 
     fn key(byte: u8) -> Kek {
@@ -187,6 +198,21 @@ mod tests {
         });
     }
 
+    /// What docs/keys.md says of a key that was replaced or removed.
+    #[test]
+    fn a_former_key_with_an_old_copy_opens_the_file_until_the_master_key_is_new() {
+        use crate::engine::header::place_aad;
+        let tape = Arc::new(Tape::recording(Vec::new()));
+        let engine = made(&tape, &key(1));
+        let old = ladder::open_slots(&engine.head().slots, &key(1), engine.instance()).unwrap();
+        let opens = || engine.keys().are_in(&old, &place_aad("superblock", engine.file(), 0), &engine.head().encode(0)[1088..1360]);
+        engine.rewrite(&Change::ReplaceSlot(key(2), KdfCost::NONE, key(1))).unwrap();
+        engine.rewrite(&Change::NextEpoch).unwrap();
+        assert!(opens());
+        engine.rewrite(&Change::NewMaster(key(2), KdfCost::NONE)).unwrap();
+        assert!(!opens());
+    }
+
     #[test]
     fn an_epoch_key_that_was_dropped_is_in_neither_copy() {
         let tape = Arc::new(Tape::recording(Vec::new()));
@@ -212,15 +238,55 @@ mod tests {
     #[test]
     fn a_refused_write_leaves_the_old_keys_in_use() {
         use crate::engine::campaign::disk::Fault;
-        for at in 0..4 {
+        for at in 0..5 {
             let tape = Arc::new(Tape::faulty(Vec::new(), None, 3));
             let engine = made(&tape, &key(1));
             tape.refuse(Fault { at, times: 1, kind: std::io::ErrorKind::Other });
             engine.rewrite(&Change::NextEpoch).unwrap_err();
             tape.mend();
             assert_eq!((engine.keys().old_epoch(), engine.generation()), (None, 1));
+            assert!(matches!(engine.rewrite(&Change::NextEpoch), Err(EngineError::Latched)));
+            engine.recover().unwrap();
             engine.rewrite(&Change::NextEpoch).unwrap();
             assert_eq!(engine.keys().old_epoch(), Some(1));
         }
+    }
+
+    /// A rewriting that failed behind its first copy left that one's keys on the medium; the next one used its generation again, with other keys, and
+    /// a power cut between its two copies left two of one generation that nothing told apart: what was sealed under one copy's key did not
+    /// open under the other's.
+    #[test]
+    fn a_generation_is_used_once_and_copies_that_differ_are_known() {
+        use crate::crypto::aead::Aad;
+        use crate::crypto::secret::Key;
+        use crate::engine::campaign::disk::Fault;
+        let tape = Arc::new(Tape::faulty(Vec::new(), None, 3));
+        let engine = made(&tape, &key(1));
+        tape.refuse(Fault { at: 3, times: 1, kind: std::io::ErrorKind::Other });
+        engine.rewrite(&Change::NextEpoch).unwrap_err();
+        tape.mend();
+        engine.recover().unwrap();
+        let first = tape.image();
+        assert_eq!(engine.rewrite(&Change::NextEpoch).unwrap(), 3, "2 was tried");
+        // Were they of one generation all the same, as of a program before this: told, and settled.
+        let mut image = tape.image();
+        image[4096..8192].copy_from_slice(&first[4096..8192]);
+        let mixed = engine.head();
+        let aad = Aad::of("dek1", &[b"x"]);
+        let wrapped = engine.keys().wrap_dek(&Key::random(), &aad);
+        engine.abandon();
+        let other = mixed.changed(&Change::NewestEpochAlone, 1).and_then(|one| one.changed(&Change::NextEpoch, 2)).unwrap();
+        assert_eq!(other.generation, mixed.generation);
+        image[4096..8192].copy_from_slice(&other.encode(1));
+        let torn = Arc::new(Tape::recording(image));
+        let file: Arc<dyn Medium> = Arc::clone(&torn) as _;
+        assert_eq!(Engine::check_on(&file, &options(), &key(1)).unwrap().0.superblocks, [true, false]);
+        let engine = Engine::open_on(Arc::clone(&torn) as _, &options(), &key(1)).unwrap();
+        assert!(engine.settle().unwrap());
+        engine.close().unwrap();
+        assert!(Engine::check_on(&file, &options(), &key(1)).unwrap().0.is_spotless());
+        let mut image = torn.image();
+        image[..4096].fill(0);
+        assert!(open(image, &options(), &key(1)).unwrap().keys().unwrap_dek(&wrapped, &aad).is_ok());
     }
 }

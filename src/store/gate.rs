@@ -394,7 +394,13 @@ impl Vault {
                 return Ok((index, told.held));
             }
         }
-        Err(Unavailable::Busy)
+        Err(self.busy(who))
+    }
+
+    /// Refuses a read that other changes always overtook. Counted as [`Vault::no_space`] is.
+    fn busy(&self, who: &Principal) -> Unavailable {
+        self.refuse_credential(who.credential(), Reason::Conflict, 503);
+        Unavailable::Busy
     }
 
     /// Writes: admits, decides and works inside the transaction that also holds the entry, and returns after the commit.

@@ -27,7 +27,7 @@ pub(in crate::store) enum Work {
     Entry(Box<Entry>, u64),
     /// An entry that holds whatever the credentials are.
     Note(Box<Entry>),
-    /// A write that was taken up by a batch.
+    /// A write that was taken up by a batch; or nothing but a call to look at a store that is shut.
     Done,
 }
 

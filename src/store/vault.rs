@@ -1,7 +1,7 @@
 //! The vault: one open store with its threads. Clones share it; `gate` is how it is used.
 //!
-//! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor and ends the windows of counted refusals; the
-//! indexer, which builds search indexes when a scope is first asked for, and the one that takes what is committed into them; the rotator; with a
+//! Threads: the writer, and the one that answers after it; the keeper, which writes the anchor, ends the windows of counted refusals and
+//! rouses the writer where another thread met a fault; the indexer, which builds search indexes when a scope is first asked for, and the one that takes what is committed into them; the rotator; with a
 //! model, the embedder, which makes vectors.
 //!
 //! Invariants
@@ -30,7 +30,7 @@ use crate::base::time::{Clock, Timestamp};
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
-use crate::engine::{CommitError, Engine, EngineError, Snapshot, Space};
+use crate::engine::{CommitError, Engine, EngineError, Read, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
 use crate::embed::Model;
@@ -199,6 +199,8 @@ struct Inner {
     refusals: Mutex<Coalescer>,
     unknown: Mutex<HashMap<OperationId, (Asker, Settled)>>,
     refused_while_shut: AtomicU64,
+    /// Requests refused because the queue was full, of which no entry tells yet.
+    refused_full: AtomicU64,
     stopping: AtomicBool,
     /// Whether somebody makes the backups that are asked for.
     upkeep: AtomicBool,
@@ -300,10 +302,7 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
         return Err(OpenError::Backup);
     }
     let tenant = instance.tenant;
-    let recorded = meta::generation(&tx)?;
-    if engine.generation() < recorded {
-        return Err(OpenError::OlderSuperblock { found: engine.generation(), recorded });
-    }
+    not_older(engine, &tx)?;
     let label = holders::open(&tx, tenant, Holder::Tenant, "label", tenant.bytes(), &instance.label)?;
     if label != settings.label.as_bytes() {
         return Err(OpenError::OtherTenant);
@@ -315,6 +314,19 @@ fn examined(engine: &Engine, common: &Common, settings: &Settings, boot: BootId)
     let owner = users::find(&tx, tenant, &settings.owner_email)?;
     let written = log_table::written(&snapshot, tail.size())?;
     Ok(Examined { instance, tail, note, owner, written })
+}
+
+/// Whether the superblock is one that the data was written under, and none of before.
+fn not_older(engine: &Engine, tx: &Tx<'_>) -> Result<(), OpenError> {
+    let (found, recorded) = (engine.generation(), meta::generation(tx)?);
+    if found < recorded { Err(OpenError::OlderSuperblock { found, recorded }) } else { Ok(()) }
+}
+
+/// The same of a file that is only looked at.
+///
+/// Errors: `OlderSuperblock`; what kept it from being read.
+pub fn check_superblock(engine: &Engine, reader: &dyn Read) -> Result<(), OpenError> {
+    not_older(engine, &Tx::new(reader, engine.keys(), &Common::new(engine.instance()), Timestamp::default(), true))
 }
 
 impl Store {
@@ -385,6 +397,7 @@ impl Store {
             refusals: Mutex::default(),
             unknown: Mutex::default(),
             refused_while_shut: AtomicU64::new(0),
+            refused_full: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             upkeep: AtomicBool::new(false),
             memories_max: settings.memories_max,
@@ -772,7 +785,7 @@ impl Vault {
         let stands_for = request.stands_for;
         self.0.queue.put(request).inspect_err(|why| {
             if *why == Unavailable::QueueFull {
-                self.count_refused(stands_for);
+                self.0.refused_full.fetch_add(stands_for, Ordering::Relaxed);
             }
         })?;
         #[cfg(test)]
@@ -842,11 +855,15 @@ impl Vault {
         let mut entry = Entry::new("request.refused", Actor::NONE);
         emit.describe(&mut entry);
         entry.outcome = Outcome::Refused;
-        // If it is not taken, the count goes into the next recovery entry.
+        // If it is not taken, it is counted among those for whom the queue was full; if its batch fails, in the recovery entry.
         let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, told: Told::Nobody, stands_for: emit.count });
     }
 
     fn flush_refusals(&self, now_ms: u64) {
+        let count = self.0.refused_full.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            self.note_refusal(&Emit { who: Who::Others, reason: Reason::QueueFull, status: 503, count });
+        }
         let emits = self.refusals().due(now_ms);
         for emit in emits {
             self.note_refusal(&emit);
@@ -902,12 +919,23 @@ impl Vault {
         while !self.0.stopping.load(Ordering::Relaxed) {
             std::thread::park_timeout(STEP);
             self.flush_refusals(self.0.clock.mono_ms());
+            self.rouse();
             since += STEP;
             let size = self.shown().map_or(anchored, |p| p.head.checkpoint.size);
             if since >= limits::ANCHOR_INTERVAL && size != anchored {
-                self.write_anchor();
-                (anchored, since) = (size, Duration::ZERO);
+                since = Duration::ZERO;
+                // One that failed is tried again, though nothing more comes.
+                if self.write_anchor() {
+                    anchored = size;
+                }
             }
+        }
+    }
+
+    /// Has the writer look at a store that another thread found faulty: while it is shut nobody is admitted whose write would come to it.
+    fn rouse(&self) {
+        if self.shown().is_some() && self.0.engine.is_latched() {
+            let _ = self.send(Request { work: Work::Done, changes: false, asker: None, told: Told::Nobody, stands_for: 0 });
         }
     }
 
@@ -922,14 +950,14 @@ impl Vault {
         self.0.erased.fetch_max(holders, Ordering::SeqCst);
     }
 
-    fn write_anchor(&self) {
-        let Some(path) = &self.0.anchor else { return };
-        if self.shown().is_none() {
-            return;
+    /// Whether it is written, or there is none to write.
+    fn write_anchor(&self) -> bool {
+        let Some(path) = &self.0.anchor else { return true };
+        let written = self.shown().map(|_| self.anchor_at(path));
+        if let Some(Err(error)) = &written {
+            log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(error))]);
         }
-        if let Err(error) = self.anchor_at(path) {
-            log::line(log::Level::Error, "the anchor was not written", &[("error", &log::Operator::text(&error))]);
-        }
+        matches!(written, Some(Ok(())))
     }
 }
 

@@ -236,7 +236,7 @@ impl Writer {
                 Work::Entry(entry, _) | Work::Note(entry) => &mut **entry,
                 Work::Job(_) | Work::Done => {
                     let Work::Job(job) = std::mem::replace(&mut request.work, Work::Done) else {
-                        // None is ever asked for; but whatever it is, it has an end, or every later one would be told its neighbour's.
+                        // A call to look that came late; but whatever it is, it has an end, or every later one would be told its neighbour's.
                         ends.push(Err(Unavailable::Latched));
                         continue;
                     };

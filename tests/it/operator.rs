@@ -244,6 +244,44 @@ fn verify_and_doctor_change_nothing() {
     }
 }
 
+/// `verify` called a file sound into which an older superblock had been put back, with a key slot that was removed since.
+#[test]
+fn verify_finds_an_older_superblock() {
+    let instance = Instance::new("superblock");
+    let old = fs::read(instance.path("memory.db")).expect("init made it")[..8192].to_vec();
+    instance.expect(0, &["keys", "rotate", "epoch"]);
+    let (report, _) = instance.expect(0, &["verify"]);
+    assert!(!report.contains("WRONG"), "{report}");
+    // Without an anchor, which would see it too.
+    fs::remove_file(instance.path("other/anchor")).expect("init made it");
+    let unanchored = |arguments: &[&str]| instance.command(arguments).env_remove("RM_ANCHOR_FILE").output().expect("the program starts");
+    assert_eq!(unanchored(&["verify"]).status.code(), Some(0));
+    let mut file = fs::read(instance.path("memory.db")).expect("it is there");
+    file[..8192].copy_from_slice(&old);
+    fs::write(instance.path("memory.db"), &file).expect("our file");
+    let found = unanchored(&["verify"]);
+    let report = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.status.code() == Some(1) && report.contains("superblock: the superblock has generation 1"), "{report}");
+}
+
+/// The anchor of an `init` that failed behind it stood in the way of the next, as one that may guard another file.
+#[test]
+fn an_init_that_failed_can_be_run_again() {
+    let instance = Instance::new("again");
+    for made in ["memory.db", "other/anchor"] {
+        fs::remove_file(instance.path(made)).expect("init made it");
+    }
+    fs::create_dir(instance.path("other/anchor.erased")).expect("a folder where the list belongs");
+    let out = instance.run(&["init"]);
+    assert!(!out.status.success() && !instance.path("memory.db").exists(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(!instance.path("other/anchor").exists(), "the anchor is gone with the file it spoke of");
+    fs::remove_dir(instance.path("other/anchor.erased")).expect("it is empty");
+    instance.expect(0, &["init"]);
+    // One that is of another file stays.
+    fs::remove_file(instance.path("memory.db")).expect("init made it");
+    assert!(!instance.run(&["init"]).status.success() && instance.path("other/anchor").exists());
+}
+
 #[test]
 fn doctor_names_what_is_weak_and_exits_1() {
     let instance = Instance::new("doctor");

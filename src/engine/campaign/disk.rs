@@ -150,6 +150,11 @@ impl Tape {
         self.lock().space = bytes;
     }
 
+    /// What a power cut now would leave at least.
+    pub fn durable(&self) -> Vec<u8> {
+        self.lock().durable.clone()
+    }
+
     /// What was not written when the system lost it is not read either.
     pub fn forget_unwritten(&self) {
         self.forget().expect("a tape forgets");

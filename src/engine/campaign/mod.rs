@@ -1,12 +1,13 @@
 //! Campaigns: seeded, counted attacks on the engine. Short by default; `ROSEMARY_LONG=1` runs the full numbers.
 //! In a build without optimisation a few points of each run, unless the full form is asked for.
 //!
-//! `crash`: power cuts at every write. `frozen`: views of one commit beside all of it. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call.
+//! `crash`: power cuts at every write. `frozen`: views of one commit beside all of it. `tamper`: changed, moved, replayed and cut bytes. `fault`: the system refuses a call. `sync`: two threads sync one file, and a refusal is told to one of them.
 
 mod crash;
 pub mod disk;
 mod fault;
 mod frozen;
+mod sync;
 mod tamper;
 
 use std::collections::BTreeMap;
@@ -147,7 +148,7 @@ pub fn plain_blocks(image: &[u8]) -> (Arc<crate::crypto::ladder::Keys>, crate::b
     use crate::engine::block::{Blocks, place};
     use crate::engine::header::{BLOCK_BYTES, PageZero};
     let medium: Arc<dyn Medium> = Arc::new(disk::Tape::recording(image.to_vec()));
-    let (head, _) = Superblock::read(&*medium, &kek()).unwrap();
+    let head = Superblock::read(&*medium, &kek()).unwrap();
     let zero = PageZero::read(&*medium, head.file, head.keys.block()).unwrap();
     let blocks = Blocks::new(Arc::clone(&medium), head.file, head.keys.block(), head.stride, zero);
     blocks.opened();

@@ -216,6 +216,28 @@ fn admitted_later_or_woken(vault: &Vault) -> Principal {
     admitted_later(vault)
 }
 
+/// A change of keys that failed shut nothing, so that a commit could be acknowledged that was not durable (`engine::campaign::sync`). It shuts the
+/// store; nobody is admitted then, so no write would come that makes the writer look.
+#[test]
+fn a_change_of_keys_that_failed_shuts_the_store_which_recovers_by_itself() {
+    use crate::crypto::unlock::{KdfCost, Kek};
+    use crate::engine::Change;
+    let mut house = House::new();
+    let console = Principal::system(house.vault().tenant(), house.vault().owner(), "console");
+    let change = Change::AddSlot(Kek::for_test(&[9; 32]), KdfCost::NONE);
+    house.tape.refuse(Refusal { at: 2, times: 1, kind: ErrorKind::Other });
+    assert!(house.vault().change_slots(&console, &change, "add").is_err());
+    house.tape.mend();
+    assert!(house.vault().admit(OWNER_KEY).is_err(), "shut");
+    let owner = admitted_later(house.vault());
+    create(house.vault(), &owner, &Call::internal(), "after").unwrap();
+    house.vault().change_slots(&console, &change, "add").unwrap();
+    assert_eq!(house.entries().iter().filter(|entry| entry.op.text() == "system.recover").count(), 1);
+    house.stop();
+    house.tape.forget_unwritten();
+    assert_eq!(held(&house.tape, "after a failed change of keys").contents.len(), 1);
+}
+
 #[test]
 fn no_refused_call_loses_an_acknowledgement_or_tells_a_false_outcome() {
     let mut house = House::new();

@@ -334,7 +334,46 @@ fn a_read_gives_up_when_credentials_never_stop_changing() {
         Ok(memories::get(access, Part::Full)?)
     });
     assert!(matches!(done, Err(Refused::Unavailable(Unavailable::Busy))));
-    assert_eq!(house.entries().len(), before + 2 * limits::READ_ATTEMPTS_MAX, "no entry of a read that was never answered");
+    create(house.vault(), &house.owner(), &Call::internal(), "behind whatever was counted").unwrap();
+    assert_eq!(house.entries().len(), before + 2 * limits::READ_ATTEMPTS_MAX + 2, "no entry of a read that was never answered, but of its refusal");
+    let entry = house.entry("request.refused");
+    assert_eq!((entry.reason, entry.status, entry.count), (Some(Reason::Conflict), 503, None));
+}
+
+/// Nothing told of requests for which the queue was full, unless a fault came later: then that so many came while the store was shut.
+#[test]
+fn requests_for_which_the_queue_was_full_are_counted_in_one_entry() {
+    use crate::store::queue::Work;
+    let mut house = House::new();
+    let (owner, vault) = (house.owner(), house.vault().clone());
+    let (let_go, held) = busy(&house);
+    for _ in 0..limits::QUEUE_JOBS_MAX {
+        let note = Work::Note(Box::new(Entry::new("system.start", crate::audit::Actor::SYSTEM)));
+        vault.send_then(note, Vault::asker(&owner, &Call::internal()), drop);
+    }
+    let memory = MemoryId::draw(Timestamp::from_ms(1));
+    for _ in 0..50 {
+        assert!(matches!(read(&house, &owner, memory), Err(Refused::Unavailable(Unavailable::QueueFull))));
+    }
+    assert_eq!(vault.refused_while_shut(), 0, "the store was never shut");
+    // The keeper looks while there is no room: what it could not record stays counted.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    drop(let_go);
+    held.join().unwrap();
+    // Whatever waits is recorded before this.
+    while create(house.vault(), &owner, &Call::internal(), "after").is_err() {
+        std::thread::yield_now();
+    }
+    drop(vault);
+    house.stop();
+    let held = held_entries(&house);
+    let found: Vec<_> = held.iter().filter(|entry| entry.reason == Some(Reason::QueueFull)).collect();
+    assert!(found.iter().all(|entry| (entry.op.text(), entry.status) == ("request.refused", 503)), "{found:?}");
+    assert!(found.iter().map(|entry| entry.count.unwrap_or(1)).sum::<u64>() >= 50, "{found:?}");
+}
+
+fn held_entries(house: &House) -> Vec<Entry> {
+    super::held(&house.tape, "stopped").entries
 }
 
 #[test]

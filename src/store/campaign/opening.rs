@@ -110,6 +110,32 @@ fn a_log_that_does_not_agree_with_its_checkpoint_does_not_open() {
     }
 }
 
+/// An anchor that could not be written was not tried again before the log grew: a store that was quiet since had an old one.
+#[test]
+fn an_anchor_that_could_not_be_written_is_tried_again_though_the_log_does_not_grow() {
+    let (folder, image) = (Scrap::new(), closed());
+    let (away, path) = (folder.0.with_extension("away"), folder.0.join("anchor"));
+    std::fs::create_dir(&folder.0).unwrap();
+    let engine = engine_on(&disk(&image), TABLES, false).unwrap();
+    let head = held(&disk(&image), "closed").checkpoint;
+    crate::store::anchor::write(&path, &engine, &engine.snapshot().unwrap(), head, 0).unwrap();
+    drop(engine);
+    let store = anchored(&image, &path).1.unwrap();
+    std::fs::rename(&folder.0, &away).unwrap();
+    create(store.vault(), &admitted(store.vault(), OWNER_KEY), &Call::internal(), "later").unwrap();
+    let size = store.vault().with_reader(|_, head| head.checkpoint.size).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::fs::rename(&away, &folder.0).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let seen = || std::fs::read_to_string(&path).ok().and_then(|text| text.lines().nth(1)?.parse::<u64>().ok());
+    while seen() != Some(size) {
+        assert!(std::time::Instant::now() < end, "{:?} of {size}", seen());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    store.stop();
+    std::fs::remove_dir_all(&folder.0).unwrap();
+}
+
 #[test]
 fn a_missing_foreign_or_unreadable_anchor_refuses_and_so_does_a_file_that_was_rolled_back() {
     let (anchor, image) = (Scrap::new(), closed());

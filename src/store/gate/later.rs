@@ -14,7 +14,7 @@ use crate::engine::Space;
 use crate::policy::action::{Action, Reads, Writes, is_urgent};
 use crate::store::queue::Work;
 use crate::store::vault::Vault;
-use crate::store::writer::{Ended, Unavailable};
+use crate::store::writer::Ended;
 
 /// Who asks for what, for as long as it takes.
 pub struct Asked<A: Action> {
@@ -48,7 +48,7 @@ impl Vault {
         work: for<'t> fn(&mut Access<'t, A>) -> Result<T, E>,
         then: impl FnOnce(Result<Recorded<T>, Refused<E>>) + Send + 'static,
     ) {
-        let Some(left) = attempts.checked_sub(1) else { return then(Err(Refused::Unavailable(Unavailable::Busy))) };
+        let Some(left) = attempts.checked_sub(1) else { return then(Err(Refused::Unavailable(self.busy(&asked.who)))) };
         let published = match self.published() {
             Ok(published) => published,
             Err(unavailable) => return then(Err(Refused::Unavailable(unavailable))),
