@@ -1,0 +1,173 @@
+//! Which backups are known, whatever happened to their files: whoever is erased must be told of each that may still hold them.
+//!
+//! Asked: a file that lies somewhere and says what was erased is named by the receipt, and one that is surely gone is not.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::erase::{CANARY, LONG, person};
+use super::*;
+use crate::base::id::FileId;
+use crate::crypto::unlock::{KdfCost, Kek};
+use crate::engine::Options;
+use crate::policy::action::{AskErasure, Instance, ReadErasures};
+use crate::store::backup::{BackupError, Made, Order, State, Where};
+use crate::store::erasure::{self, Holder, Refusal, Whom};
+
+const OPTIONS: Options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
+const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("rosemary-known-{}", crate::base::hex::encode(&crate::base::rng::array::<8>())));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn sub(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn kek() -> Kek {
+    Kek::for_test(&[7; 32])
+}
+
+/// A house with somebody whose memory says the canary.
+fn house() -> (House, Principal) {
+    let house = House::new();
+    let nurse = person(house.vault(), "nurse@example.org", "a key of the nurse");
+    create(house.vault(), &nurse, &Call::internal(), CANARY).unwrap();
+    (house, nurse)
+}
+
+fn make(vault: &Vault, place: Where<'_>, keep: Option<Duration>, progress: &mut dyn FnMut(u64)) -> Result<Made, BackupError> {
+    // Their order is that of their times.
+    std::thread::sleep(Duration::from_millis(3));
+    let never = AtomicBool::new(false);
+    vault.backup(Order { place, key: None, keep, gentle: false, stop: &never, progress })
+}
+
+fn made(vault: &Vault, folder: &Path, keep: Option<Duration>) -> Made {
+    make(vault, Where::Folder(folder), keep, &mut |_| {}).unwrap()
+}
+
+/// The backups that the receipt of this erasure names.
+fn erased(vault: &Vault, user: UserId) -> Vec<FileId> {
+    let who = Principal::system(vault.tenant(), vault.owner(), "console");
+    let whom = Whom::Known(Holder::User(user));
+    vault.write::<AskErasure, _, Refusal>(&who, Instance, &Call::internal(), move |a| erasure::ask(a, &whom)).unwrap();
+    assert!(vault.rotation_done(LONG, |_| true));
+    named(vault, user)
+}
+
+fn named(vault: &Vault, user: UserId) -> Vec<FileId> {
+    let (who, id) = (Principal::system(vault.tenant(), vault.owner(), "console"), *user.bytes());
+    let read = vault.read::<ReadErasures, _, Refusal>(&who, Instance, &Call::internal(), move |a| erasure::read(a, id)).unwrap();
+    read.into_parts().0.1.unwrap().0.backups.iter().map(|backup| backup.id).collect()
+}
+
+fn says_canary(path: &Path) -> bool {
+    let tape = Arc::new(Tape::recording(std::fs::read(path).unwrap()));
+    held(&tape, "a backup").contents.values().any(|text| text.contains(CANARY))
+}
+
+fn state(vault: &Vault, id: FileId) -> State {
+    vault.backups().unwrap().all.iter().find(|(known, _)| *known == id).unwrap().1.state
+}
+
+#[test]
+fn a_backup_that_was_cut_off_after_its_end_may_exist_wherever_it_lies() {
+    // One that had been made by hand into another folder was called failed at the next start: no receipt named it, and it said the text.
+    let ((house, nurse), folder) = (house(), Folder::new());
+    let (path, mut image) = (folder.0.join("by-hand.backup"), Vec::new());
+    let backup = make(house.vault(), Where::File(&path), None, &mut |_| image = house.tape.image()).unwrap();
+    let again = House::on(Arc::new(Tape::recording(image)), &Clock::system()).unwrap();
+    let vault = again.vault();
+    assert_eq!(state(vault, backup.id), State::Begun);
+    vault.settle_backups(&folder.sub("backups")).unwrap();
+    assert_eq!(state(vault, backup.id), State::Apart);
+    vault.settle_backups(&folder.0.join("not mounted")).unwrap();
+    assert_eq!(state(vault, backup.id), State::Apart);
+    assert_eq!(erased(vault, nurse.user()), [backup.id]);
+    assert!(says_canary(&path));
+}
+
+#[test]
+fn a_backup_that_was_cut_off_in_its_folder_is_settled_there() {
+    let ((house, _), folder) = (house(), Folder::new());
+    let mut image = Vec::new();
+    let backup = make(house.vault(), Where::Folder(&folder.0), HOUR, &mut |_| image = house.tape.image()).unwrap();
+    let again = |image: &[u8]| House::on(Arc::new(Tape::recording(image.to_vec())), &Clock::system()).unwrap();
+    // While its disk is not there nothing is decided for good.
+    let house = again(&image);
+    house.vault().settle_backups(&folder.0.join("not mounted")).unwrap();
+    assert_eq!(state(house.vault(), backup.id), State::Apart);
+    house.vault().settle_backups(&folder.0).unwrap();
+    assert_eq!(state(house.vault(), backup.id), State::Done);
+    // With the name that it has until it is whole it is none, and goes.
+    let beside = crate::engine::beside(&backup.path);
+    std::fs::rename(&backup.path, &beside).unwrap();
+    let house = again(&image);
+    house.vault().settle_backups(&folder.0).unwrap();
+    assert_eq!((state(house.vault(), backup.id), beside.exists()), (State::Failed, false));
+}
+
+#[test]
+fn a_backup_whose_disk_is_away_is_not_removed_and_is_again_when_it_is_back() {
+    // With the disk of backups not mounted, what was over there counted as removed: no receipt named it, and it stayed for good.
+    let ((house, nurse), folder) = (house(), Folder::new());
+    let (vault, mount, away) = (house.vault(), folder.sub("mnt"), folder.0.join("away"));
+    let first = made(vault, &mount, Some(Duration::from_millis(1)));
+    std::fs::rename(&mount, &away).unwrap();
+    std::fs::create_dir(&mount).unwrap();
+    let root = [made(vault, &mount, HOUR), made(vault, &mount, HOUR)];
+    assert_eq!(vault.remove_expired_backups(&mount).unwrap(), 0);
+    vault.settle_backups(&mount).unwrap();
+    assert_eq!(state(vault, first.id), State::Apart);
+    let mut all = vec![first.id, root[0].id, root[1].id];
+    assert_eq!(erased(vault, nurse.user()), all);
+    assert!(says_canary(&away.join(first.path.file_name().unwrap())));
+    // Mounted again, it is known where it is, and goes when its time is over; those under the mount are set apart.
+    std::fs::rename(&mount, folder.0.join("under")).unwrap();
+    std::fs::rename(&away, &mount).unwrap();
+    vault.settle_backups(&mount).unwrap();
+    all.push(made(vault, &mount, HOUR).id);
+    assert_eq!(all.iter().map(|id| state(vault, *id)).collect::<Vec<_>>(), [State::Done, State::Apart, State::Apart, State::Done]);
+    made(vault, &mount, HOUR);
+    assert_eq!(vault.remove_expired_backups(&mount).unwrap(), 1);
+    assert_eq!((state(vault, first.id), first.path.exists()), (State::Removed, false));
+    assert_eq!(named(vault, nurse.user()), [root[0].id, root[1].id], "the later ones were made when the key was gone");
+}
+
+#[test]
+fn a_backup_that_was_removed_by_hand_is_known_to_be_gone_where_the_folder_is_known() {
+    let ((house, nurse), folder) = (house(), Folder::new());
+    let vault = house.vault();
+    let both = [made(vault, &folder.0, HOUR), made(vault, &folder.0, HOUR)];
+    assert_eq!(erased(vault, nurse.user()), [both[0].id, both[1].id]);
+    std::fs::remove_file(&both[1].path).unwrap();
+    vault.settle_backups(&folder.0).unwrap();
+    assert_eq!(named(vault, nurse.user()), [both[0].id]);
+    // Nothing is left there that tells that it is the folder.
+    std::fs::remove_file(&both[0].path).unwrap();
+    vault.settle_backups(&folder.0).unwrap();
+    assert_eq!((state(vault, both[0].id), named(vault, nurse.user())), (State::Done, vec![both[0].id]));
+    // Put back, a file that was removed is one again.
+    std::fs::write(&both[1].path, house.tape.image()).unwrap();
+    let copy = Engine::inspect(&folder.0.join(both[1].path.file_name().unwrap()), &OPTIONS, &kek());
+    assert_ne!(copy.unwrap().file(), both[1].id);
+    vault.settle_backups(&folder.0).unwrap();
+    assert_eq!(state(vault, both[1].id), State::Removed, "another file under its name is not it");
+}
