@@ -192,7 +192,7 @@ impl Vault {
 
     /// Makes a backup.
     ///
-    /// Errors: [`BackupError`]; no file is left then, and its row says that it failed.
+    /// Errors: [`BackupError`]; no file is left then, and its row says that it failed. If what was done is `Unconfirmed`, the file is there.
     pub fn backup(&self, order: Order<'_>) -> Result<Made, BackupError> {
         let Order { place, key, keep, gentle, stop, progress } = order;
         let folder = match place {
@@ -216,6 +216,7 @@ impl Vault {
         backup.ended_at = Some(self.clock().now());
         (backup.state, backup.bytes, backup.size) = match &copied {
             Ok((bytes, size, _)) => (State::Done, *bytes, *size),
+            Err(BackupError::File(_, EngineError::Unconfirmed(_))) => (State::Apart, 0, backup.size),
             Err(_) => (State::Failed, 0, backup.size),
         };
         if let Ok((_, _, epochs)) = &copied {

@@ -147,7 +147,7 @@ pub struct Restored {
     pub bytes: u64,
 }
 
-/// Why nothing was restored. Nothing has changed.
+/// Why nothing was restored. Nothing has changed, unless it is [`EngineError::Unconfirmed`]: then the restored file is in place.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The backup, or the new file.
@@ -166,7 +166,7 @@ impl From<EngineError> for RestoreError {
 
 /// Restores what `backup` holds.
 ///
-/// Errors: [`RestoreError`]; whatever was in place is there as it was.
+/// Errors: [`RestoreError`]; whatever was in place is there as it was, or, if what was done is `Unconfirmed`, under its second name.
 pub fn restore(backup: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) -> Result<Restored, RestoreError> {
     let Order { path, unlock, place, overridden, stop, progress } = order;
     let (file, log, now) = (FileId::draw(), LogId::draw(), clock.now());

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::erase::{CANARY, LONG, person};
 use super::*;
+use crate::base::durable;
 use crate::base::id::FileId;
 use crate::crypto::unlock::{KdfCost, Kek};
-use crate::engine::Options;
+use crate::engine::{EngineError, Options, Place, Unlock};
 use crate::policy::action::{AskErasure, Instance, ReadErasures};
 use crate::store::backup::{BackupError, Made, Order, State, Where};
 use crate::store::erasure::{self, Holder, Refusal, Whom};
+use crate::store::restore;
 
 const OPTIONS: Options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
@@ -170,4 +172,34 @@ fn a_backup_that_was_removed_by_hand_is_known_to_be_gone_where_the_folder_is_kno
     assert_ne!(copy.unwrap().file(), both[1].id);
     vault.settle_backups(&folder.0).unwrap();
     assert_eq!(state(vault, both[1].id), State::Removed, "another file under its name is not it");
+}
+
+#[test]
+fn what_fails_after_the_new_name_leaves_a_file_that_is_known() {
+    // The folder could not be synced: the row said that there was no file, and the file was there; a restore said that nothing had changed.
+    let ((house, nurse), folder) = (house(), Folder::new());
+    let vault = house.vault();
+    let drop = folder.sub("drop");
+    let path = drop.join("a.backup");
+    durable::tests::REFUSED.set(Some(drop.clone()));
+    let failed = make(vault, Where::File(&path), None, &mut |_| {}).unwrap_err();
+    assert!(matches!(&failed, BackupError::File(_, EngineError::Unconfirmed(_))), "{failed}");
+    let source = Engine::inspect(&path, &OPTIONS, &kek()).unwrap();
+    let facts = restore::facts(&source, &Clock::system()).unwrap();
+    let (aside, never) = (drop.join("memory.db"), AtomicBool::new(false));
+    let order = restore::Order {
+        path: &aside,
+        unlock: Unlock::AsHere,
+        place: Place::New,
+        overridden: Default::default(),
+        stop: &never,
+        progress: &mut |_, _| {},
+    };
+    let failed = restore::restore(&source, &facts, &Clock::system(), order).unwrap_err();
+    durable::tests::REFUSED.set(None);
+    assert!(failed.to_string().contains("in its place") && aside.exists(), "{failed}");
+    let id = source.file();
+    std::mem::drop(source);
+    assert_eq!((state(vault, id), says_canary(&path)), (State::Apart, true));
+    assert_eq!(erased(vault, nurse.user()), [id]);
 }
