@@ -35,6 +35,7 @@ pub use crate::store::tables::backups::{BackupRow, State};
 pub use crate::store::tables::meta::DrillRow;
 use crate::store::tables::{META, log, meta};
 use crate::store::tx::{StoreError, Tx, value};
+use crate::store::upkeep::DRILL_FILE;
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
 
@@ -314,7 +315,7 @@ impl Vault {
 
     /// What became of backups that were cut off, or set apart: done if the file has its name in `folder`, failed if it still has the other one
     /// there; else it may lie elsewhere. Of those that were made into this folder, whose file is gone, that it was removed. Removes what was
-    /// cut off there.
+    /// cut off there, also of a drill.
     ///
     /// Errors: as [`Vault::backup`].
     pub fn settle_backups(&self, folder: &Path) -> Result<(), BackupError> {
@@ -324,6 +325,10 @@ impl Vault {
     /// As [`Vault::settle_backups`]. Where a folder takes the place of another one, since one is about to be made there or one that was set
     /// apart is found there, what is missing there is set apart: from here on this folder is the known one.
     fn settle(&self, folder: &Path, making: bool) -> Result<(), BackupError> {
+        let drill = folder.join(DRILL_FILE);
+        for left in [crate::engine::beside(&drill), drill] {
+            let _ = durable::remove(&left);
+        }
         let all = self.backups()?.all;
         let look = |id, row: &BackupRow| (row.expires_at.is_some(), lies(&Self::backup_path(folder, id, row), id));
         let here = |state| all.iter().any(|(id, row)| row.state == state && look(*id, row) == (true, Some(true)));

@@ -203,3 +203,13 @@ fn what_fails_after_the_new_name_leaves_a_file_that_is_known() {
     assert_eq!((state(vault, id), says_canary(&path)), (State::Apart, true));
     assert_eq!(erased(vault, nurse.user()), [id]);
 }
+
+#[test]
+fn what_a_drill_left_when_it_was_cut_off_goes_with_the_next_start() {
+    // A crash within a drill left a full copy of everything, which stayed until the next drill, or for good.
+    let ((house, _), folder) = (house(), Folder::new());
+    let left = [folder.0.join("rosemary-drill.db"), folder.0.join("rosemary-drill.db.new")];
+    left.iter().for_each(|path| std::fs::write(path, house.tape.image()).unwrap());
+    house.vault().settle_backups(&folder.0).unwrap();
+    assert!(left.iter().all(|path| !path.exists()));
+}
