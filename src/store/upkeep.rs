@@ -226,6 +226,7 @@ fn restored(vault: &Vault, schedule: &Schedule, key: Result<Arc<Kek>, UnlockErro
         unlock: Unlock::AsHere,
         place: Place::New,
         overridden: restore::Overridden::default(),
+        known: &[],
         stop,
         progress: &mut |_, _| {},
     };

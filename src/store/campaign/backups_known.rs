@@ -89,6 +89,29 @@ fn state(vault: &Vault, id: FileId) -> State {
     vault.backups().unwrap().all.iter().find(|(known, _)| *known == id).unwrap().1.state
 }
 
+/// A service on a data file, restored from this backup over what lies at `path`.
+fn restored(backup: &Path, path: &Path) -> Store {
+    let (source, clock, never) = (Engine::inspect(backup, &OPTIONS, &kek()).unwrap(), Clock::system(), AtomicBool::new(false));
+    let facts = restore::facts(&source, &clock).unwrap();
+    let old = Engine::inspect(path, &OPTIONS, &kek()).ok();
+    let (known, whole) = restore::known_of(path, old.as_ref(), &facts, clock.now());
+    assert_eq!(whole, old.is_some());
+    let kept = path.with_extension("replaced");
+    let order = restore::Order {
+        path,
+        unlock: Unlock::AsHere,
+        place: Place::Over(&kept),
+        overridden: Default::default(),
+        known: &known,
+        stop: &never,
+        progress: &mut |_, _| {},
+    };
+    restore::restore(&source, &facts, &clock, order).unwrap();
+    drop(old);
+    let fatal = Arc::<AtomicUsize>::default();
+    Store::open(Engine::open(path, &OPTIONS, &kek()).unwrap(), settings(&clock, &fatal)).unwrap()
+}
+
 #[test]
 fn a_backup_that_was_cut_off_after_its_end_may_exist_wherever_it_lies() {
     // One that had been made by hand into another folder was called failed at the next start: no receipt named it, and it said the text.
@@ -192,6 +215,7 @@ fn what_fails_after_the_new_name_leaves_a_file_that_is_known() {
         unlock: Unlock::AsHere,
         place: Place::New,
         overridden: Default::default(),
+        known: &[],
         stop: &never,
         progress: &mut |_, _| {},
     };
@@ -212,4 +236,28 @@ fn what_a_drill_left_when_it_was_cut_off_goes_with_the_next_start() {
     left.iter().for_each(|path| std::fs::write(path, house.tape.image()).unwrap());
     house.vault().settle_backups(&folder.0).unwrap();
     assert!(left.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn a_restore_forgets_no_backup_and_knows_the_file_that_made_way() {
+    // Of a backup made after the one that was restored no receipt told, and it was kept for good; and of the file that made way.
+    let ((house, nurse), folder) = (house(), Folder::new());
+    let (vault, backups, path) = (house.vault(), folder.sub("backups"), folder.0.join("memory.db"));
+    let first = made(vault, &backups, HOUR);
+    let second = made(vault, &backups, HOUR);
+    let stopped = AtomicBool::new(true);
+    let given_up = Order { place: Where::Folder(&backups), key: None, keep: HOUR, gentle: false, stop: &stopped, progress: &mut |_| {} };
+    assert!(matches!(vault.backup(given_up), Err(BackupError::Stopping)));
+    std::fs::write(&path, house.tape.image()).unwrap();
+    let replaced = Engine::inspect(&path, &OPTIONS, &kek()).unwrap().file();
+    let store = restored(&first.path, &path);
+    let vault = store.vault();
+    let all = &vault.backups().unwrap().all;
+    let known: Vec<_> = all.iter().map(|(id, row)| (*id, row.state, row.expires_at)).collect();
+    let until = |made: &Made| made.backup.expires_at;
+    assert_eq!((known[0], known[1]), ((first.id, State::Done, until(&first)), (second.id, State::Done, until(&second))));
+    assert_eq!((known[2].1, known[3]), (State::Failed, (replaced, State::Apart, None)));
+    assert_eq!(erased(vault, nurse.user()), [first.id, second.id, replaced]);
+    assert!(says_canary(&second.path) && says_canary(&path.with_extension("replaced")));
+    store.stop();
 }

@@ -71,6 +71,12 @@ pub struct BackupRow {
 }
 
 impl BackupRow {
+    /// One that was not made here: whoever keeps it decides how long.
+    pub fn apart(begun_at: Timestamp, epochs: (u32, u32), log: LogId, bytes: u64) -> Self {
+        let (state, ended_at, expires_at) = (State::Apart, Some(begun_at), None);
+        Self { state, begun_at, ended_at, expires_at, epochs, log, size: 0, bytes, own_key: false }
+    }
+
     /// Whether a file of it may lie somewhere.
     pub fn may_exist(&self) -> bool {
         !matches!(self.state, State::Failed | State::Removed)
