@@ -314,8 +314,8 @@ impl Vault {
     }
 
     /// What became of backups that were cut off, or set apart: done if the file has its name in `folder`, failed if it still has the other one
-    /// there; else it may lie elsewhere. Of those that were made into this folder, whose file is gone, that it was removed. Removes what was
-    /// cut off there, also of a drill.
+    /// there; else it may lie elsewhere. Of those that were made into this folder, whose file is gone, that it was removed. Of files there that
+    /// no row tells of, that they are. Removes what was cut off there, also of a drill.
     ///
     /// Errors: as [`Vault::backup`].
     pub fn settle_backups(&self, folder: &Path) -> Result<(), BackupError> {
@@ -329,6 +329,7 @@ impl Vault {
         for left in [crate::engine::beside(&drill), drill] {
             let _ = durable::remove(&left);
         }
+        self.adopt(folder)?;
         let all = self.backups()?.all;
         let look = |id, row: &BackupRow| (row.expires_at.is_some(), lies(&Self::backup_path(folder, id, row), id));
         let here = |state| all.iter().any(|(id, row)| row.state == state && look(*id, row) == (true, Some(true)));
@@ -349,6 +350,22 @@ impl Vault {
             };
             backup.ended_at = backup.ended_at.or(Some(self.clock().now()));
             self.end_backup(id, backup)?;
+        }
+        Ok(())
+    }
+
+    /// Makes known what lies in `folder` and is of this data, where no row tells of it: an older state of the data was put back, say.
+    fn adopt(&self, folder: &Path) -> Result<(), BackupError> {
+        let known = self.backups()?.all;
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Some(about) = entry.metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
+            let Some((id, instance)) = kept::in_clear(&entry.path()) else { continue };
+            let row = known.iter().find(|(known, _)| *known == id).map(|(_, row)| row);
+            if instance == self.instance() && id != self.file() && row.is_none_or(|row| !row.may_exist()) {
+                // Whose keys it holds is not known; to be on the safe side, those of every epoch.
+                let unknown = || BackupRow::apart(Timestamp::modified(&about), (0, 0), self.log(), about.len());
+                self.end_backup(id, row.map_or_else(unknown, |row| BackupRow { state: State::Apart, ..row.clone() }))?;
+            }
         }
         Ok(())
     }
