@@ -69,7 +69,7 @@ pub(in crate::api) const COMPONENTS: Members = &[
         ("Backup", answer(
             &[
                 ("id", id()),
-                ("state", word(&["begun", "done", "failed", "removed"])),
+                ("state", word(&["begun", "done", "failed", "removed", "apart"])),
                 ("begun_at", time()),
                 ("ended_at", maybe_time()),
                 ("expires_at", maybe_time()),

@@ -33,12 +33,33 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Makes a creation or rename of `path` durable.
+/// Removes a file, and makes that durable.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_folder_of(path)
+}
+
+/// Makes a creation, a rename or a removal of `path` durable.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    if tests::REFUSED.with_borrow(|refused| refused.as_deref().is_some_and(|refused| path.starts_with(refused))) {
+        return Err(io::ErrorKind::Other.into());
+    }
     File::open(folder_of(path))?.sync_all()
 }
 
 /// The folder in which `path` lies.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+
+    thread_local! {
+        /// Below this folder this thread's syncs of folders fail.
+        pub static REFUSED: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+    }
 }

@@ -54,6 +54,12 @@ impl Timestamp {
         (ms <= MS_MAX).then_some(Self(ms))
     }
 
+    /// When the file was last written to; the beginning of time if the system does not say.
+    pub fn modified(about: &std::fs::Metadata) -> Self {
+        let since = about.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        Self::default().plus(since.unwrap_or_default())
+    }
+
     /// So much earlier; the beginning of time at the least.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {

@@ -46,6 +46,10 @@ pub fn run(command: &args::Erase, settings: impl FnOnce() -> Result<Config, Fail
         }
         _ => failure,
     })?;
+    // A receipt names what lies in the folder of backups now.
+    if let (Some(folder), false) = (&config.backup_dir, matches!(command, args::Erase::List { .. })) {
+        store.vault().settle_backups(folder).map_err(|error| crate::cli::backup::failure(&error))?;
+    }
     let done = match command {
         args::Erase::User { email, how } => {
             erase(store.vault(), Whom::User(Phi::new(email.clone())), "this person, with their keys and every memory of theirs", how.yes, output())

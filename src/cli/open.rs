@@ -112,7 +112,7 @@ pub fn engine_failure(path: &Path, error: EngineError) -> Failure {
         EngineError::Unopenable { .. } => Exit::Permission,
         EngineError::Uncreatable { .. } => Exit::FolderUnwritable,
         EngineError::Io { kind } => return Failure::io(path, &std::io::Error::from(*kind)),
-        EngineError::Spoilt { .. } => Exit::Io,
+        EngineError::Spoilt { .. } | EngineError::Unconfirmed(_) => Exit::Io,
         EngineError::Latched | EngineError::Panicked | EngineError::TooLarge(_) | EngineError::InUse => Exit::Internal,
     };
     let text = error.to_string();

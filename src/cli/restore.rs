@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::audit::checkpoint::Anchor;
-use crate::base::id::InstanceId;
+use crate::base::id::{FileId, InstanceId};
 use crate::base::time::Clock;
 use crate::cli::backup::{self, KeyOf};
 use crate::cli::exit::{Exit, Failure};
@@ -20,6 +20,7 @@ use crate::cli::{args, init, open, output, say, serve, text};
 use crate::config::{Config, KekChoice, settings};
 use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError, Place, Unlock};
+use crate::store::backup::BackupRow;
 use crate::store::restore::{self, Facts, Order, Overridden, RestoreError, Restored};
 use crate::store::ledger::LedgerError;
 use crate::store::{anchor, kept, ledger};
@@ -43,7 +44,7 @@ pub fn run(command: &args::Restore, mut config: Config) -> Result<Exit, Failure>
     let unlock = if fits { Unlock::AsHere } else { Unlock::Only(&kek) };
     match &command.to {
         Some(path) => {
-            let restored = make(&source, &facts, &clock, path, unlock, Place::New, Overridden::default())?;
+            let restored = make(&source, &facts, &clock, path, unlock, Place::New, Overridden::default(), &[])?;
             say(&format!("{}: restored aside; nothing else was touched", path.display()));
             report(command.json, path, &facts, &restored, None)
         }
@@ -72,6 +73,7 @@ fn data_key(config: &Config, instance: InstanceId) -> Result<Kek, Failure> {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the parts of one order")]
 fn make(
     source: &Engine,
     facts: &Facts,
@@ -80,15 +82,19 @@ fn make(
     unlock: Unlock<'_>,
     place: Place<'_>,
     overridden: Overridden,
+    known: &[(FileId, BackupRow)],
 ) -> Result<Restored, Failure> {
     let mut progress = Progress::new("restoring", 0);
     let never = crate::store::backup::never();
-    let order = Order { path, unlock, place, overridden, stop: &never, progress: &mut |_, rows| progress.at(rows) };
+    let order = Order { path, unlock, place, overridden, known, stop: &never, progress: &mut |_, rows| progress.at(rows) };
     restore::restore(source, facts, clock, order).map_err(|error| match error {
         RestoreError::Open(error) => open::store_failure(path, error),
         RestoreError::Unsound(_) => Failure::new(Exit::DataDamaged, error),
     })
 }
+
+const UNREAD: &str = "what it knew of backups cannot be read: receipts of erasures name those in RM_BACKUP_DIR, and not what else it, or a backup \
+                      made by hand, may hold";
 
 /// What lies where the restored file shall be.
 enum There {
@@ -135,14 +141,25 @@ fn in_place(
         }
         (there, anchored) => {
             let kept = kept::name(path, clock);
-            let place = if matches!(there, There::Nothing) { Place::New } else { Place::Over(&kept) };
+            let nothing = matches!(there, There::Nothing);
+            let place = if nothing { Place::New } else { Place::Over(&kept) };
+            let (known, whole) = match nothing {
+                true => (Vec::new(), true),
+                false => restore::known_of(path, held.as_ref(), facts, clock.now()),
+            };
             let newer = matches!(there, There::Newer(_)) || anchored.is_some();
             let overridden = Overridden { newer, erased: forgotten.is_some() };
-            let restored = make(source, facts, clock, path, unlock, place, overridden)?;
-            if !matches!(there, There::Nothing) {
-                say(&format!("the file that was there is kept as {}", kept.display()));
+            let restored = make(source, facts, clock, path, unlock, place, overridden, &known)?;
+            if !nothing {
+                say(&format!("the file that was there is kept as {}; it keeps whoever is erased from now on", kept.display()));
             }
-            Some((restored, (!matches!(there, There::Nothing)).then_some(kept)))
+            if let Some((id, _)) = known.last() {
+                say(&format!("receipts of erasures name it as backup {id}"));
+            }
+            if !whole {
+                say(UNREAD);
+            }
+            Some((restored, (!nothing).then_some(kept)))
         }
     };
     drop(held);
@@ -232,8 +249,8 @@ fn look(path: &Path, config: &Config, backup: &Facts, clock: &Clock, kek: &Kek) 
     match Engine::inspect(path, &open::options(config), kek) {
         Err(EngineError::Missing(_)) => Ok((There::Nothing, None)),
         Err(error @ EngineError::Locked(_)) => Err(open::engine_failure(path, error)),
-        Err(error) => match instance_in_clear(path) {
-            Some(instance) if instance != backup.instance => Err(other(instance)),
+        Err(error) => match kept::in_clear(path) {
+            Some((_, instance)) if instance != backup.instance => Err(other(instance)),
             _ => Ok((unsure(&format!("does not open ({error})")), None)),
         },
         Ok(engine) if engine.instance() != backup.instance => Err(other(engine.instance())),
@@ -258,14 +275,6 @@ fn compare(path: &Path, engine: &Engine, facts: &Facts, backup: &Facts) -> Resul
         true => format!("{}: holds {} audit entries that were written after this backup{since}", path.display(), here.size - there.size),
         false => format!("{}: has another history than this backup{since}: it was restored, or written to, since", path.display()),
     }))
-}
-
-/// The instance that a file names in clear, if it is one of ours at all.
-fn instance_in_clear(path: &Path) -> Option<InstanceId> {
-    use std::io::Read as _;
-    let mut head = [0; 56];
-    std::fs::File::open(path).ok()?.read_exact(&mut head).ok()?;
-    (head[..8] == *b"ROSEMARY").then(|| InstanceId::from_bytes(head[40..].try_into().expect("16 bytes")))
 }
 
 /// What the anchor knows that the backup does not hold, in words.

@@ -141,7 +141,8 @@ impl Engine {
     /// Makes a new store at `path`: a temporary file beside it, synced, renamed, its folder synced. A crash leaves no file at `path` or a
     /// whole one.
     ///
-    /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`.
+    /// Errors: `Exists`; `Uncreatable`; `Locked` if another process is creating it; `Keys` (the passphrase's cost); `Full`, `Io`. No file is
+    /// left then; after `Unconfirmed` it is there.
     pub fn create(path: &Path, options: &Options, kek: &Kek) -> Result<Self, EngineError> {
         let head = Superblock::new(options.stride, kek, options.kdf)?;
         let made = Self::build(path, options, head, Place::New, &mut |_| Ok(()))?;
@@ -170,7 +171,8 @@ impl Engine {
                 Place::New => rename_new(&beside, path)?,
                 Place::Over(kept) => rename_over(&beside, path, kept)?,
             }
-            durable::sync_folder_of(path).map_err(EngineError::io)?;
+            // From here on it is there, whatever fails.
+            durable::sync_folder_of(path).map_err(|error| EngineError::Unconfirmed(error.to_string()))?;
             Ok(engine)
         });
         if made.is_err() {
@@ -550,7 +552,11 @@ fn rename_over(from: &Path, to: &Path, kept: &Path) -> Result<(), EngineError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => rename_new(from, to),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(EngineError::Exists(name(kept))),
         // A file system without second names: for a moment there is no file at the path, and both lie beside it.
-        Err(_) => std::fs::rename(to, kept).map_err(EngineError::io).and_then(|()| rename_new(from, to)),
+        Err(_) => std::fs::rename(to, kept).map_err(EngineError::io).and_then(|()| {
+            rename_new(from, to).inspect_err(|_| {
+                let _ = rename_new(kept, to);
+            })
+        }),
     }
 }
 

@@ -106,7 +106,7 @@ impl Engine {
     /// Copies what `snapshot` shows to a file at `path`. Gives its size in bytes.
     ///
     /// Errors: `Exists` (unless it is to replace); `Full`, `Io`, `Uncreatable`, `Locked` for the new file; what the plan's parts say; a
-    /// failure below for this one. Nothing is at `path` then that was not there before.
+    /// failure below for this one. Nothing is at `path` then that was not there before. `Unconfirmed`: the copy is there.
     pub fn copy_as(&self, snapshot: &Snapshot, path: &Path, plan: Plan<'_>) -> Result<u64, EngineError> {
         let Plan { file, unlock, cache_bytes, row, pace, finish, place } = plan;
         let mut head = match unlock {
@@ -128,9 +128,8 @@ impl Engine {
             let mut open = copy.open.write().map_err(|_| EngineError::Latched)?;
             open.as_mut().ok_or(EngineError::Latched)?.check_tree()
         })?;
-        let bytes = copy.bytes()?;
-        copy.close()?;
-        Ok(bytes)
+        let bytes = copy.bytes();
+        copy.close().and(bytes).map_err(|error| EngineError::Unconfirmed(error.to_string()))
     }
 
     /// Copies one table in commits of bounded size.

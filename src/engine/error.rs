@@ -70,6 +70,10 @@ pub enum EngineError {
         /// What the system said.
         kind: io::ErrorKind,
     },
+    /// A file was made and has its name, and then something failed: it may not stay so after a power cut. Whoever asked must not say that
+    /// nothing has changed.
+    #[error("it is whole and in its place, but whether it stays there after a power cut is not confirmed ({0}); check the disk, then run the same command again")]
+    Unconfirmed(String),
     /// Something failed before; nothing is answered until recovery.
     #[error("the store is latched shut after a failure; recovery is needed")]
     Latched,

@@ -74,7 +74,7 @@ pub struct Renewed {
     pub bytes: u64,
 }
 
-/// Why there is no new file. Nothing has changed.
+/// Why there is no new file. Nothing has changed, unless it is [`EngineError::Unconfirmed`]: then the new file is in place.
 #[derive(Debug, thiserror::Error)]
 pub enum AnewError {
     /// The old file, or the new one.
@@ -114,7 +114,7 @@ pub fn untouched(engine: &Engine, facts: &Facts) -> Result<Option<RenewedMark>, 
 
 /// Makes the new file from `old` and puts it in its place.
 ///
-/// Errors: [`AnewError`]; whatever was in place is there as it was.
+/// Errors: [`AnewError`]; whatever was in place is there as it was, or, if what was done is `Unconfirmed`, under its second name.
 pub fn anew(old: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) -> Result<Renewed, AnewError> {
     let Order { path, kept, kek, anchor, stop, progress } = order;
     let (snapshot, now) = (old.snapshot()?, clock.now());

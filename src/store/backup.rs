@@ -10,6 +10,8 @@
 //! Invariants
 //! - What a backup holds is one commit, with the checkpoint that was signed in it.
 //! - A backup that has its name is whole and was walked; one that was cut off has another name, and its row says so after the next start.
+//! - A folder in which a file is missing proves nothing by that: it may be another one, with the disk of backups not mounted. It is the right
+//!   one if a backup that was made into it lies in it; and before one is made into another, all that are missing there are set apart.
 //! - Nothing is read for it that its `backup.begin` entry did not announce.
 
 use std::io;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::audit::{Detail, Reason};
 use crate::authn::Principal;
+use crate::base::durable;
 use crate::base::id::FileId;
 use crate::base::limits;
 use crate::base::time::Timestamp;
@@ -26,11 +29,13 @@ use crate::crypto::unlock::Kek;
 use crate::engine::{CommitError, EngineError, Place, Plan, Unlock};
 use crate::policy::action::{AskBackup, BeginBackup, EndBackup, Instance, ListBackups, RecordDrill};
 use crate::store::gate::{Access, Call, Fault, Refused};
+use crate::store::kept;
 use crate::store::tables::backups;
 pub use crate::store::tables::backups::{BackupRow, State};
 pub use crate::store::tables::meta::DrillRow;
 use crate::store::tables::{META, log, meta};
 use crate::store::tx::{StoreError, Tx, value};
+use crate::store::upkeep::DRILL_FILE;
 use crate::store::vault::Vault;
 use crate::store::writer::Unavailable;
 
@@ -188,7 +193,7 @@ impl Vault {
 
     /// Makes a backup.
     ///
-    /// Errors: [`BackupError`]; no file is left then, and its row says that it failed.
+    /// Errors: [`BackupError`]; no file is left then, and its row says that it failed. If what was done is `Unconfirmed`, the file is there.
     pub fn backup(&self, order: Order<'_>) -> Result<Made, BackupError> {
         let Order { place, key, keep, gentle, stop, progress } = order;
         let folder = match place {
@@ -196,7 +201,10 @@ impl Vault {
                 return Err(BackupError::File(path.display().to_string(), EngineError::Exists(path.display().to_string())));
             }
             Where::File(path) => path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-            Where::Folder(folder) => folder,
+            Where::Folder(folder) => {
+                self.settle(folder, true)?;
+                folder
+            }
         };
         self.room(folder)?;
         let (id, began) = (FileId::draw(), Instant::now());
@@ -209,6 +217,7 @@ impl Vault {
         backup.ended_at = Some(self.clock().now());
         (backup.state, backup.bytes, backup.size) = match &copied {
             Ok((bytes, size, _)) => (State::Done, *bytes, *size),
+            Err(BackupError::File(_, EngineError::Unconfirmed(_))) => (State::Apart, 0, backup.size),
             Err(_) => (State::Failed, 0, backup.size),
         };
         if let Ok((_, _, epochs)) = &copied {
@@ -304,36 +313,75 @@ impl Vault {
         })
     }
 
-    /// What became of backups that were cut off: done if the file has its name in `folder`, else failed. Removes what they left there.
+    /// What became of backups that were cut off, or set apart: done if the file has its name in `folder`, failed if it still has the other one
+    /// there; else it may lie elsewhere. Of those that were made into this folder, whose file is gone, that it was removed. Of files there that
+    /// no row tells of, that they are. Removes what was cut off there, also of a drill.
     ///
     /// Errors: as [`Vault::backup`].
     pub fn settle_backups(&self, folder: &Path) -> Result<(), BackupError> {
-        for (id, mut backup) in self.backups()?.all {
-            if backup.state != State::Begun {
-                continue;
-            }
-            let path = folder.join(file_name(backup.begun_at, id));
-            let _ = std::fs::remove_file(crate::engine::beside(&path));
-            let there = std::fs::metadata(&path);
-            (backup.state, backup.bytes) = there.map_or((State::Failed, 0), |there| (State::Done, there.len()));
-            backup.ended_at = Some(self.clock().now());
+        self.settle(folder, false)
+    }
+
+    /// As [`Vault::settle_backups`]. Where a folder takes the place of another one, since one is about to be made there or one that was set
+    /// apart is found there, what is missing there is set apart: from here on this folder is the known one.
+    fn settle(&self, folder: &Path, making: bool) -> Result<(), BackupError> {
+        let drill = folder.join(DRILL_FILE);
+        for left in [crate::engine::beside(&drill), drill] {
+            let _ = durable::remove(&left);
+        }
+        self.adopt(folder)?;
+        let all = self.backups()?.all;
+        let look = |id, row: &BackupRow| (row.expires_at.is_some(), lies(&Self::backup_path(folder, id, row), id));
+        let here = |state| all.iter().any(|(id, row)| row.state == state && look(*id, row) == (true, Some(true)));
+        let (known, other) = (here(State::Done), making || here(State::Apart));
+        for (id, mut backup) in all.iter().cloned() {
+            let path = Self::backup_path(folder, id, &backup);
+            let cut_off = || durable::remove(&crate::engine::beside(&path)).is_ok();
+            backup.state = match (backup.state, look(id, &backup)) {
+                (State::Begun, (_, Some(true))) | (State::Apart, (true, Some(true))) => {
+                    backup.bytes = std::fs::metadata(&path).map_or(0, |there| there.len());
+                    State::Done
+                }
+                (State::Begun, (_, Some(false))) | (State::Apart, (true, Some(false))) if cut_off() => State::Failed,
+                (State::Begun, _) => State::Apart,
+                (State::Done, (true, Some(false))) if known => State::Removed,
+                (State::Done, (true, Some(false))) if other => State::Apart,
+                _ => continue,
+            };
+            backup.ended_at = backup.ended_at.or(Some(self.clock().now()));
             self.end_backup(id, backup)?;
         }
         Ok(())
     }
 
-    /// Removes the files in `folder` whose time is over ([`Backups::expired`]). Gives how many were removed.
+    /// Makes known what lies in `folder` and is of this data, where no row tells of it: an older state of the data was put back, say.
+    fn adopt(&self, folder: &Path) -> Result<(), BackupError> {
+        let known = self.backups()?.all;
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Some(about) = entry.metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
+            let Some((id, instance)) = kept::in_clear(&entry.path()) else { continue };
+            let row = known.iter().find(|(known, _)| *known == id).map(|(_, row)| row);
+            if instance == self.instance() && id != self.file() && row.is_none_or(|row| !row.may_exist()) {
+                // Whose keys it holds is not known; to be on the safe side, those of every epoch.
+                let unknown = || BackupRow::apart(Timestamp::modified(&about), (0, 0), self.log(), about.len());
+                self.end_backup(id, row.map_or_else(unknown, |row| BackupRow { state: State::Apart, ..row.clone() }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the files in `folder` whose time is over ([`Backups::expired`]). Gives how many were removed. One that is not there is left to
+    /// [`Vault::settle_backups`].
     ///
     /// Errors: as [`Vault::backup`]; a file that cannot be removed ends it and is tried again next time.
     pub fn remove_expired_backups(&self, folder: &Path) -> Result<u64, BackupError> {
         let mut removed = 0;
         for (id, mut backup) in self.backups()?.expired(self.clock().now()) {
-            let path = folder.join(file_name(backup.begun_at, id));
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(BackupError::File(path.display().to_string(), EngineError::io(error)));
-                }
-                _ => {}
+            let path = Self::backup_path(folder, id, &backup);
+            match durable::remove(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(BackupError::File(path.display().to_string(), EngineError::io(error))),
             }
             (backup.state, removed) = (State::Removed, removed + 1);
             self.end_backup(id, backup)?;
@@ -375,6 +423,15 @@ impl Vault {
     /// Where the folder's file of a backup is.
     pub fn backup_path(folder: &Path, id: FileId, backup: &BackupRow) -> PathBuf {
         folder.join(file_name(backup.begun_at, id))
+    }
+}
+
+/// Whether the file of this id has this name; none if that cannot be told.
+fn lies(path: &Path, id: FileId) -> Option<bool> {
+    match path.symlink_metadata() {
+        Ok(about) if about.is_file() => kept::in_clear(path).filter(|(file, _)| *file == id).map(|_| true),
+        Ok(_) => None,
+        Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(false),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::config::settings;
 use crate::policy::action::{FreezeInstance, ReportIncident, RevokeAll};
-use crate::store::backup::{BackupRow, State};
+use crate::store::backup::BackupRow;
 use crate::store::gate::{Access, Fault};
 use crate::store::tables::{CHECKPOINTS, META, backups, credentials, grants, log, meta, signers, users};
 use crate::store::tx::{StoreError, Tx};
@@ -224,7 +224,7 @@ pub fn report(a: &mut Access<'_, ReportIncident>, since: Timestamp) -> Result<Re
         epoch: tx.keys.epoch(),
         people: users::all(tx, tenant)?.len() as u64,
         live: credentials::live(tx, tenant)?,
-        backups: backups::all(tx)?.into_iter().filter(|(_, backup)| backup.state == State::Done).collect(),
+        backups: backups::all(tx)?.into_iter().filter(|(_, backup)| backup.may_exist()).collect(),
         since,
         entries: (first, end),
         operations,

@@ -8,6 +8,7 @@
 //! - What takes the place has passed the walk of its tree and the check of every row, index and log; otherwise nothing changes.
 //! - The old log is kept whole and read-only; line 0 of the new one carries its origin, size and root.
 //! - The file that was there is never removed: it keeps a second name.
+//! - No backup is forgotten by a restore: those that the file which makes way knew of are known in the restored one, and so is that file itself.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +17,11 @@ use crate::audit::checkpoint::{Anchor, Checkpoint};
 use crate::audit::{Actor, Detail, Entry, Reason, Word};
 use crate::base::id::{BootId, FileId, InstanceId, LogId, TenantId};
 use crate::base::time::{Clock, Timestamp};
-use crate::engine::{CommitError, Engine, EngineError, Place, Plan, Unlock};
+use crate::engine::{CommitError, Engine, EngineError, Place, Plan, Read as _, Unlock};
 use crate::store::check::{self, Findings};
 use crate::store::migrate;
-use crate::store::tables::backups::{BackupRow, State};
+use crate::store::kept;
+use crate::store::tables::backups::{self, BackupRow, State};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{self, LogError, Tail};
 pub use crate::store::tables::meta::RestoredMark;
@@ -128,6 +130,8 @@ pub struct Order<'o> {
     pub place: Place<'o>,
     /// The safeguards that the operator overrode to have it.
     pub overridden: Overridden,
+    /// What is known of backups beside what the backup knows: [`known_of`].
+    pub known: &'o [(FileId, BackupRow)],
     /// Set to have it given up.
     pub stop: &'o AtomicBool,
     /// Told what is being done and how many rows are.
@@ -147,7 +151,7 @@ pub struct Restored {
     pub bytes: u64,
 }
 
-/// Why nothing was restored. Nothing has changed.
+/// Why nothing was restored. Nothing has changed, unless it is [`EngineError::Unconfirmed`]: then the restored file is in place.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The backup, or the new file.
@@ -166,9 +170,9 @@ impl From<EngineError> for RestoreError {
 
 /// Restores what `backup` holds.
 ///
-/// Errors: [`RestoreError`]; whatever was in place is there as it was.
+/// Errors: [`RestoreError`]; whatever was in place is there as it was, or, if what was done is `Unconfirmed`, under its second name.
 pub fn restore(backup: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) -> Result<Restored, RestoreError> {
-    let Order { path, unlock, place, overridden, stop, progress } = order;
+    let Order { path, unlock, place, overridden, known, stop, progress } = order;
     let (file, log, now) = (FileId::draw(), LogId::draw(), clock.now());
     let (mut outcome, mut failed) = (None, None);
     let progress = std::cell::RefCell::new(progress);
@@ -183,6 +187,7 @@ pub fn restore(backup: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) 
         },
         finish: &mut |copy| {
             migrate::run(copy, facts.schema)?;
+            carry_over(copy, facts.file, known)?;
             let head = begin_log(copy, facts, log, now, clock, overridden)?;
             let snapshot = copy.snapshot()?;
             let mut seen = 0;
@@ -207,6 +212,41 @@ pub fn restore(backup: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) 
         (Ok(bytes), Some((checkpoint, found)), None) => Ok(Restored { file, checkpoint, found, bytes }),
         (Ok(_), None, None) => Err(EngineError::Damaged("what the backup's tables say").into()),
     }
+}
+
+/// What the file at `path`, which is to make way, knows of backups, with a row of its own: what it holds is named by no other. `old` is none if
+/// it does not open.
+///
+/// Gives too whether all of it was read: a damaged file must not keep anybody from restoring.
+pub fn known_of(path: &Path, old: Option<&Engine>, facts: &Facts, now: Timestamp) -> (Vec<(FileId, BackupRow)>, bool) {
+    let read = old.and_then(|old| {
+        let (snapshot, common) = (old.snapshot().ok()?, Common::new(old.instance()));
+        let tx = Tx::new(&snapshot, old.keys(), &common, now, true);
+        Some((backups::all(&tx).ok()?, meta::instance(&tx).ok()??.log))
+    });
+    let whole = read.is_some();
+    let (mut known, log) = read.unwrap_or_else(|| (Vec::new(), facts.checkpoint.log));
+    if let Some(id) = old.map(Engine::file).or_else(|| Some(kept::in_clear(path)?.0)) {
+        let epochs = old.map_or((0, 0), |old| old.keys().epochs());
+        let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
+        known.push((id, BackupRow::apart(now, epochs, log, bytes)));
+    }
+    (known, whole)
+}
+
+/// Has what is known of backups in the new file. What a row of it says of a file's end stays; so does that of `restored`, which is there.
+fn carry_over(copy: &Engine, restored: FileId, known: &[(FileId, BackupRow)]) -> Result<(), EngineError> {
+    copy.commit(|batch| {
+        for (id, theirs) in known.iter().filter(|(id, _)| *id != restored) {
+            let ours = batch.get(BACKUPS, id.bytes())?;
+            let ours = ours.map(|bytes| row_of::<BackupRow>(&bytes)).transpose().map_err(|_| EngineError::Damaged("a row of the backup"))?;
+            if ours.is_none_or(|ours| ours.may_exist() && theirs.state != State::Begun) {
+                batch.put(BACKUPS, id.bytes(), &value(theirs))?;
+            }
+        }
+        Ok(())
+    })
+    .map_err(|(CommitError::Refused(error) | CommitError::Unknown(error))| error)
 }
 
 /// A row of the backup as the restored file has it: the log's rows move to the past logs.

@@ -123,8 +123,7 @@ fn look(tx: &Tx<'_>, engine: &Engine, anchor: Option<&Path>) -> Result<Condition
 
 fn anchored(path: &Path, tx: &Tx<'_>, now: Checkpoint) -> Anchored {
     let seen = anchor::read(path).ok().and_then(|text| signers::anchor(tx.reader, &tx.keys, now.log, &text).ok());
-    let written = std::fs::metadata(path).ok().and_then(|about| about.modified().ok()).and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let at = written.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Timestamp::from_ms);
+    let at = std::fs::metadata(path).ok().map(|about| Timestamp::modified(&about));
     match seen {
         Some(anchor) => Anchored { at, behind: now.size.saturating_sub(anchor.checkpoint.size) },
         None => Anchored { at: None, behind: now.size },

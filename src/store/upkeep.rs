@@ -212,8 +212,8 @@ pub fn run_drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Resul
     restored.map(|_| row)
 }
 
-/// Where a drill's file lies, in the backup folder; it is gone when the drill is over.
-const DRILL_FILE: &str = "rosemary-drill.db";
+/// Where a drill's file lies, in the backup folder; it is gone when the drill is over, or, after a crash, when the program starts again.
+pub(in crate::store) const DRILL_FILE: &str = "rosemary-drill.db";
 
 /// Restores `backup` to `aside`, opens what came of it as a service would, and gives its number of memories.
 fn restored(vault: &Vault, schedule: &Schedule, key: Result<Arc<Kek>, UnlockError>, backup: &Path, aside: &Path, stop: &AtomicBool) -> Result<u64, DrillError> {
@@ -228,6 +228,7 @@ fn restored(vault: &Vault, schedule: &Schedule, key: Result<Arc<Kek>, UnlockErro
         unlock: Unlock::AsHere,
         place: Place::New,
         overridden: restore::Overridden::default(),
+        known: &[],
         stop,
         progress: &mut |_, _| {},
     };

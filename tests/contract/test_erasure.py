@@ -248,6 +248,28 @@ class Offline(Case):
         self.assertEqual((entry["reason"], entry["det"]["setting"]), ("override", "newer.erased"))
         self.assertIn("about Jane", self.contents())
 
+    def test_a_receipt_names_backups_made_after_the_one_restored_and_the_file_that_made_way(self):
+        # Restoring an older backup forgot every later one: the receipt named the first alone, and the second lay there and said the text.
+        first, second = self.make(), self.make()
+        said = text(self.done("restore", str(first), "--discard-newer"))
+        replaced = re.search(r"name it as backup (\S{8})", said)[1]
+        receipt = self.check_receipt(self.done("erase", "subject", "Jane", "--yes").stdout.decode())
+        self.assertEqual({b["id"][:8] for b in receipt["backups"]}, {first.stem[-8:], second.stem[-8:], replaced})
+        # With the data file lost its rows are too: what lies in the folder is found there.
+        self.server.data.unlink()
+        self.done("restore", str(first), "--discard-newer")
+        receipt = self.check_receipt(self.done("erase", "receipt", receipt["id"]).stdout.decode())
+        self.assertEqual({b["id"][:8] for b in receipt["backups"]}, {first.stem[-8:], second.stem[-8:]})
+        # So are those that a damaged one knew of, which says so and is named itself.
+        data = self.server.data.read_bytes()
+        self.server.data.write_bytes(data[:64] + bytes(8128) + data[8192:])
+        said = text(self.done("restore", str(first), "--discard-newer"))
+        self.assertIn("cannot be read: receipts of erasures name those in RM_BACKUP_DIR", said)
+        replaced = re.search(r"name it as backup (\S{8})", said)[1]
+        receipt = self.check_receipt(self.done("erase", "receipt", receipt["id"]).stdout.decode())
+        self.assertEqual({b["id"][:8] for b in receipt["backups"]}, {first.stem[-8:], second.stem[-8:], replaced})
+        self.done("verify")
+
     def test_a_start_without_the_ledger_that_the_anchor_knows_of_is_refused(self):
         ledger = pathlib.Path(f"{self.server.anchor}.erased")
         backup = self.make()

@@ -138,7 +138,7 @@ fn a_backup_of_the_middle_of_a_change_of_key_is_restored_whole() {
         seen[usize::from(handed)] += 1;
         let (path, clock, never) = (folder.join(format!("{at}.db")), Clock::system(), std::sync::atomic::AtomicBool::new(false));
         let facts = restore::facts(&engine, &clock).unwrap();
-        let order = restore::Order { path: &path, unlock: Unlock::AsHere, place: Place::New, overridden: Default::default(), stop: &never, progress: &mut |_, _| {} };
+        let order = restore::Order { path: &path, unlock: Unlock::AsHere, place: Place::New, overridden: Default::default(), known: &[], stop: &never, progress: &mut |_, _| {} };
         let restored = restore::restore(&engine, &facts, &clock, order).unwrap();
         assert_eq!(restored.found.count, 0);
         let whole = Arc::new(Tape::faulty(std::fs::read(&path).unwrap(), None, 1));

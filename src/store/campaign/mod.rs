@@ -5,6 +5,7 @@
 
 mod audit_key;
 mod backup;
+mod backups_known;
 mod crash;
 mod erase;
 mod renew;

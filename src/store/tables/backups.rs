@@ -3,6 +3,7 @@
 //! Invariants
 //! - A backup has its row before its file has its name: whatever lies in a backup folder is known here, and an erasure can tell which files
 //!   still hold the epoch it ends.
+//! - A row says that there is no file only if it was surely never there or was removed; a file that was not found is not one that is gone.
 //! - Ids, times, counts and enums alone; no path.
 
 use std::ops::Bound;
@@ -26,8 +27,11 @@ pub enum State {
     Done,
     /// Given up; there is no file.
     Failed,
-    /// Its file was removed when its time was over.
+    /// Its file was removed.
     Removed,
+    /// A file of it may lie where nobody looks for it: it was cut off and not found, it lay in a folder that is not there now, or it is no
+    /// backup made here but a data file that made way for another one.
+    Apart,
 }
 
 impl State {
@@ -38,6 +42,7 @@ impl State {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Removed => "removed",
+            Self::Apart => "apart",
         }
     }
 }
@@ -66,9 +71,15 @@ pub struct BackupRow {
 }
 
 impl BackupRow {
+    /// One that was not made here: whoever keeps it decides how long.
+    pub fn apart(begun_at: Timestamp, epochs: (u32, u32), log: LogId, bytes: u64) -> Self {
+        let (state, ended_at, expires_at) = (State::Apart, Some(begun_at), None);
+        Self { state, begun_at, ended_at, expires_at, epochs, log, size: 0, bytes, own_key: false }
+    }
+
     /// Whether a file of it may lie somewhere.
     pub fn may_exist(&self) -> bool {
-        matches!(self.state, State::Begun | State::Done)
+        !matches!(self.state, State::Failed | State::Removed)
     }
 }
 
