@@ -133,7 +133,8 @@ class Registration(OAuthCase):
         self.assertEqual(unsaid["token_endpoint_auth_method"], "client_secret_basic", "RFC 7591 section 2")
 
     def test_bad_metadata_is_refused_with_its_own_code(self):
-        for uris in ([], None, "https://x.example", ["http://x.example/"], ["javascript:alert(1)"], ["https://x.example/#f"], [BACK] * 11, ["https://u@x.example/"]):
+        for uris in ([], None, "https://x.example", ["http://x.example/"], ["javascript:alert(1)"], ["https://x.example/#f"], [BACK] * 11, ["https://u@x.example/"],
+                     [BACK, "smb://x.example/share"], ["ms-msdt:/id"], ["myapp:/back"]):
             self.refused(self.web.post("/register", {"redirect_uris": uris}), 400, "invalid_redirect_uri")
         for more in ({"client_name": "x" * 101}, {"token_endpoint_auth_method": "private_key_jwt"}, {"grant_types": ["implicit"]}, {"response_types": ["token"]}):
             self.refused(self.web.post("/register", {"redirect_uris": [BACK], **more}), 400, "invalid_client_metadata")
