@@ -13,7 +13,7 @@ use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
-use crate::http::{Handler, Headers, Method, Request};
+use crate::http::{Authority, Handler, Headers, Method, Request};
 use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
@@ -79,6 +79,7 @@ impl Service {
             method,
             path: path.to_owned(),
             query,
+            authority: Authority::parse("localhost:8443").unwrap(),
             headers: match &body {
                 Some(_) => Headers::of(&[("authorization", &bearer), ("content-type", "application/json")]),
                 None => Headers::of(&[("authorization", &bearer)]),

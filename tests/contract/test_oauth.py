@@ -109,6 +109,16 @@ class Discovery(OAuthCase):
         resource = self.web.get("/.well-known/oauth-protected-resource/mcp").expect(200).json
         self.assertEqual((resource["resource"], resource["authorization_servers"]), (issuer + "/mcp", [issuer]))
 
+    def test_the_issuer_is_the_address_that_was_asked_for_and_checked(self):
+        """The issuer came from `Host`, which nobody looks at beside the address in an absolute target."""
+        for path in ("/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource/mcp"):
+            with self.server.socket() as bare:
+                bare.sendall(f"GET https://localhost:{self.server.port}{path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: bare.recv(65536), b""))
+            self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+            self.assertIn(f'"https://localhost:{self.server.port}'.encode(), answer)
+            self.assertNotIn(b"evil", answer)
+
     def test_the_bare_protected_resource_is_404(self):
         """[pin] Only the form with the resource's path exists."""
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/", "/.well-known/oauth-protected-resource/x"):
