@@ -13,7 +13,7 @@ use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
-use crate::http::{Authority, Handler, Headers, Method, Request};
+use crate::http::{Authority, Handler, Headers, Method, Reply, Request};
 use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
@@ -32,10 +32,10 @@ struct Service {
 
 impl Service {
     fn new() -> Self {
-        Self::limited(0)
+        Self::limited(0, 0)
     }
 
-    fn limited(admin_per_minute: u32) -> Self {
+    fn limited(admin_per_minute: u32, credential_per_minute: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("rosemary-attack-{}", hex::encode(&rng::array::<8>())));
         std::fs::create_dir(&folder).unwrap();
         let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
@@ -61,7 +61,7 @@ impl Service {
         let store = Store::open(engine, settings).unwrap();
         let settings = Settings {
             address_per_minute: 0,
-            credential_per_minute: 0,
+            credential_per_minute,
             admin_per_minute,
             public_url: "https://localhost:8443".into(),
             surroundings: Arc::default(),
@@ -72,10 +72,16 @@ impl Service {
 
     /// Status and body of one request.
     fn ask(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let reply = self.reply(key, method, path, body);
+        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+    }
+
+    /// The answer to one request.
+    fn reply(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> Reply {
         let bearer = format!("Bearer {key}");
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.to_owned())));
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let reply = self.api.handle(Request {
+        self.api.handle(Request {
             method,
             path: path.to_owned(),
             query,
@@ -87,9 +93,8 @@ impl Service {
             body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
             client: address,
             client_certificate: false,
-        });
-        let reply = reply.settled();
-        (reply.status, serde_json::from_slice(&reply.body).unwrap_or(Value::Null))
+        })
+        .settled()
     }
 
     fn get(&self, key: &str, path: &str) -> (u16, Value) {
@@ -344,13 +349,54 @@ fn a_long_history_is_removed_in_several_commits_and_wholly() {
 /// Each new key has buckets of its own: were keys made at a rate for each key, ten keys would make a hundred.
 #[test]
 fn the_administrative_limit_is_a_persons_not_a_keys() {
-    let service = Service::limited(3);
+    let service = Service::limited(3, 0);
     let made = |key: &str| service.post(key, "/api/keys", json!({}));
     let (status, first) = made(OWNER);
     assert_eq!(status, 200);
     assert_eq!(made(first["key"].as_str().unwrap()).0, 200);
     assert_eq!(made(OWNER).0, 200);
     assert_eq!(made(first["key"].as_str().unwrap()).0, 429);
+}
+
+/// Mem0's batches were one request each, whatever they held: with one credential 600,000 commits a minute.
+#[test]
+fn what_mem0_takes_in_one_request_counts_as_what_it_holds() {
+    let service = Service::limited(0, 10);
+    let header = |reply: &Reply, name: &str| {
+        let mut values = reply.headers.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} is said once");
+        value
+    };
+    let add = |key, messages: usize| {
+        let said: Vec<_> = (0..messages).map(|n| json!({ "role": "user", "content": format!("{key} {n}") })).collect();
+        service.reply(key, Method::Post, "/v3/memories/add/", Some(json!({ "messages": said, "user_id": "x" })))
+    };
+    let added = add(CURSOR, 4);
+    assert_eq!((added.status, header(&added, "x-ratelimit-remaining").as_deref()), (200, Some("6")));
+    let added: Value = serde_json::from_slice(&added.body).unwrap();
+    let ids: Vec<_> = added["results"].as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 4);
+    let batch = |key, ids: &[String], method| {
+        let text = |id: &String| if method == Method::Put { json!({ "memory_id": id, "text": "new" }) } else { json!({ "memory_id": id }) };
+        service.reply(key, method, "/v1/batch/", Some(json!({ "memories": ids.iter().map(text).collect::<Vec<_>>() })))
+    };
+    let changed = batch(CURSOR, &ids, Method::Put);
+    assert_eq!((changed.status, header(&changed, "x-ratelimit-remaining").as_deref()), (200, Some("2")));
+    // Two are left, and four would be needed: none is taken, and nothing is done.
+    let refused = batch(CURSOR, &ids, Method::Delete);
+    let told: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!((refused.status, header(&refused, "x-ratelimit-limit").as_deref()), (429, Some("10")), "{told}");
+    assert!(header(&refused, "retry-after").is_some() && header(&refused, "x-ratelimit-reset").is_some(), "{told}");
+    assert!(told["error"].as_str().unwrap().starts_with("Rate limit exceeded, retry in "), "{told}");
+    assert_eq!(add(CURSOR, 3).status, 429);
+    assert_eq!(service.get(CLAUDE, "/v1/memories/").1.as_array().unwrap().len(), 4);
+    // More than a minute is worth is never done, however long its client waits, and says so.
+    let refused = add(CLAUDE, 11);
+    let told: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!((refused.status, told["error"].as_str()), (429, Some("This counts as 11 requests, and one credential has 10 a minute; send fewer at once")));
+    assert_eq!(add(CLAUDE, 8).status, 200, "what was refused was not counted");
+    service.sound();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Invariants
 //! - Whoever has no valid credential reaches public routes only, and counts against their address.
 //! - Agents reach the routes that name them, and nothing else.
+//! - What one request brings of what could come in several (messages, memories of a batch) counts as several, before any of it is done.
 //! - Every admitted request has exactly one audit entry; refusals that carry no data and could be repeated for free are counted instead.
 
 use std::borrow::Cow;
@@ -242,11 +243,23 @@ impl Api {
         }
     }
 
-    /// Counts `more` further requests of `who`; the refusal if they are too many.
-    pub(in crate::api) fn further(&self, who: &Principal, more: usize) -> Option<Reply> {
-        let over = (0..more).find_map(|_| self.credentials.take(bucket(who), self.now_ms()).filter(|taken| !taken.allowed))?;
+    /// Counts so many requests of `who`, all or none.
+    fn count(&self, who: &Principal, requests: u32) -> Option<Taken> {
+        self.credentials.take_all(bucket(who), requests, self.now_ms())
+    }
+
+    /// Counts `more` further requests of `who` for what one request brings, all or none: the refusal if they are too many. Ask before anything is
+    /// done. What is more than a minute's requests is always refused, and told so.
+    pub(in crate::api) fn further(&self, who: &Principal, more: usize, shape: Shape) -> Option<Reply> {
+        let more = u32::try_from(more).unwrap_or(u32::MAX - 1);
+        let over = self.count(who, more).filter(|taken| !taken.allowed)?;
         self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
-        Some(too_many(Shape::Mcp, &over))
+        let text = match more + 1 {
+            all if all > over.limit => format!("This counts as {all} requests, and one credential has {} a minute; send fewer at once", over.limit),
+            _ => over.error(),
+        };
+        // The other headers are those of every answer.
+        Some(shape.error(429, text).header("retry-after", over.reset_s.to_string()))
     }
 
     fn answer(&self, request: Request) -> Reply {
@@ -255,13 +268,15 @@ impl Api {
             Ok(found) => found,
             Err(stranger) => return self.unauthenticated(&request, stranger),
         };
-        let taken = self.credentials.take(bucket(&who), self.now_ms());
+        let taken = self.count(&who, 1);
         if let Some(taken) = refused(taken.as_ref()) {
             self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
             return too_many(shape, taken);
         }
         let reply = self.routed(request, &who, admitted, shape);
-        match taken {
+        // There one request may have counted as several.
+        let several = taken.is_some() && matches!(shape, Shape::Mem0 | Shape::Mcp);
+        match if several { self.credentials.take_all(bucket(&who), 0, self.now_ms()) } else { taken } {
             Some(taken) => taken.headers().into_iter().fold(reply, |reply, (name, value)| reply.header(name, value)),
             None => reply,
         }

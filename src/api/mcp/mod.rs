@@ -325,7 +325,7 @@ fn batch(cx: &Cx<'_>, items: Vec<Value>) -> Reply {
         let text = format!("Invalid Request: a batch holds 1 to {} messages", limits::MCP_BATCH_MAX);
         return refuse(items, Reason::TooLarge, &Fault::new(400, INVALID_REQUEST, text));
     }
-    if let Some(reply) = cx.api.further(cx.who, items.len() - 1) {
+    if let Some(reply) = cx.api.further(cx.who, items.len() - 1, cx.shape) {
         wipe(&mut Value::Array(items));
         return reply;
     }

@@ -14,6 +14,7 @@
 //! - Who asks comes from the credential alone; a name in a body or a query string narrows what is theirs.
 //! - A key that would be a promise which is not kept here (expiry, immutability) is refused; one that only steers a model is read without effect.
 //! - Replies are threads' business: Mem0's lists, searches and counts do not show them; what is deleted takes them along.
+//! - Each message of an addition and each memory of a batch counts as a request; nothing is done of what the credential has no room for.
 //! - Nothing here destroys: `delete_all` and entity deletions move the asker's own memories to the trash.
 //!
 //! `inputs` says what is accepted, `filter` reads conditions, `answers` writes the shapes, `exports` keeps what is to be fetched.
@@ -197,6 +198,9 @@ pub fn add(cx: &mut Cx<'_>) -> Answered {
     let said = messages(&mut fields);
     if let Some(i) = said.iter().position(|message| message.content.chars().count() > limits::CONTENT_CHARS_MAX) {
         return refuse(cx, format!("body/messages/{i}/content must NOT have more than {} characters", limits::CONTENT_CHARS_MAX));
+    }
+    if let Some(refusal) = cx.api.further(cx.who, said.len().saturating_sub(1), cx.shape) {
+        return Ok(refusal);
     }
     let phi = |text: &Option<Name>| text.as_ref().map(|text| Phi::new(text.as_str().to_owned()));
     let origin = cx.who.vendor().map_or(ORIGIN, |vendor| vendor.name());
@@ -554,15 +558,19 @@ fn batch(cx: &mut Cx<'_>) -> Result<Vec<(MemoryId, Fields)>, Failure> {
     Ok(named)
 }
 
-/// Does each step of a batch, each a commit with its own entry as each memory has its own policy; stops at the first that is refused, and says how
-/// many were done.
+/// Does each step of a batch, each a commit with its own entry as each memory has its own policy, and each a request to the rate limit; stops at the
+/// first that is refused, and says how many were done.
 fn each_of_batch<T>(
+    cx: &Cx<'_>,
     steps: Vec<T>,
     message: &'static str,
     words: &Words,
     mut step: impl FnMut(T) -> Result<Recorded<Memory>, Refused<Refusal>>,
 ) -> Answered {
     let (total, mut last) = (steps.len(), None);
+    if let Some(refusal) = cx.api.further(cx.who, total.saturating_sub(1), cx.shape) {
+        return Ok(refusal);
+    }
     for (i, item) in steps.into_iter().enumerate() {
         match step(item) {
             Ok(done) => last = Some(done.into_parts().1),
@@ -582,7 +590,7 @@ pub fn batch_update(cx: &mut Cx<'_>) -> Answered {
     for (i, (id, mut fields)) in batch(cx)?.into_iter().enumerate() {
         steps.push((id, change(cx, &mut fields, &format!("body/memories/{i}"))?));
     }
-    each_of_batch(steps, "Successfully updated", &Words::UPDATE, |(id, change)| {
+    each_of_batch(cx, steps, "Successfully updated", &Words::UPDATE, |(id, change)| {
         cx.try_write::<UpdateMemory, _, _>(id, move |access| memories::revise(access, |access, old| change.of(access, old)))
     })
 }
@@ -590,7 +598,7 @@ pub fn batch_update(cx: &mut Cx<'_>) -> Answered {
 /// `DELETE /v1/batch/`
 pub fn batch_delete(cx: &mut Cx<'_>) -> Answered {
     let steps = batch(cx)?;
-    each_of_batch(steps, "Successfully deleted", &Words::DELETE, |(id, _)| cx.try_write::<TrashMemory, _, _>(id, memories::trash))
+    each_of_batch(cx, steps, "Successfully deleted", &Words::DELETE, |(id, _)| cx.try_write::<TrashMemory, _, _>(id, memories::trash))
 }
 
 /// `POST /v1/feedback/`: a reply to the memory, so that it is sealed, seen and deleted as the memory is.
