@@ -7,13 +7,16 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::run::{Api, Settings};
-use crate::authn::Vendor;
+use crate::authn::{Principal, Vendor};
 use crate::base::time::Clock;
 use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
 use crate::http::{Authority, Handler, Headers, Method, Reply, Request};
+use crate::identity;
+use crate::policy::action::{CreateKey, CreatePerson, Instance, Person};
+use crate::store::phi::Phi;
 use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
@@ -68,6 +71,22 @@ impl Service {
             model: None,
         };
         Self { api: Arc::new(Api::new(store.vault().clone(), &settings)), store: Some(store), folder }
+    }
+
+    /// So many keys of somebody new.
+    fn keys_of_another(&self, email: &str, keys: usize) -> Vec<String> {
+        let vault = self.store.as_ref().unwrap().vault();
+        let (console, email) = (Principal::system(vault.tenant(), vault.owner(), "console"), Phi::new(email.to_owned()));
+        let made = vault.write::<CreatePerson, _, _>(&console, Instance, &Call::internal(), move |a| identity::create_person(a, &email));
+        let person = made.unwrap().into_parts().0;
+        let key = |_| {
+            let (console, drawn) = (Principal::system(vault.tenant(), person, "console"), identity::draw_key(vault));
+            let made = vault.write::<CreateKey, _, _>(&console, Person(person), &Call::internal(), move |a| {
+                identity::create_key(a, drawn, Phi::new("a key".to_owned()))
+            });
+            made.unwrap().into_parts().0.key.expose().to_owned()
+        };
+        (0..keys).map(key).collect()
     }
 
     /// Status and body of one request.
@@ -397,6 +416,25 @@ fn what_mem0_takes_in_one_request_counts_as_what_it_holds() {
     assert_eq!((refused.status, told["error"].as_str()), (429, Some("This counts as 11 requests, and one credential has 10 a minute; send fewer at once")));
     assert_eq!(add(CLAUDE, 8).status, 200, "what was refused was not counted");
     service.sound();
+}
+
+/// Each new key has a bucket of its own, and a person may have a hundred.
+#[test]
+fn a_persons_keys_together_have_a_rate_and_the_owners_agents_have_each_their_own() {
+    let service = Service::limited(0, 3);
+    let keys = service.keys_of_another("other@example.org", 7);
+    let passed = |keys: &[String]| {
+        let asked = keys.iter().flat_map(|key| (0..3).map(|_| service.get(key, "/whoami").0));
+        let statuses: Vec<_> = asked.collect();
+        assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+        statuses.iter().filter(|status| **status == 200).count()
+    };
+    let per_person = usize::try_from(3 * limits::RATE_PER_PERSON_TIMES).unwrap();
+    assert!(per_person < 7 * 3);
+    assert_eq!(passed(&keys), per_person);
+    assert_eq!(passed(&service.keys_of_another("third@example.org", 1)), 3);
+    let owners: Vec<_> = [OWNER, CURSOR, CLAUDE].map(str::to_owned).into();
+    assert_eq!(passed(&owners), 9);
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub struct Api {
     pub(in crate::api) vault: Vault,
     pub(in crate::api) addresses: Throttle,
     pub(in crate::api) credentials: Throttle,
+    people: Throttle,
     admin: Throttle,
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
@@ -122,6 +123,7 @@ impl Api {
         Self {
             addresses: Throttle::new(settings.address_per_minute),
             credentials: Throttle::new(settings.credential_per_minute),
+            people: Throttle::new(settings.credential_per_minute.saturating_mul(limits::RATE_PER_PERSON_TIMES)),
             admin: Throttle::new(settings.admin_per_minute),
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
             model: settings.model.clone(),
@@ -243,9 +245,14 @@ impl Api {
         }
     }
 
-    /// Counts so many requests of `who`, all or none.
+    /// Counts so many requests of `who`, all or none: the credential's rate, or whatever refuses them.
     fn count(&self, who: &Principal, requests: u32) -> Option<Taken> {
-        self.credentials.take_all(bucket(who), requests, self.now_ms())
+        let now_ms = self.now_ms();
+        let taken = self.credentials.take_all(bucket(who), requests, now_ms)?;
+        if !taken.allowed || who.user() == self.vault.owner() {
+            return Some(taken);
+        }
+        Some(self.people.take_all(who.user(), requests, now_ms).filter(|person| !person.allowed).unwrap_or(taken))
     }
 
     /// Counts `more` further requests of `who` for what one request brings, all or none: the refusal if they are too many. Ask before anything is

@@ -268,6 +268,9 @@ pub const CONNECTIONS_SETTING_MAX: u32 = 16_384;
 pub const BESIDE_CONNECTIONS: u64 = 64;
 /// What a rate limit may ask for, requests a minute.
 pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
+/// Requests that all credentials of one person together may make, in times what one of them may: who makes more keys gains no more by it. The
+/// owner's are not counted together: in many a house all agents are theirs.
+pub const RATE_PER_PERSON_TIMES: u32 = 5;
 /// `RM_CACHE_MIB`, least and most.
 pub const CACHE_MIB: (u32, u32) = (4, 65_536);
 /// `RM_INDEX_MIB`, least and most.
