@@ -512,6 +512,17 @@ impl Cx<'_> {
         self.api.vault.read::<A, T, E>(self.who, target, &self.call, work).map_err(|refused| Failure::refused(&refused, words))
     }
 
+    /// As [`Cx::look`], for work that goes through many records: few do so at once, and askers take turns.
+    pub fn walk<A: Reads, T, E: Fault + std::error::Error>(
+        &self,
+        target: A::Target,
+        words: &Words,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+    ) -> Done<T> {
+        debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
+        self.api.vault.walk::<A, T, E>(self.who, target, &self.call, work).map_err(|refused| Failure::refused(&refused, words))
+    }
+
     /// Runs a write; `words` gives the text of a denial.
     pub fn change<A: Writes, T: Send + 'static, E: Fault + std::error::Error + Send + 'static>(
         &self,

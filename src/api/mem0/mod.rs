@@ -401,16 +401,13 @@ fn list(cx: &mut Cx<'_>, generation: Generation, place: &str) -> Answered {
         (_, "body") => "/v2/memories/",
         _ => "/v1/memories/",
     };
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::list_selected(access, &select, (page - 1).saturating_mul(size), size),
-        |found, receipt| match (paged, wrapped) {
-            (true, _) => answers::page(found, &answers::Place { path, page, size }, only.as_deref(), receipt),
-            (false, true) => answers::results(&found.memories, only.as_deref(), receipt),
-            (false, false) => answers::array(&found.memories, only.as_deref(), receipt),
-        },
-    )
+    let from = (page - 1).saturating_mul(size);
+    let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list_selected(access, &select, from, size))?;
+    Ok(cx.answer(done, |found, receipt| match (paged, wrapped) {
+        (true, _) => answers::page(found, &answers::Place { path, page, size }, only.as_deref(), receipt),
+        (false, true) => answers::results(&found.memories, only.as_deref(), receipt),
+        (false, false) => answers::array(&found.memories, only.as_deref(), receipt),
+    }))
 }
 
 /// `POST /v3/memories/`
@@ -436,12 +433,11 @@ fn search(cx: &mut Cx<'_>, generation: Generation) -> Answered {
     let threshold = fields.number("threshold").unwrap_or(0.0);
     let only = wanted(&mut fields);
     let wrapped = generation == Generation::Pages || fields.text("output_format").as_deref() == Some("v1.1");
-    cx.read::<SearchMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::rank_selected(access, &query, &select, threshold, limit),
-        |found, receipt| answers::found(found, wrapped, only.as_deref(), receipt),
-    )
+    let (own, words) = (cx.own(), &Words::MEMORY);
+    let work = |access: &mut Access<'_, SearchMemories>| memories::rank_selected(access, &query, &select, threshold, limit);
+    // What the index and the outlines decide is soon found.
+    let done = if select.opens() { cx.walk::<SearchMemories, _, _>(own, words, work)? } else { cx.look::<SearchMemories, _, _>(own, words, work)? };
+    Ok(cx.answer(done, |found, receipt| answers::found(found, wrapped, only.as_deref(), receipt)))
 }
 
 /// `POST /v3/memories/search/`
@@ -535,12 +531,9 @@ pub fn delete_run(cx: &mut Cx<'_>) -> Answered {
 pub fn entities(cx: &mut Cx<'_>) -> Answered {
     let page = cx.fields.count("page").unwrap_or(1);
     let size = cx.fields.count("page_size").unwrap_or(limits::LIST_RECORDS_MAX);
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::named(access, (page - 1).saturating_mul(size), size),
-        |(named, total), receipt| answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt),
-    )
+    let from = (page - 1).saturating_mul(size);
+    let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::named(access, from, size))?;
+    Ok(cx.answer(done, |(named, total), receipt| answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt)))
 }
 
 /// Takes the memories that a batch names out of the body, each once.

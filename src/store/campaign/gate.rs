@@ -1,6 +1,7 @@
 //! What each way through the gate leaves: rows, entries, answers.
 
 use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -504,4 +505,34 @@ fn an_answer_is_bounded_and_few_are_large_at_once() {
     large.pop();
     assert!(matches!(ask(limits::LIST_BYTES_MAX), (Some(_), true)));
     assert!(matches!(ask(limits::LIST_BYTES_MAX + 1), (_, false)));
+}
+
+/// Selections had no bound of their own: as many as a person asked for kept every processor from everybody.
+#[test]
+fn walks_are_few_at_once_and_none_of_them_waits_for_the_writer() {
+    let house = House::new();
+    let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_sub(1).max(1);
+    let (let_go, held) = busy(&house);
+    let ([inside, peak, done], before) = ([(); 3].map(|()| AtomicUsize::new(0)), house.vault().queued(false));
+    std::thread::scope(|threads| {
+        for _ in 0..most + 3 {
+            threads.spawn(|| {
+                let walked = house.vault().walk::<ListMemories, _, Wrong>(&house.owner(), house.scope(), &Call::internal(), |_| {
+                    peak.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    done.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                });
+                walked.unwrap();
+            });
+        }
+        // The writer answers nobody, and all of them come to their end.
+        while house.vault().queued(false) < before + u64::try_from(most + 3).unwrap() {
+            std::thread::yield_now();
+        }
+        assert_eq!((done.load(Ordering::SeqCst), peak.load(Ordering::SeqCst)), (most + 3, most));
+        drop(let_go);
+    });
+    held.join().unwrap();
 }
