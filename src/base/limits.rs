@@ -393,8 +393,10 @@ pub const FILTER_BYTES_MAX: usize = 64 * 1024;
 pub const FILTER_DEPTH_MAX: usize = 16;
 /// Memories on one page.
 pub const PAGE_MEMORIES_MAX: usize = 1000;
-/// Exports that were asked for and may be fetched: in all, of one credential, and for how long.
+/// Exports that were asked for and may be fetched: in all, of one person, of one credential, and for how long.
 pub const EXPORTS_MAX: usize = 1000;
+/// See [`EXPORTS_MAX`].
+pub const EXPORTS_PER_PERSON_MAX: usize = 250;
 /// See [`EXPORTS_MAX`].
 pub const EXPORTS_PER_CREDENTIAL_MAX: usize = 16;
 /// See [`EXPORTS_MAX`].
