@@ -204,6 +204,9 @@ pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const LARGE_ANSWER_BYTES: usize = 1024 * 1024;
 /// Large answers put together or being sent at once; one more is 503. Each holds its text and its JSON: at most about 1.5 GiB together.
 pub const LARGE_ANSWERS_MAX: usize = 16;
+/// Of these, one person's, or one credential's of the owner: whoever reads slowly has the places of their own alone.
+pub const LARGE_ANSWERS_PER_PARTY_MAX: usize = 4;
+const _: () = assert!(LARGE_ANSWERS_PER_PARTY_MAX * 4 <= LARGE_ANSWERS_MAX);
 /// Look-alikes are merged only when the older one was made within this time.
 pub const MERGE_WINDOW: Duration = Duration::from_secs(48 * 3600);
 

@@ -604,10 +604,11 @@ fn perform<'t, A: Action, T, E: Fault>(
     who: &'t Principal,
     target: A::Target,
     call: &Call,
-    tx: Tx<'t>,
+    mut tx: Tx<'t>,
     work: impl FnOnce(&mut Access<'t, A>) -> Result<T, E>,
 ) -> (Found<T, E>, Told) {
     let (mut work, mut found) = (Some(work), None);
+    tx.asker = Some((who, vault.owner()));
     let (came, told) = course(who, Verb::of::<A>(), target.into(), call, tx, &mut |facts, tx| {
         let facts = match facts {
             Ok(facts) => facts,
