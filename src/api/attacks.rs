@@ -7,13 +7,16 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::run::{Api, Settings};
-use crate::authn::Vendor;
+use crate::authn::{Principal, Vendor};
 use crate::base::time::Clock;
 use crate::base::{duty, hex, limits, rng};
 use crate::crypto::secret::Secret;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::{Engine, Options};
-use crate::http::{Handler, Headers, Method, Reply, Request};
+use crate::http::{Authority, Handler, Headers, Method, Reply, Request};
+use crate::identity;
+use crate::policy::action::{CreateKey, CreatePerson, Instance, Person};
+use crate::store::phi::Phi;
 use crate::store::gate::{Admission, Call};
 use crate::store::Store;
 use crate::store::tables::TABLES;
@@ -70,6 +73,22 @@ impl Service {
         Self { api: Arc::new(Api::new(store.vault().clone(), &settings)), store: Some(store), folder }
     }
 
+    /// So many keys of somebody new.
+    fn keys_of_another(&self, email: &str, keys: usize) -> Vec<String> {
+        let vault = self.store.as_ref().unwrap().vault();
+        let (console, email) = (Principal::system(vault.tenant(), vault.owner(), "console"), Phi::new(email.to_owned()));
+        let made = vault.write::<CreatePerson, _, _>(&console, Instance, &Call::internal(), move |a| identity::create_person(a, &email));
+        let person = made.unwrap().into_parts().0;
+        let key = |_| {
+            let (console, drawn) = (Principal::system(vault.tenant(), person, "console"), identity::draw_key(vault));
+            let made = vault.write::<CreateKey, _, _>(&console, Person(person), &Call::internal(), move |a| {
+                identity::create_key(a, drawn, Phi::new("a key".to_owned()))
+            });
+            made.unwrap().into_parts().0.key.expose().to_owned()
+        };
+        (0..keys).map(key).collect()
+    }
+
     /// Status and body of one request.
     fn ask(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let reply = self.reply(key, method, path, body).settled();
@@ -91,6 +110,7 @@ impl Service {
             method,
             path: path.to_owned(),
             query,
+            authority: Authority::parse("localhost:8443").unwrap(),
             headers: Headers::of(&headers),
             body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
             client: address,
@@ -417,7 +437,7 @@ fn a_long_thread_moves_in_several_commits_and_wholly() {
     assert_eq!(search(1), all);
     let before = entries();
     assert_eq!(service.delete(OWNER, &format!("/memories/{id}")).0, 200);
-    assert!(entries() > before + 2, "one commit");
+    assert!(entries() > before + 1, "one commit");
     assert_eq!((shown("all"), shown("trashed"), search(1)), (json!(0), json!(all), json!(0)));
     service.sound();
     assert_eq!(service.post(OWNER, &format!("/memories/{id}/restore"), Value::Null).0, 200);
@@ -427,7 +447,7 @@ fn a_long_thread_moves_in_several_commits_and_wholly() {
     let before = entries();
     let (status, done) = service.delete(OWNER, "/v1/memories/?agent_id=*&run_id=*&user_id=*&app_id=*");
     assert_eq!((status, &done["deleted"], &done["kept"]), (200, &json!(all), &json!(0)), "{done}");
-    assert!(entries() > before + 2, "one commit");
+    assert!(entries() > before + 1, "one commit");
     assert_eq!((shown("all"), shown("trashed")), (json!(0), json!(all)));
     service.sound();
 }
@@ -507,6 +527,66 @@ fn an_answer_tells_of_one_window_the_one_that_will_refuse_first() {
     let batch = json!((0..3).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" })).collect::<Vec<_>>());
     let over = service.reply_to(CURSOR, Method::Post, "/mcp", Some(batch), &[("mcp-session-id", session)]);
     assert_eq!((over.status, over.headers.iter().filter(|(name, _)| *name == "x-ratelimit-limit").count()), (429, 1));
+}
+
+/// Mem0's batches were one request each, whatever they held: with one credential 600,000 commits a minute.
+#[test]
+fn what_mem0_takes_in_one_request_counts_as_what_it_holds() {
+    let service = Service::limited(10, 0);
+    let header = |reply: &Reply, name: &str| {
+        let mut values = reply.headers.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} is said once");
+        value
+    };
+    let add = |key, messages: usize| {
+        let said: Vec<_> = (0..messages).map(|n| json!({ "role": "user", "content": format!("{key} {n}") })).collect();
+        service.reply(key, Method::Post, "/v3/memories/add/", Some(json!({ "messages": said, "user_id": "x" })))
+    };
+    let added = add(CURSOR, 4);
+    assert_eq!((added.status, header(&added, "x-ratelimit-remaining").as_deref()), (200, Some("6")));
+    let added: Value = serde_json::from_slice(&added.body).unwrap();
+    let ids: Vec<_> = added["results"].as_array().unwrap().iter().map(|memory| memory["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 4);
+    let batch = |key, ids: &[String], method| {
+        let text = |id: &String| if method == Method::Put { json!({ "memory_id": id, "text": "new" }) } else { json!({ "memory_id": id }) };
+        service.reply(key, method, "/v1/batch/", Some(json!({ "memories": ids.iter().map(text).collect::<Vec<_>>() })))
+    };
+    let changed = batch(CURSOR, &ids, Method::Put);
+    assert_eq!((changed.status, header(&changed, "x-ratelimit-remaining").as_deref()), (200, Some("2")));
+    // Two are left, and four would be needed: none is taken, and nothing is done.
+    let refused = batch(CURSOR, &ids, Method::Delete);
+    let told: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!((refused.status, header(&refused, "x-ratelimit-limit").as_deref()), (429, Some("10")), "{told}");
+    assert!(header(&refused, "retry-after").is_some() && header(&refused, "x-ratelimit-reset").is_some(), "{told}");
+    assert!(told["error"].as_str().unwrap().starts_with("Rate limit exceeded, retry in "), "{told}");
+    assert_eq!(add(CURSOR, 3).status, 429);
+    assert_eq!(service.get(CLAUDE, "/v1/memories/").1.as_array().unwrap().len(), 4);
+    // More than a minute is worth is never done, however long its client waits, and says so.
+    let refused = add(CLAUDE, 11);
+    let told: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!((refused.status, told["error"].as_str()), (429, Some("This counts as 11 requests, and one credential has 10 a minute; send fewer at once")));
+    assert_eq!(add(CLAUDE, 8).status, 200, "what was refused was not counted");
+    service.sound();
+}
+
+/// Each new key has a bucket of its own, and a person may have a hundred.
+#[test]
+fn a_persons_keys_together_have_a_rate_and_the_owners_agents_have_each_their_own() {
+    let service = Service::limited(3, 0);
+    let keys = service.keys_of_another("other@example.org", 7);
+    let passed = |keys: &[String]| {
+        let asked = keys.iter().flat_map(|key| (0..3).map(|_| service.get(key, "/whoami").0));
+        let statuses: Vec<_> = asked.collect();
+        assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+        statuses.iter().filter(|status| **status == 200).count()
+    };
+    let per_person = usize::try_from(3 * limits::RATE_PER_PERSON_TIMES).unwrap();
+    assert!(per_person < 7 * 3);
+    assert_eq!(passed(&keys), per_person);
+    assert_eq!(passed(&service.keys_of_another("third@example.org", 1)), 3);
+    let owners: Vec<_> = [OWNER, CURSOR, CLAUDE].map(str::to_owned).into();
+    assert_eq!(passed(&owners), 9);
 }
 
 #[test]

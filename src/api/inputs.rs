@@ -284,8 +284,8 @@ pub static SEARCH: Schema = Schema {
         limit(50).or(Literal::Integer(10)),
         Field::optional("tags", Kind::List { items: &TAG, min: 1, max: limits::TAGS_MAX }, "Only with any of these.").like(Literal::Texts(&["allergy"])),
         Field::optional("subject", text(1, limits::SUBJECT_CHARS_MAX), "Only about this person.").like(Literal::Text("MRN 4711")),
-        Field::optional("since", Kind::Time, "Only from then on."),
-        Field::optional("until", Kind::Time, "Only before then."),
+        Field::optional("since", Kind::Time, "Only from then on, that moment included."),
+        Field::optional("until", Kind::Time, "Only until then, that moment included."),
         Field::optional("explain", Kind::Boolean, "Say how each score came about."),
     ],
 };

@@ -3,6 +3,7 @@
 //! Invariants
 //! - Whoever has no valid credential reaches public routes only, and counts against their address.
 //! - Agents reach the routes that name them, and nothing else.
+//! - What one request brings of what could come in several (messages, memories of a batch) counts as several, before any of it is done.
 //! - Every admitted request has exactly one audit entry; refusals that carry no data and could be repeated for free are counted instead.
 
 use std::borrow::Cow;
@@ -60,6 +61,7 @@ pub struct Api {
     pub(in crate::api) vault: Vault,
     pub(in crate::api) addresses: Throttle,
     pub(in crate::api) credentials: Throttle,
+    people: Throttle,
     admin: Throttle,
     document: Vec<u8>,
     pub(in crate::api) vendors: Vec<String>,
@@ -121,6 +123,7 @@ impl Api {
         Self {
             addresses: Throttle::new(settings.address_per_minute),
             credentials: Throttle::new(settings.credential_per_minute),
+            people: Throttle::new(settings.credential_per_minute.saturating_mul(limits::RATE_PER_PERSON_TIMES)),
             admin: Throttle::new(settings.admin_per_minute),
             document: openapi::document(env!("CARGO_PKG_VERSION"), &settings.public_url, &docs).to_string().into_bytes(),
             model: settings.model.clone(),
@@ -242,11 +245,28 @@ impl Api {
         }
     }
 
-    /// Counts `more` further requests of `who`; the refusal if they are too many.
-    pub(in crate::api) fn further(&self, who: &Principal, more: usize) -> Option<Reply> {
-        let over = (0..more).find_map(|_| self.credentials.take(bucket(who), self.now_ms()).filter(|taken| !taken.allowed))?;
+    /// Counts so many requests of `who`, all or none: the credential's rate, or whatever refuses them.
+    fn count(&self, who: &Principal, requests: u32) -> Option<Taken> {
+        let now_ms = self.now_ms();
+        let taken = self.credentials.take_all(bucket(who), requests, now_ms)?;
+        if !taken.allowed || who.user() == self.vault.owner() {
+            return Some(taken);
+        }
+        Some(self.people.take_all(who.user(), requests, now_ms).filter(|person| !person.allowed).unwrap_or(taken))
+    }
+
+    /// Counts `more` further requests of `who` for what one request brings, all or none: the refusal if they are too many. Ask before anything is
+    /// done. What is more than a minute's requests is always refused, and told so.
+    pub(in crate::api) fn further(&self, who: &Principal, more: usize, shape: Shape) -> Option<Reply> {
+        let more = u32::try_from(more).unwrap_or(u32::MAX - 1);
+        let over = self.count(who, more).filter(|taken| !taken.allowed)?;
         self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
-        Some(too_many(Shape::Mcp, &over))
+        let text = match more + 1 {
+            all if all > over.limit => format!("This counts as {all} requests, and one credential has {} a minute; send fewer at once", over.limit),
+            _ => over.error(),
+        };
+        // The other headers are those of every answer.
+        Some(shape.error(429, text).header("retry-after", over.reset_s.to_string()))
     }
 
     fn answer(&self, request: Request) -> Reply {
@@ -255,12 +275,16 @@ impl Api {
             Ok(found) => found,
             Err(stranger) => return self.unauthenticated(&request, stranger),
         };
-        let mut taken = self.credentials.take(bucket(&who), self.now_ms());
+        let mut taken = self.count(&who, 1);
         if let Some(taken) = refused(taken.as_ref()) {
             self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
             return too_many(shape, taken);
         }
         let reply = self.routed(request, &who, admitted, shape, &mut taken);
+        // There one request may have counted as several.
+        if taken.is_some() && matches!(shape, Shape::Mem0 | Shape::Mcp) {
+            taken = self.credentials.take_all(bucket(&who), 0, self.now_ms());
+        }
         match taken {
             // A refusal for a rate tells of its own window.
             Some(taken) if reply.headers.iter().all(|(name, _)| *name != throttle::LIMIT) => telling(reply, &taken),
@@ -496,6 +520,17 @@ impl Cx<'_> {
     ) -> Done<T> {
         debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
         self.api.vault.read::<A, T, E>(self.who, target, &self.call, work).map_err(|refused| Failure::refused(&refused, words))
+    }
+
+    /// As [`Cx::look`], for work that goes through many records: few do so at once, and askers take turns.
+    pub fn walk<A: Reads, T, E: Fault + std::error::Error>(
+        &self,
+        target: A::Target,
+        words: &Words,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+    ) -> Done<T> {
+        debug_assert_eq!(self.verb, A::NAME, "a row names the verb that its operation asks for");
+        self.api.vault.walk::<A, T, E>(self.who, target, &self.call, work).map_err(|refused| Failure::refused(&refused, words))
     }
 
     /// Runs a write; `words` gives the text of a denial.

@@ -109,6 +109,11 @@ impl Throttle {
 
     /// Counts one request of `key` at `now_ms`; `None` when there is no limit.
     pub fn take(&self, key: impl Into<Key>, now_ms: u64) -> Option<Taken> {
+        self.take_all(key, 1, now_ms)
+    }
+
+    /// As [`Throttle::take`], for so many requests at once: all are counted, or none. Of none it tells how its key stands.
+    pub fn take_all(&self, key: impl Into<Key>, requests: u32, now_ms: u64) -> Option<Taken> {
         const WINDOW_MS: u64 = limits::THROTTLE_WINDOW.as_secs() * 1000;
         if self.per_minute == 0 {
             return None;
@@ -127,9 +132,9 @@ impl Throttle {
         if window.key != key || ended(window) {
             *window = Window { key, opened_ms: now_ms, used: 0 };
         }
-        let allowed = window.used < self.per_minute;
-        // A refused request is not counted, but it keeps the window from looking free.
-        window.used = if allowed { window.used + 1 } else { window.used };
+        // INVARIANT: a window holds no more than its limit. A refused request is not counted, but it keeps the window from looking free.
+        let allowed = requests <= self.per_minute - window.used;
+        window.used = if allowed { window.used + requests } else { window.used };
         let left_ms = (window.opened_ms + WINDOW_MS).saturating_sub(now_ms);
         Some(Taken { allowed, limit: self.per_minute, remaining: self.per_minute - window.used, reset_s: left_ms.div_ceil(1000).max(1) })
     }
@@ -196,6 +201,17 @@ mod tests {
             ("x-ratelimit-remaining", "1".to_owned()),
             ("x-ratelimit-reset", "60".to_owned()),
         ]);
+    }
+
+    #[test]
+    fn several_at_once_are_counted_all_or_none() {
+        let throttle = Throttle::new(5);
+        let key = address("192.0.2.1");
+        let taken = |requests| throttle.take_all(key, requests, 0).map(|taken| (taken.allowed, taken.remaining)).unwrap();
+        assert_eq!([taken(0), taken(4), taken(2), taken(0), taken(1), taken(1)], [(true, 5), (true, 1), (false, 1), (true, 1), (true, 0), (false, 0)]);
+        assert_eq!([taken(u32::MAX), taken(0)], [(false, 0), (true, 0)]);
+        let full = Throttle::new(5);
+        assert!(!full.take_all(key, 6, 0).unwrap().allowed && full.take_all(key, 5, 0).unwrap().allowed);
     }
 
     #[test]

@@ -94,9 +94,17 @@ impl Scope {
     }
 }
 
-/// Schemes that a browser or a system gives a meaning that no client should send people to.
-const FOREIGN_SCHEMES: &[&str] =
-    &["about", "blob", "chrome", "chrome-extension", "data", "file", "filesystem", "ftp", "intent", "javascript", "mailto", "resource", "view-source", "vbscript", "ws", "wss"];
+/// Schemes without a dot that AI tools have for themselves (Cursor, VS Code and what is made of it, Claude and others).
+const TOOL_SCHEMES: [&str; 12] =
+    ["claude", "cursor", "goose", "kiro", "raycast", "trae", "vscode", "vscode-insiders", "vscodium", "warp", "windsurf", "zed"];
+
+/// Whether a scheme is an application's own: one that tools are known by, or the name of a domain backwards (RFC 8252 section 7.1), which begins
+/// with a top-level domain. Every other one may have a meaning to the system that no client should send people to (`smb`, `ms-msdt`).
+fn is_applications(scheme: &str) -> bool {
+    let lawful = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-".contains(&b));
+    let domain = scheme.split_once('.').is_some_and(|(top, rest)| top.len() > 1 && top.bytes().all(|b| b.is_ascii_lowercase()) && rest.split('.').all(lawful));
+    domain || TOOL_SCHEMES.contains(&scheme)
+}
 
 /// Whether people may be sent back to `text`: https; http on this machine alone (RFC 8252 section 7.3); or an application's own scheme (7.1).
 /// No fragment, no user information, nothing that a header or a page could misread.
@@ -118,11 +126,7 @@ pub fn is_redirect_uri(text: &str) -> bool {
     match scheme {
         "https" => host().is_some(),
         "http" => matches!(host(), Some("localhost" | "127.0.0.1" | "[::1]")),
-        own => {
-            let first = own.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
-            let lawful = first && own.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
-            lawful && own.len() >= 3 && !FOREIGN_SCHEMES.contains(&own) && rest.starts_with('/')
-        }
+        own => is_applications(own) && rest.starts_with('/'),
     }
 }
 
@@ -196,8 +200,11 @@ mod tests {
             "http://localhost:33418/callback",
             "http://127.0.0.1/",
             "http://[::1]:1/cb",
-            "cursor://anysphere.cursor-retrieval/oauth/user/callback",
+            "cursor://anysphere.cursor-mcp/oauth/callback",
+            "vscode://saoudrizwan.claude-dev/callback",
+            "vscode-insiders://x/cb",
             "com.example.app:/oauth",
+            "com.example-2.app+x://oauth",
         ] {
             assert!(is_redirect_uri(good), "{good}");
         }
@@ -214,6 +221,19 @@ mod tests {
         assert_eq!(origin("evil:/;sandbox;x://"), "evil");
         assert_eq!(origin("com.example.app:/cb?next=https://example.com"), "com.example.app");
         assert_eq!(origin("com.example.app:/oauth"), "com.example.app");
+    }
+
+    /// What was not known to be dangerous was allowed: a person's browser was sent to whatever of the system answers to such a scheme.
+    #[test]
+    fn nobody_is_sent_to_a_program_of_the_system() {
+        for scheme in [
+            "smb", "ldap", "ldaps", "ssh", "telnet", "sftp", "ms-msdt", "search-ms", "ms-settings", "ms-word", "jar", "tel", "sms", "facetime", "mailto",
+            "vnc", "rdp", "nfs", "afp", "itms-apps", "steam", "shell", "myapp", "x-apple.systempreferences", "Com.example", "com.", ".example", "com..example", "-a.b", "1a.b",
+        ] {
+            for rest in [":/x", "://host/x"] {
+                assert!(!is_redirect_uri(&format!("{scheme}{rest}")), "{scheme}{rest}");
+            }
+        }
     }
 
     #[test]

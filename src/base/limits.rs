@@ -206,6 +206,9 @@ pub const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const LARGE_ANSWER_BYTES: usize = 1024 * 1024;
 /// Large answers put together or being sent at once; one more is 503. Each holds its text and its JSON: at most about 1.5 GiB together.
 pub const LARGE_ANSWERS_MAX: usize = 16;
+/// Of these, one person's, or one credential's of the owner: whoever reads slowly has the places of their own alone.
+pub const LARGE_ANSWERS_PER_PARTY_MAX: usize = 4;
+const _: () = assert!(LARGE_ANSWERS_PER_PARTY_MAX * 4 <= LARGE_ANSWERS_MAX);
 /// Look-alikes are merged only when the older one was made within this time.
 pub const MERGE_WINDOW: Duration = Duration::from_secs(48 * 3600);
 
@@ -270,6 +273,9 @@ pub const CONNECTIONS_SETTING_MAX: u32 = 16_384;
 pub const BESIDE_CONNECTIONS: u64 = 64;
 /// What a rate limit may ask for, requests a minute.
 pub const RATE_PER_MINUTE_MAX: u32 = 1_000_000;
+/// Requests that all credentials of one person together may make, in times what one of them may: who makes more keys gains no more by it. The
+/// owner's are not counted together: in many a house all agents are theirs.
+pub const RATE_PER_PERSON_TIMES: u32 = 5;
 /// `RM_CACHE_MIB`, least and most.
 pub const CACHE_MIB: (u32, u32) = (4, 65_536);
 /// `RM_INDEX_MIB`, least and most.
@@ -392,8 +398,10 @@ pub const FILTER_BYTES_MAX: usize = 64 * 1024;
 pub const FILTER_DEPTH_MAX: usize = 16;
 /// Memories on one page.
 pub const PAGE_MEMORIES_MAX: usize = 1000;
-/// Exports that were asked for and may be fetched: in all, of one credential, and for how long.
+/// Exports that were asked for and may be fetched: in all, of one person, of one credential, and for how long.
 pub const EXPORTS_MAX: usize = 1000;
+/// See [`EXPORTS_MAX`].
+pub const EXPORTS_PER_PERSON_MAX: usize = 250;
 /// See [`EXPORTS_MAX`].
 pub const EXPORTS_PER_CREDENTIAL_MAX: usize = 16;
 /// See [`EXPORTS_MAX`].

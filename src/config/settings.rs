@@ -236,7 +236,8 @@ table! {
         /// Requests a minute from one address without a valid credential, failed sign-ins included. 0 turns the limit off.
         RATE_LIMIT: u32 = "RM_RATE_LIMIT_PER_MINUTE", "0.1.0",
             Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Fallback::Value("100"), parse::number;
-        /// Requests a minute from one credential. 0 turns the limit off.
+        /// Requests a minute from one credential; each message of an MCP batch, each message that Mem0 adds and each memory of its batches
+        /// counts as one. All credentials together of one person other than the owner have five times as many. 0 turns the limit off.
         CREDENTIAL_RATE_LIMIT: u32 = "RM_CREDENTIAL_RATE_LIMIT_PER_MINUTE", "0.1.0",
             Takes::Number(0, limits::RATE_PER_MINUTE_MAX), Fallback::Value("600"), parse::number;
         /// Requests a minute to administrative routes. 0 turns the limit off.

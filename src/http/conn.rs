@@ -250,9 +250,9 @@ impl Connection {
             Err(Gone::TimedOut) => return refused(Reason::BodyTimeout),
             body => body?,
         };
-        let Head { method, path, query, headers, keep_alive, .. } = head;
+        let Head { method, path, query, authority, headers, keep_alive, .. } = head;
         let client_certificate = self.wire.has_client_certificate();
-        Ok(Some((Request { method, path, query, headers, body, client, client_certificate }, keep_alive)))
+        Ok(Some((Request { method, path, query, authority, headers, body, client, client_certificate }, keep_alive)))
     }
 
     /// The next head, waited for if it has begun.

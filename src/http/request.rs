@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::base::wipe::wipe;
+use crate::http::authority::Authority;
 
 /// A request method. Names are case-sensitive (RFC 9110 section 9.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -112,6 +113,8 @@ pub struct Request {
     pub path: String,
     /// The target after `?`, as sent.
     pub query: Option<String>,
+    /// Whom it addresses, found to be ours: the target's authority if it has one, else `Host`.
+    pub authority: Authority,
     /// Header fields.
     pub headers: Headers,
     /// The body, exactly `Content-Length` bytes.

@@ -113,6 +113,17 @@ pub enum Select {
     Says(Phi, bool),
 }
 
+impl Select {
+    /// Whether it may have to open many memories to decide on them by their text.
+    pub fn opens(&self) -> bool {
+        match self {
+            Select::All(inner) | Select::Any(inner) | Select::None(inner) => inner.iter().any(Select::opens),
+            Select::NamesAny(Who::Entity(_)) | Select::Tags(_) | Select::TagContains(..) | Select::Metadata(..) | Select::Says(..) => true,
+            Select::Root | Select::Named(..) | Select::NamesAny(Who::Subject) | Select::When(..) | Select::Ids(_) => false,
+        }
+    }
+}
+
 /// A selection whose names are looked up.
 enum Bound<'s> {
     All(Vec<Bound<'s>>),

@@ -33,6 +33,7 @@ use crate::store::phi::{Witness, sealed};
 use crate::store::quota::Full;
 use crate::store::sign_in;
 use crate::store::tables::{credentials, grants, memories};
+use crate::store::turns::Party;
 use crate::store::tx::{Held, Staged, StoreError, Tx};
 use crate::store::vault::Vault;
 use crate::store::writer::{Ended, Job, JobEnd, Unavailable};
@@ -367,11 +368,33 @@ impl Vault {
         call: &Call,
         work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
     ) -> Result<Recorded<T>, Refused<E>> {
+        self.read_or_walk(who, target, call, false, work)
+    }
+
+    /// As [`Vault::read`], for work that goes through many records: it begins when it is its asker's turn, which ends with it ([`super::turns`]).
+    pub fn walk<A: Reads, T, E: Fault>(
+        &self,
+        who: &Principal,
+        target: A::Target,
+        call: &Call,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+    ) -> Result<Recorded<T>, Refused<E>> {
+        self.read_or_walk(who, target, call, true, work)
+    }
+
+    fn read_or_walk<A: Reads, T, E: Fault>(
+        &self,
+        who: &Principal,
+        target: A::Target,
+        call: &Call,
+        in_turn: bool,
+        work: impl for<'t> Fn(&mut Access<'t, A>) -> Result<T, E>,
+    ) -> Result<Recorded<T>, Refused<E>> {
         if self.space() == Space::NoReads {
             return Err(self.no_space(who));
         }
         let mut found = None;
-        let durable = self.attempts(who, call, &mut |tx| {
+        let durable = self.attempts(who, call, in_turn, &mut |tx| {
             let (came, told) = perform::<A, T, E>(self, who, target, call, tx, |access| work(access));
             found = Some(came);
             told
@@ -383,13 +406,14 @@ impl Vault {
     }
 
     /// Reads until what was read still holds when its entry is durable; the entry's index, and the answer's place among the large ones.
-    fn attempts(&self, who: &Principal, call: &Call, read: &mut dyn FnMut(Tx<'_>) -> Told) -> Result<(u64, Option<Held>), Unavailable> {
+    fn attempts(&self, who: &Principal, call: &Call, in_turn: bool, read: &mut dyn FnMut(Tx<'_>) -> Told) -> Result<(u64, Option<Held>), Unavailable> {
         duty::step_aside();
         for _ in 0..limits::READ_ATTEMPTS_MAX {
+            let turn = in_turn.then(|| self.turns().take(Party::of(who, self.owner())));
             let published = self.published()?;
             let told = read(self.reading(&published));
             let generation = published.generation;
-            drop(published);
+            drop((published, turn));
             if let Ended::Durable(index) = self.append(who, call, told.entry, generation)? {
                 return Ok((index, told.held));
             }
@@ -591,10 +615,11 @@ fn perform<'t, A: Action, T, E: Fault>(
     who: &'t Principal,
     target: A::Target,
     call: &Call,
-    tx: Tx<'t>,
+    mut tx: Tx<'t>,
     work: impl FnOnce(&mut Access<'t, A>) -> Result<T, E>,
 ) -> (Found<T, E>, Told) {
     let (mut work, mut found) = (Some(work), None);
+    tx.asker = Some((who, vault.owner()));
     let (came, told) = course(who, Verb::of::<A>(), target.into(), call, tx, &mut |facts, tx| {
         let facts = match facts {
             Ok(facts) => facts,

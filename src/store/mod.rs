@@ -3,7 +3,7 @@
 //! `gate` is the door; `vault` the open store; `standing` the keys it knows; `writer` the one writer, between its `queue` and the `answers` that follow a commit; `events`
 //! tells subscribers of commits; `tables` one file a noun; `phi` protected text; `index` search in memory; `embedder` what texts mean,
 //! made in the background; `check` the whole-file check; `anchor` against rollback; `kept` what another file took the place of; `rotator` and `renewal` change keys; `incident` shuts out and freezes; `backup` and `restore` copies of the whole, `upkeep` when they are made; `quota` what a
-//! person may have; `migrate` old files.
+//! person may have, `turns` who goes through many records now; `migrate` old files.
 
 pub mod accounts;
 pub mod anchor;
@@ -36,6 +36,7 @@ mod standing;
 pub mod status;
 pub mod stopwatch;
 pub mod tables;
+mod turns;
 pub mod tx;
 pub mod upkeep;
 pub mod vault;

@@ -10,8 +10,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::base::codec::{self, CodecError};
 use crate::base::id::{InstanceId, MemoryId, SubjectId, TenantId, UserId};
@@ -28,6 +27,8 @@ use crate::store::index::indexes::{Change, Indexes};
 use crate::store::index::prepared::Prepared;
 use crate::store::recent::{Recent, Recents};
 use crate::store::tables::memories::MemoryRow;
+use crate::store::turns::Party;
+use crate::authn::Principal;
 
 /// The stored data could not be read or understood: nothing the client did.
 #[derive(Debug, thiserror::Error)]
@@ -100,25 +101,32 @@ impl FieldKeys {
     }
 }
 
-/// Large answers are few at once, whatever their askers do: see [`limits::LARGE_ANSWERS_MAX`].
+/// Large answers are few at once, and fewer those of one party, whatever their askers do: see [`limits::LARGE_ANSWERS_MAX`].
 #[derive(Default)]
-pub struct Large(Arc<AtomicUsize>);
+pub struct Large(Arc<Mutex<Vec<Option<Party>>>>);
 
 /// One of the large answers, until it is dropped.
 #[derive(Debug)]
-pub struct Held(Arc<AtomicUsize>);
+pub struct Held(Arc<Mutex<Vec<Option<Party>>>>, Option<Party>);
 
 impl Large {
-    fn hold(&self) -> Option<Held> {
-        let others = self.0.fetch_add(1, Ordering::Relaxed);
-        let held = Held(Arc::clone(&self.0));
-        (others < limits::LARGE_ANSWERS_MAX).then_some(held)
+    fn hold(&self, party: Option<Party>) -> Option<Held> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held.iter().filter(|one| **one == party).count();
+        if held.len() >= limits::LARGE_ANSWERS_MAX || own >= limits::LARGE_ANSWERS_PER_PARTY_MAX {
+            return None;
+        }
+        held.push(party.clone());
+        Some(Held(Arc::clone(&self.0), party))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = held.iter().position(|one| *one == self.1) {
+            held.swap_remove(at);
+        }
     }
 }
 
@@ -128,7 +136,7 @@ pub enum Unanswered {
     /// Its text would exceed [`limits::LIST_BYTES_MAX`].
     #[error("the answer would be too long")]
     TooLong,
-    /// As many large answers as may be are under way; try again.
+    /// As many large answers as may be are under way, of all or of this party; try again.
     #[error("too many large answers are under way")]
     Busy,
     /// The store failed.
@@ -202,6 +210,8 @@ pub struct Tx<'t> {
     pub(in crate::store) decided_on: Option<(MemoryId, MemoryRow)>,
     /// Of which generation the credentials in this view are, if that is known.
     pub generation: Option<u64>,
+    /// Who asks, and who the owner is; none outside the gate.
+    pub asker: Option<(&'t Principal, UserId)>,
     /// Bytes of text that the answer holds so far, as JSON.
     pub answered: usize,
     /// The answer's place among the large ones.
@@ -215,7 +225,7 @@ pub struct Tx<'t> {
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: Arc<Keys>, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, recovered: false, decided_on: None, generation: None, answered: 0, held: None, indexes: None, recents: None }
+        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, recovered: false, decided_on: None, generation: None, asker: None, answered: 0, held: None, indexes: None, recents: None }
     }
 
     /// The value of `key`, own staged changes included.
@@ -245,7 +255,8 @@ impl<'t> Tx<'t> {
             return Err(Unanswered::TooLong);
         }
         if self.answered > limits::LARGE_ANSWER_BYTES && self.held.is_none() {
-            self.held = Some(self.common.large.hold().ok_or(Unanswered::Busy)?);
+            let party = self.asker.map(|(who, owner)| Party::of(who, owner));
+            self.held = Some(self.common.large.hold(party).ok_or(Unanswered::Busy)?);
         }
         Ok(())
     }

@@ -50,6 +50,7 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{LogError, Tail};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::{log as log_table, signers, users};
+use crate::store::turns::Turns;
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::writer::{Ended, Job, Settled, Unavailable, Writer};
 
@@ -193,6 +194,7 @@ struct Inner {
     seats_max: u32,
     grant_life: Duration,
     indexes: Indexes,
+    turns: Turns,
     published: RwLock<Option<Arc<Published>>>,
     queue: Queue,
     index_requests: SyncSender<Option<Scope>>,
@@ -391,6 +393,7 @@ impl Store {
             seats_max,
             grant_life: Duration::from_secs(u64::from(grant_days) * 24 * 3600),
             indexes: Indexes::new(settings.index_bytes),
+            turns: Turns::default(),
             published: RwLock::new(Some(Arc::new(first))),
             queue: Queue::default(),
             index_requests,
@@ -622,6 +625,11 @@ impl Vault {
 
     pub(in crate::store) fn indexes(&self) -> &Indexes {
         &self.0.indexes
+    }
+
+    /// For whoever goes through many records.
+    pub(in crate::store) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     /// What embeds memories and queries, if this store has it.

@@ -109,6 +109,16 @@ class Discovery(OAuthCase):
         resource = self.web.get("/.well-known/oauth-protected-resource/mcp").expect(200).json
         self.assertEqual((resource["resource"], resource["authorization_servers"]), (issuer + "/mcp", [issuer]))
 
+    def test_the_issuer_is_the_address_that_was_asked_for_and_checked(self):
+        """The issuer came from `Host`, which nobody looks at beside the address in an absolute target."""
+        for path in ("/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource/mcp"):
+            with self.server.socket() as bare:
+                bare.sendall(f"GET https://localhost:{self.server.port}{path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: bare.recv(65536), b""))
+            self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+            self.assertIn(f'"https://localhost:{self.server.port}'.encode(), answer)
+            self.assertNotIn(b"evil", answer)
+
     def test_the_bare_protected_resource_is_404(self):
         """[pin] Only the form with the resource's path exists."""
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/", "/.well-known/oauth-protected-resource/x"):
@@ -133,7 +143,8 @@ class Registration(OAuthCase):
         self.assertEqual(unsaid["token_endpoint_auth_method"], "client_secret_basic", "RFC 7591 section 2")
 
     def test_bad_metadata_is_refused_with_its_own_code(self):
-        for uris in ([], None, "https://x.example", ["http://x.example/"], ["javascript:alert(1)"], ["https://x.example/#f"], [BACK] * 11, ["https://u@x.example/"]):
+        for uris in ([], None, "https://x.example", ["http://x.example/"], ["javascript:alert(1)"], ["https://x.example/#f"], [BACK] * 11, ["https://u@x.example/"],
+                     [BACK, "smb://x.example/share"], ["ms-msdt:/id"], ["myapp:/back"]):
             self.refused(self.web.post("/register", {"redirect_uris": uris}), 400, "invalid_redirect_uri")
         for more in ({"client_name": "x" * 101}, {"token_endpoint_auth_method": "private_key_jwt"}, {"grant_types": ["implicit"]}, {"response_types": ["token"]}):
             self.refused(self.web.post("/register", {"redirect_uris": [BACK], **more}), 400, "invalid_client_metadata")

@@ -176,6 +176,7 @@ fn ask(live: &Live, who: u8, kind: u8, line: &str, body: &[u8]) -> Option<(Reply
         method: head.method,
         path: head.path,
         query: head.query,
+        authority: head.authority,
         headers: head.headers,
         body: body.to_vec(),
         client,

@@ -94,7 +94,7 @@ pub const ASK: Ask = Ask { top_tags: 30, recency_days: 7, active_threads: 5, top
 /// `get_memory_briefing`
 pub fn briefing(cx: &mut Cx<'_>) -> Called {
     let json = cx.fields.text("format").is_some_and(|format| format == "json");
-    let done = cx.look::<BriefMemories, _, _>(cx.own(), &Words::MEMORY, |access| brief(access, &ASK))?;
+    let done = cx.walk::<BriefMemories, _, _>(cx.own(), &Words::MEMORY, |access| brief(access, &ASK))?;
     Ok(told(done, |found, receipt| {
         let structured = Zeroizing::new(briefing::json(found, receipt));
         let text = if json {
@@ -270,7 +270,7 @@ pub fn around(cx: &mut Cx<'_>) -> Called {
     let Some(id) = MemoryId::parse(cx.id) else { return Err(cx.missing(&Words::MEMORY)) };
     let shared = cx.fields.count("min_shared_tags").expect("the schema has a default");
     let most = cx.fields.count("top_tag_similar").expect("the schema has a default");
-    let done = cx.look::<ReadAround, _, _>(cx.own(), &Words::MEMORY, |access| memories::around(access, id, shared, most))?;
+    let done = cx.walk::<ReadAround, _, _>(cx.own(), &Words::MEMORY, |access| memories::around(access, id, shared, most))?;
     let owner = cx.who.user();
     Ok(told(done, |near, receipt| {
         let one = |memory, relation| node(memory, owner, relation, receipt);
@@ -313,6 +313,6 @@ pub fn cluster(cx: &mut Cx<'_>) -> Called {
     }
     let tag = Zeroizing::new(cx.fields.text("tag").expect("the schema requires it"));
     let limit = cx.fields.count("limit").expect("the schema has a default");
-    let done = cx.look::<ReadAround, _, _>(cx.own(), &Words::MEMORY, |access| memories::gathered(access, &tag, limit))?;
+    let done = cx.walk::<ReadAround, _, _>(cx.own(), &Words::MEMORY, |access| memories::gathered(access, &tag, limit))?;
     Ok(told(done, |found, receipt| same(&Cluster { tag: &tag, count: found.len(), memories: reply::all(found, receipt, reply::summary) })))
 }

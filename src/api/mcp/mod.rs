@@ -325,7 +325,7 @@ fn batch(cx: &Cx<'_>, items: Vec<Value>) -> Reply {
         let text = format!("Invalid Request: a batch holds 1 to {} messages", limits::MCP_BATCH_MAX);
         return refuse(items, Reason::TooLarge, &Fault::new(400, INVALID_REQUEST, text));
     }
-    if let Some(reply) = cx.api.further(cx.who, items.len() - 1) {
+    if let Some(reply) = cx.api.further(cx.who, items.len() - 1, cx.shape) {
         wipe(&mut Value::Array(items));
         return reply;
     }
@@ -428,7 +428,7 @@ const INITIALIZED: Fault =
 /// The briefing as a JSON string, and its entry.
 fn briefed<A: Reads + Action<Target = Scope>>(cx: &Cx<'_>) -> Result<(Zeroizing<Vec<u8>>, u64), Failure> {
     let cx = within(cx, A::NAME, Fields::default(), "", 200);
-    let done = cx.look::<A, _, _>(cx.own(), &Words::MEMORY, |access| match brief(access, &calls::ASK) {
+    let done = cx.walk::<A, _, _>(cx.own(), &Words::MEMORY, |access| match brief(access, &calls::ASK) {
         Ok(found) => Ok(Some(found)),
         // A client that cannot be briefed now is let in all the same.
         Err(Refusal::NotReady | Refusal::IndexTooLarge | Refusal::Busy) => Ok(None),

@@ -5,17 +5,18 @@
 //!
 //! Invariants
 //! - An export is fetched by the credential that asked for it; to everybody else it does not exist.
-//! - What was asked for is kept in memory alone, for [`limits::EXPORT_LIFE`], at most [`limits::EXPORTS_PER_CREDENTIAL_MAX`] of one credential and
-//!   [`limits::EXPORTS_MAX`] in all; the oldest makes room.
+//! - What was asked for is kept in memory alone, for [`limits::EXPORT_LIFE`], at most [`limits::EXPORTS_PER_CREDENTIAL_MAX`] of one credential,
+//!   [`limits::EXPORTS_PER_PERSON_MAX`] of one person and [`limits::EXPORTS_MAX`] in all. Its own oldest makes room for one more; where all are
+//!   taken, the oldest of whoever has most.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{answers, refuse, selection};
 use crate::api::reply::{Answered, Words};
 use crate::api::run::{Cx, bucket};
 use crate::api::throttle::Key;
-use crate::base::id::OperationId;
+use crate::base::id::{OperationId, UserId};
 use crate::base::limits;
 use crate::memories::{self, Select};
 use crate::policy::action::ListMemories;
@@ -26,6 +27,7 @@ const NARROWING: [&str; 5] = ["filters", "user_id", "agent_id", "app_id", "run_i
 struct Export {
     id: OperationId,
     asker: Key,
+    person: UserId,
     asked_ms: u64,
     select: Arc<Select>,
 }
@@ -45,12 +47,13 @@ impl Exports {
     /// Keeps what was asked for.
     fn keep(&self, export: Export) {
         self.with(export.asked_ms, |kept| {
-            if kept.iter().filter(|other| other.asker == export.asker).count() >= limits::EXPORTS_PER_CREDENTIAL_MAX {
-                let oldest = kept.iter().position(|other| other.asker == export.asker);
-                oldest.and_then(|at| kept.remove(at));
-            }
+            make_room(kept, limits::EXPORTS_PER_CREDENTIAL_MAX, |other| other.asker == export.asker);
+            make_room(kept, limits::EXPORTS_PER_PERSON_MAX, |other| other.person == export.person);
             if kept.len() >= limits::EXPORTS_MAX {
-                kept.pop_front();
+                let mut by_person = BTreeMap::<UserId, usize>::new();
+                kept.iter().for_each(|other| *by_person.entry(other.person).or_default() += 1);
+                let greediest = by_person.into_iter().max_by_key(|(_, exports)| *exports);
+                make_room(kept, 0, |other| greediest.is_some_and(|(person, _)| other.person == person));
             }
             kept.push_back(export);
         });
@@ -62,13 +65,22 @@ impl Exports {
     }
 }
 
+/// Lets the oldest of those that are `whose` go, if they are `most` or more.
+fn make_room(kept: &mut VecDeque<Export>, most: usize, whose: impl Fn(&Export) -> bool) {
+    if kept.iter().filter(|export| whose(export)).count() >= most
+        && let Some(oldest) = kept.iter().position(whose)
+    {
+        kept.remove(oldest);
+    }
+}
+
 /// `POST /v1/exports/`: the filters are checked and what they choose is counted; nothing is copied.
 pub fn ask(cx: &mut Cx<'_>) -> Answered {
     let mut fields = std::mem::take(&mut cx.fields);
     let select = Arc::new(selection(cx, &mut fields, "body")?);
-    let done = cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list_selected(access, &select, 0, 0))?;
+    let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list_selected(access, &select, 0, 0))?;
     let id = cx.call.operation;
-    cx.api.exports.keep(Export { id, asker: bucket(cx.who), asked_ms: cx.api.now_ms(), select });
+    cx.api.exports.keep(Export { id, asker: bucket(cx.who), person: cx.who.user(), asked_ms: cx.api.now_ms(), select });
     Ok(cx.answer(done, |found, _| answers::export_asked(id, found.total)))
 }
 
@@ -83,20 +95,20 @@ pub fn fetch(cx: &mut Cx<'_>) -> Answered {
         None if !NARROWING.iter().any(|key| fields.has(key)) => return refuse(cx, "body must have memory_export_id or filters"),
         None => Arc::new(selection(cx, &mut fields, "body")?),
     };
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::list_selected(access, &select, 0, limits::LIST_RECORDS_MAX + 1),
-        |found, receipt| answers::export(&found.memories, receipt),
-    )
+    let all = limits::LIST_RECORDS_MAX + 1;
+    let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list_selected(access, &select, 0, all))?;
+    Ok(cx.answer(done, |found, receipt| answers::export(&found.memories, receipt)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Each asker is a person of their own.
     fn export(asker: u32, asked_ms: u64) -> Export {
-        Export { id: OperationId::draw(), asker: Key::of_static(&asker.to_string(), &[]), asked_ms, select: Arc::new(Select::Root) }
+        let mut person = [0; 16];
+        person[..4].copy_from_slice(&asker.to_be_bytes());
+        Export { person: UserId::from_bytes(person), id: OperationId::draw(), asker: Key::of_static(&asker.to_string(), &[]), asked_ms, select: Arc::new(Select::Root) }
     }
 
     #[test]
@@ -127,5 +139,26 @@ mod tests {
             exports.keep(export(asker, 0));
         }
         assert_eq!(exports.0.lock().unwrap().len(), limits::EXPORTS_MAX);
+    }
+    /// The oldest of all made room, whoever's it was: one person with 63 keys ended everybody's exports.
+    #[test]
+    fn one_persons_exports_end_their_own_and_nobody_elses() {
+        let exports = Exports::default();
+        let modest = export(1, 0);
+        let (id, mine) = (modest.id, modest.asker);
+        exports.keep(modest);
+        let greedy = |key: usize, person: u32| {
+            let one = export(person, 0);
+            exports.keep(Export { asker: Key::of_static(&format!("{person} {key}"), &[]), ..one });
+        };
+        let of = |person: u32| exports.0.lock().unwrap().iter().filter(|kept| kept.person == export(person, 0).person).count();
+        (0..2 * limits::EXPORTS_MAX).for_each(|key| greedy(key, 2));
+        assert_eq!((of(1), of(2)), (1, limits::EXPORTS_PER_PERSON_MAX));
+        // Also where several fill all places together: each new one takes that of somebody who has most.
+        for person in 3..8 {
+            (0..limits::EXPORTS_PER_PERSON_MAX).for_each(|key| greedy(key, person));
+        }
+        assert_eq!(exports.0.lock().unwrap().len(), limits::EXPORTS_MAX);
+        assert!(exports.find(0, mine, id).is_some());
     }
 }

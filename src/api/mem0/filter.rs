@@ -4,6 +4,7 @@
 //! {"AND": [{"user_id": "MRN 4711"}, {"created_at": {"gte": "2026-11-01"}}, {"NOT": [{"categories": {"contains": "draft"}}]}]}
 //! ```
 //! Several keys in one object are joined by AND. A value stands for equality, `"*"` for any value, a list for any of its values, null for none.
+//! `"*"` stands by itself, with `eq` or `ne`; where it would have no meaning it is refused.
 //!
 //! Invariants
 //! - Bounded: at most [`limits::FILTER_CONDITIONS_MAX`] conditions and [`limits::FILTER_VALUES_MAX`] values in lists; size and depth by the schema.
@@ -103,7 +104,7 @@ fn field(key: &str, value: &mut Value, place: &str, left: &mut Left) -> Read<Sel
         }
         "categories" => conditions(value, &format!("{place}/categories"), left, &mut tagged),
         "keywords" => conditions(value, &format!("{place}/keywords"), left, &mut |operator, value, place, _| match operator {
-            "eq" | "icontains" => Ok(Select::Says(text(value, place)?, true)),
+            "eq" | "icontains" if operator != "eq" || value != "*" => Ok(Select::Says(text(value, place)?, true)),
             "contains" => Ok(Select::Says(text(value, place)?, false)),
             _ => refuse(place, "takes contains and icontains"),
         }),
@@ -170,6 +171,7 @@ fn values<'v>(value: &'v mut Value, place: &str, left: &mut Left) -> Read<&'v mu
         one => std::slice::from_mut(one),
     };
     match left.values.checked_sub(values.len()) {
+        _ if values.iter().any(|value| value == "*") => refuse(place, "must NOT hold * here"),
         Some(rest) => {
             left.values = rest;
             Ok(values)
@@ -187,29 +189,51 @@ fn not(select: Select) -> Select {
 }
 
 fn named(who: Who, operator: &str, value: &mut Value, place: &str, left: &mut Left) -> Read<Select> {
-    match (operator, &mut *value) {
-        ("eq", Value::String(any)) if any == "*" => Ok(Select::NamesAny(who)),
-        ("eq", Value::Null) => Ok(not(Select::NamesAny(who))),
-        ("ne", Value::Null) => Ok(Select::NamesAny(who)),
-        ("eq" | "in", value) => Ok(Select::Named(who, texts(value, place, left)?)),
-        ("ne" | "nin", value) => Ok(not(Select::Named(who, texts(value, place, left)?))),
+    match (operator, has(operator, value)) {
+        (_, Some(true)) => Ok(Select::NamesAny(who)),
+        (_, Some(false)) => Ok(not(Select::NamesAny(who))),
+        ("eq" | "in", _) => Ok(Select::Named(who, texts(value, place, left)?)),
+        ("ne" | "nin", _) => Ok(not(Select::Named(who, texts(value, place, left)?))),
         _ => refuse(place, "takes eq, ne, in, nin and *"),
     }
 }
 
-fn tagged(operator: &'static str, value: &mut Value, place: &str, left: &mut Left) -> Read<Select> {
+/// Whether a condition asks that there is any value, or that there is none, if that is what it asks.
+fn has(operator: &str, value: &Value) -> Option<bool> {
+    let any = match value {
+        Value::Null => false,
+        any if any == "*" => true,
+        _ => return None,
+    };
     match operator {
-        "eq" | "in" => Ok(Select::Tags(texts(value, place, left)?)),
-        "ne" | "nin" => Ok(not(Select::Tags(texts(value, place, left)?))),
-        "contains" => Ok(Select::TagContains(text(value, place)?, false)),
-        "icontains" => Ok(Select::TagContains(text(value, place)?, true)),
-        _ => refuse(place, "takes eq, ne, in, nin, contains and icontains"),
+        "eq" => Some(any),
+        "ne" => Some(!any),
+        _ => None,
+    }
+}
+
+fn tagged(operator: &'static str, value: &mut Value, place: &str, left: &mut Left) -> Read<Select> {
+    // Every tag contains the empty text.
+    let any = || Select::TagContains(Phi::new(String::new()), false);
+    match (operator, has(operator, value)) {
+        (_, Some(true)) => Ok(any()),
+        (_, Some(false)) => Ok(not(any())),
+        ("eq" | "in", _) => Ok(Select::Tags(texts(value, place, left)?)),
+        ("ne" | "nin", _) => Ok(not(Select::Tags(texts(value, place, left)?))),
+        ("contains", _) => Ok(Select::TagContains(text(value, place)?, false)),
+        ("icontains", _) => Ok(Select::TagContains(text(value, place)?, true)),
+        _ => refuse(place, "takes eq, ne, in, nin, contains, icontains and *"),
     }
 }
 
 fn ids(value: &mut Value, place: &str, left: &mut Left) -> Read<BTreeSet<MemoryId>> {
-    // What is no id is nobody's: it chooses nothing, like an id of somebody else's.
-    Ok(values(value, place, left)?.iter().filter_map(|id| MemoryId::parse(id.as_str()?)).collect())
+    let mut ids = BTreeSet::new();
+    for id in values(value, place, left)? {
+        let Some(id) = id.as_str() else { return refuse(place, "must be an id, or a list of ids") };
+        // What is no id is nobody's: it chooses nothing, like an id of somebody else's.
+        ids.extend(MemoryId::parse(id));
+    }
+    Ok(ids)
 }
 
 fn timed(moment: Moment, operator: &str, value: &Value, place: &str) -> Read<Select> {
@@ -297,7 +321,8 @@ fn tested(key: &str, operator: &str, value: &mut Value, place: &str, left: &mut 
         return Ok(holds(Test::Compare(order, scalar(value, place)?)));
     }
     match (operator, &mut *value) {
-        ("eq", Value::String(any)) if any == "*" => Ok(holds(Test::Present)),
+        ("eq", any) if any == "*" => Ok(holds(Test::Present)),
+        ("ne", any) if any == "*" => Ok(not(holds(Test::Present))),
         ("eq" | "in", value) => Ok(holds(Test::OneOf(scalars(value, place, left)?))),
         ("ne" | "nin", value) => Ok(not(holds(Test::OneOf(scalars(value, place, left)?)))),
         ("contains", value) => Ok(holds(Test::Contains(text(value, place)?, false))),
@@ -351,9 +376,42 @@ mod tests {
             (json!({ "metadata": { "n": { "gte": 3, "lt": 9.5 } } }), "All([All([All([Metadata(Phi, Compare(AtLeast, Number(3.0))), Metadata(Phi, Compare(Less, Number(9.5)))])])])"),
             (json!({ "metadata": { "ne": { "ward": 3 } } }), "All([All([None([Metadata(Phi, OneOf([Number(3.0)]))])])])"),
             (json!({ "metadata": { "ward": "*" } }), "All([All([Metadata(Phi, Present)])])"),
+            (json!({ "metadata": { "ward": { "ne": "*" } } }), "All([All([None([Metadata(Phi, Present)])])])"),
+            (json!({ "user_id": { "ne": "*" } }), "All([None([NamesAny(Subject)])])"),
+            (json!({ "user_id": { "ne": null } }), "All([NamesAny(Subject)])"),
+            // A tag that contains nothing in particular is any tag.
+            (json!({ "categories": "*" }), "All([TagContains(Phi, false)])"),
+            (json!({ "categories": null }), "All([None([TagContains(Phi, false)])])"),
+            (json!({ "categories": { "ne": "*" } }), "All([None([TagContains(Phi, false)])])"),
+            (json!({ "categories": { "ne": null } }), "All([TagContains(Phi, false)])"),
+            (json!({ "NOT": [{ "categories": "*" }] }), "All([None([All([TagContains(Phi, false)])])])"),
         ] {
             assert_eq!(shape(filter), select);
         }
+    }
+
+    /// `*` was read as a tag, or an id, of that name, which nobody has: its negation chose everything, also for a deletion.
+    #[test]
+    fn any_and_none_are_refused_where_they_mean_nothing() {
+        for (filter, words) in [
+            (json!({ "memory_ids": "*" }), "body/filters/memory_ids must NOT hold * here"),
+            (json!({ "NOT": [{ "memory_ids": null }] }), "body/filters/NOT/0/memory_ids must be an id"),
+            (json!({ "id": { "ne": ["*"] } }), "body/filters/id/ne must NOT hold * here"),
+            (json!({ "memory_ids": [{}] }), "body/filters/memory_ids must be an id"),
+            (json!({ "keywords": "*" }), "body/filters/keywords takes contains"),
+            (json!({ "keywords": null }), "body/filters/keywords must be string"),
+            (json!({ "categories": ["*"] }), "body/filters/categories must NOT hold * here"),
+            (json!({ "categories": { "nin": ["a", "*"] } }), "body/filters/categories/nin must NOT hold * here"),
+            (json!({ "user_id": { "nin": ["*"] } }), "body/filters/user_id/nin must NOT hold * here"),
+            (json!({ "categories": [null] }), "body/filters/categories must be string"),
+            (json!({ "metadata": { "ward": { "nin": ["*"] } } }), "body/filters/metadata/nin must NOT hold * here"),
+            (json!({ "created_at": "*" }), "body/filters/created_at must be a date"),
+        ] {
+            let refusal = shape(filter);
+            assert!(refusal.starts_with(words), "{refusal}");
+        }
+        // As a part of a text it is itself.
+        assert_eq!(shape(json!({ "keywords": { "contains": "*" } })), "All([Says(Phi, false)])");
     }
 
     #[test]

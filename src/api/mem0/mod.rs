@@ -14,6 +14,7 @@
 //! - Who asks comes from the credential alone; a name in a body or a query string narrows what is theirs.
 //! - A key that would be a promise which is not kept here (expiry, immutability) is refused; one that only steers a model is read without effect.
 //! - Replies are threads' business: Mem0's lists, searches and counts do not show them; what is deleted takes them along.
+//! - Each message of an addition and each memory of a batch counts as a request; nothing is done of what the credential has no room for.
 //! - Nothing here destroys: `delete_all` and entity deletions move the asker's own memories to the trash.
 //!
 //! `inputs` says what is accepted, `filter` reads conditions, `answers` writes the shapes, `exports` keeps what is to be fetched.
@@ -197,6 +198,9 @@ pub fn add(cx: &mut Cx<'_>) -> Answered {
     let said = messages(&mut fields);
     if let Some(i) = said.iter().position(|message| message.content.chars().count() > limits::CONTENT_CHARS_MAX) {
         return refuse(cx, format!("body/messages/{i}/content must NOT have more than {} characters", limits::CONTENT_CHARS_MAX));
+    }
+    if let Some(refusal) = cx.api.further(cx.who, said.len().saturating_sub(1), cx.shape) {
+        return Ok(refusal);
     }
     let phi = |text: &Option<Name>| text.as_ref().map(|text| Phi::new(text.as_str().to_owned()));
     let origin = cx.who.vendor().map_or(ORIGIN, |vendor| vendor.name());
@@ -398,16 +402,13 @@ fn list(cx: &mut Cx<'_>, generation: Generation, place: &str) -> Answered {
         (_, "body") => "/v2/memories/",
         _ => "/v1/memories/",
     };
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::list_selected(access, &select, (page - 1).saturating_mul(size), size),
-        |found, receipt| match (paged, wrapped) {
-            (true, _) => answers::page(found, &answers::Place { path, page, size }, only.as_deref(), receipt),
-            (false, true) => answers::results(&found.memories, only.as_deref(), receipt),
-            (false, false) => answers::array(&found.memories, only.as_deref(), receipt),
-        },
-    )
+    let from = (page - 1).saturating_mul(size);
+    let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list_selected(access, &select, from, size))?;
+    Ok(cx.answer(done, |found, receipt| match (paged, wrapped) {
+        (true, _) => answers::page(found, &answers::Place { path, page, size }, only.as_deref(), receipt),
+        (false, true) => answers::results(&found.memories, only.as_deref(), receipt),
+        (false, false) => answers::array(&found.memories, only.as_deref(), receipt),
+    }))
 }
 
 /// `POST /v3/memories/`
@@ -433,12 +434,11 @@ fn search(cx: &mut Cx<'_>, generation: Generation) -> Answered {
     let threshold = fields.number("threshold").unwrap_or(0.0);
     let only = wanted(&mut fields);
     let wrapped = generation == Generation::Pages || fields.text("output_format").as_deref() == Some("v1.1");
-    cx.read::<SearchMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::rank_selected(access, &query, &select, threshold, limit),
-        |found, receipt| answers::found(found, wrapped, only.as_deref(), receipt),
-    )
+    let (own, words) = (cx.own(), &Words::MEMORY);
+    let work = |access: &mut Access<'_, SearchMemories>| memories::rank_selected(access, &query, &select, threshold, limit);
+    // What the index and the outlines decide is soon found.
+    let done = if select.opens() { cx.walk::<SearchMemories, _, _>(own, words, work)? } else { cx.look::<SearchMemories, _, _>(own, words, work)? };
+    Ok(cx.answer(done, |found, receipt| answers::found(found, wrapped, only.as_deref(), receipt)))
 }
 
 /// `POST /v3/memories/search/`
@@ -532,12 +532,9 @@ pub fn delete_run(cx: &mut Cx<'_>) -> Answered {
 pub fn entities(cx: &mut Cx<'_>) -> Answered {
     let page = cx.fields.count("page").unwrap_or(1);
     let size = cx.fields.count("page_size").unwrap_or(limits::LIST_RECORDS_MAX);
-    cx.read::<ListMemories, _, _>(
-        cx.own(),
-        &Words::MEMORY,
-        |access| memories::named(access, (page - 1).saturating_mul(size), size),
-        |(named, total), receipt| answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt),
-    )
+    let from = (page - 1).saturating_mul(size);
+    let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::named(access, from, size))?;
+    Ok(cx.answer(done, |(named, total), receipt| answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt)))
 }
 
 /// Takes the memories that a batch names out of the body, each once.
@@ -555,14 +552,18 @@ fn batch(cx: &mut Cx<'_>) -> Result<Vec<(MemoryId, Fields)>, Failure> {
     Ok(named)
 }
 
-/// Does each step of a batch, each a commit with its own entry as each memory has its own policy; stops at the first that is refused, and says how
-/// many were done.
+/// Does each step of a batch, each a commit with its own entry as each memory has its own policy, and each a request to the rate limit; stops at the
+/// first that is refused, and says how many were done.
 fn each_of_batch<T>(
+    cx: &Cx<'_>,
     steps: Vec<T>,
     message: &'static str,
     mut step: impl FnMut(T) -> Done<Memory>,
 ) -> Answered {
     let (total, mut last) = (steps.len(), None);
+    if let Some(refusal) = cx.api.further(cx.who, total.saturating_sub(1), cx.shape) {
+        return Ok(refusal);
+    }
     for (i, item) in steps.into_iter().enumerate() {
         match step(item) {
             Ok(done) => last = Some(done.into_parts().1),
@@ -581,7 +582,7 @@ pub fn batch_update(cx: &mut Cx<'_>) -> Answered {
     for (i, (id, mut fields)) in batch(cx)?.into_iter().enumerate() {
         steps.push((id, change(cx, &mut fields, &format!("body/memories/{i}"))?));
     }
-    each_of_batch(steps, "Successfully updated", |(id, change)| {
+    each_of_batch(cx, steps, "Successfully updated", |(id, change)| {
         cx.change::<UpdateMemory, _, _>(id, &Words::UPDATE, move |access| memories::revise(access, |access, old| change.of(access, old)))
     })
 }
@@ -589,7 +590,7 @@ pub fn batch_update(cx: &mut Cx<'_>) -> Answered {
 /// `DELETE /v1/batch/`
 pub fn batch_delete(cx: &mut Cx<'_>) -> Answered {
     let steps = batch(cx)?;
-    each_of_batch(steps, "Successfully deleted", |(id, _)| memory_ops::moved::<TrashMemory>(cx, id, &Words::DELETE, memories::trash))
+    each_of_batch(cx, steps, "Successfully deleted", |(id, _)| memory_ops::moved::<TrashMemory>(cx, id, &Words::DELETE, memories::trash))
 }
 
 /// `POST /v1/feedback/`: a reply to the memory, so that it is sealed, seen and deleted as the memory is.

@@ -183,11 +183,11 @@ impl Api {
 
     /// This server as the client reaches it: the public URL; without one, the address that was asked, which `http` has found to be ours.
     fn issuer(&self, request: &Request) -> String {
-        let asked = request.header("host").and_then(Authority::parse).filter(|_| self.public_url.starts_with("https://localhost:"));
-        match asked {
-            Some(Authority { host, port: Some(port) }) => format!("https://{host}:{port}"),
-            Some(Authority { host, port: None }) => format!("https://{host}"),
-            None => self.public_url.clone(),
+        let Authority { host, port } = &request.authority;
+        match port {
+            _ if !self.public_url.starts_with("https://localhost:") => self.public_url.clone(),
+            Some(port) => format!("https://{host}:{port}"),
+            None => format!("https://{host}"),
         }
     }
 

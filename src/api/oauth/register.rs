@@ -39,7 +39,7 @@ pub fn check(said: &Map<String, Value>) -> Result<Registration, (&'static str, &
     let uris = given("redirect_uris").and_then(texts).filter(|uris| (1..=limits::REDIRECT_URIS_MAX).contains(&uris.len()));
     let uris = uris.ok_or(("invalid_redirect_uri", "redirect_uris must be a list of one to ten addresses"))?;
     if !uris.iter().all(|uri| oauth::is_redirect_uri(uri)) {
-        return Err(("invalid_redirect_uri", "An address must be https, http on this machine's loopback, or of an application's own scheme, without fragment"));
+        return Err(("invalid_redirect_uri", "An address must be https, http on this machine's loopback, or of a known tool's scheme or one with a dot (com.example.app:/), without fragment"));
     }
     let name = given("client_name").map_or(Some(""), Value::as_str).filter(|name| name.chars().count() <= limits::CLIENT_NAME_CHARS_MAX);
     let name = name.ok_or((WRONG, "client_name must be a text of at most 100 characters"))?;

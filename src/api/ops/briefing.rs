@@ -16,7 +16,7 @@ pub fn read(cx: &mut Cx<'_>) -> Answered {
         active_threads: cx.fields.count("active_threads").unwrap_or(default.active_threads),
         topics: false,
     };
-    let (found, receipt) = cx.look::<BriefMemories, _, _>(cx.own(), &Words::MEMORY, |access| brief(access, &ask))?.into_parts();
+    let (found, receipt) = cx.walk::<BriefMemories, _, _>(cx.own(), &Words::MEMORY, |access| brief(access, &ask))?.into_parts();
     if !markdown {
         return Ok(reply::recorded(200, Some(briefing::json(&found, &receipt)), &receipt));
     }

@@ -133,7 +133,7 @@ pub fn read(cx: &mut Cx<'_>) -> Answered {
     let of_team = scope == "team";
     let ask = Ask { days, max_nodes: if of_team { 0 } else { max_nodes }, shared_min: similar.then_some(shared_min) };
     let author = cx.who.user().to_string();
-    let done = cx.look::<GraphMemories, _, _>(cx.own(), &Words::MEMORY, |access| graph(access, &ask))?;
+    let done = cx.walk::<GraphMemories, _, _>(cx.own(), &Words::MEMORY, |access| graph(access, &ask))?;
     Ok(cx.answer(done, |found, receipt| {
         reply::json(&Document {
             nodes: nodes(found, &author, receipt),

@@ -1,6 +1,7 @@
 //! What each way through the gate leaves: rows, entries, answers.
 
 use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -11,7 +12,7 @@ use crate::base::id::CredentialId;
 use crate::base::time::processor_time;
 use crate::base::{duty, limits};
 use crate::policy::Relation;
-use crate::policy::action::{CreateKey, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
+use crate::policy::action::{CreateKey, CreatePerson, Instance, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
 use crate::store::accounts;
 use crate::store::gate::{Access, Asked};
 use crate::store::tables::MEMORIES;
@@ -557,18 +558,85 @@ fn what_waits_when_the_store_stops_is_told_so() {
 #[test]
 fn an_answer_is_bounded_and_few_are_large_at_once() {
     let house = House::new();
-    let owner = house.owner();
-    let scope = Scope { tenant: owner.tenant(), owner: owner.user() };
-    let ask = |bytes| {
-        let asked = house.vault().read::<ListMemories, _, Wrong>(&owner, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
+    let scope = Scope { tenant: house.owner().tenant(), owner: house.owner().user() };
+    let ask = |who: &Principal, bytes| {
+        let asked = house.vault().read::<ListMemories, _, Wrong>(who, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
         let mut recorded = asked.unwrap();
         (recorded.hold(), recorded.into_parts().0)
     };
-    let mut large: Vec<_> = (0..limits::LARGE_ANSWERS_MAX).map(|_| ask(limits::LARGE_ANSWER_BYTES + 1)).collect();
+    let key = || match house.vault().admit(&make_key(&house).0) {
+        Ok(Admission::Principal(who, _)) => who,
+        _ => panic!("a new key is known"),
+    };
+    // Each of the owner's credentials is an agent's, perhaps: one that reads slowly leaves the others their places.
+    let owner = house.owner();
+    let mut large: Vec<_> = (0..limits::LARGE_ANSWERS_PER_PARTY_MAX).map(|_| ask(&owner, limits::LARGE_ANSWER_BYTES + 1)).collect();
     assert!(large.iter().all(|(held, fits)| held.is_some() && *fits));
-    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES + 1), (None, false)));
-    assert!(matches!(ask(limits::LARGE_ANSWER_BYTES), (None, true)));
+    assert!(matches!(ask(&owner, limits::LARGE_ANSWER_BYTES + 1), (None, false)));
+    assert!(matches!(ask(&owner, limits::LARGE_ANSWER_BYTES), (None, true)));
+    while large.len() < limits::LARGE_ANSWERS_MAX {
+        let agent = key();
+        large.extend((0..limits::LARGE_ANSWERS_PER_PARTY_MAX).map(|_| ask(&agent, limits::LARGE_ANSWER_BYTES + 1)));
+    }
+    assert!(large.iter().all(|(held, fits)| held.is_some() && *fits));
+    let last = key();
+    assert!(matches!(ask(&last, limits::LARGE_ANSWER_BYTES + 1), (None, false)));
     large.pop();
-    assert!(matches!(ask(limits::LIST_BYTES_MAX), (Some(_), true)));
-    assert!(matches!(ask(limits::LIST_BYTES_MAX + 1), (_, false)));
+    assert!(matches!(ask(&last, limits::LIST_BYTES_MAX), (Some(_), true)));
+    assert!(matches!(ask(&last, limits::LIST_BYTES_MAX + 1), (_, false)));
+}
+
+/// One person's slow readers, with however many keys, kept large answers from everybody.
+#[test]
+fn one_persons_large_answers_leave_others_theirs() {
+    let house = House::new();
+    let person = |email: &str| {
+        let (vault, email) = (house.vault(), Phi::new(email.to_owned()));
+        let console = Principal::system(vault.tenant(), vault.owner(), "console");
+        let made = vault.write::<CreatePerson, _, Wrong>(&console, Instance, &Call::internal(), move |a| Ok(accounts::insert_person(a, &email)?));
+        made.unwrap().into_parts().0
+    };
+    let (one, other) = (person("one@example.org"), person("other@example.org"));
+    let large = |key: &str| {
+        let Ok(Admission::Principal(who, _)) = house.vault().admit(key) else { panic!("a good key is not admitted") };
+        let own = Scope { tenant: who.tenant(), owner: who.user() };
+        let room = |a: &mut Access<'_, ListMemories>| Ok(a.tx_mut().make_room(limits::LARGE_ANSWER_BYTES + 1).is_ok());
+        house.vault().read::<ListMemories, _, Wrong>(&who, own, &Call::internal(), room).unwrap().hold()
+    };
+    let keys: Vec<_> = (0..3).map(|_| key_of(&house, one)).collect();
+    let held: Vec<_> = keys.iter().cycle().take(9).filter_map(|key| large(key)).collect();
+    assert_eq!(held.len(), limits::LARGE_ANSWERS_PER_PARTY_MAX);
+    assert!(large(&key_of(&house, other)).is_some());
+    drop(held);
+    assert!(large(&keys[2]).is_some());
+}
+
+/// Selections had no bound of their own: as many as a person asked for kept every processor from everybody.
+#[test]
+fn walks_are_few_at_once_and_none_of_them_waits_for_the_writer() {
+    let house = House::new();
+    let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_sub(1).max(1);
+    let (let_go, held) = busy(&house);
+    let ([inside, peak, done], before) = ([(); 3].map(|()| AtomicUsize::new(0)), house.vault().queued(false));
+    std::thread::scope(|threads| {
+        for _ in 0..most + 3 {
+            threads.spawn(|| {
+                let walked = house.vault().walk::<ListMemories, _, Wrong>(&house.owner(), house.scope(), &Call::internal(), |_| {
+                    peak.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    done.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                });
+                walked.unwrap();
+            });
+        }
+        // The writer answers nobody, and all of them come to their end.
+        while house.vault().queued(false) < before + u64::try_from(most + 3).unwrap() {
+            std::thread::yield_now();
+        }
+        assert_eq!((done.load(Ordering::SeqCst), peak.load(Ordering::SeqCst)), (most + 3, most));
+        drop(let_go);
+    });
+    held.join().unwrap();
 }
