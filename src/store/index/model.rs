@@ -309,6 +309,18 @@ fn a_time_that_the_query_names_goes_before_and_related_words_are_found() {
     assert!(explain(&hits[0]).time > 0.0 && explain(&hits[1]).time == 0.0);
 }
 
+/// The fifty years that a date without a year could mean were counted back from the newest moment: one year mistyped as 2206 turned them all off.
+#[test]
+fn one_odd_year_takes_no_date_from_the_others() {
+    let day = |text: &str| Timestamp::parse(&format!("{text}T10:00:00Z")).unwrap().ms();
+    let note = |n, when| Kept { id: id(n), created: n as u64, content: "The wound was dressed.".into(), when: Some(when), ..Kept::default() };
+    let notes = [note(1, day("2026-03-02")), note(2, day("2026-05-09")), note(3, day("2206-05-09")), note(4, day("1971-03-02"))];
+    let index = fresh(notes.iter());
+    let ids = |text| search(&index, text, Viewer::All, |_| {}).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    assert_eq!(ids("wound on 2 March"), [id(4), id(1), id(3), id(2)]);
+    assert_eq!(ids("wound in May"), [id(3), id(2), id(4), id(1)]);
+}
+
 #[test]
 fn a_score_does_not_tell_what_is_hidden() {
     // Two owners, alike but for what is hidden from the agent: it must not see a difference in any score.

@@ -159,7 +159,7 @@ impl ScopeIndex {
         let words = Words::of(query.text);
         let wanted_words = words.wanted(self);
         let view = self.view(query.viewer);
-        let spans = Spans::of(query.text, || self.ends(&view));
+        let spans = Spans::of(query.text);
         let scores = self.scores(&wanted_words, query.probe, &spans, &view);
         let tagged = (!query.tags_any.is_empty()).then(|| self.tagged(query.tags_any));
         let (since, until) = (query.since.map_or(0, Timestamp::ms), query.until.map_or(u64::MAX, Timestamp::ms));
