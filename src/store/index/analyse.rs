@@ -130,6 +130,11 @@ pub fn query(text: &str) -> Zeroizing<Vec<String>> {
     if terms.is_empty() { stops } else { terms }
 }
 
+/// Whether a folded word names no thing: a stop word, or one that only asks (`what happened`, `anything new`).
+pub fn asks(word: &str) -> bool {
+    STOP_WORDS.binary_search(&word).is_ok() || ASKING.binary_search(&word).is_ok()
+}
+
 /// The whole characters within the first `bytes_max` bytes of `text`.
 pub fn prefix(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
@@ -236,6 +241,13 @@ const STOP_WORDS: [&str; 97] = [
     "you", "your", "yours",
 ];
 
+/// Words by which a time or a record is asked for, and no thing in it, sorted.
+const ASKING: [&str; 44] = [
+    "anything", "before", "between", "day", "days", "during", "early", "entries", "entry", "everything", "find", "give", "happen", "happened",
+    "happening", "happens", "know", "last", "late", "latest", "list", "memories", "mid", "month", "months", "new", "news", "next", "note", "noted",
+    "notes", "occurred", "please", "record", "recorded", "records", "show", "since", "something", "tell", "until", "week", "year", "yesterday",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,7 +316,7 @@ mod tests {
         assert_eq!(*query("what is the dose of the Metformin?"), ["dose", "metformin"]);
         assert_eq!(*query("not with food"), ["not", "food"]);
         assert_eq!(*query("to be or"), ["to", "be", "or"]);
-        assert!(STOP_WORDS.is_sorted());
+        assert!(STOP_WORDS.is_sorted() && ASKING.is_sorted());
     }
 
     #[test]

@@ -34,7 +34,11 @@ const BEFORE_MONTHS: [&str; 14] =
 
 /// Spans of time.
 #[derive(Default, Debug, PartialEq, Eq)]
-pub struct Spans(Vec<Named>);
+pub struct Spans {
+    spans: Vec<Named>,
+    /// Bytes of the text that name them.
+    places: Vec<Range<usize>>,
+}
 
 /// One of them.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ impl Named {
 struct Piece<'a> {
     text: &'a str,
     gap: &'a str,
+    /// Where it begins.
+    at: usize,
 }
 
 /// A time as it is named.
@@ -75,26 +81,35 @@ impl Spans {
     /// What `text` names.
     pub fn of(text: &str) -> Self {
         let pieces = pieces(analyse::prefix(text, limits::QUERY_BYTES_MAX));
-        let (mut spans, mut at) = (Vec::new(), 0);
-        while at < pieces.len() && spans.len() < EXPRESSIONS_MAX {
+        let (mut found, mut at) = (Self::default(), 0);
+        while at < pieces.len() && found.spans.len() < EXPRESSIONS_MAX {
             let Some(expression) = expression(&pieces[at..], at.checked_sub(1).map(|before| pieces[before].text)) else {
                 at += 1;
                 continue;
             };
-            spans.extend(expression.named());
+            let (from, last) = (at, at + expression.length - 1);
             at += expression.length;
+            if let Some(named) = expression.named() {
+                found.spans.push(named);
+                found.places.push(pieces[from].at..pieces[last].at + pieces[last].text.len());
+            }
         }
-        Self(spans)
+        found
     }
 
     /// Whether the query names no time.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.spans.is_empty()
+    }
+
+    /// Whether what stands there in the text is part of a time that it names.
+    pub fn hold(&self, range: &Range<usize>) -> bool {
+        self.places.iter().any(|place| place.start < range.end && range.start < place.end)
     }
 
     /// 1 within a span, half within a day of one, else 0.
     pub fn nearness(&self, at: u64) -> f32 {
-        let within = |at: u64| self.0.iter().any(|span| span.contains(at));
+        let within = |at: u64| self.spans.iter().any(|span| span.contains(at));
         if within(at) {
             1.0
         } else if within(at.saturating_add(DAY_MS)) || at.checked_sub(DAY_MS).is_some_and(within) {
@@ -129,7 +144,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
         let (word, gap) = (&text[start..end], &text[ended..start]);
         let ordinal = gap.is_empty() && pieces.last().is_some_and(|last| number(last.text).is_some()) && named(word, &["st", "nd", "rd", "th"]);
         if !ordinal {
-            pieces.push(Piece { text: word, gap });
+            pieces.push(Piece { text: word, gap, at: start });
         }
         (rest, ended) = (end, end);
     }
@@ -215,7 +230,7 @@ mod tests {
     fn spans(text: &str) -> Vec<(String, String)> {
         let day = |ms| Timestamp::from_ms(ms).to_string()[..10].to_owned();
         let once = |span| if let Named::Once(span) = span { (day(span.start), day(span.end)) } else { panic!("no year in {text}") };
-        Spans::of(text).0.into_iter().map(once).collect()
+        Spans::of(text).spans.into_iter().map(once).collect()
     }
 
     #[test]
@@ -269,7 +284,28 @@ mod tests {
         }
         // A hostile query is bounded work and few spans.
         let many = "in May ".repeat(10_000);
-        assert_eq!(Spans::of(&many).0.len(), EXPRESSIONS_MAX);
+        assert_eq!(Spans::of(&many).spans.len(), EXPRESSIONS_MAX);
+    }
+
+    #[test]
+    fn the_words_of_a_time_are_known_by_their_place() {
+        for (text, held) in [
+            ("falls on the 5th of May, 2024 é", "5th May 2024"),
+            ("é May 5th and 18 mg", "May 5th"),
+            ("Summer of 2024 and in June", "Summer 2024 June"),
+            ("on 2024-05-05 or 05.05.2024", "2024 05 2024-05-05 05.05.2024"),
+            ("31 February", ""),
+        ] {
+            let spans = Spans::of(text);
+            let mut found = Vec::new();
+            analyse::words(text, |range, word| {
+                if spans.hold(&range) && !["of", "th", "5"].contains(&word) {
+                    found.push(text[range].to_owned());
+                }
+            });
+            found.dedup();
+            assert_eq!(found.join(" "), held, "{text}");
+        }
     }
 
     #[test]
