@@ -1,8 +1,8 @@
 //! From bytes to JSON values: bodies by content type, query strings.
 //!
 //! Invariants
-//! - One text has one reading: a repeated key in a JSON object is refused, as are a lone surrogate, bytes that are not UTF-8, and numbers
-//!   outside the range of a double.
+//! - One text has one reading: a repeated key in a JSON object is refused, as are a lone surrogate, bytes that are not UTF-8, numbers outside the
+//!   range of a double, and whole numbers beyond 64 bits, which would come back as other numbers.
 //! - Nesting is bounded before it is built, so the stack is too.
 //! - A repeated key in a form or a query string becomes a list, as existing clients of the contract expect.
 //! - Errors carry no byte of the body.
@@ -15,6 +15,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::api::schema::wipe;
 use crate::base::{hex, limits};
 
 /// Why a body or a query string could not be read; each is the client's fault (400), and its text is for the client.
@@ -29,6 +30,9 @@ pub enum BodyError {
     /// An object names one key twice.
     #[error("Body must not repeat a key within one object")]
     RepeatedKey,
+    /// An integer that 64 bits do not hold.
+    #[error("Body must not have an integer beyond 64 bits; write it as a string")]
+    WideInteger,
     /// Arrays and objects are nested too deeply.
     #[error("Body must not be nested deeper than {} levels", limits::JSON_DEPTH_MAX)]
     TooDeep,
@@ -58,11 +62,30 @@ pub fn json(bytes: &[u8]) -> Result<Value, BodyError> {
     if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
         return Err(BodyError::Empty);
     }
-    let fault = Cell::new(BodyError::NotJson);
+    let (fault, large) = (Cell::new(BodyError::NotJson), Cell::new(false));
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Node { depth: 0, fault: &fault }.deserialize(&mut reader).map_err(|_| fault.get())?;
+    let value = Node { depth: 0, fault: &fault, large: &large }.deserialize(&mut reader).map_err(|_| fault.get())?;
     reader.end().map_err(|_| BodyError::NotJson)?;
+    if large.get() && has_wide_integer(text) {
+        wipe(&mut { value });
+        return Err(BodyError::WideInteger);
+    }
     Ok(value)
+}
+
+/// Whether `text`, which is JSON, has an integer outside the ranges of `i64` and `u64`.
+fn has_wide_integer(text: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    // What is left after strings are taken out: in it a number is what no mark of JSON stands in.
+    let mut outside = text.split(|c: char| {
+        let ends = quoted || !c.is_ascii_digit() && !"+-.eE".contains(c);
+        (quoted, escaped) = (if c == '"' && !escaped { !quoted } else { quoted }, quoted && c == '\\' && !escaped);
+        ends
+    });
+    outside.any(|word| {
+        let digits = word.strip_prefix('-').unwrap_or(word);
+        digits.len() > 18 && digits.bytes().all(|byte| byte.is_ascii_digit()) && word.parse::<i64>().is_err() && word.parse::<u64>().is_err()
+    })
 }
 
 /// Reads the query string of a request target (what follows `?`), or a form: pairs joined by `&`, `+` for a space, `%` escapes of UTF-8.
@@ -108,6 +131,8 @@ fn unescape(text: &str) -> Result<String, BodyError> {
 struct Node<'a> {
     depth: usize,
     fault: &'a Cell<BodyError>,
+    /// Set by a number so large that it may have been an integer beyond 64 bits: serde tells of those as of any with a fraction.
+    large: &'a Cell<bool>,
 }
 
 impl<'a> Node<'a> {
@@ -156,6 +181,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        self.large.set(self.large.get() || value.abs() >= 9e18);
         Number::from_f64(value).map(Value::Number).ok_or_else(|| self.fail(BodyError::NotJson))
     }
 
@@ -236,6 +262,22 @@ mod tests {
             assert_eq!(json(twice.as_bytes()), Err(BodyError::RepeatedKey), "{twice}");
         }
         assert_eq!(json(br#"[{"a":1},{"a":2}]"#), Ok(json!([{ "a": 1 }, { "a": 2 }])));
+    }
+
+    /// An integer of 30 digits became a float, and the answer held another number than the one that was sent.
+    #[test]
+    fn an_integer_that_would_become_another_number_is_refused() {
+        for wide in ["123456789012345678901234567890", "-9223372036854775809", "18446744073709551616", "1000000000000000000000"] {
+            for text in [wide.to_owned(), format!("[1, {wide}]"), format!(r#"{{"a\"\\":"x\\","b":{{"c":{wide}}}}}"#), format!("[0,{wide} ,2]")] {
+                assert_eq!(json(text.as_bytes()), Err(BodyError::WideInteger), "{text}");
+            }
+            for text in [format!("\"{wide}\""), format!(r#"["a\\", "\" {wide},", "\\\" {wide} "]"#), format!("{wide}.5"), format!("{wide}.0"), format!("[{wide}e1]")] {
+                assert!(json(text.as_bytes()).is_ok(), "{text}");
+            }
+        }
+        for held in ["9223372036854775807", "-9223372036854775808", "18446744073709551615", "0.1000000000000000000055", "1e30", "-0"] {
+            assert!(json(held.as_bytes()).is_ok(), "{held}");
+        }
     }
 
     #[test]

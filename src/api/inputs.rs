@@ -59,7 +59,7 @@ pub(in crate::api) const METADATA: Field = Field::optional(
 ).like(Literal::Pairs(&[("ward", "3")]));
 pub(in crate::api) const RUN_ID: Field = Field::optional("run_id", text(1, limits::NAME_CHARS_MAX), "The session or run it was learned in.").like(Literal::Text("round-2026-11-21"));
 pub(in crate::api) const SPEAKER: Field = Field::optional("speaker", text(1, limits::NAME_CHARS_MAX), "Who said it.").like(Literal::Text("Dr. Adler"));
-pub(in crate::api) const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
+pub(in crate::api) const OCCURRED_AT: Field = Field::optional("occurred_at", Kind::Time, "When it happened; not before 1970.").like(Literal::Text("2026-11-21T08:00:00.000Z"));
 
 /// All tags of a memory.
 const TAGS_SHARED_MAX: i64 = 50;

@@ -238,6 +238,7 @@ impl Kind {
             Self::OneOf(words) if words.contains(&string(value)?) => Ok(()),
             Self::OneOf(_) => fault("must be equal to one of the allowed values"),
             Self::Time if Timestamp::parse(string(value)?).is_some() => Ok(()),
+            Self::Time if Timestamp::is_too_early(string(value)?) => fault("must not lie before 1970"),
             Self::Time => fault("must match format \"date-time\""),
             Self::Integer { min, max } => match value.as_number().and_then(whole) {
                 None => fault("must be integer"),
@@ -579,6 +580,9 @@ mod tests {
             (memory("share_with_team", json!("perhaps")), "body/share_with_team must be boolean"),
             (memory("patient", json!("x")), "body must NOT have additional properties"),
             (memory("occurred_at", json!("yesterday")), "body/occurred_at must match format \"date-time\""),
+            (memory("occurred_at", json!("1952-03-04T00:00:00Z")), "body/occurred_at must not lie before 1970"),
+            (memory("occurred_at", json!("1970-01-01T00:30:00+01:00")), "body/occurred_at must not lie before 1970"),
+            (memory("occurred_at", json!("2026-06-30T12:00:60Z")), "body/occurred_at must match format \"date-time\""),
             (memory("metadata", json!([])), "body/metadata must be object"),
         ] {
             assert_eq!(refusal(&inputs::CREATE, value, true), text);

@@ -437,8 +437,9 @@ pub const BRIEFING_TAGS_MAX: i64 = 500;
 pub const BRIEFING_THREADS_MAX: i64 = 50;
 /// Days that `recency_days` and `days` may ask for.
 pub const RECENT_DAYS_MAX: i64 = 3650;
-/// Tags that one list of a briefing names before it sorts them: of more that are equally frequent, those with the newest memories.
-pub const BRIEFING_TAGS_NAMED_MAX: usize = 1000;
+/// Memories that one list of a briefing opens to name its tags and all that are as frequent as the last of them: if these are in more memories, the
+/// tags of the newest.
+pub const BRIEFING_TAGS_OPENED_MAX: usize = 5000;
 /// Newest memories among whose replies a briefing finds the threads.
 pub const BRIEFING_SURVEY_MAX: usize = 20_000;
 /// Newest memories whose tags a briefing makes topics of.
@@ -456,7 +457,7 @@ pub const CLUSTER_TAGS_MIN: usize = 3;
 /// Rounds of one level of clustering, and levels; what is not settled then stays as it is.
 pub const CLUSTER_ROUNDS_MAX: usize = 32;
 
-const _: () = assert!(BRIEFING_TAGS_MAX as usize <= BRIEFING_TAGS_NAMED_MAX);
+const _: () = assert!(BRIEFING_TAGS_MAX as usize <= BRIEFING_TAGS_OPENED_MAX);
 // --- the language model (REFLECT_API 5.8) ---
 /// A question to the model, code points.
 pub const MODEL_QUERY_CHARS_MAX: usize = 10_000;

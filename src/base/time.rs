@@ -36,6 +36,16 @@ fn is_rfc_3339(text: &[u8]) -> bool {
     fits(whole, b"0000-00-00T00:00:00") && point == (digits > 0) && (matches!(offset, b"Z" | b"z") || hours && fits(offset, b"+00:00"))
 }
 
+/// The moment that `text` names (RFC 3339). A leap second, which ends a month of UTC (section 5.7), is the second before it.
+fn moment(text: &str) -> Option<jiff::Timestamp> {
+    let moment: jiff::Timestamp = Some(text).filter(|text| is_rfc_3339(text.as_bytes()))?.parse().ok()?;
+    // `jiff` takes `:60` in any minute.
+    let leap = text.as_bytes()[17..19] == *b"60";
+    let next = jiff::tz::TimeZone::UTC.to_datetime(moment.checked_add(jiff::SignedDuration::from_secs(i64::from(leap))).ok()?);
+    let ends_a_month = next.day() == 1 && (next.hour(), next.minute(), next.second()) == (0, 0, 0);
+    (!leap || ends_a_month).then_some(moment)
+}
+
 impl Timestamp {
     /// The moment `ms` milliseconds after 1970 began; later than year 9999 is cut to its end.
     pub fn from_ms(ms: u64) -> Self {
@@ -49,8 +59,7 @@ impl Timestamp {
 
     /// Reads an RFC 3339 timestamp with any offset; finer parts than a millisecond are cut. `None` if it is not one or lies before 1970.
     pub fn parse(text: &str) -> Option<Self> {
-        let moment: jiff::Timestamp = Some(text).filter(|text| is_rfc_3339(text.as_bytes()))?.parse().ok()?;
-        let ms = u64::try_from(moment.as_millisecond()).ok()?;
+        let ms = u64::try_from(moment(text)?.as_millisecond()).ok()?;
         (ms <= MS_MAX).then_some(Self(ms))
     }
 
@@ -58,6 +67,11 @@ impl Timestamp {
     pub fn modified(about: &std::fs::Metadata) -> Self {
         let since = about.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         Self::default().plus(since.unwrap_or_default())
+    }
+
+    /// Whether `text` is an RFC 3339 timestamp that [`Timestamp::parse`] cannot hold because it lies before 1970.
+    pub fn is_too_early(text: &str) -> bool {
+        moment(text).is_some_and(|moment| moment.as_millisecond() < 0)
     }
 
     /// So much earlier; the beginning of time at the least.
@@ -178,6 +192,25 @@ mod tests {
         assert_eq!(Timestamp::parse("2026-11-21T23:46:16.123+01:00"), Some(Timestamp::from_ms(1_795_301_176_123)));
         assert_eq!(Timestamp::parse("1969-12-31T23:59:59Z"), None);
         assert_eq!(Timestamp::parse("yesterday"), None);
+        for (text, early) in [("1969-12-31T23:59:59.999Z", true), ("1970-01-01T00:30:00+01:00", true), ("1970-01-01T00:00:00Z", false), ("1952-03-04", false)] {
+            assert_eq!(Timestamp::is_too_early(text), early, "{text}");
+        }
+    }
+
+    /// A 60th second was taken in any minute.
+    #[test]
+    fn a_leap_second_ends_a_month_of_utc() {
+        for (good, is) in [
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000Z"),
+            ("2016-12-31T23:59:60.5Z", "2016-12-31T23:59:59.500Z"),
+            ("1990-12-31T15:59:60-08:00", "1990-12-31T23:59:59.000Z"),
+            ("2024-03-01T01:59:60+02:00", "2024-02-29T23:59:59.000Z"),
+        ] {
+            assert_eq!(Timestamp::parse(good).map(|at| at.to_string()).as_deref(), Some(is), "{good}");
+        }
+        for bad in ["2026-06-30T12:00:60Z", "2016-12-31T23:58:60Z", "2016-12-30T23:59:60Z", "2016-12-31T23:59:60+01:00", "2016-12-31T23:59:61Z", "2024-02-28T23:59:60Z"] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Importer<'_> {
     /// Takes a line up. The error says what is wrong with it, never with which words.
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
         let mut value =
-            body::json(line).map_err(|_| "not a JSON object in UTF-8, or nested too deeply, or with a repeated key".to_owned())?;
+            body::json(line).map_err(|_| "not a JSON object in UTF-8, or nested too deeply, or with a repeated key or an integer beyond 64 bits".to_owned())?;
         if let Value::Object(map) = &mut value {
             // The record's way to say "not".
             map.retain(|_, value| !value.is_null());

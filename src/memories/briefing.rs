@@ -4,7 +4,8 @@
 //! - All of it is made of what the asker may see: an agent's briefing counts nothing that is hidden from its vendor.
 //! - It is bounded, whatever there is: tags are counted by the index, and only as many memories are opened as it takes to name them; threads are
 //!   those with replies among the newest [`limits::BRIEFING_SURVEY_MAX`] memories, topics those of the newest [`limits::BRIEFING_TOPIC_MEMORIES`].
-//! - The same memories give the same briefing.
+//! - The same memories give the same briefing. Tags of one count are in the order of their names; where more tie at the end of a list than are in
+//!   [`limits::BRIEFING_TAGS_OPENED_MAX`] memories, only those of the newest memories are looked at.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use crate::base::time::Timestamp;
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::accounts::{self, User};
 use crate::store::gate::Access;
-use crate::store::memories::{self as table, Memory, Part, State};
+use crate::store::memories::{self as table, Part, State};
 use crate::store::phi::{Phi, Witness};
 use crate::store::quota;
 use crate::store::search::{self, Group, Groups};
@@ -96,9 +97,8 @@ pub fn brief<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask
     let since = now.ms().saturating_sub(ask.recency_days.saturating_mul(86_400_000));
     let viewer = search::viewer(a);
     let groups = search::ask(a, |index| index.tags(viewer, since))?;
-    let mut namer = Namer::default();
-    let tags = namer.most(a, &groups, ask.top_tags, |group| group.count)?;
-    let recent = namer.most(a, &groups, ask.top_tags, |group| group.recent)?;
+    let tags = most(a, &groups, ask.top_tags, |group| group.count)?;
+    let recent = most(a, &groups, ask.top_tags, |group| group.recent)?;
     let threads = threads(a, ask.active_threads)?;
     let topics = if ask.topics { topics(a)? } else { Vec::new() };
     let conventions = conventions(a, &tags);
@@ -107,49 +107,44 @@ pub fn brief<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask
     Ok(Briefing { user: accounts::owner(a)?, plan: quota::standing(a)?.plan.name, memories, tags, recent, recency_days: ask.recency_days, threads, conventions, topics, at: now })
 }
 
-/// Names groups of tags by opening one memory of each, every memory once.
-#[derive(Default)]
-struct Namer(BTreeMap<MemoryId, Option<Memory>>);
-
-impl Namer {
-    /// The `top` groups of the highest count above none, ties by name.
-    fn most<A: Reads + Action<Target = Scope>>(
-        &mut self,
-        a: &Access<'_, A>,
-        groups: &Groups,
-        top: usize,
-        count: fn(&Group) -> u32,
-    ) -> Result<Vec<TagCount>, Refusal> {
-        let mut found = Vec::new();
-        for (group, count) in most_counted(groups, top, count) {
-            if let Some(tag) = self.name(a, groups, group)? {
-                found.push(TagCount { tag, count: count.into() });
-            }
-        }
-        by_count_then_name(&mut found, a);
-        found.truncate(top);
-        Ok(found)
-    }
-
-    /// What the group's tag is called. `None` if its memory was changed between the index and this view.
-    fn name<A: Reads + Action<Target = Scope>>(&mut self, a: &Access<'_, A>, groups: &Groups, group: &Group) -> Result<Option<Phi>, Refusal> {
-        let memory = match self.0.entry(group.newest) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => place.insert(table::one(a, group.newest, Part::Summary, State::Live)?),
-        };
+/// The `top` tags of the highest count above none, ties by name. What they are called is read in one memory of each.
+fn most<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>, groups: &Groups, top: usize, count: fn(&Group) -> u32) -> Result<Vec<TagCount>, Refusal> {
+    let mut found = Vec::new();
+    for named in most_counted(&groups.groups, top, count, limits::BRIEFING_TAGS_OPENED_MAX).chunk_by(|(one, _), (other, _)| one.newest == other.newest) {
+        // Its tag is not there if the memory was changed between the index and this view.
+        let memory = table::one(a, named[0].0.newest.1, Part::Summary, State::Live)?;
         let tags = memory.as_ref().map_or(&[][..], |memory| &memory.text.tags);
-        Ok(tags.iter().find(|tag| groups.is(group, tag.expose(a))).map(|tag| Phi::new(tag.expose(a).to_owned())))
+        for (group, count) in named {
+            let tag = tags.iter().find(|tag| groups.is(group, tag.expose(a)));
+            found.extend(tag.map(|tag| TagCount { tag: Phi::new(tag.expose(a).to_owned()), count: (*count).into() }));
+        }
+        // What has `top` before it already is not kept until the end.
+        if found.len() > 2 * limits::BRIEFING_TAGS_OPENED_MAX {
+            by_count_then_name(&mut found, a);
+            found.truncate(top);
+        }
     }
+    by_count_then_name(&mut found, a);
+    found.truncate(top);
+    Ok(found)
 }
 
-/// The `top` groups of the highest count above none, with those that have the count of the last of them, and their counts.
-fn most_counted(groups: &Groups, top: usize, count: fn(&Group) -> u32) -> Vec<(&Group, u32)> {
-    let mut wanted: Vec<_> = groups.groups.iter().map(|group| (group, count(group))).filter(|(_, count)| *count > 0).collect();
-    // Stable: among equals the order of the groups stays.
-    order::sort_by_key(&mut wanted, |(_, count)| Reverse(*count));
+/// The `top` groups of the highest count above none and all that have the count of the last of them, with their counts, those of one memory together;
+/// of those that tie, only as many as take `opened` memories, the newest. Of one memory all are taken or none, so that nothing hangs on their order.
+fn most_counted(groups: &[Group], top: usize, count: fn(&Group) -> u32, opened: usize) -> Vec<(&Group, u32)> {
+    let mut wanted: Vec<_> = groups.iter().map(|group| (group, count(group))).filter(|(_, count)| *count > 0).collect();
+    order::sort_by_key(&mut wanted, |(group, count)| Reverse((*count, group.newest)));
     let least = wanted.get(top.saturating_sub(1)).map_or(0, |(_, count)| *count);
-    let most = wanted.iter().take_while(|(_, count)| *count >= least).take(limits::BRIEFING_TAGS_NAMED_MAX).count();
-    wanted.truncate(most);
+    let (mut left, mut last) = (opened, None);
+    let within = wanted.iter().take_while(|(group, count)| {
+        let next = last != Some((*count, group.newest));
+        last = Some((*count, group.newest));
+        let fits = !next || left > 0;
+        left = left.saturating_sub(usize::from(next));
+        *count >= least && fits
+    });
+    wanted.truncate(within.count());
+    order::sort_by_key(&mut wanted, |(group, _)| Reverse(group.newest));
     wanted
 }
 
@@ -295,6 +290,40 @@ mod tests {
         let (few, _) = briefed(&house, &house.owner(), Ask { top_tags: 2, active_threads: 0, ..ask });
         assert_eq!(few, (counts(&[("b", 4), ("a", 1)]), vec![], 5));
         let _ = hidden_reply;
+    }
+
+    /// Beyond 1,000 tags of one count it was chance which of them were named: an index keeps hashes, and these were in the order of its map.
+    #[test]
+    fn tags_of_one_count_are_those_first_by_name_however_many_tie() {
+        let house = House::new();
+        let mut all: Vec<String> = (0..1500).map(|n| format!("t{:04}", n * 7 % 1500)).collect();
+        for (n, tags) in all.chunks(50).enumerate() {
+            write(&house, tagged(&format!("{n}"), &tags.iter().map(String::as_str).collect::<Vec<_>>(), &["*"]));
+        }
+        write(&house, tagged("z", &["z"], &["*"]));
+        write(&house, tagged("z again", &["z"], &["*"]));
+        all.sort();
+        let expected: Vec<_> = [("z".to_owned(), 2)].into_iter().chain(all.into_iter().take(29).map(|tag| (tag, 1))).collect();
+        // The first is of a scan, later ones of the index.
+        for _ in 0..3 {
+            assert_eq!(briefed(&house, &house.owner(), Ask::default()).0.0, expected);
+        }
+    }
+
+    #[test]
+    fn where_more_tie_than_may_be_opened_those_of_the_newest_memories_are_taken_whole() {
+        let id = |at: u64| (at, MemoryId::draw(Timestamp::from_ms(at)));
+        let (old, middle, new) = (id(1), id(2), id(3));
+        let mut groups: Vec<Group> = [old, new, middle, new, old, middle].map(|newest| Group::unnamed(1, newest)).into();
+        groups.push(Group::unnamed(2, old));
+        for turn in 0..groups.len() {
+            groups.rotate_left(turn);
+            for (opened, expected) in [(4, vec![new, new, middle, middle, old, old, old]), (3, vec![new, new, middle, middle, old]), (2, vec![new, new, old])] {
+                let taken: Vec<_> = most_counted(&groups, 2, |group| group.count, opened).into_iter().map(|(group, _)| group.newest).collect();
+                assert_eq!(taken, expected, "{opened}");
+            }
+        }
+        assert!(most_counted(&groups, 2, |group| group.recent, 9).is_empty());
     }
 
     #[test]

@@ -219,7 +219,7 @@ pub fn post(cx: &mut Cx<'_>) -> Answered {
         return refuse(415, TRANSPORT, "Unsupported Media Type: Content-Type must be application/json");
     }
     match body::json(&cx.request.body) {
-        Err(_) => refuse(400, PARSE_ERROR, "Parse error: one JSON text, without repeated keys and not nested too deeply, is expected"),
+        Err(_) => refuse(400, PARSE_ERROR, "Parse error: one JSON text, without repeated keys or integers beyond 64 bits and not nested too deeply, is expected"),
         Ok(Value::Array(items)) => Ok(batch(cx, items)),
         Ok(value) => Ok(single(cx, value).reply(cx)),
     }

@@ -102,7 +102,7 @@ fn timestamp(cx: &Cx<'_>, fields: &mut Fields) -> Result<Option<Timestamp>, Fail
         None | Some(Value::Null) => Ok(None),
         Some(value) => match filter::moment_of(&value) {
             Some(at) => Ok(Some(at)),
-            None => refuse(cx, "body/timestamp must be seconds since 1970 or an RFC 3339 time"),
+            None => refuse(cx, "body/timestamp must be seconds since 1970 or an RFC 3339 time, and not before 1970"),
         },
     }
 }

@@ -20,6 +20,8 @@
 //! | `120/80` | `120` `80` `120/80` |
 //! | `follow-ups` | `follow` `up` `followup` |
 //! | `1,000` | `1000` |
+//! | `2,5mg` | `2.5mg` `2.5` `mg` |
+//! | `10⁹` | `10` `9` |
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -128,6 +130,11 @@ pub fn query(text: &str) -> Zeroizing<Vec<String>> {
     if terms.is_empty() { stops } else { terms }
 }
 
+/// Whether a folded word names no thing: a stop word, or one that only asks (`what happened`, `anything new`).
+pub fn asks(word: &str) -> bool {
+    STOP_WORDS.binary_search(&word).is_ok() || ASKING.binary_search(&word).is_ok()
+}
+
 /// The whole characters within the first `bytes_max` bytes of `text`.
 pub fn prefix(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
@@ -199,9 +206,28 @@ fn fold(raw: &str, out: &mut String) {
         }
         out.truncate(prefix(out, limits::TERM_BYTES_MAX).len());
     }
-    if out.starts_with(|c: char| c.is_numeric()) && out.contains(',') {
-        out.retain(|c| c != ',');
+    if out.contains(',') {
+        commas(out);
     }
+}
+
+/// Drops the commas that part a number into thousands (`1,000,000`); any other is a decimal comma and becomes a point, so that `2,5` is `2.5` and
+/// never `25`. A number that begins with 0 has no thousands: `0,125` is `0.125`.
+fn commas(word: &mut String) {
+    let end = word.find(|c: char| !c.is_numeric() && c != ',').unwrap_or(word.len());
+    let mut groups = word[..end].split(',').map(|group| group.chars().count());
+    let first = groups.next().filter(|_| !word.starts_with('0'));
+    if first.is_some_and(|digits| (1..=3).contains(&digits)) && groups.all(|digits| digits == 3) {
+        let mut at = 0;
+        word.retain(|c| {
+            at += c.len_utf8();
+            c != ',' || at > end
+        });
+    }
+    // In place: what is left of a copy would not be wiped.
+    let mut bytes = std::mem::take(word).into_bytes();
+    bytes.iter_mut().filter(|byte| **byte == b',').for_each(|byte| *byte = b'.');
+    *word = String::from_utf8(bytes).expect("a point for a comma leaves UTF-8 as it was");
 }
 
 /// Words that tell records apart too little to be worth looking up, sorted. Negations (`no`, `not`, `without`) are not among them: they matter
@@ -215,9 +241,17 @@ const STOP_WORDS: [&str; 97] = [
     "you", "your", "yours",
 ];
 
+/// Words by which a time or a record is asked for, and no thing in it, sorted.
+const ASKING: [&str; 44] = [
+    "anything", "before", "between", "day", "days", "during", "early", "entries", "entry", "everything", "find", "give", "happen", "happened",
+    "happening", "happens", "know", "last", "late", "latest", "list", "memories", "mid", "month", "months", "new", "news", "next", "note", "noted",
+    "notes", "occurred", "please", "record", "recorded", "records", "show", "since", "something", "tell", "until", "week", "year", "yesterday",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::index::measure::Seeded;
 
     fn terms(text: &str) -> Vec<String> {
         let mut out = Vec::new();
@@ -239,6 +273,15 @@ mod tests {
             ("120/80", "120 80 120/80"),
             ("follow-ups", "follow up followup"),
             ("1,000", "1000"),
+            ("2,5mg", "2.5mg 2.5 mg"),
+            ("10⁹", "10 9"),
+            ("2,5", "2.5"),
+            ("0,125", "0.125"),
+            ("1,000,000 12,345 123,456mg", "1000000 12345 123456mg 123456 mg"),
+            ("1234,567 1,0000 1,00 1,000,0", "1234.567 1.0000 1.00 1.000.0"),
+            ("1,000.5 1.000,5 2，5 pH7,35", "1000.5 1.000.5 2.5 ph7.35 ph 7.35 ph7"),
+            ("1,000mg2,5", "1000mg2.5 1000 mg 2.5"),
+            ("x10⁹/L 10^9 CO₂ 3⁻²", "x10 x 10 9 l 10 9 co 2 3 2"),
             ("Ångström ﬁbre STRASSE straße", "angstrom fibr strass strass"),
             ("patient’s running", "patient run"),
             ("run_id", "run_id run id"),
@@ -253,9 +296,18 @@ mod tests {
 
     #[test]
     fn each_spelling_of_a_code_finds_the_others() {
-        for (a, b) in [("5 mg", "5mg"), ("B12", "B-12"), ("COVID-19", "covid19"), ("E11", "E11.9"), ("e\u{301}tude", "étude"), ("5mg", "5ｍｇ"), ("Peni\u{ad}cillin", "penicillin"), ("\u{feff}rash", "rash"), ("ΣΑΣ", "σας")] {
+        for (a, b) in [("5 mg", "5mg"), ("B12", "B-12"), ("COVID-19", "covid19"), ("E11", "E11.9"), ("e\u{301}tude", "étude"), ("5mg", "5ｍｇ"), ("Peni\u{ad}cillin", "penicillin"), ("\u{feff}rash", "rash"), ("ΣΑΣ", "σας"), ("2,5", "2.5"), ("2,5mg", "2.5 mg"), ("1,000", "1000")] {
             let (a, b) = (terms(a), terms(b));
             assert!(a.iter().any(|term| b.contains(term)), "{a:?} {b:?}");
+        }
+    }
+
+    /// Every comma of a number was dropped: who searched for 2,5 mg found 25 mg, and the other way round.
+    #[test]
+    fn a_tenfold_dose_is_another_term() {
+        for (a, b) in [("2,5", "25"), ("2,5mg", "25mg"), ("0,5", "05"), ("0,125", "125"), ("12,50", "1250"), ("1.000,5", "10005"), ("10⁹", "109")] {
+            let (a, b) = (terms(a), terms(b));
+            assert!(!a.iter().any(|term| b.contains(term) && term.contains(|c: char| c.is_ascii_digit())), "{a:?} {b:?}");
         }
     }
 
@@ -264,7 +316,7 @@ mod tests {
         assert_eq!(*query("what is the dose of the Metformin?"), ["dose", "metformin"]);
         assert_eq!(*query("not with food"), ["not", "food"]);
         assert_eq!(*query("to be or"), ["to", "be", "or"]);
-        assert!(STOP_WORDS.is_sorted());
+        assert!(STOP_WORDS.is_sorted() && ASKING.is_sorted());
     }
 
     #[test]
@@ -276,9 +328,21 @@ mod tests {
     }
 
     #[test]
+    fn whatever_stands_between_digits_folding_is_bounded_and_leaves_no_comma() {
+        let mut seeded = Seeded(1);
+        for _ in 0..30_000 {
+            let pieces = ["1", "20", "000", ",", ",", ".", "-", "/", "⁹", "₂", "½", "，", "٣", "\u{66c}", "é", "mg", "ﷺ", "\u{ad}", "\u{301}", "🄂", " "];
+            let text: String = (0..seeded.below(40)).map(|_| pieces[seeded.below(pieces.len())]).collect();
+            for term in terms(&text) {
+                assert!(!term.contains(','), "{text}: {term}");
+            }
+        }
+    }
+
+    #[test]
     fn long_and_odd_words_are_bounded() {
         let begun = std::time::Instant::now();
-        for unit in ["x", "é", "ﷺ", "a-", "1.", "1a", "a.", "a'", "🇦", "a\u{301}", "\u{200d}", "👩\u{200d}", "a\u{ad}'\u{ad}", "_", "1,", "日", "\u{301}"] {
+        for unit in ["x", "é", "ﷺ", "a-", "1.", "1a", "a.", "a'", "🇦", "a\u{301}", "\u{200d}", "👩\u{200d}", "a\u{ad}'\u{ad}", "_", "1,", "1,000", "1,5mg", "⁹", "１，", "日", "\u{301}"] {
             let text = unit.repeat(100_000 / unit.chars().count());
             assert!(terms(&text).len() <= 2 * text.len());
         }

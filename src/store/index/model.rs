@@ -169,7 +169,8 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
         let mut others: Vec<_> = seen().collect();
         others.reverse();
         let alone = fresh(others.into_iter());
-        for text in ["dose", "metformin 5 mg for Anna", "the", "fall x B12 dose angstrom", "absent", ""] {
+        let timeless = ["dose", "metformin 5 mg for Anna", "the", "fall x B12 dose angstrom", "absent", ""];
+        for text in timeless.into_iter().chain(["anything on 1 January 1970?", "dose in January"]) {
             let hits = search(index, text, viewer, |_| {});
             assert_eq!(hits, search(&alone, text, Viewer::All, |_| {}));
             let meant = |index, viewer| search(index, text, viewer, |query| query.probe = Some(&PROBE));
@@ -189,10 +190,24 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             assert_eq!(narrowed, of(&hits, &|kept| kept.subject == Some(subjects[0])));
             let narrowed = search(index, text, viewer, |query| query.tags_any = &["red", "blue"]);
             assert_eq!(narrowed, of(&hits, &|kept| kept.tags.iter().any(|tag| tag == "red" || tag == "blue")));
-            let narrowed = search(index, text, viewer, |query| query.since = Some(Timestamp::from_ms(1020)));
-            assert_eq!(narrowed, of(&hits, &|kept| when(kept) >= 1020));
-            let narrowed = search(index, text, viewer, |query| query.until = Some(Timestamp::from_ms(1020)));
-            assert_eq!(narrowed, of(&hits, &|kept| when(kept) <= 1020));
+            let since = search(index, text, viewer, |query| query.since = Some(Timestamp::from_ms(1020)));
+            let until = search(index, text, viewer, |query| query.until = Some(Timestamp::from_ms(1020)));
+            if text == "the" || text.is_empty() {
+                // Nothing but a time is asked for: all of it, those with a word first, then the newest.
+                let all = |wanted: &dyn Fn(u64) -> bool| {
+                    let score = |kept: &Kept| hits.iter().find(|hit| hit.id == kept.id).map_or(0.0, |hit| hit.score) + 0.01;
+                    let mut all: Vec<_> = seen().filter(|kept| wanted(when(kept))).map(|kept| (score(kept), kept.created, kept.id)).collect();
+                    all.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
+                    all.into_iter().map(|(score, _, id)| (id, score)).collect::<Vec<_>>()
+                };
+                let found = |hits: &[Hit]| hits.iter().map(|hit| (hit.id, hit.score)).collect::<Vec<_>>();
+                assert_eq!((found(&since), found(&until)), (all(&|when| when >= 1020), all(&|when| when <= 1020)));
+            } else {
+                assert_eq!(since, of(&hits, &|kept| when(kept) >= 1020));
+                assert_eq!(until, of(&hits, &|kept| when(kept) <= 1020));
+            }
+            // All that the model keeps is of that day.
+            assert!(!text.contains("January") || hits.len() == seen().count(), "{text}");
         }
     }
 }
@@ -307,6 +322,59 @@ fn a_time_that_the_query_names_goes_before_and_related_words_are_found() {
     let hits = search(&index, "wound on March 2", Viewer::All, |_| {});
     let explain = |hit: &Hit| hit.explain.clone().unwrap();
     assert!(explain(&hits[0]).time > 0.0 && explain(&hits[1]).time == 0.0);
+}
+
+/// A memory of the time was no hit unless a word of the question stood in it, and `18` or `November` anywhere was one.
+#[test]
+fn a_question_that_is_only_a_time_finds_what_is_of_that_time() {
+    let day = |text: &str| Timestamp::parse(&format!("{text}T10:00:00Z")).unwrap().ms();
+    let note = |n, content: &str, when: &str| Kept { id: id(n), created: n as u64, content: content.into(), when: Some(day(when)), ..Kept::default() };
+    let mut notes = vec![
+        note(1, "Fell beside the bed.", "2026-11-18"),
+        note(2, "Potassium 3.1.", "2026-11-18"),
+        note(3, "Enoxaparin 18 mg, as happened before.", "2025-06-01"),
+        note(4, "Cardiology appointment on 18 November 2026.", "2026-10-02"),
+        note(5, "Slept well.", "2026-11-19"),
+        note(6, "Potassium 4.0.", "2026-12-01"),
+    ];
+    notes.push(Kept { vendors: Some(vec![]), ..note(7, "hidden", "2026-11-18") });
+    let index = fresh(notes.iter());
+    let viewer = Viewer::Vendor("claude");
+    let ids = |text, narrow: &dyn Fn(&mut Query<'_>)| search(&index, text, viewer, narrow).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    let all = |_: &mut Query<'_>| {};
+    // What says the day itself, then what is of it, newest first, then what has a part of its words.
+    for text in ["what happened on 18 November 2026?", "Anything new on the 18th of November 2026", "18 November 2026"] {
+        assert_eq!(ids(text, &all), [id(4), id(2), id(1), id(3)], "{text}");
+        assert_eq!(ids(text, &|query| query.probe = Some(&PROBE)), [id(4), id(2), id(1), id(3)], "{text}");
+    }
+    assert_eq!(ids("anything in November?", &all), [id(5), id(2), id(1), id(4)]);
+    // What names the thing before what is of the time alone.
+    assert_eq!(ids("potassium in November", &all), [id(2), id(6), id(5), id(1), id(4)]);
+    assert_eq!(ids("what happened on 2026-11-19", &all), [id(5), id(3), id(4)]);
+    assert_eq!(ids("what happened on 20 November 1999", &all), [id(4), id(3)]);
+    // The same with since and until, which only choose among the hits where a thing is asked for.
+    let since = |query: &mut Query<'_>| query.since = Some(Timestamp::from_ms(day("2026-11-18")));
+    assert_eq!(ids("what is there?", &since), [id(6), id(5), id(2), id(1)]);
+    assert_eq!(ids("what happened since then?", &since), [id(6), id(5), id(2), id(1)]);
+    assert_eq!(ids("potassium", &since), [id(6), id(2)]);
+    assert!(ids("enoxaparin", &since).is_empty() && ids("what is there?", &all).is_empty());
+    for hit in search(&index, "what happened on 18 November 2026?", viewer, |_| {}) {
+        let explain = hit.explain.unwrap();
+        let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.conversation + explain.time;
+        assert!((sum - hit.score).abs() < 1e-4 * hit.score, "{explain:?} {}", hit.score);
+    }
+}
+
+/// The fifty years that a date without a year could mean were counted back from the newest moment: one year mistyped as 2206 turned them all off.
+#[test]
+fn one_odd_year_takes_no_date_from_the_others() {
+    let day = |text: &str| Timestamp::parse(&format!("{text}T10:00:00Z")).unwrap().ms();
+    let note = |n, when| Kept { id: id(n), created: n as u64, content: "The wound was dressed.".into(), when: Some(when), ..Kept::default() };
+    let notes = [note(1, day("2026-03-02")), note(2, day("2026-05-09")), note(3, day("2206-05-09")), note(4, day("1971-03-02"))];
+    let index = fresh(notes.iter());
+    let ids = |text| search(&index, text, Viewer::All, |_| {}).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    assert_eq!(ids("wound on 2 March"), [id(4), id(1), id(3), id(2)]);
+    assert_eq!(ids("wound in May"), [id(3), id(2), id(4), id(1)]);
 }
 
 #[test]

@@ -5,6 +5,11 @@
 //! is BM25 with a count that weighs fields, over the query's words and, for `FAMILY`, over what related words share (`analyse::family`). A memory
 //! without a word of its own is a hit when turns beside it are: an answer often lacks the words of its question.
 //!
+//! A time that the query names is answered too: every memory of it gains `OF_TIME`, a hit without any word, below those with one. The words of
+//! the time, and those that only ask (`analyse::asks`), then count `FAINT` in a memory that has nothing else of the query: `18 mg` is no answer to
+//! `what happened on 18 November?`. One that says the whole time (`appointment on 18 November`) is. A query of nothing but such words takes
+//! `since` and `until` for its time; with a word that names a thing they only choose among what answers: no hit means that there is none.
+//!
 //! Invariants
 //! - Scores depend on what the viewer may see alone: the rarity of a word, the mean length, the turns beside and the conversation's best are those
 //!   of the visible memories, so a score cannot tell an agent what hidden memories say.
@@ -24,6 +29,7 @@ use super::prepared::{COUNT, IN_SPEAKER, IN_TAGS, IN_TITLE};
 use super::scope::{ScopeIndex, View, Viewer, at, real};
 use super::when::Spans;
 use crate::base::id::{MemoryId, SubjectId};
+use crate::base::limits;
 use crate::base::time::Timestamp;
 use crate::embed::Probe;
 
@@ -47,8 +53,12 @@ const SPOKEN: f32 = 1.75;
 const MEANING: f32 = 1.5;
 /// What a memory of the time that the query names gains, as a share.
 const NAMED_TIME: f32 = 1.0;
+/// What it gains whether or not it has a word of the query; less than nearly any word gives.
+const OF_TIME: f32 = 0.01;
+/// What words that name no thing count where nothing else of the query is: all of them together less than [`OF_TIME`].
+const FAINT: f32 = 1e-6;
 
-/// A ranked query. Filters choose among the hits; they change no score.
+/// A ranked query. Filters choose among the hits; they change no score, but for what the module text says of `since` and `until`.
 #[derive(Clone, Copy)]
 pub struct Query<'a> {
     /// Words in any order.
@@ -120,6 +130,8 @@ pub struct TermScore {
 struct Scores {
     /// BM25 and meaning, without company.
     own: Vec<f32>,
+    /// The share of words that name no thing; empty if the query names no time.
+    share: Vec<f32>,
     /// The share of meaning in `own`; empty without a vector.
     meaning: Vec<f32>,
     /// With the company, the speaker and the time.
@@ -132,38 +144,93 @@ struct Wanted<'a> {
     term: &'a str,
     family: bool,
     list: &'a Postings,
+    /// Whether it names a thing.
+    thing: bool,
+    /// Whether it is one of `Words::date`.
+    date: bool,
 }
 
 /// A query's words and families of words.
 struct Words {
     terms: Zeroizing<Vec<String>>,
     families: Zeroizing<Vec<String>>,
+    /// Those of both that name a thing.
+    things: Zeroizing<Vec<String>>,
+    /// Terms of the times it names, without the `th` of `18th`.
+    date: Zeroizing<Vec<String>>,
 }
 
 impl Words {
-    fn of(text: &str) -> Self {
-        Self { terms: analyse::query(text), families: analyse::families(text) }
+    fn of(text: &str, spans: &Spans) -> Self {
+        let (mut things, mut date) = (Zeroizing::new(Vec::new()), Zeroizing::new(Vec::new()));
+        let text = analyse::prefix(text, limits::QUERY_BYTES_MAX);
+        analyse::tokens(text, |token| {
+            let add = |list: &mut Vec<String>, term: &str| {
+                if list.len() < 2 * limits::QUERY_TERMS_MAX && !list.iter().any(|known| known == term) {
+                    list.push(term.to_owned());
+                }
+            };
+            if !spans.hold(&token.range) {
+                if !analyse::asks(token.word) {
+                    add(&mut things, token.term);
+                    analyse::family(token.word).into_iter().for_each(|family| add(&mut things, family));
+                }
+            } else if token.term.len() > 2 && token.term.bytes().all(|byte| byte.is_ascii_lowercase())
+                || token.term.bytes().all(|byte| !byte.is_ascii_alphabetic())
+            {
+                add(&mut date, token.term);
+            }
+        });
+        Self { terms: analyse::query(text), families: analyse::families(text), things, date }
     }
 
     /// Those that `index` has.
     fn wanted<'a>(&'a self, index: &'a ScopeIndex) -> Vec<Wanted<'a>> {
-        let words = self.terms.iter().filter_map(|term| Some(Wanted { term, family: false, list: index.word(term)? }));
-        let families = self.families.iter().filter_map(|term| Some(Wanted { term, family: true, list: index.family(term)? }));
+        let has = |list: &[String], term: &String| list.contains(term);
+        let wanted = |term: &'a String, family, list| Wanted { term, family, list, thing: has(&self.things, term), date: !family && has(&self.date, term) };
+        let words = self.terms.iter().filter_map(|term| Some(wanted(term, false, index.word(term)?)));
+        let families = self.families.iter().filter_map(|term| Some(wanted(term, true, index.family(term)?)));
         words.chain(families).collect()
+    }
+
+    /// How many of [`Words::date`] a memory must have to say the time itself; a month's name alone says it too often.
+    fn says(&self) -> u32 {
+        let month = self.date.len() == 1 && self.date[0].bytes().all(|byte| byte.is_ascii_lowercase());
+        if self.date.is_empty() || month { u32::MAX } else { u32::try_from(self.date.len()).unwrap_or(u32::MAX) }
+    }
+}
+
+/// The time that is asked for.
+#[derive(Default)]
+struct Time {
+    spans: Spans,
+    /// `since` and `until` of a query that names nothing else.
+    range: Option<(u64, u64)>,
+}
+
+impl Time {
+    /// What multiplies the score of a memory of that moment, and what is added then.
+    fn gain(&self, when: u64) -> (f32, f32) {
+        let near = self.spans.nearness(when);
+        let within = near >= 1.0 || self.range.is_some_and(|(since, until)| (since..=until).contains(&when));
+        (1.0 + NAMED_TIME * near, if within { OF_TIME } else { 0.0 })
     }
 }
 
 impl ScopeIndex {
     /// The best `query.limit` memories, best first.
     pub fn search(&self, query: &Query<'_>) -> Vec<Hit> {
-        let words = Words::of(query.text);
+        let spans = Spans::of(query.text);
+        let words = Words::of(query.text, &spans);
         let wanted_words = words.wanted(self);
         let view = self.view(query.viewer);
-        let spans = Spans::of(query.text, || self.ends(&view));
-        let scores = self.scores(&wanted_words, query.probe, &spans, &view);
         let tagged = (!query.tags_any.is_empty()).then(|| self.tagged(query.tags_any));
         let (since, until) = (query.since.map_or(0, Timestamp::ms), query.until.map_or(u64::MAX, Timestamp::ms));
         let timed = query.since.is_some() || query.until.is_some();
+        let only = words.things.is_empty() && (timed || !spans.is_empty());
+        let time = Time { range: (only && spans.is_empty()).then_some((since, until)), spans };
+        // What a time means is no thing to be like.
+        let scores = self.scores(&wanted_words, words.says(), query.probe.filter(|_| !only), &time, &view);
         let wanted = |number: u32| {
             tagged.as_ref().is_none_or(|tagged| tagged[at(number)])
                 && query.subject.is_none_or(|subject| self.subject(number) == Some(subject))
@@ -186,7 +253,7 @@ impl ScopeIndex {
 
         let mut hits: Vec<Hit> = ranked.iter().map(|&(score, number)| Hit { id: self.id(number), score, explain: None }).collect();
         if query.explain {
-            for (hit, explain) in hits.iter_mut().zip(self.explain(&wanted_words, &spans, &view, &scores, &ranked)) {
+            for (hit, explain) in hits.iter_mut().zip(self.explain(&wanted_words, &time, &view, &scores, &ranked)) {
                 hit.explain = Some(explain);
             }
         }
@@ -195,8 +262,8 @@ impl ScopeIndex {
 
     /// By number: relevance to `text`; 0 where the viewer may not look.
     pub(super) fn relevance(&self, text: &str, viewer: Viewer<'_>) -> Vec<f32> {
-        let (words, view) = (Words::of(text), self.view(viewer));
-        self.scores(&words.wanted(self), None, &Spans::default(), &view).full
+        let (words, view) = (Words::of(text, &Spans::default()), self.view(viewer));
+        self.scores(&words.wanted(self), u32::MAX, None, &Time::default(), &view).full
     }
 
     /// Better first; equals newer first, then the higher id.
@@ -204,13 +271,22 @@ impl ScopeIndex {
         b.0.total_cmp(&a.0).then_with(|| self.age(b.1).cmp(&self.age(a.1)))
     }
 
-    fn scores(&self, words: &[Wanted<'_>], probe: Option<&Probe>, spans: &Spans, view: &View) -> Scores {
+    fn scores(&self, words: &[Wanted<'_>], says: u32, probe: Option<&Probe>, time: &Time, view: &View) -> Scores {
         let mut own = vec![0.0; self.class.len()];
+        // What words that name no thing give, and how many of a date are there.
+        let mut aside = if time.spans.is_empty() { Vec::new() } else { vec![(0.0, 0); own.len()] };
         let (mut seen, mut spoken) = (Vec::new(), Vec::new());
         for word in words {
             let Some(weigh) = self.weigher(word, view, &mut seen) else { continue };
             for &(number, note) in &seen {
-                own[at(number)] += weigh(number, note);
+                let score = weigh(number, note);
+                match aside.get_mut(at(number)) {
+                    Some((sum, said)) => {
+                        *said += u32::from(word.date);
+                        *if word.thing { &mut own[at(number)] } else { sum } += score;
+                    }
+                    None => own[at(number)] += score,
+                }
                 if note & IN_SPEAKER != 0 && !word.family {
                     spoken.push(number);
                 }
@@ -219,6 +295,9 @@ impl ScopeIndex {
         // Once, however many of its speaker's names the query has.
         spoken.sort_unstable();
         spoken.dedup();
+        let share = |own: f32, said| if own > 0.0 || said >= says { 1.0 } else { FAINT };
+        let share: Vec<f32> = own.iter().zip(&aside).map(|(&own, &(_, said))| share(own, said)).collect();
+        own.iter_mut().zip(&aside).zip(&share).for_each(|((own, (sum, _)), share)| *own += sum * share);
         let meaning = probe.map_or(Vec::new(), |probe| self.meaning(probe, &own, view));
         own.iter_mut().zip(&meaning).for_each(|(own, meaning)| *own += meaning);
         // A memory without company is the best of its own conversation.
@@ -230,12 +309,13 @@ impl ScopeIndex {
         for &number in &spoken {
             full[at(number)] *= SPOKEN;
         }
-        if !spans.is_empty() {
-            for (number, score) in (0u32..).zip(&mut full).filter(|(_, score)| **score > 0.0) {
-                *score *= 1.0 + NAMED_TIME * spans.nearness(self.when(number));
+        if !time.spans.is_empty() || time.range.is_some() {
+            for (number, score) in (0u32..).zip(&mut full).filter(|&(number, _)| view.sees(self, number)) {
+                let (factor, more) = time.gain(self.when(number));
+                *score = *score * factor + more;
             }
         }
-        Scores { own, meaning, full }
+        Scores { own, share, meaning, full }
     }
 
     /// By number: what meaning adds to the scores of the words. In units of the spread of those scores, so that neither drowns the other; only
@@ -298,7 +378,7 @@ impl ScopeIndex {
         }
     }
 
-    fn explain(&self, words: &[Wanted<'_>], spans: &Spans, view: &View, scores: &Scores, ranked: &[(f32, u32)]) -> Vec<Explain> {
+    fn explain(&self, words: &[Wanted<'_>], time: &Time, view: &View, scores: &Scores, ranked: &[(f32, u32)]) -> Vec<Explain> {
         let mut places: Vec<(u32, usize)> = ranked.iter().enumerate().map(|(place, &(_, number))| (number, place)).collect();
         places.sort_unstable();
         let mut explained = vec![Explain::default(); ranked.len()];
@@ -308,9 +388,10 @@ impl ScopeIndex {
             for &(number, place) in &places {
                 if let Ok(i) = seen.binary_search_by_key(&number, |&(number, _)| number) {
                     let note = seen[i].1;
+                    let share = scores.share.get(at(number)).filter(|_| !word.thing).copied().unwrap_or(1.0);
                     explained[place].terms.push(TermScore {
                         term: if word.family { format!("{}*", word.term) } else { word.term.to_owned() },
-                        score: weigh(number, note),
+                        score: weigh(number, note) * share,
                         content_count: note & COUNT,
                         in_title: note & IN_TITLE != 0,
                         in_tags: note & IN_TAGS != 0,
@@ -320,11 +401,16 @@ impl ScopeIndex {
             }
         }
         for (explain, &(score, number)) in explained.iter_mut().zip(ranked) {
+            let (factor, more) = time.gain(self.when(number));
+            let timeless = (score - more) / factor;
+            explain.time = score - timeless;
+            // A hit for its time alone owes nothing to its company.
+            if timeless <= 0.0 {
+                continue;
+            }
             let (neighbours, best) = self.company(number, view, &scores.own);
             explain.meaning = scores.meaning.get(at(number)).copied().unwrap_or(0.0);
             (explain.neighbours, explain.conversation) = (neighbours, CONVERSATION * best);
-            let timeless = score / (1.0 + NAMED_TIME * spans.nearness(self.when(number)));
-            explain.time = score - timeless;
             if explain.terms.iter().any(|term| term.in_speaker && !term.term.ends_with('*')) {
                 explain.speaker = timeless - timeless / SPOKEN;
             }

@@ -354,12 +354,6 @@ impl ScopeIndex {
         self.words.get(&self.hasher.hash_one(prepared::family_hash(family)))
     }
 
-    /// The oldest and the newest moment of the memories that are seen.
-    pub(super) fn ends(&self, view: &View) -> (u64, u64) {
-        let seen = (0u32..).zip(&self.rows).filter(|&(number, _)| view.sees(self, number)).map(|(_, row)| row.when);
-        seen.fold((u64::MAX, 0), |(oldest, newest), when| (oldest.min(when), newest.max(when)))
-    }
-
     pub(super) fn view(&self, viewer: Viewer<'_>) -> View {
         let vendor = match viewer {
             Viewer::All => None,

@@ -2,7 +2,6 @@
 //!
 //! Invariant: counts depend on the memories that the viewer may see and on no others.
 
-use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
 
 use super::postings::Postings;
@@ -17,15 +16,23 @@ pub struct Group {
     pub count: u32,
     /// How many of them were written at or after the moment asked for.
     pub recent: u32,
-    /// The newest of them.
-    pub newest: MemoryId,
+    /// The newest of them: when it was written (ms), and which it is.
+    pub newest: (u64, MemoryId),
 }
 
 /// Every tag of a scope; see the module text.
 pub struct Groups {
     hasher: RandomState,
-    /// Most frequent first, then those with the newer memory.
+    /// In an order of chance, which no answer may show.
     pub groups: Vec<Group>,
+}
+
+#[cfg(test)]
+impl Group {
+    /// A group of a tag that nobody asks for.
+    pub fn unnamed(count: u32, newest: (u64, MemoryId)) -> Self {
+        Self { key: 0, count, recent: 0, newest }
+    }
 }
 
 impl Groups {
@@ -48,11 +55,8 @@ impl ScopeIndex {
                 recent += u32::from(age.0 >= since);
                 newest = newest.max(Some(age));
             }
-            if let Some((_, newest)) = newest {
-                groups.push(Group { key, count, recent, newest });
-            }
+            groups.extend(newest.map(|newest| Group { key, count, recent, newest }));
         }
-        groups.sort_unstable_by_key(|group| Reverse((group.count, group.newest)));
         Groups { hasher: self.hasher.clone(), groups }
     }
 }

@@ -3,13 +3,13 @@
 //! Promise: [`Spans::of`] reads what [`Spans::nearness`] then tells of a moment; a query that names no time has no spans, and changes nothing.
 //!
 //! Understood, in English: `5 May 2024`, `5th of May`, `May 5, 2024`, `2024-05-05`, `05.05.2024` (a day); `May 2024`, `in May` (a month);
-//! `summer of 2024` (three months, northern). Without a year every year of the scope is meant. Days are of UTC: what is up to a day off counts half.
+//! `summer of 2024` (three months, northern). Without a year every year is meant. Days are of UTC: what is up to a day off counts half.
 //!
 //! Invariants
-//! - Work and spans are bounded by `limits::QUERY_BYTES_MAX`, [`EXPRESSIONS_MAX`] and [`YEARS_MAX`].
+//! - Work and spans are bounded by `limits::QUERY_BYTES_MAX` and [`EXPRESSIONS_MAX`].
+//! - Nearness is of the query and the moment alone: no other memory, however odd its time, changes it.
 //! - No part of the text is copied.
 
-use std::cell::LazyCell;
 use std::ops::Range;
 
 use jiff::civil::Date;
@@ -21,8 +21,6 @@ use crate::base::limits;
 
 /// Expressions read from one query.
 const EXPRESSIONS_MAX: usize = 8;
-/// Years that a date without one may mean, the latest of the scope.
-const YEARS_MAX: i16 = 50;
 /// What is this near to a span counts half.
 const DAY_MS: u64 = 86_400_000;
 
@@ -34,15 +32,39 @@ const SEASONS: [(&str, i8); 5] = [("spring", 3), ("summer", 6), ("autumn", 9), (
 const BEFORE_MONTHS: [&str; 14] =
     ["in", "of", "on", "during", "since", "until", "till", "last", "next", "early", "late", "mid", "before", "after"];
 
-/// Spans of time, in ms since 1970.
+/// Spans of time.
 #[derive(Default, Debug, PartialEq, Eq)]
-pub struct Spans(Vec<Range<u64>>);
+pub struct Spans {
+    spans: Vec<Named>,
+    /// Bytes of the text that name them.
+    places: Vec<Range<usize>>,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq, Eq)]
+enum Named {
+    /// In ms since 1970.
+    Once(Range<u64>),
+    /// Month, and day unless the whole month is meant.
+    EachYear(i8, Option<i8>),
+}
+
+impl Named {
+    fn contains(&self, at: u64) -> bool {
+        match self {
+            Self::Once(span) => span.contains(&at),
+            Self::EachYear(month, day) => date(at).is_some_and(|date| date.month() == *month && day.is_none_or(|day| date.day() == day)),
+        }
+    }
+}
 
 /// One word or number of the query, and whether nothing but marks of a date stand between it and the one before.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
     text: &'a str,
     gap: &'a str,
+    /// Where it begins.
+    at: usize,
 }
 
 /// A time as it is named.
@@ -56,43 +78,58 @@ struct Expression {
 }
 
 impl Spans {
-    /// What `text` names; a date without a year is meant in each year of `ends`, the oldest and the newest moment there is (ms since 1970), which
-    /// is asked for only then.
-    pub fn of(text: &str, ends: impl FnOnce() -> (u64, u64)) -> Self {
-        let years = LazyCell::new(|| {
-            let (oldest, newest) = ends();
-            let (earliest, latest) = (year(oldest), year(newest));
-            (earliest.max(latest.saturating_sub(YEARS_MAX - 1))..=latest).collect::<Vec<i16>>()
-        });
+    /// What `text` names.
+    pub fn of(text: &str) -> Self {
         let pieces = pieces(analyse::prefix(text, limits::QUERY_BYTES_MAX));
-        let (mut spans, mut at, mut found) = (Vec::new(), 0, 0);
-        while at < pieces.len() && found < EXPRESSIONS_MAX {
-            let Some(Expression { length, from, lasts, year }) = expression(&pieces[at..], at.checked_sub(1).map(|before| pieces[before].text)) else {
+        let (mut found, mut at) = (Self::default(), 0);
+        while at < pieces.len() && found.spans.len() < EXPRESSIONS_MAX {
+            let Some(expression) = expression(&pieces[at..], at.checked_sub(1).map(|before| pieces[before].text)) else {
                 at += 1;
                 continue;
             };
-            let meant = year.map_or_else(|| years.clone(), |year| vec![year]);
-            let before = spans.len();
-            spans.extend(meant.into_iter().filter_map(|year| range(year, from, lasts)));
-            found += usize::from(spans.len() > before);
-            at += length;
+            let (from, last) = (at, at + expression.length - 1);
+            at += expression.length;
+            if let Some(named) = expression.named() {
+                found.spans.push(named);
+                found.places.push(pieces[from].at..pieces[last].at + pieces[last].text.len());
+            }
         }
-        Self(spans)
+        found
     }
 
     /// Whether the query names no time.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.spans.is_empty()
+    }
+
+    /// Whether what stands there in the text is part of a time that it names.
+    pub fn hold(&self, range: &Range<usize>) -> bool {
+        self.places.iter().any(|place| place.start < range.end && range.start < place.end)
     }
 
     /// 1 within a span, half within a day of one, else 0.
     pub fn nearness(&self, at: u64) -> f32 {
-        let near = |span: &Range<u64>| match span.contains(&at) {
-            true => 1.0,
-            false if at >= span.start.saturating_sub(DAY_MS) && at < span.end.saturating_add(DAY_MS) => 0.5,
-            false => 0.0,
-        };
-        self.0.iter().map(near).fold(0.0, f32::max)
+        let within = |at: u64| self.spans.iter().any(|span| span.contains(at));
+        if within(at) {
+            1.0
+        } else if within(at.saturating_add(DAY_MS)) || at.checked_sub(DAY_MS).is_some_and(within) {
+            0.5
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Expression {
+    /// The time it names; `None` if there is no such day.
+    fn named(&self) -> Option<Named> {
+        let (month, day) = self.from;
+        // A leap year has every day that any year has.
+        let span = range(self.year.unwrap_or(2000), self.from, self.lasts)?;
+        Some(match self.year {
+            Some(_) => Named::Once(span),
+            None => Named::EachYear(month, (self.lasts.get_months() == 0).then_some(day)),
+        })
     }
 }
 
@@ -107,7 +144,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
         let (word, gap) = (&text[start..end], &text[ended..start]);
         let ordinal = gap.is_empty() && pieces.last().is_some_and(|last| number(last.text).is_some()) && named(word, &["st", "nd", "rd", "th"]);
         if !ordinal {
-            pieces.push(Piece { text: word, gap });
+            pieces.push(Piece { text: word, gap, at: start });
         }
         (rest, ended) = (end, end);
     }
@@ -175,9 +212,10 @@ fn a_year(word: &str) -> Option<i16> {
     number(word).filter(|year| word.len() == 4 && (1900..2200).contains(year))
 }
 
-fn year(ms: u64) -> i16 {
-    let at = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    at.map_or(9999, |at| at.to_zoned(TimeZone::UTC).year())
+/// The day of UTC that `ms` lies in.
+fn date(ms: u64) -> Option<Date> {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(TimeZone::UTC.to_datetime(at).date())
 }
 
 #[cfg(test)]
@@ -191,7 +229,8 @@ mod tests {
 
     fn spans(text: &str) -> Vec<(String, String)> {
         let day = |ms| Timestamp::from_ms(ms).to_string()[..10].to_owned();
-        Spans::of(text, || (ms("2023-06-01"), ms("2024-06-01"))).0.into_iter().map(|span| (day(span.start), day(span.end))).collect()
+        let once = |span| if let Named::Once(span) = span { (day(span.start), day(span.end)) } else { panic!("no year in {text}") };
+        Spans::of(text).spans.into_iter().map(once).collect()
     }
 
     #[test]
@@ -209,32 +248,72 @@ mod tests {
         ] {
             assert_eq!(spans(text), [(from.to_owned(), to.to_owned())], "{text}");
         }
-        // Without a year, each year of the scope.
-        assert_eq!(spans("in May").len(), 2);
-        assert_eq!(spans("on July 4").iter().map(|(from, _)| from.as_str()).collect::<Vec<_>>(), ["2023-07-04", "2024-07-04"]);
-        assert_eq!(spans("June and July 2023").len(), 3);
+        assert_eq!(spans("June 2023 and July 2023").len(), 2);
+    }
+
+    #[test]
+    fn without_a_year_every_year_is_meant() {
+        for (text, day, near) in [
+            ("in May", "1970-05-01", 1.0),
+            ("in May", "2206-05-31", 1.0),
+            ("in May", "2026-04-30", 0.5),
+            ("in May", "2026-06-01", 0.5),
+            ("in May", "2026-06-02", 0.0),
+            ("on July 4", "2023-07-04", 1.0),
+            ("on July 4", "2024-07-03", 0.5),
+            ("on July 4", "2024-07-06", 0.0),
+            ("on 29 February", "2024-02-29", 1.0),
+            ("on 29 February", "2023-03-01", 0.0),
+            ("on 31 December", "2024-01-01", 0.5),
+            ("on 1 January", "1970-01-01", 1.0),
+            ("on 31 December", "1970-01-01", 0.0),
+            ("in June and July", "2024-06-15", 1.0),
+        ] {
+            assert!((Spans::of(text).nearness(ms(day)) - near).abs() < f32::EPSILON, "{text}, {day}");
+        }
     }
 
     #[test]
     fn what_is_no_time_is_not_taken_for_one() {
         for text in [
             "", "may I march with her", "31 February 2023", "summer", "12 may be enough", "5mg of 2.5", "room 2024", "the fall", "version 1.2.3",
-            "99.99.2024", "1.1.1", "Mar is my friend", "2024-13-01", "May 77", "é5é", "10.01.20245", "December 1850s' 4000000000",
+            "99.99.2024", "1.1.1", "Mar is my friend", "2024-13-01", "May 77", "é5é", "10.01.20245", "December 1850s' 4000000000", "31 February",
         ] {
-            let found = spans(text);
+            let found = Spans::of(text);
             assert!(found.is_empty() || text.starts_with("12 may") || text.starts_with("December"), "{text}: {found:?}");
         }
         // A hostile query is bounded work and few spans.
         let many = "in May ".repeat(10_000);
-        assert_eq!(Spans::of(&many, || (0, ms("9999-01-01"))).0.len(), EXPRESSIONS_MAX * usize::try_from(YEARS_MAX).unwrap());
+        assert_eq!(Spans::of(&many).spans.len(), EXPRESSIONS_MAX);
+    }
+
+    #[test]
+    fn the_words_of_a_time_are_known_by_their_place() {
+        for (text, held) in [
+            ("falls on the 5th of May, 2024 é", "5th May 2024"),
+            ("é May 5th and 18 mg", "May 5th"),
+            ("Summer of 2024 and in June", "Summer 2024 June"),
+            ("on 2024-05-05 or 05.05.2024", "2024 05 2024-05-05 05.05.2024"),
+            ("31 February", ""),
+        ] {
+            let spans = Spans::of(text);
+            let mut found = Vec::new();
+            analyse::words(text, |range, word| {
+                if spans.hold(&range) && !["of", "th", "5"].contains(&word) {
+                    found.push(text[range].to_owned());
+                }
+            });
+            found.dedup();
+            assert_eq!(found.join(" "), held, "{text}");
+        }
     }
 
     #[test]
     fn nearness_is_full_within_half_beside_and_none_elsewhere() {
-        let spans = Spans::of("2024-01-10", || unreachable!("its year is named"));
+        let spans = Spans::of("2024-01-10");
         for (day, near) in [("2024-01-08", 0.0), ("2024-01-09", 0.5), ("2024-01-10", 1.0), ("2024-01-11", 0.5), ("2024-01-12", 0.0)] {
             assert!((spans.nearness(ms(day)) - near).abs() < f32::EPSILON, "{day}");
         }
-        assert!(Spans::of("no time", || (0, 0)).is_empty());
+        assert!(Spans::of("no time").is_empty());
     }
 }
