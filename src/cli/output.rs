@@ -16,7 +16,7 @@ use crate::cli::text;
 /// Errors: `Exists`; `FolderUnwritable`.
 pub fn vacant(path: &Path) -> Result<(), Failure> {
     if path.symlink_metadata().is_ok() {
-        return Err(Failure::new(Exit::Exists, format_args!("{}: is there already; it was not touched. Name another file", path.display())));
+        return Err(Failure::new(Exit::Exists, format_args!("{}: exists already; it was not touched. Name another file", path.display())));
     }
     writable(durable::folder_of(path), path)
 }
@@ -27,7 +27,7 @@ pub fn vacant(path: &Path) -> Result<(), Failure> {
 pub fn writable(folder: &Path, named: &Path) -> Result<(), Failure> {
     access(folder.join("."), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
         let (named, folder, error) = (named.display(), folder.display(), io::Error::from(error));
-        Failure::new(Exit::FolderUnwritable, format_args!("{named}: the folder {folder} cannot be written to ({error}); make it, or mend its owner or mode"))
+        Failure::new(Exit::FolderUnwritable, format_args!("{named}: the folder {folder} must exist and be writable ({error}); make it, or mend its owner or mode"))
     })
 }
 

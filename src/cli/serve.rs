@@ -174,16 +174,13 @@ fn console(config: &Config) -> Result<Result<UnixListener, std::io::Error>, Fail
     let (name, path) = (settings::CONSOLE_SOCKET.row.name, &config.console_socket);
     match console::listen(path) {
         Err(error) if config.kek == KekChoice::Console => {
-            Err(Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; {}", path.display(), console_remedy(&error))))
+            let remedy = match error.kind() {
+                std::io::ErrorKind::AddrInUse => "another service answers there: stop it, or name another path",
+                _ => "name a path in a folder of the service's user",
+            };
+            Err(Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; {remedy}", path.display())))
         }
         listener => Ok(listener),
-    }
-}
-
-fn console_remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => "another service answers there: stop it, or name another path",
-        _ => "name a path in a folder of the service's user",
     }
 }
 
@@ -311,8 +308,11 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     // Only now: where the data file is another service's, the console is too, and that is said already.
     if let Some(error) = without {
         let name = settings::CONSOLE_SOCKET.row.name;
-        let known: [(_, &dyn log::LogSafe); 3] = [("setting", &name), ("error", &Operator::text(&error)), ("remedy", &console_remedy(&error))];
-        log::line(Level::Warn, "there is no console", &known);
+        let text = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "there is no console; another service answers on its socket, name another path",
+            _ => "there is no console; name a path in a folder of the service's user",
+        };
+        log::line(Level::Warn, text, &[("setting", &name), ("error", &Operator::text(&error))]);
     }
     let http = http::Settings {
         max_connections: config.max_connections,
