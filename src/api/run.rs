@@ -256,13 +256,16 @@ impl Api {
     }
 
     /// Counts `more` further requests of `who` for what one request brings, all or none: the refusal if they are too many. Ask before anything is
-    /// done. What is more than a minute's requests is always refused, and told so.
+    /// done. What is more than a minute's requests takes a minute in which nothing else was asked, and is told so.
     pub(in crate::api) fn further(&self, who: &Principal, more: usize, shape: Shape) -> Option<Reply> {
         let more = u32::try_from(more).unwrap_or(u32::MAX - 1);
         let over = self.count(who, more).filter(|taken| !taken.allowed)?;
         self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
         let text = match more + 1 {
-            all if all > over.limit => format!("This counts as {all} requests, and one credential has {} a minute; send fewer at once", over.limit),
+            all if all > over.limit => format!(
+                "This counts as {all} requests, and one credential has {} a minute: it takes a minute of its own; retry in {} s, or send fewer at once",
+                over.limit, over.reset_s
+            ),
             _ => over.error(),
         };
         // The other headers are those of every answer.

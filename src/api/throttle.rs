@@ -112,7 +112,8 @@ impl Throttle {
         self.take_all(key, 1, now_ms)
     }
 
-    /// As [`Throttle::take`], for so many requests at once: all are counted, or none. Of none it tells how its key stands.
+    /// As [`Throttle::take`], for so many requests at once: all are counted, or none. More than a window holds take a whole one, in which there was
+    /// nothing but the request that brought them. Of none it tells how its key stands.
     pub fn take_all(&self, key: impl Into<Key>, requests: u32, now_ms: u64) -> Option<Taken> {
         const WINDOW_MS: u64 = limits::THROTTLE_WINDOW.as_secs() * 1000;
         if self.per_minute == 0 {
@@ -133,8 +134,10 @@ impl Throttle {
             *window = Window { key, opened_ms: now_ms, used: 0 };
         }
         // INVARIANT: a window holds no more than its limit. A refused request is not counted, but it keeps the window from looking free.
-        let allowed = requests <= self.per_minute - window.used;
-        window.used = if allowed { window.used + requests } else { window.used };
+        let left = self.per_minute - window.used;
+        let alone = requests >= self.per_minute && window.used <= 1;
+        let allowed = requests <= left || alone;
+        window.used += if allowed { requests.min(left) } else { 0 };
         let left_ms = (window.opened_ms + WINDOW_MS).saturating_sub(now_ms);
         Some(Taken { allowed, limit: self.per_minute, remaining: self.per_minute - window.used, reset_s: left_ms.div_ceil(1000).max(1) })
     }
@@ -210,8 +213,13 @@ mod tests {
         let taken = |requests| throttle.take_all(key, requests, 0).map(|taken| (taken.allowed, taken.remaining)).unwrap();
         assert_eq!([taken(0), taken(4), taken(2), taken(0), taken(1), taken(1)], [(true, 5), (true, 1), (false, 1), (true, 1), (true, 0), (false, 0)]);
         assert_eq!([taken(u32::MAX), taken(0)], [(false, 0), (true, 0)]);
+        // More than there ever are take a window in which there was one request at most.
         let full = Throttle::new(5);
-        assert!(!full.take_all(key, 6, 0).unwrap().allowed && full.take_all(key, 5, 0).unwrap().allowed);
+        let taken = |requests| full.take_all(key, requests, 0).map(|taken| (taken.allowed, taken.remaining)).unwrap();
+        assert_eq!([taken(1), taken(60), taken(60), taken(1)], [(true, 4), (true, 0), (false, 0), (false, 0)]);
+        let used = Throttle::new(5);
+        let taken = |requests| used.take_all(key, requests, 0).unwrap().allowed;
+        assert_eq!([taken(2), taken(60), taken(3)], [true, false, true]);
     }
 
     #[test]
