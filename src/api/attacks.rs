@@ -565,7 +565,7 @@ fn what_mem0_takes_in_one_request_counts_as_what_it_holds() {
     // More than a minute is worth takes a minute of its own, and says so.
     let refused = add(CLAUDE, 11);
     let told: Value = serde_json::from_slice(&refused.body).unwrap();
-    let text = "This counts as 11 requests, and one credential has 10 a minute: it takes a minute of its own; retry in ";
+    let text = "This counts as 11 requests, more than the 10 of a minute: it takes a minute of its own; retry in ";
     assert!(refused.status == 429 && told["error"].as_str().unwrap().starts_with(text), "{told}");
     let added = add(OWNER, 11);
     assert_eq!((added.status, header(&added, "x-ratelimit-remaining").as_deref()), (200, Some("0")));

@@ -247,12 +247,18 @@ impl Api {
 
     /// Counts so many requests of `who`, all or none: the credential's rate, or whatever refuses them.
     fn count(&self, who: &Principal, requests: u32) -> Option<Taken> {
-        let now_ms = self.now_ms();
-        let taken = self.credentials.take_all(bucket(who), requests, now_ms)?;
-        if !taken.allowed || who.user() == self.vault.owner() {
-            return Some(taken);
+        let (now_ms, owner) = (self.now_ms(), who.user() == self.vault.owner());
+        // A person's rate is looked at before anything is counted: what it refuses must not use up the credential's.
+        let person = |requests| if owner { None } else { self.people.take_all(who.user(), requests, now_ms) };
+        let stands = person(0);
+        if let Some(over) = stands.filter(|stands| requests.min(stands.limit / limits::RATE_PER_PERSON_TIMES) > stands.remaining) {
+            return Some(Taken { allowed: false, ..over });
         }
-        Some(self.people.take_all(who.user(), requests, now_ms).filter(|person| !person.allowed).unwrap_or(taken))
+        let taken = self.credentials.take_all(bucket(who), requests, now_ms)?;
+        if taken.allowed {
+            person(requests.min(taken.limit));
+        }
+        Some(taken)
     }
 
     /// Counts `more` further requests of `who` for what one request brings, all or none: the refusal if they are too many. Ask before anything is
@@ -263,7 +269,7 @@ impl Api {
         self.vault.refuse_credential(who.credential(), Reason::CredentialRate, 429);
         let text = match more + 1 {
             all if all > over.limit => format!(
-                "This counts as {all} requests, and one credential has {} a minute: it takes a minute of its own; retry in {} s, or send fewer at once",
+                "This counts as {all} requests, more than the {} of a minute: it takes a minute of its own; retry in {} s, or send fewer at once",
                 over.limit, over.reset_s
             ),
             _ => over.error(),

@@ -135,7 +135,7 @@ impl Throttle {
         }
         // INVARIANT: a window holds no more than its limit. A refused request is not counted, but it keeps the window from looking free.
         let left = self.per_minute - window.used;
-        let alone = requests >= self.per_minute && window.used <= 1;
+        let alone = requests > 1 && requests >= self.per_minute && left > 0 && window.used <= 1;
         let allowed = requests <= left || alone;
         window.used += if allowed { requests.min(left) } else { 0 };
         let left_ms = (window.opened_ms + WINDOW_MS).saturating_sub(now_ms);
@@ -217,6 +217,8 @@ mod tests {
         let full = Throttle::new(5);
         let taken = |requests| full.take_all(key, requests, 0).map(|taken| (taken.allowed, taken.remaining)).unwrap();
         assert_eq!([taken(1), taken(60), taken(60), taken(1)], [(true, 4), (true, 0), (false, 0), (false, 0)]);
+        let one = Throttle::new(1);
+        assert_eq!([0, 0].map(|now| one.take(key, now).unwrap().allowed), [true, false]);
         let used = Throttle::new(5);
         let taken = |requests| used.take_all(key, requests, 0).unwrap().allowed;
         assert_eq!([taken(2), taken(60), taken(3)], [true, false, true]);

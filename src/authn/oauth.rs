@@ -95,14 +95,19 @@ impl Scope {
 }
 
 /// Schemes without a dot that AI tools have for themselves (Cursor, VS Code and what is made of it, Claude and others).
-const TOOL_SCHEMES: [&str; 12] =
-    ["claude", "cursor", "goose", "kiro", "raycast", "trae", "vscode", "vscode-insiders", "vscodium", "warp", "windsurf", "zed"];
+const TOOL_SCHEMES: [&str; 20] = [
+    "antigravity", "cherrystudio", "claude", "code-oss", "cursor", "goose", "jetbrains", "kiro", "lmstudio", "positron", "raycast", "trae", "void",
+    "vscode", "vscode-insiders", "vscodium", "warp", "windsurf", "windsurf-next", "zed",
+];
+
+/// Names with a dot that a system has for programs of its own.
+const SYSTEM_SCHEMES: [&str; 3] = ["microsoft", "ms", "windows"];
 
 /// Whether a scheme is an application's own: one that tools are known by, or the name of a domain backwards (RFC 8252 section 7.1), which begins
-/// with a top-level domain. Every other one may have a meaning to the system that no client should send people to (`smb`, `ms-msdt`).
+/// with what may be a top-level domain. Every other one may have a meaning to the system that no client should send people to (`smb`, `ms-msdt`).
 fn is_applications(scheme: &str) -> bool {
     let lawful = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-".contains(&b));
-    let domain = scheme.split_once('.').is_some_and(|(top, rest)| top.len() > 1 && top.bytes().all(|b| b.is_ascii_lowercase()) && rest.split('.').all(lawful));
+    let domain = scheme.split_once('.').is_some_and(|(top, rest)| top.len() > 1 && !SYSTEM_SCHEMES.contains(&top) && top.bytes().all(|b| b.is_ascii_lowercase()) && rest.split('.').all(lawful));
     domain || TOOL_SCHEMES.contains(&scheme)
 }
 

@@ -144,6 +144,8 @@ pub const BATCH_JOBS_MAX: usize = 256;
 pub const BATCH_WORK_TIME: Duration = Duration::from_millis(10);
 /// Jobs waiting for the writer; one more is refused with 503.
 pub const QUEUE_JOBS_MAX: usize = 4096;
+/// Tries, 10 ms apart, to put the last counts of refusals into a queue that is full, before the service stops.
+pub const LAST_COUNTS_ATTEMPTS: u32 = 50;
 /// Durable batches that wait for their answers; one more and the writer waits.
 pub const COMMITTED_BATCHES_MAX: usize = 2;
 /// Answers that the writer gives itself when nothing else waits for it: fewer than it costs to have another thread do so.

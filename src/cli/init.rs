@@ -64,7 +64,7 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
         made
     });
     made.map_err(|Failure { exit, message }| {
-        Failure::new(exit, format_args!("{message}. Then run `rosemary init` again: the key file and certificate that were made stay, and it takes them"))
+        Failure::new(exit, format_args!("{message}. Then run `rosemary init` again: a key file and certificate that were made stay, and it takes them"))
     })
 }
 
@@ -75,8 +75,9 @@ fn first_rows(config: &mut Config, engine: Engine, kek: &Kek, anchored: &mut boo
         .map_err(|error| open::store_failure(&config.db_path, error))?;
     if let Some(path) = &config.anchor_file {
         let snapshot = engine.snapshot().map_err(|error| open::engine_failure(&config.db_path, error))?;
-        anchor::write(path, &engine, &snapshot, head, 0).map_err(|error| Failure::io(path, &error))?;
+        // There was none: what lies there from here on is of this run, also where writing it failed half way.
         *anchored = true;
+        anchor::write(path, &engine, &snapshot, head, 0).map_err(|error| Failure::io(path, &error))?;
     }
     drop(engine);
     let mut settings = Some(open::store_settings(config));
@@ -169,7 +170,6 @@ fn import(command: &args::Init, config: &Config) -> Result<(), Failure> {
 
 /// The command.
 pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
-    text::heard()?;
     if !config.db_path.exists() {
         import(command, &config)?;
     }

@@ -336,6 +336,11 @@ impl Engine {
         .map_err(if committing { CommitError::Unknown } else { CommitError::Refused })
     }
 
+    /// Where the file lies, if it lies in a folder.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// After an unknown outcome: closes redb without writing, drops what the system has cached of the file, and reads all from the medium
     /// again. Earlier snapshots answer `Latched` from now on.
     ///

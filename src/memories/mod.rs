@@ -179,7 +179,12 @@ pub fn create<A: Writes + Action<Target = Scope>>(a: &mut Access<'_, A>, new: Ne
 
 /// Refuses work that made more memories than the asker's person may have.
 fn fits<A: Writes>(a: &Access<'_, A>) -> Result<(), Refusal> {
-    quota::memories_full(a)?.map_or(Ok(()), |full| Err(Refusal::Full(full)))
+    fits_with(a, 0)
+}
+
+/// The same with so many more to come.
+fn fits_with<A: Writes>(a: &Access<'_, A>, coming: u64) -> Result<(), Refusal> {
+    quota::memories_full(a, coming)?.map_or(Ok(()), |full| Err(Refusal::Full(full)))
 }
 
 /// How the granted person stands to the plan.
@@ -283,7 +288,11 @@ pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after
 /// Takes the granted memory out of the trash, its replies beyond `after` before it, as many as one commit may.
 pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Moved<Memory>, Refusal> {
     let moved = table::restore(a, after)?.ok_or(Refusal::NotInTrash)?;
-    fits(a)?;
+    // All of them must fit, or none is taken out.
+    match &moved {
+        Moved::UpTo { left, .. } => fits_with(a, *left)?,
+        Moved::All(_) => fits(a)?,
+    }
     Ok(moved)
 }
 

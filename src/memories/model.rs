@@ -233,7 +233,7 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
     fn all(moved: Moved<Memory>) -> MemoryId {
         match moved {
             Moved::All(memory) => memory.id,
-            Moved::UpTo(_) => panic!("a few small memories move at once"),
+            Moved::UpTo { .. } => panic!("a few small memories move at once"),
         }
     }
     let answer = match ask {

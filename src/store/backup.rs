@@ -14,6 +14,7 @@
 //!   one if a backup that was made into it lies in it; and before one is made into another, all that are missing there are set apart.
 //! - Nothing is read for it that its `backup.begin` entry did not announce.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -329,8 +330,8 @@ impl Vault {
         for left in [crate::engine::beside(&drill), drill] {
             let _ = durable::remove(&left);
         }
-        self.adopt(folder)?;
-        let all = self.backups()?.all;
+        let seen = self.adopt(folder)?;
+        let (all, now) = (self.backups()?.all, self.clock().now());
         let look = |id, row: &BackupRow| (row.expires_at.is_some(), lies(&Self::backup_path(folder, id, row), id));
         let here = |state| all.iter().any(|(id, row)| row.state == state && look(*id, row) == (true, Some(true)));
         let (known, other) = (here(State::Done), making || here(State::Apart));
@@ -344,8 +345,9 @@ impl Vault {
                 }
                 (State::Begun, (_, Some(false))) | (State::Apart, (true, Some(false))) if cut_off() => State::Failed,
                 (State::Begun, _) => State::Apart,
-                (State::Done, (true, Some(false))) if known => State::Removed,
-                (State::Done, (true, Some(false))) if other => State::Apart,
+                // Taken elsewhere, or removed, or under another name here: before its time is over it counts as there.
+                (State::Done, (true, Some(false))) if known && backup.is_over(now) && !seen.contains(&id) => State::Removed,
+                (State::Done, (true, Some(false))) if known || other => State::Apart,
                 _ => continue,
             };
             backup.ended_at = backup.ended_at.or(Some(self.clock().now()));
@@ -354,20 +356,26 @@ impl Vault {
         Ok(())
     }
 
-    /// Makes known what lies in `folder` and is of this data, where no row tells of it: an older state of the data was put back, say.
-    fn adopt(&self, folder: &Path) -> Result<(), BackupError> {
-        let known = self.backups()?.all;
+    /// Makes known what lies in `folder` and is of this data, where no row tells of it: an older state of the data was put back, say, or the data file
+    /// was copied there. Gives what lies there, under whatever name.
+    fn adopt(&self, folder: &Path) -> Result<BTreeSet<FileId>, BackupError> {
+        let (known, mut seen) = (self.backups()?.all, BTreeSet::new());
+        let own = self.engine().path().and_then(|path| std::fs::metadata(path).ok());
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let Some(about) = entry.metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
             let Some((id, instance)) = kept::in_clear(&entry.path()) else { continue };
             let row = known.iter().find(|(known, _)| *known == id).map(|(_, row)| row);
-            if instance == self.instance() && id != self.file() && row.is_none_or(|row| !row.may_exist()) {
+            if instance != self.instance() || own.as_ref().is_some_and(|own| kept::is_same(own, &about)) {
+                continue;
+            }
+            seen.insert(id);
+            if row.is_none_or(|row| !row.may_exist()) {
                 // Whose keys it holds is not known; to be on the safe side, those of every epoch.
                 let unknown = || BackupRow::apart(Timestamp::modified(&about), (0, 0), self.log(), about.len());
                 self.end_backup(id, row.map_or_else(unknown, |row| BackupRow { state: State::Apart, ..row.clone() }))?;
             }
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// Removes the files in `folder` whose time is over ([`Backups::expired`]). Gives how many were removed. One that is not there is left to

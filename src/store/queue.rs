@@ -137,6 +137,8 @@ pub(in crate::store) struct Queue {
 #[derive(Default)]
 struct Waiting {
     requests: VecDeque<Request>,
+    /// What was taken out before and still waits.
+    carried: usize,
     /// Nothing more is taken in.
     closed: bool,
     /// The writer waits to be woken.
@@ -155,7 +157,7 @@ impl Queue {
         let mut waiting = self.lock();
         let refused = match () {
             () if waiting.closed => Unavailable::Stopping,
-            () if waiting.requests.len() >= limits::QUEUE_JOBS_MAX => Unavailable::QueueFull,
+            () if waiting.requests.len() + waiting.carried >= limits::QUEUE_JOBS_MAX => Unavailable::QueueFull,
             () => {
                 waiting.requests.push_back(request);
                 let wake = mem::take(&mut waiting.idle);
@@ -181,7 +183,8 @@ impl Queue {
             waiting.idle = true;
             waiting = self.filled.wait(waiting).expect("no code panics while it holds this lock");
         }
-        let count = waiting.requests.len().min(limits::BATCH_JOBS_MAX).min(limits::QUEUE_JOBS_MAX.saturating_sub(batch.len()));
+        let count = waiting.requests.len().min(limits::BATCH_JOBS_MAX);
+        waiting.carried = batch.len();
         batch.extend(waiting.requests.drain(..count));
         true
     }

@@ -81,13 +81,13 @@ pub fn months<A: Action<Target = Scope>>(a: &Access<'_, A>) -> Result<Vec<(Strin
     usage::months(a.tx(), a.target())
 }
 
-/// Whether what this work has staged makes more memories of its asker's person than there may be.
-pub fn memories_full<A: Writes>(a: &Access<'_, A>) -> Result<Option<Full>, StoreError> {
+/// Whether what this work has staged, and so many that are to follow it, make more memories of its asker's person than there may be.
+pub fn memories_full<A: Writes>(a: &Access<'_, A>, coming: u64) -> Result<Option<Full>, StoreError> {
     let plan = a.vault().plan_of(a.who().user());
     let (Some(limit), Role::User | Role::Agent(_)) = (plan.memories_max, a.who().role()) else { return Ok(None) };
     let scope = Scope { tenant: a.who().tenant(), owner: a.who().user() };
     let (before, more) = memories::growth(a.tx(), scope)?;
-    let exceeds = more > 0 && before.saturating_add_signed(more) > limit;
+    let exceeds = (more > 0 || coming > 0) && before.saturating_add_signed(more).saturating_add(coming) > limit;
     Ok(exceeds.then_some(Full { plan: plan.name, counted: Counted::Memories, count: before, limit }))
 }
 

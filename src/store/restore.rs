@@ -241,7 +241,9 @@ fn carry_over(copy: &Engine, restored: FileId, known: &[(FileId, BackupRow)]) ->
             let ours = batch.get(BACKUPS, id.bytes())?;
             let ours = ours.map(|bytes| row_of::<BackupRow>(&bytes)).transpose().map_err(|_| EngineError::Damaged("a row of the backup"))?;
             if ours.is_none_or(|ours| ours.may_exist() && theirs.state != State::Begun) {
-                batch.put(BACKUPS, id.bytes(), &value(theirs))?;
+                // Its epochs are those of the line that ends here: by their numbers nothing is known of whose keys it holds.
+                let theirs = BackupRow { epochs: (0, theirs.epochs.1), ..theirs.clone() };
+                batch.put(BACKUPS, id.bytes(), &value(&theirs))?;
             }
         }
         Ok(())

@@ -472,7 +472,14 @@ impl Store {
 
     /// Stops the threads, writes the last entry and the anchor, and closes the file.
     pub fn stop(mut self) {
-        self.vault.flush_refusals(u64::MAX);
+        for _ in 0..limits::LAST_COUNTS_ATTEMPTS {
+            self.vault.flush_refusals(u64::MAX);
+            // Where the queue was full there is room again in a moment.
+            if self.vault.0.refused_full.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.note("system.stop");
         self.vault.0.stopping.store(true, Ordering::SeqCst);
         self.vault.0.queue.close();

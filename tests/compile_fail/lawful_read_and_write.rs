@@ -12,7 +12,7 @@ fn read<E: Fault + From<StoreError>>(vault: &Vault, who: &Principal, target: Mem
 }
 
 fn write<E: Fault + Send + 'static>(vault: &Vault, who: &Principal, target: MemoryId, call: &Call) -> Result<Recorded<bool>, Refused<E>> {
-    vault.write::<TrashMemory, bool, E>(who, target, call, |access| Ok(memories::trash(access)?.is_some()))
+    vault.write::<TrashMemory, bool, E>(who, target, call, |access| Ok(memories::trash(access, None)?.is_some()))
 }
 
 fn opened<'t>(text: &'t Phi, receipt: &Receipt) -> &'t str {

@@ -7,5 +7,5 @@ use crate::store::gate::{Call, Fault};
 use crate::store::{Vault, memories, tx::StoreError};
 
 fn attempt<E: Fault>(vault: &Vault, who: &Principal, target: MemoryId, call: &Call) -> bool {
-    vault.read::<TrashMemory, bool, E>(who, target, call, |access| Ok(memories::trash(access)?.is_some())).is_ok()
+    vault.read::<TrashMemory, bool, E>(who, target, call, |access| Ok(memories::trash(access, None)?.is_some())).is_ok()
 }

@@ -5,5 +5,5 @@ use crate::store::gate::Access;
 use crate::store::tables::memories;
 
 fn attempt(a: &mut Access<'_, ReadMemory>) -> bool {
-    memories::trash(a).is_ok()
+    memories::trash(a, None).is_ok()
 }

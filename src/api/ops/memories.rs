@@ -175,7 +175,7 @@ pub(in crate::api) fn moved<A: Writes<Target = MemoryId>>(
         })?;
         let whole = done.try_map(|moved| match moved {
             Moved::All(memory) => Ok(memory),
-            Moved::UpTo(reply) => Err(reply),
+            Moved::UpTo { reply, .. } => Err(reply),
         });
         match whole {
             Ok(done) => return Ok(done),

@@ -177,10 +177,10 @@ fn a_backup_whose_disk_is_away_is_not_removed_and_is_again_when_it_is_back() {
 }
 
 #[test]
-fn a_backup_that_was_removed_by_hand_is_known_to_be_gone_where_the_folder_is_known() {
+fn a_backup_that_was_removed_by_hand_when_its_time_was_over_is_known_to_be_gone_where_the_folder_is_known() {
     let ((house, nurse), folder) = (house(), Folder::new());
     let vault = house.vault();
-    let both = [made(vault, &folder.0, HOUR), made(vault, &folder.0, HOUR)];
+    let both = [made(vault, &folder.0, HOUR), made(vault, &folder.0, Some(Duration::from_millis(1)))];
     assert_eq!(erased(vault, nurse.user()), [both[0].id, both[1].id]);
     let bytes = std::fs::read(&both[1].path).unwrap();
     std::fs::remove_file(&both[1].path).unwrap();
@@ -200,6 +200,27 @@ fn a_backup_that_was_removed_by_hand_is_known_to_be_gone_where_the_folder_is_kno
     std::fs::remove_file(&both[0].path).unwrap();
     vault.settle_backups(&folder.0).unwrap();
     assert_eq!((state(vault, both[0].id), named(vault, nurse.user())), (State::Done, vec![both[0].id]));
+}
+
+#[test]
+fn a_backup_that_was_taken_elsewhere_or_renamed_before_its_time_is_named_still() {
+    let ((house, nurse), folder) = (house(), Folder::new());
+    let (vault, elsewhere) = (house.vault(), Folder::new());
+    let all = [made(vault, &folder.0, HOUR), made(vault, &folder.0, HOUR), made(vault, &folder.0, Some(Duration::from_millis(1)))];
+    std::fs::copy(&all[0].path, elsewhere.0.join("safe")).unwrap();
+    std::fs::remove_file(&all[0].path).unwrap();
+    std::fs::rename(&all[2].path, folder.0.join("renamed")).unwrap();
+    // A copy of the data file there is no backup, and holds as much.
+    let copy = folder.0.join("copy.db");
+    std::fs::write(&copy, house.tape.image()).unwrap();
+    let mut wanted = vec![all[0].id, all[1].id, all[2].id, vault.engine().file()];
+    let mut found = erased(vault, nurse.user());
+    vault.settle_backups(&folder.0).unwrap();
+    found.extend(named(vault, nurse.user()));
+    (found.sort_unstable(), wanted.sort_unstable());
+    found.dedup();
+    assert_eq!(found, wanted);
+    assert_eq!([0, 1, 2].map(|n| state(vault, all[n].id)), [State::Apart, State::Done, State::Apart]);
 }
 
 #[test]
@@ -249,6 +270,8 @@ fn a_restore_forgets_no_backup_and_knows_the_file_that_made_way() {
     let ((house, nurse), folder) = (house(), Folder::new());
     let (vault, backups, path) = (house.vault(), folder.sub("backups"), folder.0.join("memory.db"));
     let first = made(vault, &backups, HOUR);
+    // Somebody else's end gives the file new keys: the later backup has other numbers than what is restored goes on with.
+    erased(vault, person(vault, "other@example.org", "a key of another").user());
     let second = made(vault, &backups, HOUR);
     let stopped = AtomicBool::new(true);
     let given_up = Order { place: Where::Folder(&backups), key: None, keep: HOUR, gentle: false, stop: &stopped, progress: &mut |_| {} };

@@ -211,13 +211,15 @@ fn fold(raw: &str, out: &mut String) {
     }
 }
 
-/// Drops the commas that part a number into thousands (`1,000,000`); any other is a decimal comma and becomes a point, so that `2,5` is `2.5` and
+/// Drops the commas that part a number into thousands (`1,000,000`, `1,50,000`); any other is a decimal comma and becomes a point, so that `2,5` is `2.5` and
 /// never `25`. A number that begins with 0 has no thousands: `0,125` is `0.125`.
 fn commas(word: &mut String) {
     let end = word.find(|c: char| !c.is_numeric() && c != ',').unwrap_or(word.len());
-    let mut groups = word[..end].split(',').map(|group| group.chars().count());
-    let first = groups.next().filter(|_| !word.starts_with('0'));
-    if first.is_some_and(|digits| (1..=3).contains(&digits)) && groups.all(|digits| digits == 3) {
+    let groups = || word[..end].split(',').map(|group| group.chars().count());
+    let (count, first) = (groups().count(), groups().next().filter(|_| !word.starts_with('0')));
+    // Before the last three digits there may be two to a group, as in India.
+    let lawful = |(i, digits): (usize, usize)| digits == 3 || digits == 2 && i + 1 < count;
+    if count > 1 && first.is_some_and(|digits| (1..=3).contains(&digits)) && groups().enumerate().skip(1).all(lawful) {
         let mut at = 0;
         word.retain(|c| {
             at += c.len_utf8();
@@ -273,6 +275,7 @@ mod tests {
             ("120/80", "120 80 120/80"),
             ("follow-ups", "follow up followup"),
             ("1,000", "1000"),
+            ("1,50,000 12,34,56,789", "150000 123456789"),
             ("2,5mg", "2.5mg 2.5 mg"),
             ("10⁹", "10 9"),
             ("2,5", "2.5"),

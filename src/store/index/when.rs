@@ -36,7 +36,7 @@ const BEFORE_MONTHS: [&str; 14] =
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Spans {
     spans: Vec<Named>,
-    /// Bytes of the text that name them.
+    /// Bytes of the text that name them and nothing else.
     places: Vec<Range<usize>>,
 }
 
@@ -50,10 +50,11 @@ enum Named {
 }
 
 impl Named {
-    fn contains(&self, at: u64) -> bool {
+    /// Whether it holds a moment, which lies on `date`.
+    fn contains(&self, at: u64, date: Option<Date>) -> bool {
         match self {
             Self::Once(span) => span.contains(&at),
-            Self::EachYear(month, day) => date(at).is_some_and(|date| date.month() == *month && day.is_none_or(|day| date.day() == day)),
+            Self::EachYear(month, day) => date.is_some_and(|date| date.month() == *month && day.is_none_or(|day| date.day() == day)),
         }
     }
 }
@@ -75,6 +76,8 @@ struct Expression {
     from: (i8, i8),
     lasts: Span,
     year: Option<i16>,
+    /// A month's name by itself, which may be somebody's (April, June).
+    bare: bool,
 }
 
 impl Spans {
@@ -91,7 +94,9 @@ impl Spans {
             at += expression.length;
             if let Some(named) = expression.named() {
                 found.spans.push(named);
-                found.places.push(pieces[from].at..pieces[last].at + pieces[last].text.len());
+                if !expression.bare {
+                    found.places.push(pieces[from].at..pieces[last].at + pieces[last].text.len());
+                }
             }
         }
         found
@@ -109,7 +114,11 @@ impl Spans {
 
     /// 1 within a span, half within a day of one, else 0.
     pub fn nearness(&self, at: u64) -> f32 {
-        let within = |at: u64| self.spans.iter().any(|span| span.contains(at));
+        let yearly = self.spans.iter().any(|span| matches!(span, Named::EachYear(..)));
+        let within = |at: u64| {
+            let date = if yearly { date(at) } else { None };
+            self.spans.iter().any(|span| span.contains(at, date))
+        };
         if within(at) {
             1.0
         } else if within(at.saturating_add(DAY_MS)) || at.checked_sub(DAY_MS).is_some_and(within) {
@@ -153,7 +162,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
 
 /// The expression that `pieces` begin with; `before` is the word before them.
 fn expression(pieces: &[Piece<'_>], before: Option<&str>) -> Option<Expression> {
-    let found = |length, from, lasts, year| Some(Expression { length, from, lasts, year });
+    let found = |length, from, lasts, year| Some(Expression { length, from, lasts, year, bare: false });
     let follows = |at: usize| pieces.get(at).filter(|piece| piece.gap.len() <= 3 && piece.gap.chars().all(|c| " ,.-/".contains(c)));
     let word = |at: usize| follows(at).map(|piece| piece.text);
     let joined = |mark: &str| [1, 2].iter().all(|&at| follows(at).is_some_and(|piece| piece.gap == mark));
@@ -178,8 +187,9 @@ fn expression(pieces: &[Piece<'_>], before: Option<&str>) -> Option<Expression> 
         }
         let year = year_at(skip(1));
         let plain = first.len() > 3 && !named(first, &["march", "may"]);
-        let sure = year.is_some() || plain || before.is_some_and(|before| named(before, &BEFORE_MONTHS));
-        return found(year.map_or(1, |_| skip(1) + 1), (month, 1), 1.month(), year).filter(|_| sure);
+        let told = year.is_some() || before.is_some_and(|before| named(before, &BEFORE_MONTHS));
+        let found = found(year.map_or(1, |_| skip(1) + 1), (month, 1), 1.month(), year);
+        return found.filter(|_| told || plain).map(|expression| Expression { bare: !told, ..expression });
     }
     let (_, month) = SEASONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))?;
     let year = year_at(skip(1))?;
@@ -295,6 +305,7 @@ mod tests {
             ("Summer of 2024 and in June", "Summer 2024 June"),
             ("on 2024-05-05 or 05.05.2024", "2024 05 2024-05-05 05.05.2024"),
             ("31 February", ""),
+            ("April is allergic, as June 2024 showed", "June 2024"),
         ] {
             let spans = Spans::of(text);
             let mut found = Vec::new();

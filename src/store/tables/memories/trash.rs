@@ -10,7 +10,7 @@ use super::embedding;
 use super::erase::stand_alone;
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
-use super::row::{MemoryRow, OrderPlace, child_key, children_of, damaged, granted, memory_key, order_parts, order_prefix, replies_of};
+use super::row::{MemoryRow, OrderPlace, child_key, children_of, damaged, granted, memory_key, order_key, order_parts, order_prefix, replies_of};
 use super::seal::opened;
 use crate::base::id::{MemoryId, TenantId};
 use crate::base::limits;
@@ -55,8 +55,13 @@ impl Share {
 pub enum Moved<T> {
     /// It is done.
     All(T),
-    /// A part of the replies has moved: the next commit goes on after this one.
-    UpTo(OrderPlace),
+    /// A part of the replies has moved.
+    UpTo {
+        /// The next commit goes on after this one.
+        reply: OrderPlace,
+        /// So many memories are still in the trash, if they were to come out of it.
+        left: u64,
+    },
 }
 
 /// Moves the granted memory to the trash, after its live replies beyond `after`; an agent's move takes those that it wrote itself. `None` if it is
@@ -150,10 +155,14 @@ fn shift<A: Writes + Action<Target = MemoryId>>(
     }
     let mover = Mover { scope: old.scope(tenant), from, deleted_at, vendor: own_vendor(a) };
     let tx = a.tx_mut();
-    if let (_, Some(stopped)) = mover.replies(tx, id, after, &mut Share::to_move())? {
+    if let (_, Some(reply)) = mover.replies(tx, id, after, &mut Share::to_move())? {
         // Its entry is about this memory, even if nothing was moved yet.
         tx.note(id.bytes());
-        return Ok(Some(Moved::UpTo(stopped)));
+        let mut left = 1;
+        for (at, child) in replies_of(tx, tenant, id)?.into_iter().filter(|place| from == State::Trash && *place > reply) {
+            left += u64::from(tx.get(ORDER, &order_key(mover.scope, State::Live, at, child))?.is_none());
+        }
+        return Ok(Some(Moved::UpTo { reply, left }));
     }
     let found = mover.row(tx, id, &old)?;
     Ok(Some(Moved::All(opened(tx, tenant, id, &found, Part::Full)?)))
