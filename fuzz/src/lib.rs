@@ -9,8 +9,8 @@ pub mod targets {
     //! The targets, by the layer they attack.
     pub mod api;
     pub mod config;
-    pub mod embed;
     pub mod egress;
+    pub mod embed;
     pub mod http;
     pub mod json;
     pub mod jwt;

@@ -211,16 +211,18 @@ const UNKNOWN: [(&str, Shape); 2] = [("outcome", constant("unknown")), ("operati
 
 /// What administrators see.
 pub(super) const ADMIN: Members = &[
-        ("AdminCheck", answer(&[("owner", TRUE)], &[])),
-        ("AdminUsers", answer(&[("users", list_of("AdminUser"))], &[])),
-        ("AdminUser", answer(&[("id", id()), ("email", text("owner@hospital.example")), ("created_at", time())], &[])),
-        ("Waitlist", answer(&[("waitlist", nothing()), ("total", Shape::Schema(r#"{"const": 0}"#))], &[])),
-        ("Requests", answer(&[("requests", nothing()), ("total", Shape::Schema(r#"{"const": 0}"#))], &[])),
+    ("AdminCheck", answer(&[("owner", TRUE)], &[])),
+    ("AdminUsers", answer(&[("users", list_of("AdminUser"))], &[])),
+    ("AdminUser", answer(&[("id", id()), ("email", text("owner@hospital.example")), ("created_at", time())], &[])),
+    ("Waitlist", answer(&[("waitlist", nothing()), ("total", Shape::Schema(r#"{"const": 0}"#))], &[])),
+    ("Requests", answer(&[("requests", nothing()), ("total", Shape::Schema(r#"{"const": 0}"#))], &[])),
 ];
 
 /// Every component, by name, but those of [`ADMIN`] and of other skins.
 pub(in crate::api) const COMPONENTS: Members = &[
-        ("Memory", answer(
+    (
+        "Memory",
+        answer(
             &[
                 ("id", id()),
                 ("title", title()),
@@ -237,8 +239,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("parent_memory_id", maybe_id()),
             ],
             &[("deleted_at", time()), EXTRAS[0], EXTRAS[1], EXTRAS[2], EXTRAS[3], EXTRAS[4]],
-        )),
-        ("Summary", answer(
+        ),
+    ),
+    (
+        "Summary",
+        answer(
             &[
                 ("id", id()),
                 ("title", title()),
@@ -249,8 +254,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("updated_at", time()),
             ],
             &[],
-        )),
-        ("Version", answer(
+        ),
+    ),
+    (
+        "Version",
+        answer(
             &[
                 ("id", id()),
                 ("memory_id", id()),
@@ -264,18 +272,21 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("created_at", time()),
             ],
             &EXTRAS,
-        )),
-        ("Memories", answer(&[("memories", list_of("Memory"))], &[])),
-        ("CountedMemories", answer(&[("memories", list_of("Memory")), ("count", number())], &[])),
-        ("MemoryPage", page!("Memory")),
-        ("SummaryPage", page!("Summary")),
-        ("Versions", answer(&[("versions", list_of("Version"))], &[])),
-        ("AgentVersions", answer(&[("versions", list_of("Version")), ("current_version", first())], &[])),
-        ("Thread", answer(&[("parent", reference("Memory")), ("children", list_of("Memory"))], &[])),
-        ("AgentDeleted", answer(&[("deleted", TRUE), ("id", id()), ("title", title())], &[])),
-        ("TrashEmptied", answer(&[("deleted", number())], &[])),
-        ("SearchResults", answer(&[("results", list_of("SearchResult")), ("count", number())], &[])),
-        ("SearchResult", Shape::All(
+        ),
+    ),
+    ("Memories", answer(&[("memories", list_of("Memory"))], &[])),
+    ("CountedMemories", answer(&[("memories", list_of("Memory")), ("count", number())], &[])),
+    ("MemoryPage", page!("Memory")),
+    ("SummaryPage", page!("Summary")),
+    ("Versions", answer(&[("versions", list_of("Version"))], &[])),
+    ("AgentVersions", answer(&[("versions", list_of("Version")), ("current_version", first())], &[])),
+    ("Thread", answer(&[("parent", reference("Memory")), ("children", list_of("Memory"))], &[])),
+    ("AgentDeleted", answer(&[("deleted", TRUE), ("id", id()), ("title", title())], &[])),
+    ("TrashEmptied", answer(&[("deleted", number())], &[])),
+    ("SearchResults", answer(&[("results", list_of("SearchResult")), ("count", number())], &[])),
+    (
+        "SearchResult",
+        Shape::All(
             "A memory with its score (comparable within one answer), the passage that answers, and the words in it that the \
                 query names, as pairs of character positions.",
             &[
@@ -286,19 +297,27 @@ pub(in crate::api) const COMPONENTS: Members = &[
                         ("snippet", content()),
                         (
                             "highlights",
-                            Shape::List(&Shape::Schema(r#"{"type":"array","items":{"type":"integer","minimum":0},"minItems":2,"maxItems":2,"examples":[[0,10]]}"#)),
+                            Shape::List(&Shape::Schema(
+                                r#"{"type":"array","items":{"type":"integer","minimum":0},"minItems":2,"maxItems":2,"examples":[[0,10]]}"#,
+                            )),
                         ),
                     ],
                     &[("explain", object())],
                 ),
             ],
-        )),
-        ("Models", answer(&[("models", texts("ward-model"))], &[])),
-        ("QueryReceipt", Shape::Any(
+        ),
+    ),
+    ("Models", answer(&[("models", texts("ward-model"))], &[])),
+    (
+        "QueryReceipt",
+        Shape::Any(
             "What was answered, and from what: to a person everything that the model was told, to an agent the counts.",
             &[reference("UserReceipt"), reference("AgentReceipt")],
-        )),
-        ("UserReceipt", answer(
+        ),
+    ),
+    (
+        "UserReceipt",
+        answer(
             &[
                 ("response", text("Penicillin.")),
                 ("memories_used", list_of("Memory")),
@@ -310,12 +329,22 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("memories_total", number()),
             ],
             &[],
-        )),
-        ("ModelConfig", answer(
-            &[("model", text("ward-model")), ("temperature", Shape::Schema(r#"{"type": "number", "minimum": 0, "maximum": 2}"#)), ("max_tokens", first())],
+        ),
+    ),
+    (
+        "ModelConfig",
+        answer(
+            &[
+                ("model", text("ward-model")),
+                ("temperature", Shape::Schema(r#"{"type": "number", "minimum": 0, "maximum": 2}"#)),
+                ("max_tokens", first()),
+            ],
             &[],
-        )),
-        ("AgentReceipt", answer(
+        ),
+    ),
+    (
+        "AgentReceipt",
+        answer(
             &[
                 ("response", text("Penicillin.")),
                 ("memories_used_count", number()),
@@ -325,9 +354,12 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("vendor_filter", maybe_text("cursor")),
             ],
             &[],
-        )),
-        ("ChatReply", answer(&[("response", text("A class of antibiotics.")), ("model", text("ward-model"))], &[])),
-        ("Health", answer(
+        ),
+    ),
+    ("ChatReply", answer(&[("response", text("A class of antibiotics.")), ("model", text("ward-model"))], &[])),
+    (
+        "Health",
+        answer(
             &[
                 ("service", constant("reflect-memory")),
                 ("status", word(&["ok", "unavailable", "locked"])),
@@ -338,8 +370,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("public_webhooks", flag()),
             ],
             &[],
-        )),
-        ("WhoAmI", answer(
+        ),
+    ),
+    (
+        "WhoAmI",
+        answer(
             &[
                 ("role", word(&["user", "agent"])),
                 ("vendor", maybe_text("cursor")),
@@ -348,8 +383,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("is_admin", flag()),
             ],
             &[],
-        )),
-        ("User", answer(
+        ),
+    ),
+    (
+        "User",
+        answer(
             &[
                 ("id", id()),
                 ("email", text("adler@clinic.example")),
@@ -364,8 +402,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("last_name", maybe_text("Adler")),
             ],
             &[],
-        )),
-        ("NewKey", answer(
+        ),
+    ),
+    (
+        "NewKey",
+        answer(
             &[
                 ("key", text("rm_live_0123456789abcdef0123456789abcdef01234567f4d8a1b2")),
                 ("id", id()),
@@ -374,8 +415,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("created_at", time()),
             ],
             &[],
-        )),
-        ("Key", answer(
+        ),
+    ),
+    (
+        "Key",
+        answer(
             &[
                 ("id", id()),
                 ("user_id", id()),
@@ -386,19 +430,25 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("revoked_at", maybe_time()),
             ],
             &[],
-        )),
-        ("Keys", answer(&[("keys", list_of("Key"))], &[])),
-        ("Revoked", answer(&[("revoked", TRUE)], &[])),
-        ("Operation", answer(
+        ),
+    ),
+    ("Keys", answer(&[("keys", list_of("Key"))], &[])),
+    ("Revoked", answer(&[("revoked", TRUE)], &[])),
+    (
+        "Operation",
+        answer(
             &[
                 ("operation_id", id()),
                 ("outcome", word(&["committed", "refused", "not_committed", "unknown"])),
                 ("audit_index", Shape::Schema(r#"{"type": ["integer", "null"], "minimum": 0}"#)),
             ],
             &[],
-        )),
-        ("Document", object()),
-        ("Error", answer(
+        ),
+    ),
+    ("Document", object()),
+    (
+        "Error",
+        answer(
             &[("error", text("Memory not found"))],
             &[
                 ("code", word(&["parent_not_found", "parent_deleted", "parent_is_child", "locked", "read_only"])),
@@ -411,8 +461,11 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 UNKNOWN[0],
                 UNKNOWN[1],
             ],
-        )),
-        ("Problem", answer(
+        ),
+    ),
+    (
+        "Problem",
+        answer(
             &[
                 ("type", text("urn:rosemary:problem:not-found")),
                 ("title", text("Not found")),
@@ -421,9 +474,13 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("error", text("Operation not found")),
             ],
             &[("code", word(&["locked", "read_only"])), UNKNOWN[0], UNKNOWN[1]],
-        )),
-        ("Embeddings", answer(
+        ),
+    ),
+    (
+        "Embeddings",
+        answer(
             &[("model", Shape::Schema(r#"{"type":["string","null"],"pattern":"^[0-9a-f]{32}$"}"#))],
             &[("dimensions", number()), ("memories", number()), ("embedded", number()), ("backlog", number())],
-        )),
+        ),
+    ),
 ];

@@ -16,9 +16,9 @@ use crate::engine::{Engine, Options};
 use crate::http::{Authority, Handler, Headers, Method, Reply, Request};
 use crate::identity;
 use crate::policy::action::{CreateKey, CreatePerson, Instance, Person};
-use crate::store::phi::Phi;
-use crate::store::gate::{Admission, Call};
 use crate::store::Store;
+use crate::store::gate::{Admission, Call};
+use crate::store::phi::Phi;
 use crate::store::tables::TABLES;
 use crate::store::vault;
 
@@ -171,7 +171,8 @@ fn a_version_that_was_not_open_to_a_vendor_stays_closed_to_it() {
     assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(open.clone())).0, 200);
     assert_eq!(service.ask(OWNER, Method::Put, &format!("/memories/{id}"), Some(open)).0, 200);
     let (_, seen) = service.get(CURSOR, &format!("/agent/memories/{id}/versions"));
-    let numbers = |answer: &Value| answer["versions"].as_array().unwrap().iter().map(|v| v["version_number"].as_u64().unwrap()).collect::<Vec<_>>();
+    let numbers =
+        |answer: &Value| answer["versions"].as_array().unwrap().iter().map(|v| v["version_number"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!((numbers(&seen), &seen["current_version"]), (vec![2], &json!(3)));
     assert!(!seen.to_string().contains("HIDDEN"));
     for key in [OWNER, CLAUDE] {
@@ -211,7 +212,8 @@ fn a_repeat_whose_tags_do_not_fit_is_a_record_of_its_own() {
     let service = Service::new();
     let tags = |range: std::ops::Range<usize>| range.map(|n| format!("t{n}")).collect::<Vec<_>>();
     let write = |range| {
-        let (status, memory) = service.post(CURSOR, "/agent/memories", json!({ "title": "t", "content": "c", "tags": tags(range), "allowed_vendors": ["*"] }));
+        let (status, memory) =
+            service.post(CURSOR, "/agent/memories", json!({ "title": "t", "content": "c", "tags": tags(range), "allowed_vendors": ["*"] }));
         assert_eq!(status, 201, "{memory}");
         memory
     };
@@ -390,7 +392,10 @@ fn no_answer_opens_more_than_it_may_hold() {
         assert_eq!((status, refusal["error"].as_str()), (400, Some("The answer would exceed 32 MiB")), "{route}");
     }
     // A summary holds no content, a count opens nothing that it keeps.
-    assert_eq!(service.post(CURSOR, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "xxxx" }, "limit": 1 })).1["total"], fits + 2);
+    assert_eq!(
+        service.post(CURSOR, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "xxxx" }, "limit": 1 })).1["total"],
+        fits + 2
+    );
 }
 
 /// One commit took every version of a memory, however many there were, while every other write waited.
@@ -433,7 +438,10 @@ fn a_long_thread_moves_in_several_commits_and_wholly() {
     let entries = || service.store.as_ref().unwrap().vault().check(&mut |_, _| {}).unwrap().checkpoint.unwrap().size;
     let shown = |by: &str| service.total(OWNER, json!({ "by": by }));
     let all = limits::PURGE_CHUNK + 6;
-    let search = |limit: usize| service.post(OWNER, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "zebra" }, "limit": limit })).1["total"].clone();
+    let search = |limit: usize| {
+        service.post(OWNER, "/agent/memories/browse", json!({ "filter": { "by": "search", "term": "zebra" }, "limit": limit })).1["total"]
+            .clone()
+    };
     assert_eq!(search(1), all);
     let before = entries();
     assert_eq!(service.delete(OWNER, &format!("/memories/{id}")).0, 200);
@@ -457,7 +465,11 @@ fn a_long_thread_moves_in_several_commits_and_wholly() {
 fn an_agent_takes_along_no_reply_that_it_did_not_write() {
     let service = Service::new();
     for by_selection in [false, true] {
-        let (status, parent) = service.post(CURSOR, "/agent/memories", json!({ "title": "p", "content": format!("{by_selection}"), "tags": [], "allowed_vendors": ["*"], "run_id": "r" }));
+        let (status, parent) = service.post(
+            CURSOR,
+            "/agent/memories",
+            json!({ "title": "p", "content": format!("{by_selection}"), "tags": [], "allowed_vendors": ["*"], "run_id": "r" }),
+        );
         assert_eq!(status, 201, "{parent}");
         let id = parent["id"].as_str().unwrap();
         let reply = |key: &str, content: &str, vendors: &[&str]| {
@@ -500,7 +512,8 @@ fn an_answer_tells_of_one_window_the_one_that_will_refuse_first() {
     let service = Service::limited(8, 3);
     let asked = |method, path: &str, body: Option<Value>| {
         let reply = service.reply(OWNER, method, path, body);
-        let told = |name: &str| reply.headers.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+        let told =
+            |name: &str| reply.headers.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
         let window = [told("x-ratelimit-limit"), told("x-ratelimit-remaining")].concat().join("/");
         assert_eq!(told("x-ratelimit-reset").len(), 1, "{path}");
         let retry = told("retry-after").len();
@@ -522,7 +535,8 @@ fn an_answer_tells_of_one_window_the_one_that_will_refuse_first() {
     // Each further message of a batch counts too: the first request opens the session, the second is three.
     let service = Service::limited(3, 0);
     let opening = json!({ "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
-    let opened = service.reply(CURSOR, Method::Post, "/mcp", Some(json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening })));
+    let opened =
+        service.reply(CURSOR, Method::Post, "/mcp", Some(json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening })));
     let session = &opened.headers.iter().find(|(name, _)| *name == "mcp-session-id").unwrap().1;
     let batch = json!((0..3).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" })).collect::<Vec<_>>());
     let over = service.reply_to(CURSOR, Method::Post, "/mcp", Some(batch), &[("mcp-session-id", session)]);

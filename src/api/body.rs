@@ -235,7 +235,10 @@ mod tests {
             assert_eq!(read_as(Some(json_type), ""), Err(BodyError::Empty));
             assert_eq!(read_as(Some(json_type), "\r\n"), Err(BodyError::Empty));
         }
-        assert_eq!(read_as(Some("application/x-www-form-urlencoded"), "title=a+b&tags=x&tags=y"), Ok(Some(json!({ "title": "a b", "tags": ["x", "y"] }))));
+        assert_eq!(
+            read_as(Some("application/x-www-form-urlencoded"), "title=a+b&tags=x&tags=y"),
+            Ok(Some(json!({ "title": "a b", "tags": ["x", "y"] })))
+        );
         for other in [None, Some(""), Some("text/plain"), Some("application/jsonp"), Some("multipart/form-data; boundary=x")] {
             assert_eq!(read_as(other, r#"{"a":1}"#), Ok(None));
         }
@@ -274,14 +277,32 @@ mod tests {
     #[test]
     fn an_integer_that_would_become_another_number_is_refused() {
         for wide in ["123456789012345678901234567890", "-9223372036854775809", "18446744073709551616", "1000000000000000000001"] {
-            for text in [wide.to_owned(), format!("[1, {wide}]"), format!(r#"{{"a\"\\":"x\\","b":{{"c":{wide}}}}}"#), format!("[0,{wide} ,2]")] {
+            for text in
+                [wide.to_owned(), format!("[1, {wide}]"), format!(r#"{{"a\"\\":"x\\","b":{{"c":{wide}}}}}"#), format!("[0,{wide} ,2]")]
+            {
                 assert_eq!(json(text.as_bytes()), Err(BodyError::WideInteger), "{text}");
             }
-            for text in [format!("\"{wide}\""), format!(r#"["a\\", "\" {wide},", "\\\" {wide} "]"#), format!("{wide}.5"), format!("{wide}.0"), format!("[{wide}e1]")] {
+            for text in [
+                format!("\"{wide}\""),
+                format!(r#"["a\\", "\" {wide},", "\\\" {wide} "]"#),
+                format!("{wide}.5"),
+                format!("{wide}.0"),
+                format!("[{wide}e1]"),
+            ] {
                 assert!(json(text.as_bytes()).is_ok(), "{text}");
             }
         }
-        for held in ["9223372036854775807", "-9223372036854775808", "18446744073709551615", "0.1000000000000000000055", "1e30", "-0", "100000000000000000000", "18446744073709552000", "1000000000000000000000"] {
+        for held in [
+            "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "0.1000000000000000000055",
+            "1e30",
+            "-0",
+            "100000000000000000000",
+            "18446744073709552000",
+            "1000000000000000000000",
+        ] {
             assert!(json(held.as_bytes()).is_ok(), "{held}");
         }
     }

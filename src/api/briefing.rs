@@ -6,13 +6,15 @@ use serde::Serialize;
 
 use crate::api::answers::{Members, answer, first, flag, id, list_of, maybe_id, maybe_text, number, text, texts, time, title, word};
 use crate::api::reply;
-use crate::memories::briefing::{Briefing, TagCount};
 use crate::memories::Topic;
+use crate::memories::briefing::{Briefing, TagCount};
 use crate::store::Receipt;
 
 /// What it looks like, for the OpenAPI document.
 pub(in crate::api) const COMPONENTS: Members = &[
-        ("Briefing", answer(
+    (
+        "Briefing",
+        answer(
             &[
                 (
                     "user",
@@ -47,13 +49,25 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("generated_at", time()),
             ],
             &[],
-        )),
-        ("TagCount", answer(&[("tag", text("allergy")), ("count", first())], &[])),
-        ("ActiveThread", answer(
-            &[("memory_id", id()), ("title", title()), ("reply_count", first()), ("last_activity_at", time()), ("shared_with_team", flag())],
+        ),
+    ),
+    ("TagCount", answer(&[("tag", text("allergy")), ("count", first())], &[])),
+    (
+        "ActiveThread",
+        answer(
+            &[
+                ("memory_id", id()),
+                ("title", title()),
+                ("reply_count", first()),
+                ("last_activity_at", time()),
+                ("shared_with_team", flag()),
+            ],
             &[],
-        )),
-        ("TopicCluster", answer(
+        ),
+    ),
+    (
+        "TopicCluster",
+        answer(
             &[
                 ("name", text("diet/glucose/insulin")),
                 ("description", text("4 memories about diet, glucose, insulin")),
@@ -64,7 +78,8 @@ pub(in crate::api) const COMPONENTS: Members = &[
                 ("scope", word(&["personal", "team"])),
             ],
             &[],
-        )),
+        ),
+    ),
 ];
 
 /// The contract's briefing.
@@ -194,10 +209,12 @@ const GUIDANCE: &str = "\
 /// As markdown.
 pub fn markdown(briefing: &Briefing, receipt: &Receipt) -> String {
     let user = &briefing.user;
-    let names = [&user.first_name, &user.last_name].into_iter().flatten().map(|name| inline(name.expose(receipt))).collect::<Vec<_>>().join(" ");
+    let names =
+        [&user.first_name, &user.last_name].into_iter().flatten().map(|name| inline(name.expose(receipt))).collect::<Vec<_>>().join(" ");
     let email = inline(user.email.expose(receipt));
     let who = if names.is_empty() { format!("**{email}**") } else { format!("**{names}** ({email})") };
-    let mut text = format!("# Reflect Memory — session briefing\n\n**User:** {who}\n**Totals:** {} memories in your sight\n\n", briefing.memories);
+    let mut text =
+        format!("# Reflect Memory — session briefing\n\n**User:** {who}\n**Totals:** {} memories in your sight\n\n", briefing.memories);
     if !briefing.conventions.is_empty() {
         text += "## Conventions\n";
         briefing.conventions.iter().for_each(|told| text += &format!("- {}\n", line(told.expose(receipt))));

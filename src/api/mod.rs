@@ -5,13 +5,13 @@
 //! text; `answers` describes what they look like. `door` is what stands before an open store, `throttle` counts requests, `body` and `schema` check
 //! what comes in; `administration` is what answers to administrators hold.
 
-#[cfg(test)]
-mod attacks;
 mod administration;
 mod answers;
+#[cfg(test)]
+mod attacks;
 pub mod body;
-pub mod door;
 pub mod briefing;
+pub mod door;
 pub mod inputs;
 pub mod mcp;
 pub mod mem0;

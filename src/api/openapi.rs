@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::api::answers::{self, named, reference_to};
 use crate::api::ops::{graph, usage};
 use crate::api::reply::Shape;
-use crate::api::{administration, briefing, mcp, mem0, oauth};
 use crate::api::schema::{Field, Kind, Schema, with_members};
+use crate::api::{administration, briefing, mcp, mem0, oauth};
 use crate::http;
 
 /// Who may call a route.
@@ -104,7 +104,8 @@ pub fn document(version: &str, server_url: &str, routes: &[RouteDoc]) -> Value {
     });
     let mut shared = Shared { schemas: &schemas, responses: BTreeMap::new(), examples: BTreeMap::new() };
     for route in routes {
-        let path: Vec<_> = route.path.split('/').map(|part| part.strip_prefix(':').map_or(part.to_owned(), |name| format!("{{{name}}}"))).collect();
+        let path: Vec<_> =
+            route.path.split('/').map(|part| part.strip_prefix(':').map_or(part.to_owned(), |name| format!("{{{name}}}"))).collect();
         document["paths"][path.join("/")][route.method.to_ascii_lowercase()] = operation(route, &mut shared);
     }
     document["components"]["responses"] = json!(shared.responses);
@@ -171,10 +172,12 @@ fn headers() -> Value {
 }
 
 fn header_references(names: &[(&str, &str)]) -> Value {
-    with_members(names.iter().map(|(name, component)| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{component}") })))).into()
+    with_members(names.iter().map(|(name, component)| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{component}") }))))
+        .into()
 }
 
-const RATE: [(&str, &str); 3] = [("x-ratelimit-limit", "RateLimit"), ("x-ratelimit-remaining", "RateRemaining"), ("x-ratelimit-reset", "RateReset")];
+const RATE: [(&str, &str); 3] =
+    [("x-ratelimit-limit", "RateLimit"), ("x-ratelimit-remaining", "RateRemaining"), ("x-ratelimit-reset", "RateReset")];
 const AUDIT: (&str, &str) = ("x-audit-index", "AuditIndex");
 
 fn operation(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
@@ -254,7 +257,9 @@ fn responses(route: &RouteDoc, shared: &mut Shared<'_>) -> Value {
         responses.insert(status.to_string(), done);
     }
     for also in route.also {
-        let response = responses.entry(also.status.to_string()).or_insert_with(|| json!({ "description": also.when, "headers": own_headers(also.status) }));
+        let response = responses
+            .entry(also.status.to_string())
+            .or_insert_with(|| json!({ "description": also.when, "headers": own_headers(also.status) }));
         if !also.media_type.is_empty() {
             response["content"][also.media_type] =
                 also.component.map_or_else(|| json!({ "schema": { "type": "string" } }), |name| content(name, shared));
@@ -340,7 +345,11 @@ fn errors_of(route: &RouteDoc) -> &'static str {
 /// A refusal with the body of the route's own kind, that of a request that never became one, or either.
 fn refusal(status: u16, description: &str, own: Option<&'static str>, framed: bool, shared: &mut Shared<'_>) -> Value {
     // What HTTP alone refuses is refused before anybody is known.
-    let mut names = if matches!(status, 408 | 411 | 413 | 414 | 417 | 421 | 431 | 505) { Vec::new() } else { RATE.into_iter().chain([AUDIT]).collect() };
+    let mut names = if matches!(status, 408 | 411 | 413 | 414 | 417 | 421 | 431 | 505) {
+        Vec::new()
+    } else {
+        RATE.into_iter().chain([AUDIT]).collect()
+    };
     names.extend(match status {
         401 => Some(("www-authenticate", "Authenticate")),
         405 => Some(("allow", "Allow")),
@@ -374,7 +383,8 @@ fn example(schema: &Value, components: &Value) -> Option<Value> {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.strip_prefix("#/components/schemas/")) {
         return example(&components[name], components);
     }
-    let given = schema["examples"].get(0).or_else(|| schema.get("const")).or_else(|| schema["enum"].get(0)).or_else(|| schema.get("default"));
+    let given =
+        schema["examples"].get(0).or_else(|| schema.get("const")).or_else(|| schema["enum"].get(0)).or_else(|| schema.get("default"));
     if let Some(given) = given {
         return Some(given.clone());
     }
@@ -465,7 +475,11 @@ mod tests {
     /// Every operation: its name, and what the document says of it.
     fn operations(document: &Value) -> Vec<(String, &Value)> {
         let items = document["paths"].as_object().unwrap().iter();
-        items.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, operation)| (format!("{method} {path}"), operation))).collect()
+        items
+            .flat_map(|(path, item)| {
+                item.as_object().unwrap().iter().map(move |(method, operation)| (format!("{method} {path}"), operation))
+            })
+            .collect()
     }
 
     fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
@@ -517,7 +531,9 @@ mod tests {
                 };
                 formatted && at_least("minLength", text.chars().count()) && at_most("maxLength", text.chars().count())
             })
-            && value.as_i64().is_none_or(|n| schema["minimum"].as_i64().is_none_or(|m| m <= n) && schema["maximum"].as_i64().is_none_or(|m| m >= n))
+            && value
+                .as_i64()
+                .is_none_or(|n| schema["minimum"].as_i64().is_none_or(|m| m <= n) && schema["maximum"].as_i64().is_none_or(|m| m >= n))
             && value.as_array().is_none_or(|items| at_least("minItems", items.len()) && at_most("maxItems", items.len()));
         if !fits {
             return Some(format!("{value} is not {schema}"));
@@ -576,7 +592,9 @@ mod tests {
                 assert_eq!(misfit(&document, schema, &shown), None, "{name}: the example of {}", parameter["name"]);
             }
             for (media_type, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
-                let shown = content.get("example").unwrap_or_else(|| panic!("{name}: its {media_type} body has no example: `.like(…)` in inputs.rs"));
+                let shown = content
+                    .get("example")
+                    .unwrap_or_else(|| panic!("{name}: its {media_type} body has no example: `.like(…)` in inputs.rs"));
                 assert_eq!(misfit(&document, &content["schema"], shown), None, "{name}: the example of its body");
             }
             let responses = operation["responses"].as_object().unwrap();
@@ -590,7 +608,8 @@ mod tests {
                         continue; // a page or a stream: the description says what it holds
                     }
                     let examples = content["examples"].as_object();
-                    let examples = examples.unwrap_or_else(|| panic!("{name} {status}: no example of {media_type}: a text in answers.rs lacks one"));
+                    let examples =
+                        examples.unwrap_or_else(|| panic!("{name} {status}: no example of {media_type}: a text in answers.rs lacks one"));
                     for shown in examples.values().map(|shown| &resolved(&document, shown)["value"]) {
                         assert_eq!(misfit(&document, &content["schema"], shown), None, "{name} {status}: its example");
                     }
@@ -603,7 +622,8 @@ mod tests {
     fn the_example_of_every_body_passes_the_check_of_its_route() {
         for route in ROUTES {
             if let Some(schema) = route.doc.body {
-                let example = example(&object_schema(schema), &Value::Null).unwrap_or_else(|| panic!("{}: a text lacks `.like(…)`", route.doc.path));
+                let example =
+                    example(&object_schema(schema), &Value::Null).unwrap_or_else(|| panic!("{}: a text lacks `.like(…)`", route.doc.path));
                 assert!(schema.check(Part::Body, Some(example), false).is_ok(), "{}", route.doc.path);
             }
         }
@@ -682,6 +702,9 @@ mod tests {
             let malformed = resolved(&document, &document["paths"][path][method]["responses"]["400"])["content"].as_object().unwrap();
             assert_eq!(malformed.contains_key("application/problem+json"), told, "{method} {path}");
         }
-        assert_eq!(resolved(&document, &search["401"])["content"].as_object().unwrap().keys().collect::<Vec<_>>(), ["application/problem+json"]);
+        assert_eq!(
+            resolved(&document, &search["401"])["content"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["application/problem+json"]
+        );
     }
 }

@@ -213,7 +213,8 @@ impl Failure {
                 "application/json; charset=utf-8"
             }
             Shape::Problem => {
-                let (slug, title) = if self.unknown.is_some() { ("unknown-outcome", "Outcome unknown") } else { (slug(self.status), title(self.status)) };
+                let (slug, title) =
+                    if self.unknown.is_some() { ("unknown-outcome", "Outcome unknown") } else { (slug(self.status), title(self.status)) };
                 body["type"] = json!(format!("urn:rosemary:problem:{slug}"));
                 body["title"] = json!(title);
                 body["status"] = json!(self.status);

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::api::{inputs, mcp, mem0, oauth};
 use crate::api::openapi::{Also, Auth, RouteDoc};
-use crate::api::ops::{admin, agent, backups, briefing, erasures, events, grants, graph, identity, keys, memories, model, operations, search, status, usage};
+use crate::api::ops::{
+    admin, agent, backups, briefing, erasures, events, grants, graph, identity, keys, memories, model, operations, search, status, usage,
+};
 use crate::api::reply::{self, Answered, Failure};
 use crate::api::run::Cx;
 use crate::api::schema::Schema;
+use crate::api::{inputs, mcp, mem0, oauth};
 use crate::http::Method;
 
 /// One route.
@@ -137,7 +139,8 @@ const PAGE_429: Also = page(429, "The page again: too many requests with this ke
 const PAGE_500: Also = page(500, "A page that says that it failed");
 const PAGE_503: Also = page(503, "A page that says to try again");
 const PAGE_507: Also = page(507, "A page that says that the disk is nearly full");
-const OVER: Also = Also { status: 410, media_type: "application/json", component: Some("Error"), when: "The time for the decision is over" };
+const OVER: Also =
+    Also { status: 410, media_type: "application/json", component: Some("Error"), when: "The time for the decision is over" };
 
 /// A stream of events.
 const EVENTS: Also = Also {
@@ -151,10 +154,12 @@ const EVENTS: Also = Also {
 const TAKEN: Also = Also { status: 202, media_type: "", component: None, when: "Taken: what was sent needs no answer" };
 
 /// A stream that says that it is there.
-const SILENCE: Also = Also { status: 200, media_type: "text/event-stream", component: None, when: "A stream of the session; nothing is said unasked" };
+const SILENCE: Also =
+    Also { status: 200, media_type: "text/event-stream", component: None, when: "A stream of the session; nothing is said unasked" };
 
 /// A briefing for a reader.
-const MARKDOWN: Also = Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
+const MARKDOWN: Also =
+    Also { status: 200, media_type: "text/markdown", component: None, when: "The briefing as markdown, for `format=markdown`" };
 
 /// Public routes are answered before routing; a row with this operation is one of them.
 fn public(_: &mut Cx<'_>) -> Answered {
@@ -167,101 +172,347 @@ pub static ROUTES: &[Route] = &[
     row("GET", "/openapi.json", "openapi", "This document", Auth::Public, ok("Document")).refuses(&[503]),
     row("GET", "/whoami", "whoAmI", "What the presented key is", Auth::Any, ok("WhoAmI")).run("identity.read", identity::whoami),
     row("GET", "/users/me", "getUser", "The person behind the key", Auth::User, ok("User")).run("identity.read", identity::me),
-    row("PATCH", "/users/me", "renameUser", "Change your names", Auth::User, ok("User")).body(&inputs::NAMES).run("identity.update", identity::rename),
-    row("GET", "/admin/check", "adminCheck", "Whether the key is an administrator's", Auth::Admin, ok("AdminCheck")).run("admin.read", admin::check),
-    row("GET", "/admin/users", "adminUsers", "Everybody who is known, newest first", Auth::Admin, ok("AdminUsers")).refuses(&[400]).run("person.list", admin::users),
-    row("GET", "/admin/waitlist", "adminWaitlist", "A list of a hosted service: empty here", Auth::Admin, ok("Waitlist")).run("admin.read", admin::waitlist),
-    row("GET", "/admin/early-access", "adminEarlyAccess", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
-    row("GET", "/admin/integration-requests", "adminIntegrations", "A list of a hosted service: empty here", Auth::Admin, ok("Requests")).run("admin.read", admin::requests),
-    row("GET", "/.well-known/oauth-authorization-server", "oauthServer", "How clients of OAuth 2.1 get tokens (RFC 8414)", Auth::Public, ok("OAuthServer")),
-    row("GET", "/.well-known/oauth-protected-resource/mcp", "oauthResource", "Who gives tokens for `/mcp` (RFC 9728)", Auth::Public, ok("OAuthResource")),
-    row("POST", "/register", "oauthRegister", "A client of OAuth makes itself known (RFC 7591)", Auth::Public, created("OAuthClient")).reads("application/json", "OAuthRegistration").oauth(&[400]),
-    row("GET", "/authorize", "oauthAuthorize", "A client sends a person here to ask for a grant: code, PKCE with S256", Auth::Public, (302, None)).also(&[PAGE_400, PAGE_503]).refuses(&[405]),
-    row("GET", "/oauth/consent", "oauthConsentPage", "The page on which a person decides", Auth::Public, (200, None)).also(&[PAGE, PAGE_404, PAGE_410]),
-    row("POST", "/oauth/consent", "oauthConsent", "The person's decision", Auth::Public, (303, None)).reads(FORM, "OAuthDecision").also(&[PAGE_400, PAGE_401, PAGE_403, PAGE_404, PAGE_409, PAGE_410, PAGE_429, PAGE_500, PAGE_503, PAGE_507]),
-    row("GET", "/oauth/approve", "oauthApprove", "The decision, by a token of the dashboard", Auth::Public, (302, None)).also(&[OVER]).refuses(&[403, 404, 405, 409, 503, 507]),
-    row("POST", "/oauth/approve-s2s", "oauthApproveByService", "The decision, by the dashboard's service key", Auth::Public, ok("OAuthApproved")).reads("application/json", "OAuthApproval").also(&[OVER]).refuses(&[400, 403, 404, 409, 503, 507]),
-    row("POST", "/token", "oauthToken", "Tokens for a code, or new ones for a refresh token", Auth::Public, ok("OAuthTokens")).reads(FORM, "OAuthTokenRequest").oauth(&[400, 401, 503]),
-    row("POST", "/revoke", "oauthRevoke", "A client gives its grant back (RFC 7009)", Auth::Public, (200, None)).reads(FORM, "OAuthRevocation").oauth(&[400, 401, 503]),
-    row("GET", "/oauth/status", "oauthStatus", "How many clients and grants there are, and what is waited for", Auth::Any, ok("OAuthStatus")).refuses(&[403]).run("oauth.status", oauth::status),
-    row("GET", "/api/v1/oauth/grants", "listGrants", "What you have allowed to clients of OAuth", Auth::User, ok("OAuthGrants")).run("oauth.list", grants::list),
-    row("DELETE", "/api/v1/oauth/grants/:id", "revokeGrant", "End a grant at once", Auth::User, ok("Revoked")).run("oauth.revoke", grants::revoke),
-    row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey")).body(&inputs::NEW_KEY).run("key.create", keys::create),
+    row("PATCH", "/users/me", "renameUser", "Change your names", Auth::User, ok("User"))
+        .body(&inputs::NAMES)
+        .run("identity.update", identity::rename),
+    row("GET", "/admin/check", "adminCheck", "Whether the key is an administrator's", Auth::Admin, ok("AdminCheck"))
+        .run("admin.read", admin::check),
+    row("GET", "/admin/users", "adminUsers", "Everybody who is known, newest first", Auth::Admin, ok("AdminUsers"))
+        .refuses(&[400])
+        .run("person.list", admin::users),
+    row("GET", "/admin/waitlist", "adminWaitlist", "A list of a hosted service: empty here", Auth::Admin, ok("Waitlist"))
+        .run("admin.read", admin::waitlist),
+    row("GET", "/admin/early-access", "adminEarlyAccess", "A list of a hosted service: empty here", Auth::Admin, ok("Requests"))
+        .run("admin.read", admin::requests),
+    row("GET", "/admin/integration-requests", "adminIntegrations", "A list of a hosted service: empty here", Auth::Admin, ok("Requests"))
+        .run("admin.read", admin::requests),
+    row(
+        "GET",
+        "/.well-known/oauth-authorization-server",
+        "oauthServer",
+        "How clients of OAuth 2.1 get tokens (RFC 8414)",
+        Auth::Public,
+        ok("OAuthServer"),
+    ),
+    row(
+        "GET",
+        "/.well-known/oauth-protected-resource/mcp",
+        "oauthResource",
+        "Who gives tokens for `/mcp` (RFC 9728)",
+        Auth::Public,
+        ok("OAuthResource"),
+    ),
+    row("POST", "/register", "oauthRegister", "A client of OAuth makes itself known (RFC 7591)", Auth::Public, created("OAuthClient"))
+        .reads("application/json", "OAuthRegistration")
+        .oauth(&[400]),
+    row(
+        "GET",
+        "/authorize",
+        "oauthAuthorize",
+        "A client sends a person here to ask for a grant: code, PKCE with S256",
+        Auth::Public,
+        (302, None),
+    )
+    .also(&[PAGE_400, PAGE_503])
+    .refuses(&[405]),
+    row("GET", "/oauth/consent", "oauthConsentPage", "The page on which a person decides", Auth::Public, (200, None))
+        .also(&[PAGE, PAGE_404, PAGE_410]),
+    row("POST", "/oauth/consent", "oauthConsent", "The person's decision", Auth::Public, (303, None))
+        .reads(FORM, "OAuthDecision")
+        .also(&[PAGE_400, PAGE_401, PAGE_403, PAGE_404, PAGE_409, PAGE_410, PAGE_429, PAGE_500, PAGE_503, PAGE_507]),
+    row("GET", "/oauth/approve", "oauthApprove", "The decision, by a token of the dashboard", Auth::Public, (302, None))
+        .also(&[OVER])
+        .refuses(&[403, 404, 405, 409, 503, 507]),
+    row(
+        "POST",
+        "/oauth/approve-s2s",
+        "oauthApproveByService",
+        "The decision, by the dashboard's service key",
+        Auth::Public,
+        ok("OAuthApproved"),
+    )
+    .reads("application/json", "OAuthApproval")
+    .also(&[OVER])
+    .refuses(&[400, 403, 404, 409, 503, 507]),
+    row("POST", "/token", "oauthToken", "Tokens for a code, or new ones for a refresh token", Auth::Public, ok("OAuthTokens"))
+        .reads(FORM, "OAuthTokenRequest")
+        .oauth(&[400, 401, 503]),
+    row("POST", "/revoke", "oauthRevoke", "A client gives its grant back (RFC 7009)", Auth::Public, (200, None))
+        .reads(FORM, "OAuthRevocation")
+        .oauth(&[400, 401, 503]),
+    row(
+        "GET",
+        "/oauth/status",
+        "oauthStatus",
+        "How many clients and grants there are, and what is waited for",
+        Auth::Any,
+        ok("OAuthStatus"),
+    )
+    .refuses(&[403])
+    .run("oauth.status", oauth::status),
+    row("GET", "/api/v1/oauth/grants", "listGrants", "What you have allowed to clients of OAuth", Auth::User, ok("OAuthGrants"))
+        .run("oauth.list", grants::list),
+    row("DELETE", "/api/v1/oauth/grants/:id", "revokeGrant", "End a grant at once", Auth::User, ok("Revoked"))
+        .run("oauth.revoke", grants::revoke),
+    row("POST", "/api/keys", "createKey", "Make a key; it is shown once", Auth::User, ok("NewKey"))
+        .body(&inputs::NEW_KEY)
+        .run("key.create", keys::create),
     row("GET", "/api/keys", "listKeys", "Keys, revoked ones included", Auth::User, ok("Keys")).run("key.list", keys::list),
     row("DELETE", "/api/keys/:id", "revokeKey", "Revoke a key at once", Auth::User, ok("Revoked")).run("key.revoke", keys::revoke),
-    row("POST", "/memories", "createMemory", "Write a memory", Auth::User, created("Memory")).body(&inputs::CREATE).run("memory.create", memories::create),
-    row("GET", "/memories/:id", "getMemory", "Read a memory, also from the trash", Auth::User, ok("Memory")).run("memory.read", memories::read),
-    row("PUT", "/memories/:id", "putMemory", "Replace a memory; its past becomes a version", Auth::User, ok("Memory")).body(&inputs::UPDATE).run("memory.update", memories::update),
-    row("DELETE", "/memories/:id", "trashMemory", "Move a memory to the trash", Auth::User, ok("Memory")).run("memory.trash", memories::trash),
-    row("POST", "/memories/:id/restore", "restoreMemory", "Take a memory out of the trash", Auth::User, ok("Memory")).run("memory.restore", memories::restore),
-    row("DELETE", "/memories/:id/permanent", "purgeMemory", "Delete a memory and its versions for good", Auth::User, (204, None)).run("memory.purge", memories::purge),
-    row("DELETE", "/memories/trash", "emptyTrash", "Delete all that is in the trash", Auth::User, ok("TrashEmptied")).run("memory.empty_trash", memories::empty_trash),
-    row("POST", "/memories/list", "listMemories", "Memories that a filter chooses", Auth::User, ok("Memories")).body(&inputs::LIST).run("memory.list", memories::list),
-    row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions")).run("memory.versions", memories::versions),
-    row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory")).body(&inputs::CHILD).run("memory.reply", memories::reply),
-    row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread")).run("memory.thread", memories::thread),
-    row("GET", "/usage", "getUsage", "How many memories you may keep, and keep", Auth::User, ok("Usage")).query(&inputs::USAGE).run("usage.read", usage::check),
-    row("GET", "/usage/check", "checkUsage", "Whether you may write another memory", Auth::User, ok("Usage")).query(&inputs::USAGE).run("usage.read", usage::check),
-    row("GET", "/billing/status", "getBilling", "Your plan; nothing is billed here", Auth::User, ok("Billing")).run("usage.read", usage::billing),
-    row("POST", "/billing/checkout", "openCheckout", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
-    row("POST", "/billing/portal", "openPortal", "Refused: nothing is billed here", Auth::User, (503, None)).run("billing.pay", usage::no_billing),
-    row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
-    row("GET", "/graph", "getGraph", "How your memories hang together: threads, tags in common, clusters", Auth::User, ok("Graph")).query(&inputs::GRAPH).run("memory.graph", graph::read),
-    row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None)).also(&[EVENTS]).refuses(&[503]).run("memory.watch", events::watch),
-    row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CREATE).refuses(&[403]).run("memory.create", agent::create),
-    row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory")).query(&inputs::LATEST).refuses(&[404]).run("memory.list", agent::latest),
+    row("POST", "/memories", "createMemory", "Write a memory", Auth::User, created("Memory"))
+        .body(&inputs::CREATE)
+        .run("memory.create", memories::create),
+    row("GET", "/memories/:id", "getMemory", "Read a memory, also from the trash", Auth::User, ok("Memory"))
+        .run("memory.read", memories::read),
+    row("PUT", "/memories/:id", "putMemory", "Replace a memory; its past becomes a version", Auth::User, ok("Memory"))
+        .body(&inputs::UPDATE)
+        .run("memory.update", memories::update),
+    row("DELETE", "/memories/:id", "trashMemory", "Move a memory to the trash", Auth::User, ok("Memory"))
+        .run("memory.trash", memories::trash),
+    row("POST", "/memories/:id/restore", "restoreMemory", "Take a memory out of the trash", Auth::User, ok("Memory"))
+        .run("memory.restore", memories::restore),
+    row("DELETE", "/memories/:id/permanent", "purgeMemory", "Delete a memory and its versions for good", Auth::User, (204, None))
+        .run("memory.purge", memories::purge),
+    row("DELETE", "/memories/trash", "emptyTrash", "Delete all that is in the trash", Auth::User, ok("TrashEmptied"))
+        .run("memory.empty_trash", memories::empty_trash),
+    row("POST", "/memories/list", "listMemories", "Memories that a filter chooses", Auth::User, ok("Memories"))
+        .body(&inputs::LIST)
+        .run("memory.list", memories::list),
+    row("GET", "/memories/:id/versions", "listVersions", "What a memory said before, newest first", Auth::User, ok("Versions"))
+        .run("memory.versions", memories::versions),
+    row("POST", "/memories/:id/children", "createChild", "Reply to a memory", Auth::User, created("Memory"))
+        .body(&inputs::CHILD)
+        .run("memory.reply", memories::reply),
+    row("GET", "/memories/:id/thread", "getThread", "A memory and its replies, oldest first", Auth::User, ok("Thread"))
+        .run("memory.thread", memories::thread),
+    row("GET", "/usage", "getUsage", "How many memories you may keep, and keep", Auth::User, ok("Usage"))
+        .query(&inputs::USAGE)
+        .run("usage.read", usage::check),
+    row("GET", "/usage/check", "checkUsage", "Whether you may write another memory", Auth::User, ok("Usage"))
+        .query(&inputs::USAGE)
+        .run("usage.read", usage::check),
+    row("GET", "/billing/status", "getBilling", "Your plan; nothing is billed here", Auth::User, ok("Billing"))
+        .run("usage.read", usage::billing),
+    row("POST", "/billing/checkout", "openCheckout", "Refused: nothing is billed here", Auth::User, (503, None))
+        .run("billing.pay", usage::no_billing),
+    row("POST", "/billing/portal", "openPortal", "Refused: nothing is billed here", Auth::User, (503, None))
+        .run("billing.pay", usage::no_billing),
+    row("GET", "/briefing", "getBriefing", "What your memories are about, in short", Auth::User, ok("Briefing"))
+        .query(&inputs::BRIEFING)
+        .also(&[MARKDOWN])
+        .run("memory.brief", briefing::read),
+    row("GET", "/graph", "getGraph", "How your memories hang together: threads, tags in common, clusters", Auth::User, ok("Graph"))
+        .query(&inputs::GRAPH)
+        .run("memory.graph", graph::read),
+    row("GET", "/events", "watchMemories", "What becomes of your memories, as it happens (server-sent events)", Auth::User, (200, None))
+        .also(&[EVENTS])
+        .refuses(&[503])
+        .run("memory.watch", events::watch),
+    row("POST", "/agent/memories", "writeMemory", "Write a memory", Auth::Any, created("Memory"))
+        .body(&inputs::AGENT_CREATE)
+        .refuses(&[403])
+        .run("memory.create", agent::create),
+    row("GET", "/agent/memories/latest", "getLatestMemory", "The newest memory", Auth::Any, ok("Memory"))
+        .query(&inputs::LATEST)
+        .refuses(&[404])
+        .run("memory.list", agent::latest),
     row("GET", "/agent/memories/:id", "getMemoryById", "Read a memory", Auth::Any, ok("Memory")).run("memory.read", agent::read),
-    row("PUT", "/agent/memories/:id", "updateMemory", "Replace a memory; its past becomes a version", Auth::Any, ok("Memory")).body(&inputs::UPDATE).run("memory.update", memories::update),
-    row("DELETE", "/agent/memories/:id", "deleteMemory", "Move a memory to the trash", Auth::Any, ok("AgentDeleted")).run("memory.trash", agent::delete),
-    row("GET", "/agent/memories/:id/versions", "getVersionHistory", "What a memory said before", Auth::Any, ok("AgentVersions")).run("memory.versions", agent::versions),
-    row("POST", "/agent/memories/:id/children", "writeChildMemory", "Reply to a memory", Auth::Any, created("Memory")).body(&inputs::AGENT_CHILD).refuses(&[403]).run("memory.reply", agent::reply),
-    row("GET", "/agent/memories/:id/thread", "readThread", "A memory and its replies, oldest first", Auth::Any, ok("Thread")).run("memory.thread", agent::thread),
-    row("POST", "/agent/memories/browse", "browseMemories", "A page of summaries", Auth::Any, ok("SummaryPage")).body(&inputs::BROWSE).run("memory.list", agent::browse),
-    row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage")).body(&inputs::BY_TAG).run("memory.list", agent::by_tag),
-    row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories")).body(&inputs::TERM_SEARCH).run("memory.search", agent::search),
-    row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories")).body(&inputs::AGENT_LIST).run("memory.list", agent::list),
-    row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing")).query(&inputs::BRIEFING).also(&[MARKDOWN]).run("memory.brief", briefing::read),
-    row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults")).body(&inputs::SEARCH).run("memory.search", search::rank),
-    row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt")).body(&inputs::QUERY).refuses(&[502]).run("memory.query", model::query),
-    row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply")).body(&inputs::CHAT).refuses(&[502]).run("model.chat", model::chat),
+    row("PUT", "/agent/memories/:id", "updateMemory", "Replace a memory; its past becomes a version", Auth::Any, ok("Memory"))
+        .body(&inputs::UPDATE)
+        .run("memory.update", memories::update),
+    row("DELETE", "/agent/memories/:id", "deleteMemory", "Move a memory to the trash", Auth::Any, ok("AgentDeleted"))
+        .run("memory.trash", agent::delete),
+    row("GET", "/agent/memories/:id/versions", "getVersionHistory", "What a memory said before", Auth::Any, ok("AgentVersions"))
+        .run("memory.versions", agent::versions),
+    row("POST", "/agent/memories/:id/children", "writeChildMemory", "Reply to a memory", Auth::Any, created("Memory"))
+        .body(&inputs::AGENT_CHILD)
+        .refuses(&[403])
+        .run("memory.reply", agent::reply),
+    row("GET", "/agent/memories/:id/thread", "readThread", "A memory and its replies, oldest first", Auth::Any, ok("Thread"))
+        .run("memory.thread", agent::thread),
+    row("POST", "/agent/memories/browse", "browseMemories", "A page of summaries", Auth::Any, ok("SummaryPage"))
+        .body(&inputs::BROWSE)
+        .run("memory.list", agent::browse),
+    row("POST", "/agent/memories/by-tag", "getMemoriesByTag", "Memories with any of these tags", Auth::Any, ok("MemoryPage"))
+        .body(&inputs::BY_TAG)
+        .run("memory.list", agent::by_tag),
+    row("POST", "/agent/memories/search", "searchMemories", "Memories that hold a text as it stands", Auth::Any, ok("CountedMemories"))
+        .body(&inputs::TERM_SEARCH)
+        .run("memory.search", agent::search),
+    row("POST", "/agent/memories/list", "readMemories", "The newest memories", Auth::Any, ok("CountedMemories"))
+        .body(&inputs::AGENT_LIST)
+        .run("memory.list", agent::list),
+    row("GET", "/agent/briefing", "getMemoryBriefing", "What there is to know at the beginning of a session", Auth::Any, ok("Briefing"))
+        .query(&inputs::BRIEFING)
+        .also(&[MARKDOWN])
+        .run("memory.brief", briefing::read),
+    row("POST", "/api/v1/memories/search", "rankMemories", "Memories that answer a query, best first", Auth::Any, ok("SearchResults"))
+        .body(&inputs::SEARCH)
+        .run("memory.search", search::rank),
+    row("POST", "/query", "queryMemory", "Have the site's language model answer from memories", Auth::Any, ok("QueryReceipt"))
+        .body(&inputs::QUERY)
+        .refuses(&[502])
+        .run("memory.query", model::query),
+    row("POST", "/chat", "chat", "Talk to the site's language model", Auth::User, ok("ChatReply"))
+        .body(&inputs::CHAT)
+        .refuses(&[502])
+        .run("model.chat", model::chat),
     row("GET", "/chat/models", "listModels", "The models that may be talked to", Auth::User, ok("Models")).run("model.list", model::models),
-    row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths")).run("usage.read", usage::months),
-    row("GET", "/api/v1/embeddings", "readEmbeddings", "The embedding model in use and how many memories wait for their vector", Auth::Admin, ok("Embeddings"))
-        .run("embedding.read", search::embeddings),
-    row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups")).run("backup.list", backups::list),
-    row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked"))).refuses(&[409]).run("backup.ask", backups::ask),
-    row("GET", "/api/v1/status", "getStatus", "How the instance stands, and what asks for attention", Auth::Admin, ok("Status")).run("status.read", status::read),
-    row("POST", "/api/v1/erasures", "askErasure", "Have a person, or somebody memories are about, erased by the death of their key", Auth::Admin, (202, Some("Erasure"))).body(&inputs::ERASURE).refuses(&[404, 409]).run("erasure.ask", erasures::ask),
-    row("GET", "/api/v1/erasures", "listErasures", "Erasures, and how far each has come", Auth::Admin, ok("Erasures")).run("erasure.read", erasures::list),
-    row("GET", "/api/v1/erasures/:id", "getErasure", "An erasure, and its signed receipt once it has come to its end", Auth::Admin, ok("ErasureWithReceipt")).run("erasure.read", erasures::read),
-    row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation")).run("operation.read", operations::read),
-    row("POST", "/mcp", "mcpMessage", "Speak MCP: a JSON-RPC message, of either era", Auth::Any, ok("McpAnswer")).takes("McpMessage", "McpRefusal").also(&[TAKEN]).refuses(&[404, 405, 406, 415]).run("mcp.call", mcp::post),
-    row("GET", "/mcp", "mcpListen", "Hear a session of a legacy MCP client (server-sent events)", Auth::Any, (200, None)).errors("McpRefusal").also(&[SILENCE]).refuses(&[400, 404, 405, 406]).run("mcp.listen", mcp::listen),
-    row("DELETE", "/mcp", "mcpEnd", "End a session of a legacy MCP client", Auth::Any, (200, None)).errors("McpRefusal").refuses(&[400, 404, 405]).run("mcp.end", mcp::end),
+    row("GET", "/api/v1/usage", "getUsageByMonth", "How much you used, by month, newest first", Auth::User, ok("UsageMonths"))
+        .run("usage.read", usage::months),
+    row(
+        "GET",
+        "/api/v1/embeddings",
+        "readEmbeddings",
+        "The embedding model in use and how many memories wait for their vector",
+        Auth::Admin,
+        ok("Embeddings"),
+    )
+    .run("embedding.read", search::embeddings),
+    row("GET", "/api/v1/backups", "listBackups", "Backups, oldest first, and the last restore drill", Auth::Admin, ok("Backups"))
+        .run("backup.list", backups::list),
+    row("POST", "/api/v1/backups", "askBackup", "Have a backup made now", Auth::Admin, (202, Some("BackupAsked")))
+        .refuses(&[409])
+        .run("backup.ask", backups::ask),
+    row("GET", "/api/v1/status", "getStatus", "How the instance stands, and what asks for attention", Auth::Admin, ok("Status"))
+        .run("status.read", status::read),
+    row(
+        "POST",
+        "/api/v1/erasures",
+        "askErasure",
+        "Have a person, or somebody memories are about, erased by the death of their key",
+        Auth::Admin,
+        (202, Some("Erasure")),
+    )
+    .body(&inputs::ERASURE)
+    .refuses(&[404, 409])
+    .run("erasure.ask", erasures::ask),
+    row("GET", "/api/v1/erasures", "listErasures", "Erasures, and how far each has come", Auth::Admin, ok("Erasures"))
+        .run("erasure.read", erasures::list),
+    row(
+        "GET",
+        "/api/v1/erasures/:id",
+        "getErasure",
+        "An erasure, and its signed receipt once it has come to its end",
+        Auth::Admin,
+        ok("ErasureWithReceipt"),
+    )
+    .run("erasure.read", erasures::read),
+    row("GET", "/api/v1/operations/:id", "getOperation", "How an operation of yours ended", Auth::Any, ok("Operation"))
+        .run("operation.read", operations::read),
+    row("POST", "/mcp", "mcpMessage", "Speak MCP: a JSON-RPC message, of either era", Auth::Any, ok("McpAnswer"))
+        .takes("McpMessage", "McpRefusal")
+        .also(&[TAKEN])
+        .refuses(&[404, 405, 406, 415])
+        .run("mcp.call", mcp::post),
+    row("GET", "/mcp", "mcpListen", "Hear a session of a legacy MCP client (server-sent events)", Auth::Any, (200, None))
+        .errors("McpRefusal")
+        .also(&[SILENCE])
+        .refuses(&[400, 404, 405, 406])
+        .run("mcp.listen", mcp::listen),
+    row("DELETE", "/mcp", "mcpEnd", "End a session of a legacy MCP client", Auth::Any, (200, None))
+        .errors("McpRefusal")
+        .refuses(&[400, 404, 405])
+        .run("mcp.end", mcp::end),
     row("GET", "/v1/ping/", "mem0Ping", "Whether the key is good", Auth::Any, ok("Mem0Ping")).run("identity.read", mem0::ping),
-    row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).refuses(&[403]).run("memory.create", mem0::add),
-    row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added")).body(&mem0::inputs::ADD).refuses(&[403]).run("memory.create", mem0::add),
-    row("POST", "/v3/memories/", "mem0List", "A page of memories that a filter chooses, newest first", Auth::Any, ok("Mem0Page")).body(&mem0::inputs::LIST).query(&mem0::inputs::PAGES).run("memory.list", mem0::list_pages),
-    row("POST", "/v2/memories/", "mem0ListV2", "Memories that a filter chooses: as older clients ask", Auth::Any, ok("Mem0List")).body(&mem0::inputs::LIST).query(&mem0::inputs::PAGES).run("memory.list", mem0::list_arrays),
-    row("GET", "/v1/memories/", "mem0ListV1", "Memories by the names they carry: as older clients ask", Auth::Any, ok("Mem0List")).query(&mem0::inputs::QUERY_LIST).run("memory.list", mem0::list_by_query),
-    row("POST", "/v3/memories/search/", "mem0Search", "Memories that answer a query, best first", Auth::Any, ok("Mem0Hits")).body(&mem0::inputs::SEARCH).run("memory.search", mem0::search_wrapped),
-    row("POST", "/v2/memories/search/", "mem0SearchV2", "Memories that answer a query: as older clients ask", Auth::Any, ok("Mem0HitList")).body(&mem0::inputs::SEARCH).run("memory.search", mem0::search_arrays),
-    row("POST", "/v1/memories/search/", "mem0SearchV1", "Memories that answer a query: as the oldest clients ask", Auth::Any, ok("Mem0HitList")).body(&mem0::inputs::SEARCH).run("memory.search", mem0::search_arrays),
+    row("POST", "/v3/memories/add/", "mem0Add", "Keep messages, word for word, one memory each", Auth::Any, ok("Mem0Added"))
+        .body(&mem0::inputs::ADD)
+        .refuses(&[403])
+        .run("memory.create", mem0::add),
+    row("POST", "/v1/memories/", "mem0AddV1", "Keep messages: as older clients ask", Auth::Any, ok("Mem0Added"))
+        .body(&mem0::inputs::ADD)
+        .refuses(&[403])
+        .run("memory.create", mem0::add),
+    row("POST", "/v3/memories/", "mem0List", "A page of memories that a filter chooses, newest first", Auth::Any, ok("Mem0Page"))
+        .body(&mem0::inputs::LIST)
+        .query(&mem0::inputs::PAGES)
+        .run("memory.list", mem0::list_pages),
+    row("POST", "/v2/memories/", "mem0ListV2", "Memories that a filter chooses: as older clients ask", Auth::Any, ok("Mem0List"))
+        .body(&mem0::inputs::LIST)
+        .query(&mem0::inputs::PAGES)
+        .run("memory.list", mem0::list_arrays),
+    row("GET", "/v1/memories/", "mem0ListV1", "Memories by the names they carry: as older clients ask", Auth::Any, ok("Mem0List"))
+        .query(&mem0::inputs::QUERY_LIST)
+        .run("memory.list", mem0::list_by_query),
+    row("POST", "/v3/memories/search/", "mem0Search", "Memories that answer a query, best first", Auth::Any, ok("Mem0Hits"))
+        .body(&mem0::inputs::SEARCH)
+        .run("memory.search", mem0::search_wrapped),
+    row("POST", "/v2/memories/search/", "mem0SearchV2", "Memories that answer a query: as older clients ask", Auth::Any, ok("Mem0HitList"))
+        .body(&mem0::inputs::SEARCH)
+        .run("memory.search", mem0::search_arrays),
+    row(
+        "POST",
+        "/v1/memories/search/",
+        "mem0SearchV1",
+        "Memories that answer a query: as the oldest clients ask",
+        Auth::Any,
+        ok("Mem0HitList"),
+    )
+    .body(&mem0::inputs::SEARCH)
+    .run("memory.search", mem0::search_arrays),
     row("GET", "/v1/memories/:id/", "mem0Get", "Read a memory", Auth::Any, ok("Mem0Memory")).run("memory.read", mem0::get),
-    row("PUT", "/v1/memories/:id/", "mem0Update", "Change a memory; its past becomes a version", Auth::Any, ok("Mem0Memory")).body(&mem0::inputs::UPDATE).run("memory.update", mem0::update),
-    row("DELETE", "/v1/memories/:id/", "mem0Delete", "Move a memory to the trash", Auth::Any, ok("Mem0Message")).query(&mem0::inputs::DELETE_ONE).run("memory.trash", mem0::delete),
-    row("GET", "/v1/memories/:id/history/", "mem0History", "What happened to a memory, oldest first", Auth::Any, ok("Mem0History")).run("memory.versions", mem0::history),
-    row("DELETE", "/v1/memories/", "mem0DeleteAll", "Move the memories that carry these names to the trash", Auth::Any, ok("Mem0Trashed")).query(&mem0::inputs::DELETE_ALL).run("memory.trash_all", mem0::delete_all),
-    row("PUT", "/v1/batch/", "mem0BatchUpdate", "Change memories one after the other", Auth::Any, ok("Mem0Message")).body(&mem0::inputs::BATCH_UPDATE).refuses(&[404]).run("memory.update", mem0::batch_update),
-    row("DELETE", "/v1/batch/", "mem0BatchDelete", "Move memories to the trash one after the other", Auth::Any, ok("Mem0Message")).body(&mem0::inputs::BATCH_DELETE).refuses(&[404]).run("memory.trash", mem0::batch_delete),
-    row("GET", "/v1/entities/", "mem0Entities", "Whom and what your memories name", Auth::Any, ok("Mem0Entities")).query(&mem0::inputs::PAGES).run("memory.list", mem0::entities),
-    row("DELETE", "/v2/entities/user/:id/", "mem0DeleteUser", "Move your memories about this person to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_user),
-    row("DELETE", "/v2/entities/agent/:id/", "mem0DeleteAgent", "Move your memories that name this agent to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_agent),
-    row("DELETE", "/v2/entities/app/:id/", "mem0DeleteApp", "Move your memories that name this application to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_app),
-    row("DELETE", "/v2/entities/run/:id/", "mem0DeleteRun", "Move your memories of this run to the trash", Auth::Any, ok("Mem0Trashed")).run("memory.trash_all", mem0::delete_run),
-    row("POST", "/v1/exports/", "mem0AskExport", "Have memories ready to be fetched", Auth::Any, created("Mem0ExportAsked")).body(&mem0::inputs::EXPORT).run("memory.list", mem0::export_ask),
-    row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export")).body(&mem0::inputs::EXPORT_GET).refuses(&[404]).run("memory.list", mem0::export_fetch),
-    row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback")).body(&mem0::inputs::FEEDBACK).refuses(&[403, 404]).run("memory.reply", mem0::feedback),
+    row("PUT", "/v1/memories/:id/", "mem0Update", "Change a memory; its past becomes a version", Auth::Any, ok("Mem0Memory"))
+        .body(&mem0::inputs::UPDATE)
+        .run("memory.update", mem0::update),
+    row("DELETE", "/v1/memories/:id/", "mem0Delete", "Move a memory to the trash", Auth::Any, ok("Mem0Message"))
+        .query(&mem0::inputs::DELETE_ONE)
+        .run("memory.trash", mem0::delete),
+    row("GET", "/v1/memories/:id/history/", "mem0History", "What happened to a memory, oldest first", Auth::Any, ok("Mem0History"))
+        .run("memory.versions", mem0::history),
+    row("DELETE", "/v1/memories/", "mem0DeleteAll", "Move the memories that carry these names to the trash", Auth::Any, ok("Mem0Trashed"))
+        .query(&mem0::inputs::DELETE_ALL)
+        .run("memory.trash_all", mem0::delete_all),
+    row("PUT", "/v1/batch/", "mem0BatchUpdate", "Change memories one after the other", Auth::Any, ok("Mem0Message"))
+        .body(&mem0::inputs::BATCH_UPDATE)
+        .refuses(&[404])
+        .run("memory.update", mem0::batch_update),
+    row("DELETE", "/v1/batch/", "mem0BatchDelete", "Move memories to the trash one after the other", Auth::Any, ok("Mem0Message"))
+        .body(&mem0::inputs::BATCH_DELETE)
+        .refuses(&[404])
+        .run("memory.trash", mem0::batch_delete),
+    row("GET", "/v1/entities/", "mem0Entities", "Whom and what your memories name", Auth::Any, ok("Mem0Entities"))
+        .query(&mem0::inputs::PAGES)
+        .run("memory.list", mem0::entities),
+    row(
+        "DELETE",
+        "/v2/entities/user/:id/",
+        "mem0DeleteUser",
+        "Move your memories about this person to the trash",
+        Auth::Any,
+        ok("Mem0Trashed"),
+    )
+    .run("memory.trash_all", mem0::delete_user),
+    row(
+        "DELETE",
+        "/v2/entities/agent/:id/",
+        "mem0DeleteAgent",
+        "Move your memories that name this agent to the trash",
+        Auth::Any,
+        ok("Mem0Trashed"),
+    )
+    .run("memory.trash_all", mem0::delete_agent),
+    row(
+        "DELETE",
+        "/v2/entities/app/:id/",
+        "mem0DeleteApp",
+        "Move your memories that name this application to the trash",
+        Auth::Any,
+        ok("Mem0Trashed"),
+    )
+    .run("memory.trash_all", mem0::delete_app),
+    row("DELETE", "/v2/entities/run/:id/", "mem0DeleteRun", "Move your memories of this run to the trash", Auth::Any, ok("Mem0Trashed"))
+        .run("memory.trash_all", mem0::delete_run),
+    row("POST", "/v1/exports/", "mem0AskExport", "Have memories ready to be fetched", Auth::Any, created("Mem0ExportAsked"))
+        .body(&mem0::inputs::EXPORT)
+        .run("memory.list", mem0::export_ask),
+    row("POST", "/v1/exports/get/", "mem0GetExport", "Fetch what was asked for, or what filters choose", Auth::Any, ok("Mem0Export"))
+        .body(&mem0::inputs::EXPORT_GET)
+        .refuses(&[404])
+        .run("memory.list", mem0::export_fetch),
+    row("POST", "/v1/feedback/", "mem0Feedback", "Say what you think of a memory", Auth::Any, ok("Mem0Feedback"))
+        .body(&mem0::inputs::FEEDBACK)
+        .refuses(&[403, 404])
+        .run("memory.reply", mem0::feedback),
 ];
 
 /// Whether a path lies where agents may look for one.
@@ -316,7 +567,8 @@ pub fn find(method: Method, path: &str) -> Found<'_> {
     if let Some(route) = SHAPES.fixed.get(path).and_then(|routes| routes.iter().find(asked)) {
         return Found::Route(route, "");
     }
-    let begun = path.match_indices('/').take_while(|(at, _)| *at < SHAPES.longest).filter_map(|(at, _)| SHAPES.with_id.get(&path[..=at])).flatten();
+    let begun =
+        path.match_indices('/').take_while(|(at, _)| *at < SHAPES.longest).filter_map(|(at, _)| SHAPES.with_id.get(&path[..=at])).flatten();
     let fit = begun.filter(|row| asked(&&row.route)).filter_map(|row| Some((row, id_between(row.around.0, row.around.1, path)?)));
     if let Some((row, id)) = fit.max_by_key(|(row, _)| row.number) {
         return Found::Route(row.route, id);

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::api::mcp::Mcp;
+use crate::api::oauth::OAuth;
 use crate::api::ops::status::Surroundings;
 use crate::api::reply::{self, Answered, Done, Failure, Shape, Words};
 use crate::api::routes::{self, Found, Route};
 use crate::api::schema::{Fields, Part};
 use crate::api::stream::Places;
-use crate::api::oauth::OAuth;
 use crate::api::throttle::{self, Key, Taken, Throttle};
-use crate::api::mcp::Mcp;
 use crate::api::{body, mem0, openapi};
 use crate::audit::{Device, Reason};
 use crate::authn::credential::{Unauthenticated, bearer};
@@ -164,7 +164,9 @@ impl Api {
             }),
             // The dashboard speaks for persons, never for an AI tool.
             Ok(Admission::Dashboard) if Shape::of(&request.path) != Shape::Mcp => self.by_dashboard(request),
-            Ok(Admission::Unknown | Admission::Dashboard) => Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) }),
+            Ok(Admission::Unknown | Admission::Dashboard) => {
+                Err(Stranger { credential: None, reason: Reason::BadCredential, why: Ok(Unauthenticated::Invalid) })
+            }
             Err(why) => Err(Stranger::unanswered(why, request)),
         }
     }
@@ -194,7 +196,8 @@ impl Api {
 
     /// [`Api::seat`] for routes that do their own authentication.
     pub(in crate::api) fn seated(&self, email: Phi, request: &Request) -> Result<(), Reply> {
-        self.seat(email, request).map_err(|stranger| stranger.why.map_or_else(|answer| *answer, |why| Shape::of(&request.path).error(401, why.to_string())))
+        self.seat(email, request)
+            .map_err(|stranger| stranger.why.map_or_else(|answer| *answer, |why| Shape::of(&request.path).error(401, why.to_string())))
     }
 
     /// A request of `who` that no row of the table stands for.
@@ -217,7 +220,8 @@ impl Api {
         }
         let dashboard = Principal::system(self.vault.tenant(), self.vault.owner(), "dashboard");
         let call = self.call(request, 201, None);
-        let seated = self.vault.write::<CreatePerson, _, _>(&dashboard, Instance, &call, move |access| identity::seat_person(access, &email));
+        let seated =
+            self.vault.write::<CreatePerson, _, _>(&dashboard, Instance, &call, move |access| identity::seat_person(access, &email));
         seated.map(drop).map_err(|refused| stranger(Failure::refused(&refused, &Words::ADMIN).reply(shape)))
     }
 

@@ -753,8 +753,35 @@ mod tests {
 
     /// What a mutated text may be made of: all that the reader treats apart.
     const PIECES: &[&str] = &[
-        "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u0000", "\\ud800", "\\udc00", "null", "true", "-1", "1e309", "0.5", "\"title\"", "\"tags\"",
-        "\"x\"", "\"metadata\":{}", "\"by\":\"all\"", "\u{feff}", "\u{1f9e0}", " ", "\n", "[[[[[[[[", "]]]]]]]]", "{\"a\":", "}",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\\",
+        "\\u0000",
+        "\\ud800",
+        "\\udc00",
+        "null",
+        "true",
+        "-1",
+        "1e309",
+        "0.5",
+        "\"title\"",
+        "\"tags\"",
+        "\"x\"",
+        "\"metadata\":{}",
+        "\"by\":\"all\"",
+        "\u{feff}",
+        "\u{1f9e0}",
+        " ",
+        "\n",
+        "[[[[[[[[",
+        "]]]]]]]]",
+        "{\"a\":",
+        "}",
     ];
 
     #[test]
@@ -767,7 +794,10 @@ mod tests {
             usize::try_from(state % u64::try_from(n).unwrap()).unwrap()
         };
         let seeds = [
-            (&inputs::CREATE, r#"{"title":"t","content":"c","tags":["a","b"],"metadata":{"k":[1,2.5,null]},"occurred_at":"2026-11-21T08:00:00Z"}"#),
+            (
+                &inputs::CREATE,
+                r#"{"title":"t","content":"c","tags":["a","b"],"metadata":{"k":[1,2.5,null]},"occurred_at":"2026-11-21T08:00:00Z"}"#,
+            ),
             (&inputs::BROWSE, r#"{"filter":{"by":"tags","tags":["a"]},"limit":50,"offset":0}"#),
             (&inputs::SEARCH, r#"{"query":"q","limit":10,"tags":["a"],"since":"2026-11-21T08:00:00Z","explain":true}"#),
         ];

@@ -199,11 +199,10 @@ mod tests {
         assert_eq!(taken(60_999).error(), "Rate limit exceeded, retry in 1 second");
         // Refusals did not lengthen the window.
         assert_eq!(taken(61_000), Taken { allowed: true, limit: 3, remaining: 2, reset_s: 60 });
-        assert_eq!(taken(61_000).headers(), [
-            ("x-ratelimit-limit", "3".to_owned()),
-            ("x-ratelimit-remaining", "1".to_owned()),
-            ("x-ratelimit-reset", "60".to_owned()),
-        ]);
+        assert_eq!(
+            taken(61_000).headers(),
+            [("x-ratelimit-limit", "3".to_owned()), ("x-ratelimit-remaining", "1".to_owned()), ("x-ratelimit-reset", "60".to_owned()),]
+        );
     }
 
     #[test]
@@ -211,7 +210,10 @@ mod tests {
         let throttle = Throttle::new(5);
         let key = address("192.0.2.1");
         let taken = |requests| throttle.take_all(key, requests, 0).map(|taken| (taken.allowed, taken.remaining)).unwrap();
-        assert_eq!([taken(0), taken(4), taken(2), taken(0), taken(1), taken(1)], [(true, 5), (true, 1), (false, 1), (true, 1), (true, 0), (false, 0)]);
+        assert_eq!(
+            [taken(0), taken(4), taken(2), taken(0), taken(1), taken(1)],
+            [(true, 5), (true, 1), (false, 1), (true, 1), (true, 0), (false, 0)]
+        );
         assert_eq!([taken(u32::MAX), taken(0)], [(false, 0), (true, 0)]);
         // More than there ever are take a window in which there was one request at most.
         let full = Throttle::new(5);
@@ -255,8 +257,9 @@ mod tests {
     fn threads_together_get_no_more_than_the_limit() {
         let throttle = Throttle::new(1000);
         let allowed: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| throttle.take(address("192.0.2.1"), 0).unwrap().allowed).count())).collect();
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..500).filter(|_| throttle.take(address("192.0.2.1"), 0).unwrap().allowed).count()))
+                .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(allowed, 1000);

@@ -148,7 +148,8 @@ impl Chain {
                     false => return Err(ChainError::Broken(number)),
                 }
             };
-            let signed = |key: &Vkey| Checkpoint::parse(&link.handover.checkpoint, key).map_err(|error| ChainError::Handover(number, error));
+            let signed =
+                |key: &Vkey| Checkpoint::parse(&link.handover.checkpoint, key).map_err(|error| ChainError::Handover(number, error));
             let end = signed(old)?;
             signed(&new)?;
             if !verify_inclusion(&leaf_hash(line.as_bytes()), index_of(line), end.size, &link.handover.proof, &end.root) {
@@ -174,14 +175,19 @@ impl Chain {
     pub fn read(&self, note: &str) -> Result<Checkpoint, ChainError> {
         // What a key signs of sizes before it was introduced is bound to no handover: whoever stole it could make up all that was before.
         let mut introduced = 0;
-        let in_turn = |Checkpoint { size, .. }, introduced| if size < introduced { Err(ChainError::Early { size, introduced }) } else { Ok(()) };
+        let in_turn =
+            |Checkpoint { size, .. }, introduced| if size < introduced { Err(ChainError::Early { size, introduced }) } else { Ok(()) };
         for step in &self.steps {
             let since = std::mem::replace(&mut introduced, step.end.size);
             let Ok(checkpoint) = Checkpoint::parse(note, &step.old) else { continue };
             // At its own size a handover is signed by both keys.
             if checkpoint.size <= step.end.size {
                 in_turn(checkpoint, since)?;
-                return if checkpoint.size < step.end.size || checkpoint.root == step.end.root { self.going_on(checkpoint) } else { Err(ChainError::Forked(step.number)) };
+                return if checkpoint.size < step.end.size || checkpoint.root == step.end.root {
+                    self.going_on(checkpoint)
+                } else {
+                    Err(ChainError::Forked(step.number))
+                };
             }
             if Checkpoint::parse(note, &self.newest).is_err() {
                 return Err(ChainError::Retired { size: checkpoint.size, retired: step.end.size });
@@ -214,9 +220,9 @@ mod tests {
     use crate::audit::checkpoint::vkey;
     use crate::audit::entry::Actor;
     use crate::audit::entry::tests::golden;
-    use crate::audit::verify::{Verifier, trailer};
     use crate::audit::merkle::tests::NoTiles;
     use crate::audit::merkle::{Appender, Tree};
+    use crate::audit::verify::{Verifier, trailer};
     use crate::base::id::LogId;
     use crate::crypto::secret::Secret;
     use crate::crypto::sign::SigningKey;
@@ -248,7 +254,17 @@ mod tests {
 
     /// A log of 20 entries, handed over from key 1 to 2 in entry 5, and to 3 in entry 11.
     fn lines() -> Vec<String> {
-        (0..20).map(|i| if i == 5 { handover(5, 1, 2) } else if i == 11 { handover(11, 2, 3) } else { other(i) }).collect()
+        (0..20)
+            .map(|i| {
+                if i == 5 {
+                    handover(5, 1, 2)
+                } else if i == 11 {
+                    handover(11, 2, 3)
+                } else {
+                    other(i)
+                }
+            })
+            .collect()
     }
 
     fn checkpoint(lines: &[String], size: u64) -> Checkpoint {
@@ -261,7 +277,8 @@ mod tests {
         let leaves = lines.iter().map(|line| leaf_hash(line.as_bytes())).collect();
         let tree = Tree::new(&NoTiles, lines.len() as u64, leaves).unwrap();
         let checkpoint = checkpoint(lines, size).note_of_both(&key(keys[0]), &key(keys[1]));
-        let handover = Proved { entry: lines[usize::try_from(entry).unwrap()].clone(), checkpoint, proof: tree.inclusion(entry, size).unwrap() };
+        let handover =
+            Proved { entry: lines[usize::try_from(entry).unwrap()].clone(), checkpoint, proof: tree.inclusion(entry, size).unwrap() };
         Link { handover, consistency: if to < size { Vec::new() } else { tree.consistency(size, to).unwrap() } }
     }
 
@@ -330,7 +347,8 @@ mod tests {
         let lines = lines();
         let mut forged = lines.clone();
         forged[2] = other(2).replace("\"mono_ms\":0", "\"mono_ms\":1");
-        for (trusted, signer, size, introduced) in [(1, 2, 3, 7), (1, 2, 6, 7), (1, 3, 3, 12), (1, 3, 9, 12), (2, 3, 9, 12), (2, 3, 3, 12)] {
+        for (trusted, signer, size, introduced) in [(1, 2, 3, 7), (1, 2, 6, 7), (1, 3, 3, 12), (1, 3, 9, 12), (2, 3, 9, 12), (2, 3, 3, 12)]
+        {
             let chain = Chain::follow(&known(trusted), &links(&lines, 20)).unwrap();
             for lines in [&lines, &forged] {
                 let found = chain.read(&checkpoint(lines, size).note(&key(signer)));
@@ -350,7 +368,10 @@ mod tests {
         // Signed by a stranger in the place of the old key or of the new one.
         let note = |size, seed: u8| checkpoint(&lines, size).note(&key(seed));
         assert!(matches!(followed(&|l| l[0].handover.checkpoint = note(7, 9)), Err(ChainError::Handover(1, _))));
-        assert!(matches!(followed(&|l| l[0].handover.checkpoint = note(7, 1)), Err(ChainError::Handover(1, _))), "nobody showed the new key");
+        assert!(
+            matches!(followed(&|l| l[0].handover.checkpoint = note(7, 1)), Err(ChainError::Handover(1, _))),
+            "nobody showed the new key"
+        );
         // An entry that is not in the log that was signed.
         assert_eq!(followed(&|l| l[0].handover.entry = handover(5, 1, 9)), Err(ChainError::Handover(1, NoteError::Unsigned)));
         assert_eq!(followed(&|l| l[0].handover.entry = handover(6, 1, 2)), Err(ChainError::NotIntroduced(1)));

@@ -624,7 +624,8 @@ pub(super) mod tests {
         full.subjects = vec![SubjectId::from_bytes([0x51; 16])];
         full.tenant = Some(TenantId::from_bytes([0x7e; 16]));
         full.via = Some(Via::Team(id(0x22)));
-        for detail in [Detail::Words(4), Detail::Root([0xcc; 32]), Detail::Limit(50), Detail::Order(Word::of("newest")), Detail::Limit(10)] {
+        for detail in [Detail::Words(4), Detail::Root([0xcc; 32]), Detail::Limit(50), Detail::Order(Word::of("newest")), Detail::Limit(10)]
+        {
             full.det.set(detail);
         }
 
@@ -774,7 +775,8 @@ pub(super) mod tests {
         entry.res = Some(Resource { ids: vec![Id([1; 16]); 200], kind: word.clone() });
         entry.subjects = vec![SubjectId::from_bytes([2; 16]); 200];
         entry.actor.behalf = vec![Id([3; 16]); limits::AUDIT_BEHALF_MAX];
-        (entry.actor.vendor, entry.op, entry.origin, entry.role) = (Some(word.clone()), word.clone(), Some(word.clone()), Some(word.clone()));
+        (entry.actor.vendor, entry.op, entry.origin, entry.role) =
+            (Some(word.clone()), word.clone(), Some(word.clone()), Some(word.clone()));
         entry.rid = Some(RequestId("r".repeat(64)));
         for detail in [Detail::Filter(word.clone()), Detail::Setting(word.clone()), Detail::Protocol(word)] {
             entry.det.set(detail);

@@ -189,7 +189,9 @@ mod tests {
         }
         assert_eq!(open(&NOTE.replacen("If", "It", 1), &vkey), Err(NoteError::Forged));
         assert_eq!(open(NOTE, &Vkey::new("PeterNeumann", [0; 32]).unwrap()), Err(NoteError::Unsigned));
-        for bad in [format!("{NOTE}\n"), format!("\n{NOTE}"), NOTE.replace('\n', "\r\n"), format!("{NOTE}x"), "\n\n".into(), "\n\n\n".into()] {
+        for bad in
+            [format!("{NOTE}\n"), format!("\n{NOTE}"), NOTE.replace('\n', "\r\n"), format!("{NOTE}x"), "\n\n".into(), "\n\n\n".into()]
+        {
             assert!(open(&bad, &vkey).is_err(), "{bad:?}");
         }
     }
@@ -206,7 +208,9 @@ mod tests {
         assert_eq!(open(&(NOTE.to_owned() + &line("other", &same)), &vkey), Ok(text()), "same key id, another name");
         assert_eq!(open(&(NOTE.to_owned() + &line("PeterNeumann", &same)), &vkey), Err(NoteError::Forged));
         assert_eq!(open(&(NOTE.to_owned() + &line("PeterNeumann", &same[..60])), &vkey), Err(NoteError::Forged));
-        for bad in ["\u{2014} a\n", "\u{2014}  AAAAAAAA\n", "- a AAAAAAAA\n", "\u{2014} a AAAA\n", "\u{2014} a AAAAAAAA AA\n", "\u{2014} a AA=A\n"] {
+        for bad in
+            ["\u{2014} a\n", "\u{2014}  AAAAAAAA\n", "- a AAAAAAAA\n", "\u{2014} a AAAA\n", "\u{2014} a AAAAAAAA AA\n", "\u{2014} a AA=A\n"]
+        {
             assert_eq!(open(&(NOTE.to_owned() + bad), &vkey), Err(NoteError::Malformed), "{bad}");
         }
         let long = format!("{}{NOTE}", "x".repeat(limits::NOTE_BYTES_MAX));

@@ -378,7 +378,10 @@ mod tests {
         assert_eq!(refused(|r| r.holder = [8; 16]), ReceiptError::AnotherEntry("destroyed"));
         assert_eq!(refused(|r| r.ended = r.destroyed.clone()), ReceiptError::AnotherEntry("ended"));
         assert_eq!(refused(|r| r.ended.proof.swap(0, 1)), ReceiptError::NotIncluded("ended"));
-        assert_eq!(refused(|r| r.ended.entry = entry("erasure.end", 4, HOLDER).replace("\"n\":1", "\"n\":2")), ReceiptError::NotIncluded("ended"));
+        assert_eq!(
+            refused(|r| r.ended.entry = entry("erasure.end", 4, HOLDER).replace("\"n\":1", "\"n\":2")),
+            ReceiptError::NotIncluded("ended")
+        );
         assert!(matches!(refused(|r| r.ended.checkpoint.insert(0, 'x')), ReceiptError::Checkpoint("ended", _)));
         let mut others = lines();
         others[4] = entry("erasure.end", 4, [8; 16]);

@@ -117,7 +117,8 @@ struct Trailer {
 /// changes of key before it.
 pub fn trailer(checkpoint: &str, keys: &[Link], proof: &[Hash]) -> String {
     let proof = proof.iter().map(|hash| STANDARD.encode(hash)).collect();
-    serde_json::to_string(&Trailer { bundle: 1, checkpoint: checkpoint.to_owned(), keys: keys.iter().map(Link::wire).collect(), proof }).expect("strings and a number are JSON")
+    serde_json::to_string(&Trailer { bundle: 1, checkpoint: checkpoint.to_owned(), keys: keys.iter().map(Link::wire).collect(), proof })
+        .expect("strings and a number are JSON")
 }
 
 /// Takes an export line by line.

@@ -9,8 +9,8 @@
 //! - A name of a key (its prefix, `env:NAME#…`) does not help to guess it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -93,7 +93,8 @@ pub fn draw_user_key() -> Secret<String> {
 fn is_user_key(key: &str) -> bool {
     let Some((body, checksum)) = key.split_at_checked(USER_KEY_CHARS - CHECKSUM_DIGITS) else { return false };
     let digits = body.strip_prefix(USER_KEY_PREFIX);
-    digits.is_some_and(|digits| digits.bytes().all(|digit| hex::value(digit).is_some())) && checksum == format!("{:08x}", crc32(body.as_bytes()))
+    digits.is_some_and(|digits| digits.bytes().all(|digit| hex::value(digit).is_some()))
+        && checksum == format!("{:08x}", crc32(body.as_bytes()))
 }
 
 /// The first [`DISPLAY_CHARS`] characters of a key, shown in lists.

@@ -165,7 +165,8 @@ mod tests {
     }
 
     const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-    const GOOD: &str = r#"{"iss":"reflect-dashboard","aud":"reflect-memory","email":" Jane@Clinic.example","exp":1800000060,"iat":1800000000,"sub":"x"}"#;
+    const GOOD: &str =
+        r#"{"iss":"reflect-dashboard","aud":"reflect-memory","email":" Jane@Clinic.example","exp":1800000060,"iat":1800000000,"sub":"x"}"#;
 
     fn check(token: &str) -> Result<Claims, JwtError> {
         verify(&secret(), token, now())
@@ -181,7 +182,10 @@ mod tests {
     #[test]
     fn a_good_token_gives_the_person_and_the_end() {
         let claims = check(&signed(HEADER, GOOD)).unwrap();
-        assert_eq!(claims, Claims { email: "jane@clinic.example".into(), pending_id: None, expires_at: Timestamp::from_ms(1_800_000_060_000) });
+        assert_eq!(
+            claims,
+            Claims { email: "jane@clinic.example".into(), pending_id: None, expires_at: Timestamp::from_ms(1_800_000_060_000) }
+        );
         assert!(check(&signed(HEADER, &GOOD.replace(r#""reflect-memory""#, r#"["x","reflect-memory"]"#))).is_ok());
         let approving = check(&signed(HEADER, &GOOD.replace(r#""sub":"x""#, r#""pending_id":"p""#))).unwrap();
         assert_eq!(approving.pending_id.as_deref(), Some("p"));

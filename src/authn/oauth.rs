@@ -96,8 +96,26 @@ impl Scope {
 
 /// Schemes without a dot that AI tools have for themselves (Cursor, VS Code and what is made of it, Claude and others).
 const TOOL_SCHEMES: [&str; 20] = [
-    "antigravity", "cherrystudio", "claude", "code-oss", "cursor", "goose", "jetbrains", "kiro", "lmstudio", "positron", "raycast", "trae", "void",
-    "vscode", "vscode-insiders", "vscodium", "warp", "windsurf", "windsurf-next", "zed",
+    "antigravity",
+    "cherrystudio",
+    "claude",
+    "code-oss",
+    "cursor",
+    "goose",
+    "jetbrains",
+    "kiro",
+    "lmstudio",
+    "positron",
+    "raycast",
+    "trae",
+    "void",
+    "vscode",
+    "vscode-insiders",
+    "vscodium",
+    "warp",
+    "windsurf",
+    "windsurf-next",
+    "zed",
 ];
 
 /// Names with a dot that a system has for programs of its own.
@@ -106,8 +124,11 @@ const SYSTEM_SCHEMES: [&str; 3] = ["microsoft", "ms", "windows"];
 /// Whether a scheme is an application's own: one that tools are known by, or the name of a domain backwards (RFC 8252 section 7.1), which begins
 /// with what may be a top-level domain. Every other one may have a meaning to the system that no client should send people to (`smb`, `ms-msdt`).
 fn is_applications(scheme: &str) -> bool {
-    let lawful = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-".contains(&b));
-    let domain = scheme.split_once('.').is_some_and(|(top, rest)| top.len() > 1 && !SYSTEM_SCHEMES.contains(&top) && top.bytes().all(|b| b.is_ascii_lowercase()) && rest.split('.').all(lawful));
+    let lawful =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-".contains(&b));
+    let domain = scheme.split_once('.').is_some_and(|(top, rest)| {
+        top.len() > 1 && !SYSTEM_SCHEMES.contains(&top) && top.bytes().all(|b| b.is_ascii_lowercase()) && rest.split('.').all(lawful)
+    });
     domain || TOOL_SCHEMES.contains(&scheme)
 }
 
@@ -165,10 +186,23 @@ mod tests {
         let challenge = challenge("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM").unwrap();
         let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         assert!(fits(&challenge, verifier));
-        for bad in ["", &verifier[1..], &verifier.to_uppercase(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", &"a".repeat(129), &format!("{verifier} ")] {
+        for bad in [
+            "",
+            &verifier[1..],
+            &verifier.to_uppercase(),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+            &"a".repeat(129),
+            &format!("{verifier} "),
+        ] {
             assert!(!fits(&challenge, bad));
         }
-        for bad in ["", "abc", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM=", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cMA", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw+cM"] {
+        for bad in [
+            "",
+            "abc",
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM=",
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cMA",
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw+cM",
+        ] {
             assert_eq!(super::challenge(bad), None, "{bad}");
         }
     }
@@ -214,10 +248,37 @@ mod tests {
             assert!(is_redirect_uri(good), "{good}");
         }
         for bad in [
-            "", "x", "https:", "https://", "https:///x", "http://example.com/", "http://localhost.evil.example/", "http://127.0.0.1.evil.example/",
-            "http://localhost@evil.example/", "https://a@b/", "https://a/#b", "javascript:alert(1)", "javascript://x/%0aalert(1)", "data:text/html,x",
-            "file:///etc/passwd", "JAVASCRIPT:/x", "blob:/x", "a:/x", "https://a b/", "https://a/\r\nX: y", "https://a/\"><script>", "https://ü/", "//evil.example",
-            "/relative", "https://a:99999/", "https://a:b/", "https://[::1/", "com.example.app:oauth", "https:\\\\evil.example", "https://a;b/", &format!("https://a/{}", "x".repeat(3000)),
+            "",
+            "x",
+            "https:",
+            "https://",
+            "https:///x",
+            "http://example.com/",
+            "http://localhost.evil.example/",
+            "http://127.0.0.1.evil.example/",
+            "http://localhost@evil.example/",
+            "https://a@b/",
+            "https://a/#b",
+            "javascript:alert(1)",
+            "javascript://x/%0aalert(1)",
+            "data:text/html,x",
+            "file:///etc/passwd",
+            "JAVASCRIPT:/x",
+            "blob:/x",
+            "a:/x",
+            "https://a b/",
+            "https://a/\r\nX: y",
+            "https://a/\"><script>",
+            "https://ü/",
+            "//evil.example",
+            "/relative",
+            "https://a:99999/",
+            "https://a:b/",
+            "https://[::1/",
+            "com.example.app:oauth",
+            "https:\\\\evil.example",
+            "https://a;b/",
+            &format!("https://a/{}", "x".repeat(3000)),
         ] {
             assert!(!is_redirect_uri(bad), "{bad}");
         }
@@ -232,8 +293,36 @@ mod tests {
     #[test]
     fn nobody_is_sent_to_a_program_of_the_system() {
         for scheme in [
-            "smb", "ldap", "ldaps", "ssh", "telnet", "sftp", "ms-msdt", "search-ms", "ms-settings", "ms-word", "jar", "tel", "sms", "facetime", "mailto",
-            "vnc", "rdp", "nfs", "afp", "itms-apps", "steam", "shell", "myapp", "x-apple.systempreferences", "Com.example", "com.", ".example", "com..example", "-a.b", "1a.b",
+            "smb",
+            "ldap",
+            "ldaps",
+            "ssh",
+            "telnet",
+            "sftp",
+            "ms-msdt",
+            "search-ms",
+            "ms-settings",
+            "ms-word",
+            "jar",
+            "tel",
+            "sms",
+            "facetime",
+            "mailto",
+            "vnc",
+            "rdp",
+            "nfs",
+            "afp",
+            "itms-apps",
+            "steam",
+            "shell",
+            "myapp",
+            "x-apple.systempreferences",
+            "Com.example",
+            "com.",
+            ".example",
+            "com..example",
+            "-a.b",
+            "1a.b",
         ] {
             for rest in [":/x", "://host/x"] {
                 assert!(!is_redirect_uri(&format!("{scheme}{rest}")), "{scheme}{rest}");

@@ -78,7 +78,9 @@ impl CredentialRef {
     pub fn text(&self) -> Option<String> {
         match self {
             CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(id.to_string()),
-            CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => Some(format!("env:{name}#{}", hex::encode(&id.mark()))),
+            CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => {
+                Some(format!("env:{name}#{}", hex::encode(&id.mark())))
+            }
             CredentialRef::None => None,
         }
     }
@@ -171,7 +173,15 @@ impl Principal {
 
     /// The program itself, acting for `owner` where a memory is touched.
     pub fn system(tenant: TenantId, owner: UserId, name: &'static str) -> Self {
-        Self { tenant, user: owner, role: Role::System(name), credential: CredentialRef::None, admin: false, expires_at: None, read_only: false }
+        Self {
+            tenant,
+            user: owner,
+            role: Role::System(name),
+            credential: CredentialRef::None,
+            admin: false,
+            expires_at: None,
+            read_only: false,
+        }
     }
 
     /// Whether the stored credential this principal came from still stands; `row` is what the store says now.

@@ -133,7 +133,8 @@ pub mod tests {
 
     #[test]
     fn a_second_panic_on_the_way_of_a_first_stops_the_process_in_order_and_says_nothing_of_what_they_said() {
-        const THIS: &str = "base::fault::tests::a_second_panic_on_the_way_of_a_first_stops_the_process_in_order_and_says_nothing_of_what_they_said";
+        const THIS: &str =
+            "base::fault::tests::a_second_panic_on_the_way_of_a_first_stops_the_process_in_order_and_says_nothing_of_what_they_said";
         match part().as_deref() {
             Some("once") => {
                 assert_eq!(catch(|| drop(Panics)), Err(Panicked));

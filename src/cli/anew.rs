@@ -28,7 +28,8 @@ use crate::store::kept;
 use crate::store::restore::{Facts, facts};
 use crate::store::vault::Vault;
 
-const WIPED: &str = "the old file's keys were written over and it was removed; disks, above all SSDs, may keep remnants, which the old keys open";
+const WIPED: &str =
+    "the old file's keys were written over and it was removed; disks, above all SSDs, may keep remnants, which the old keys open";
 
 /// The command.
 pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
@@ -52,9 +53,13 @@ pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
     backup::room(&path, bytes)?;
     let kek = other_kek(how, &old)?;
     drop(old);
-    say("a new file under new keys is made beside the data file, which needs as much free space again; the data file stays as it is until then");
-    say("what is carried on: the pepper, which recognises credentials and opens nothing. Keys of people and programs, and grants, go on working; \
-         if those may be known too, run `rosemary incident revoke-all` first");
+    say(
+        "a new file under new keys is made beside the data file, which needs as much free space again; the data file stays as it is until then",
+    );
+    say(
+        "what is carried on: the pepper, which recognises credentials and opens nothing. Keys of people and programs, and grants, go on working; \
+         if those may be known too, run `rosemary incident revoke-all` first",
+    );
     leave(&mut config, &present)?;
     let old = Engine::inspect(&path, &open::options(&config), &present).map_err(|error| open::engine_failure(&path, error))?;
     let before = facts(&old, &clock).map_err(|error| open::store_failure(&path, error))?;
@@ -79,12 +84,18 @@ pub fn run(how: &args::RotateAll, mut config: Config) -> Result<Exit, Failure> {
         say(&format!("slot {} ({}) is gone: enrol its key again (keys add, keys shares)", slot.number, slot.kind.name()));
     }
     if let Some(new) = named(how) {
-        say(&format!("the new key alone opens the file: point {} to {} before the next start, and keep a copy of it away from the data", config.kek.source(), new.display()));
+        say(&format!(
+            "the new key alone opens the file: point {} to {} before the next start, and keep a copy of it away from the data",
+            config.kek.source(),
+            new.display()
+        ));
     } else {
         say("the present key alone opens the file; if it was known too, run again with --key-file and another one");
     }
     dispose(how, &path, before.file, &kept)?;
-    say("backups made before open with the keys of before, and restoring one brings those keys back: make a new one now (rosemary backup make)");
+    say(
+        "backups made before open with the keys of before, and restoring one brings those keys back: make a new one now (rosemary backup make)",
+    );
     Ok(Exit::Ok)
 }
 
@@ -201,7 +212,10 @@ fn dispose(how: &args::RotateAll, path: &Path, file: FileId, kept: &Path) -> Res
         ));
     }
     for other in kept::beside(path).map_err(failure)?.iter().filter(|name| *name != kept) {
-        say(&format!("{}: is there too, from an earlier change or restore, or as a copy; it was not touched, and the keys of its time open it", other.display()));
+        say(&format!(
+            "{}: is there too, from an earlier change or restore, or as a copy; it was not touched, and the keys of its time open it",
+            other.display()
+        ));
     }
     Ok(())
 }

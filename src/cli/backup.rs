@@ -86,7 +86,13 @@ fn make(file: Option<&Path>, config: &mut Config) -> Result<Exit, Failure> {
     drop(progress);
     store.stop();
     let made = made.map_err(|error| failure(&error))?;
-    say(&format!("backup {} in {} ms, {} bytes, audit entries 0 to {}", made.id, made.took.as_millis(), made.backup.bytes, made.backup.size));
+    say(&format!(
+        "backup {} in {} ms, {} bytes, audit entries 0 to {}",
+        made.id,
+        made.took.as_millis(),
+        made.backup.bytes,
+        made.backup.size
+    ));
     text::print(format!("{}\n", made.path.display()).as_bytes())
 }
 
@@ -106,7 +112,14 @@ fn table(found: &Backups) -> String {
     let mut out = format!("{:<36}  {:<8}  {:<24}  {:<24}  {:>12}  {:>10}  key\n", "id", "state", "begun", "kept until", "bytes", "entries");
     for (id, row) in &found.all {
         let key = if row.own_key { "backup key" } else { "data file's" };
-        out += &format!("{id}  {:<8}  {}  {:<24}  {:>12}  {:>10}  {key}\n", row.state.name(), row.begun_at, time(row.expires_at), row.bytes, row.size);
+        out += &format!(
+            "{id}  {:<8}  {}  {:<24}  {:>12}  {:>10}  {key}\n",
+            row.state.name(),
+            row.begun_at,
+            time(row.expires_at),
+            row.bytes,
+            row.size
+        );
     }
     if let Some(drill) = found.drill {
         out += &format!(
@@ -123,7 +136,8 @@ fn table(found: &Backups) -> String {
 fn drill(config: &mut Config) -> Result<Exit, Failure> {
     let name = settings::BACKUP_DIR.row.name;
     let kek = Arc::new(open::kek(config)?);
-    let schedule = open::schedule(config, &kek).ok_or_else(|| Failure::new(Exit::Usage, format_args!("{name} is not set: there is nothing to restore from")))?;
+    let schedule = open::schedule(config, &kek)
+        .ok_or_else(|| Failure::new(Exit::Usage, format_args!("{name} is not set: there is nothing to restore from")))?;
     let mut settings = Some(open::store_settings(config));
     let store = open::store_with(config, &mut settings, &kek)?;
     let done = upkeep::run_drill(store.vault(), &schedule, &backup::never());
@@ -139,7 +153,10 @@ fn drill(config: &mut Config) -> Result<Exit, Failure> {
         Failure::new(exit, format_args!("the restore drill failed: {error}"))
     })?;
     let hours = crate::base::limits::RESTORE_TIME_MAX.as_secs() / 3600;
-    let line = format!("passed: {} memories of backup {} restored and checked in {} ms (at most {hours} hours)\n", drill.memories, drill.backup, drill.restore_ms);
+    let line = format!(
+        "passed: {} memories of backup {} restored and checked in {} ms (at most {hours} hours)\n",
+        drill.memories, drill.backup, drill.restore_ms
+    );
     text::print(line.as_bytes())
 }
 
@@ -156,7 +173,8 @@ fn check(file: &Path, json: bool, given: Option<&Path>, config: &Config) -> Resu
 /// Errors: there is none; a key that is named and cannot be read, unless another may do.
 pub fn keys(config: &Config, given: Option<&Path>) -> Result<Vec<(KeyOf, Kek)>, Failure> {
     if let Some(path) = given {
-        let kek = Kek::read(&KekSource::KeyFile(path.to_owned())).map_err(|error| Failure::new(Exit::KekMissing, format_args!("--key: {error}")))?;
+        let kek = Kek::read(&KekSource::KeyFile(path.to_owned()))
+            .map_err(|error| Failure::new(Exit::KekMissing, format_args!("--key: {error}")))?;
         return Ok(vec![(KeyOf::Given, kek)]);
     }
     let tried = [(KeyOf::Backup, key(config)), (KeyOf::Data, open::kek(config).map(Some))];

@@ -34,7 +34,10 @@ pub fn rotate(given: Option<(&Path, &Path)>, mut config: Config) -> Result<Exit,
         }
         None if config.tls.own => {
             let name = settings::TLS_CERT.row.name;
-            return Err(Failure::new(Exit::Usage, format_args!("{name} names a certificate of your own: bring the new pair with --cert and --key")));
+            return Err(Failure::new(
+                Exit::Usage,
+                format_args!("{name} names a certificate of your own: bring the new pair with --cert and --key"),
+            ));
         }
         None => {
             let host = config.public_url.as_ref().map(|url| url.host.as_str());
@@ -60,7 +63,11 @@ pub fn rotate(given: Option<(&Path, &Path)>, mut config: Config) -> Result<Exit,
     put(&config.tls.cert, &certificate, 0o644)?;
     if let Some(request) = &request {
         put(&csr, request, 0o644)?;
-        say(&format!("clients trust the new certificate with {} as their CA file; a CA of your own signs {}", config.tls.cert.display(), csr.display()));
+        say(&format!(
+            "clients trust the new certificate with {} as their CA file; a CA of your own signs {}",
+            config.tls.cert.display(),
+            csr.display()
+        ));
     }
     match Line::dial(&config)?.filter(|_| online) {
         Some(line) => {
@@ -88,7 +95,9 @@ fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io(path, &error);
     durable::replace(path, bytes, mode).map_err(failed)?;
     match before {
-        Some(before) if before.uid() != rustix::process::geteuid().as_raw() => chown(path, Some(before.uid()), Some(before.gid())).map_err(failed),
+        Some(before) if before.uid() != rustix::process::geteuid().as_raw() => {
+            chown(path, Some(before.uid()), Some(before.gid())).map_err(failed)
+        }
         _ => Ok(()),
     }
 }

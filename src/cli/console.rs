@@ -97,7 +97,11 @@ impl Line {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(error) => Err(Failure::new(
                 Exit::Permission,
-                format_args!("{}: {}: {error}; run this as root or as the service's user", settings::CONSOLE_SOCKET.row.name, path.display()),
+                format_args!(
+                    "{}: {}: {error}; run this as root or as the service's user",
+                    settings::CONSOLE_SOCKET.row.name,
+                    path.display()
+                ),
             )),
         }
     }

@@ -44,7 +44,9 @@ pub fn run(demo: &args::Demo) -> Result<Exit, Failure> {
     }
     config.egress_lock = sandbox::is_enforceable();
     if !config.egress_lock {
-        super::say("warning: this kernel cannot lock the program in (Landlock, Linux 5.13 or later); without that, a real service would not start");
+        super::say(
+            "warning: this kernel cannot lock the program in (Landlock, Linux 5.13 or later); without that, a real service would not start",
+        );
     }
     let running = serve::start(&mut config, serve::Outside::default())?;
     let filled = fill(running.vault().expect("a demo is never sealed")).and_then(|added| {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::cli::exit::{Exit, Failure};
 use crate::api::ops::status::Surroundings;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::{certificate, egress, incident, keys, status};
 use crate::egress::hub::Hub;
 use crate::store::vault::Vault;
@@ -64,9 +64,7 @@ pub fn answer(desk: &Desk, ask: &str, with: &Value, say: &mut dyn FnMut(&str)) -
             desk.reload.store(true, Ordering::Relaxed);
             Ok(Value::Null)
         }
-        ask if ask.starts_with("incident.") => {
-            incident::answer(&desk.vault, &desk.config.db_path, ask, with, &|| desk.is_stopping(), say)
-        }
+        ask if ask.starts_with("incident.") => incident::answer(&desk.vault, &desk.config.db_path, ask, with, &|| desk.is_stopping(), say),
         _ => Err(Failure::new(Exit::Usage, format_args!("{ask}: this version of the service does not know this; update both"))),
     }
 }

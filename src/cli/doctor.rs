@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::base::{hex, limits};
-use crate::base::time::{Clock, Timestamp};
-use crate::cli::exit::{Exit, Failure};
 use crate::api::ops::status as ops;
+use crate::base::time::{Clock, Timestamp};
+use crate::base::{hex, limits};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::{args, open, serve, text};
 use crate::config::{Config, TlsVersion, settings};
-use crate::engine::{Engine, EngineError};
 use crate::crypto::unlock;
+use crate::engine::{Engine, EngineError};
 use crate::sandbox;
 use crate::store::{check, embedder, kept, status};
 
@@ -190,7 +190,11 @@ fn data(posture: &mut Posture, config: &Config) {
             posture.tell("key slots", State::On, what, "keep a copy of each key away from the data");
             match engine.slot_kinds().contains(&unlock::SlotKind::Shares) {
                 true => posture.on("recovery shares", "printed shares open the data file together, should the key be lost"),
-                false => posture.weak("recovery shares", "none: if the key is lost, so is the data", "rosemary keys shares, printed, for several people"),
+                false => posture.weak(
+                    "recovery shares",
+                    "none: if the key is lost, so is the data",
+                    "rosemary keys shares, printed, for several people",
+                ),
             }
             standing(posture, config, &engine);
             match check::log_key(&engine) {
@@ -240,7 +244,9 @@ fn standing(posture: &mut Posture, config: &Config, engine: &Engine) {
             let open: Vec<&str> = problems.filter(|text| !elsewhere.iter().any(|word| text.contains(word))).collect();
             match &found.last_backup {
                 Some((_, row)) => posture.on("last backup", format_args!("{}, {} kept", row.begun_at, found.backups)),
-                None if config.backup_dir.is_some() => posture.weak("last backup", "there is none yet", "rosemary backup make, or start the service"),
+                None if config.backup_dir.is_some() => {
+                    posture.weak("last backup", "there is none yet", "rosemary backup make, or start the service")
+                }
                 None => {}
             }
             match &found.drill {
@@ -385,7 +391,10 @@ fn dashboard(posture: &mut Posture, config: &Config) {
             format_args!("{} bounds whom it makes known", settings::MAX_SEATS.row.name),
         ),
         (Some(_), most) => {
-            posture.on("dashboard", format_args!("whoever holds {key} and {secret} can act as anybody; up to {most} people become known by it"));
+            posture.on(
+                "dashboard",
+                format_args!("whoever holds {key} and {secret} can act as anybody; up to {most} people become known by it"),
+            );
         }
     }
     let admins = config.admin_emails.len();
@@ -410,7 +419,11 @@ fn machine(posture: &mut Posture, config: &Config) {
     let written = fs::metadata(&config.db_path).ok().and_then(|about| u64::try_from(about.mtime()).ok());
     let ahead = written.is_some_and(|written| Timestamp::from_ms(written.saturating_mul(1000)) > now.plus(Duration::from_secs(60)));
     if ahead || now.ms() < limits::CLOCK_MS_MIN {
-        posture.weak("clock", format_args!("it is {now} here, before the data file was last written or this program was made"), "set the clock, and keep it by NTP");
+        posture.weak(
+            "clock",
+            format_args!("it is {now} here, before the data file was last written or this program was made"),
+            "set the clock, and keep it by NTP",
+        );
     } else {
         posture.on("clock", format_args!("{now}"));
     }
@@ -425,7 +438,13 @@ fn model(posture: &mut Posture, config: &Config) {
     match &config.model {
         None => posture.tell("model egress", State::Off, format_args!("{name}=true: /query and /chat refuse, nothing leaves"), ""),
         Some(model) => {
-            posture.on("model egress", format_args!("{name}=false: {} is asked through the relay alone, each time on record; see rosemary egress list", model.name));
+            posture.on(
+                "model egress",
+                format_args!(
+                    "{name}=false: {} is asked through the relay alone, each time on record; see rosemary egress list",
+                    model.name
+                ),
+            );
         }
     }
 }
@@ -439,7 +458,9 @@ fn way_out(posture: &mut Posture, config: &Config) {
     }
     let attempts = match sandbox::attempts() {
         Ok(attempts) => attempts,
-        Err(error) => return posture.weak("egress lock", format_args!("{error}; the service will not start"), "run a kernel that enforces it"),
+        Err(error) => {
+            return posture.weak("egress lock", format_args!("{error}; the service will not start"), "run a kernel that enforces it");
+        }
     };
     let refused = attempts.iter().filter(|attempt| attempt.refused.is_some()).count();
     if refused == attempts.len() {
@@ -447,11 +468,20 @@ fn way_out(posture: &mut Posture, config: &Config) {
     } else {
         let open: Vec<&str> = attempts.iter().filter(|attempt| attempt.refused.is_none()).map(|attempt| attempt.what.as_str()).collect();
         let what = format!("the kernel let the program try: {}", open.join(", "));
-        posture.weak("egress lock", what, "report it, with the kernel's version, and deny the service's user outbound traffic in the firewall");
+        posture.weak(
+            "egress lock",
+            what,
+            "report it, with the kernel's version, and deny the service's user outbound traffic in the firewall",
+        );
     }
     for attempt in attempts {
         let answer = attempt.refused.unwrap_or_else(|| "let through".to_owned());
-        posture.tell("egress attempt", if answer == "let through" { State::Weak } else { State::On }, format_args!("{}: {answer}", attempt.what), "");
+        posture.tell(
+            "egress attempt",
+            if answer == "let through" { State::Weak } else { State::On },
+            format_args!("{}: {answer}", attempt.what),
+            "",
+        );
     }
 }
 
@@ -462,10 +492,18 @@ fn backups(posture: &mut Posture, config: &Config) {
         return posture.weak("backup", "no folder for backups is set", format_args!("set {name} to a folder on another disk"));
     };
     match (fs::metadata(folder), nearest(&config.db_path)) {
-        (Err(error), _) => posture.weak("backup", format_args!("{name}: {}: {error}", folder.display()), "make the folder, for the service's user"),
-        (Ok(about), _) if !about.is_dir() => posture.weak("backup", format_args!("{name}: {}: not a folder", folder.display()), "name a folder"),
+        (Err(error), _) => {
+            posture.weak("backup", format_args!("{name}: {}: {error}", folder.display()), "make the folder, for the service's user")
+        }
+        (Ok(about), _) if !about.is_dir() => {
+            posture.weak("backup", format_args!("{name}: {}: not a folder", folder.display()), "name a folder")
+        }
         (Ok(about), _) if about.mode() & 0o077 != 0 => {
-            posture.weak("backup", format_args!("{name}: {}: open to other users", folder.display()), format_args!("chmod 700 {}", folder.display()));
+            posture.weak(
+                "backup",
+                format_args!("{name}: {}: open to other users", folder.display()),
+                format_args!("chmod 700 {}", folder.display()),
+            );
         }
         (Ok(about), Ok(data)) if about.dev() == data.dev() => {
             posture.weak("backup", format_args!("{name}: {}: on the disk of the data file", folder.display()), "put it on another disk");

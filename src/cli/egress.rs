@@ -35,8 +35,9 @@ pub fn relay() -> Result<Exit, Failure> {
     let name = relay::EGRESS_LOCK.row.name;
     if lock {
         let (folders, ports) = relay.needs();
-        sandbox::engage_relay(&folders, &ports)
-            .map_err(|error| Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs")))?;
+        sandbox::engage_relay(&folders, &ports).map_err(|error| {
+            Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs"))
+        })?;
     } else {
         log::line(Level::Warn, "the kernel's lock on the relay is off", &[("setting", &name)]);
     }
@@ -94,7 +95,11 @@ fn apply(at: &args::Where) -> Result<Exit, Failure> {
     std::fs::create_dir_all(&at.unit).map_err(|error| Failure::io(&at.unit, &error))?;
     let path = at.unit.join(DROP_IN);
     durable::replace(&path, drop_in(&addresses).as_bytes(), 0o644).map_err(|error| Failure::io(&path, &error))?;
-    say(&format!("{}: {} addresses; now: systemctl daemon-reload && systemctl restart rosemary-relay.service", path.display(), addresses.len()));
+    say(&format!(
+        "{}: {} addresses; now: systemctl daemon-reload && systemctl restart rosemary-relay.service",
+        path.display(),
+        addresses.len()
+    ));
     Ok(Exit::Ok)
 }
 
@@ -133,7 +138,10 @@ fn list(at: &args::Where) -> Result<Exit, Failure> {
             format!("unit:  no addresses are let through ({} is not there): run rosemary egress apply\n", at.unit.join(DROP_IN).display())
         }
     };
-    out += &format!("lock:  {}\n", if config.lock { "the relay locks itself to these ports and runs no program" } else { "off (RM_EGRESS_LOCK)" });
+    out += &format!(
+        "lock:  {}\n",
+        if config.lock { "the relay locks itself to these ports and runs no program" } else { "off (RM_EGRESS_LOCK)" }
+    );
     text::print(out.as_bytes())?;
     Ok(if weak == 0 { Exit::Ok } else { Exit::Found })
 }
@@ -143,14 +151,21 @@ fn test() -> Result<Exit, Failure> {
     let config = service()?;
     let none = || {
         let name = settings::CONSOLE_SOCKET.row.name;
-        Failure::new(Exit::Temporary, format_args!("{name}: {}: no service is running there; start it first", config.console_socket.display()))
+        Failure::new(
+            Exit::Temporary,
+            format_args!("{name}: {}: no service is running there; start it first", config.console_socket.display()),
+        )
     };
     let done = Line::dial(&config)?.ok_or_else(none)?.ask("egress.test", Value::Null, &mut say)?;
     let results = done["results"].as_array().cloned().unwrap_or_default();
-    let mut out = format!("relay: connected, {}\n", if done["locked"] == true { "locked in by the kernel" } else { "not locked (RM_EGRESS_LOCK=off)" });
+    let mut out = format!(
+        "relay: connected, {}\n",
+        if done["locked"] == true { "locked in by the kernel" } else { "not locked (RM_EGRESS_LOCK=off)" }
+    );
     for result in &results {
         let purpose = if result["model"] == true { "  (model)" } else { "" };
-        out += &format!("{:>2}  {}{purpose}\n", result["number"].as_u64().unwrap_or_default(), result["ended"].as_str().unwrap_or_default());
+        out +=
+            &format!("{:>2}  {}{purpose}\n", result["number"].as_u64().unwrap_or_default(), result["ended"].as_str().unwrap_or_default());
     }
     text::print(out.as_bytes())?;
     let reached = results.iter().all(|result| result["ended"] == Outcome::Answered.word());

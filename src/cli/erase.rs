@@ -51,9 +51,13 @@ pub fn run(command: &args::Erase, settings: impl FnOnce() -> Result<Config, Fail
         store.vault().settle_backups(folder).map_err(|error| crate::cli::backup::failure(&error))?;
     }
     let done = match command {
-        args::Erase::User { email, how } => {
-            erase(store.vault(), Whom::User(Phi::new(email.clone())), "this person, with their keys and every memory of theirs", how.yes, output())
-        }
+        args::Erase::User { email, how } => erase(
+            store.vault(),
+            Whom::User(Phi::new(email.clone())),
+            "this person, with their keys and every memory of theirs",
+            how.yes,
+            output(),
+        ),
         args::Erase::Subject { name, how } => {
             erase(store.vault(), Whom::Subject(Phi::new(name.clone())), "this subject, with every memory about them", how.yes, output())
         }
@@ -73,7 +77,8 @@ fn erase(vault: &Vault, whom: Whom, what: &str, yes: bool, output: Output<'_>) -
     if !yes {
         confirm(what)?;
     }
-    let asked = vault.write::<AskErasure, _, Refusal>(&console(vault), Instance, &Call::internal(), move |access| erasure::ask(access, &whom));
+    let asked =
+        vault.write::<AskErasure, _, Refusal>(&console(vault), Instance, &Call::internal(), move |access| erasure::ask(access, &whom));
     let asked = asked.map_err(|refused| failure(&refused))?.into_parts().0;
     say(&format!("erasure {} is begun; if it is interrupted: rosemary erase receipt {0}", format_uuid(&asked.id)));
     keys::finish(vault, &|| false, &mut say)?;
@@ -94,7 +99,9 @@ fn confirm(what: &str) -> Result<(), Failure> {
 /// A refusal under the code that fits it.
 fn failure(refused: &Refused<Refusal>) -> Failure {
     match refused {
-        Refused::Work(Refusal::Unknown, _) => Failure::new(Exit::Usage, format_args!("{}; who is erased already: rosemary erase list", Refusal::Unknown)),
+        Refused::Work(Refusal::Unknown, _) => {
+            Failure::new(Exit::Usage, format_args!("{}; who is erased already: rosemary erase list", Refusal::Unknown))
+        }
         Refused::Work(refusal @ (Refusal::Owner | Refusal::Ambiguous), _) => Failure::new(Exit::Usage, refusal),
         other => open::refused("the erasure", other),
     }
@@ -106,10 +113,12 @@ fn read(vault: &Vault, id: [u8; 16]) -> Result<Option<(ErasureReceipt, String)>,
 }
 
 fn write(vault: &Vault, id: [u8; 16], output: Output<'_>) -> Result<Exit, Failure> {
-    let (receipt, note) = read(vault, id)?
-        .ok_or_else(|| Failure::new(Exit::Temporary, "the erasure has not come to its end; the next start of the service goes on with it"))?;
+    let (receipt, note) = read(vault, id)?.ok_or_else(|| {
+        Failure::new(Exit::Temporary, "the erasure has not come to its end; the next start of the service goes on with it")
+    })?;
     let key = vault.log_key();
-    let checked = receipt::open(&note, &key).map_err(|error| Failure::new(Exit::Internal, format_args!("the receipt does not verify: {error}")))?;
+    let checked =
+        receipt::open(&note, &key).map_err(|error| Failure::new(Exit::Internal, format_args!("the receipt does not verify: {error}")))?;
     debug_assert_eq!(checked, receipt);
     output.write(|sink| sink.line(note.trim_end_matches('\n').as_bytes()))?;
     say(&format!("erased: {} memories, and every key that opened them; erasure {}", receipt.memories, format_uuid(&receipt.holder)));
@@ -141,7 +150,8 @@ fn list(vault: &Vault, as_json: bool) -> Result<Exit, Failure> {
     for erasure in &found {
         let done = erasure.shredded_at.map_or("-".to_owned(), |at| at.to_string());
         let (id, whom) = (format_uuid(&erasure.id), erasures::holder_word(erasure));
-        out += &format!("{id}  {whom:<7}  {:<9}  {}  {done:<24}  {:>8}\n", erasures::stage_word(erasure), erasure.asked_at, erasure.memories);
+        out +=
+            &format!("{id}  {whom:<7}  {:<9}  {}  {done:<24}  {:>8}\n", erasures::stage_word(erasure), erasure.asked_at, erasure.memories);
     }
     text::print(out.as_bytes())
 }

@@ -67,7 +67,14 @@ fn refused(doing: &str, why: Refused<Refusal>) -> Failure {
 /// Does one step.
 ///
 /// Errors: it was not done; or `Usage`, where the question is not one of an incident.
-pub fn answer(vault: &Vault, path: &Path, ask: &str, with: &Value, stop: &dyn Fn() -> bool, say: &mut dyn FnMut(&str)) -> Result<Value, Failure> {
+pub fn answer(
+    vault: &Vault,
+    path: &Path,
+    ask: &str,
+    with: &Value,
+    stop: &dyn Fn() -> bool,
+    say: &mut dyn FnMut(&str),
+) -> Result<Value, Failure> {
     let console = Principal::system(vault.tenant(), vault.owner(), "console");
     let told = |lines: &[String]| Ok(json!({ "told": lines }));
     match ask {
@@ -75,7 +82,10 @@ pub fn answer(vault: &Vault, path: &Path, ask: &str, with: &Value, stop: &dyn Fn
             let done = vault.write::<RevokeAll, _, Refusal>(&console, Instance, &Call::internal(), incident::revoke_all);
             let ((stored, settings), receipt) = done.map_err(|why| refused("nothing was revoked", why))?.into_parts();
             told(&[
-                format!("{stored} stored credentials and {settings} keys of the settings are dead; entry {} of the audit log says so", receipt.index()),
+                format!(
+                    "{stored} stored credentials and {settings} keys of the settings are dead; entry {} of the audit log says so",
+                    receipt.index()
+                ),
                 "new keys: rosemary key make; in the settings: set other values, the old ones stay refused".to_owned(),
             ])
         }
@@ -136,7 +146,9 @@ fn page(report: &Report) -> String {
         time(incident.revoked_at),
         incident.revoked,
         incident.settings.len(),
-        incident.frozen_at.map_or("not frozen".to_owned(), |at| format!("{at}, with the checkpoint of {} entries kept", incident.frozen_size)),
+        incident
+            .frozen_at
+            .map_or("not frozen".to_owned(), |at| format!("{at}, with the checkpoint of {} entries kept", incident.frozen_size)),
         time(incident.thawed_at),
         report.epoch,
         report.people,
@@ -151,7 +163,12 @@ fn page(report: &Report) -> String {
         let _ = writeln!(page, "{id}  {}  epochs {} to {}  opened by {key}", backup.begun_at, backup.epochs.0, backup.epochs.1);
     }
     let (first, end) = report.entries;
-    let _ = write!(page, "\n## What happened since {}\nEntries {first} to {} of the log, by operation: entries, of these refused, about health records, records touched.\n\n", report.since, end.saturating_sub(1));
+    let _ = write!(
+        page,
+        "\n## What happened since {}\nEntries {first} to {} of the log, by operation: entries, of these refused, about health records, records touched.\n\n",
+        report.since,
+        end.saturating_sub(1)
+    );
     for (operation, tally) in &report.operations {
         let _ = writeln!(page, "{operation:<24} {:>10} {:>10} {:>10} {:>12}", tally.entries, tally.refused, tally.phi, tally.records);
     }

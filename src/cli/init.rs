@@ -51,7 +51,8 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
     let kek = kek(config)?;
     apart(config);
     let made = certificate(config).and_then(|()| {
-        let engine = Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
+        let engine =
+            Engine::create(&config.db_path, &open::options(config), &kek).map_err(|error| open::engine_failure(&config.db_path, error))?;
         let mut anchored = false;
         let made = first_rows(config, engine, &kek, &mut anchored);
         if made.is_err() {
@@ -64,7 +65,10 @@ pub fn init(config: &mut Config) -> Result<Made, Failure> {
         made
     });
     made.map_err(|Failure { exit, message }| {
-        Failure::new(exit, format_args!("{message}. Then run `rosemary init` again: a key file and certificate that were made stay, and it takes them"))
+        Failure::new(
+            exit,
+            format_args!("{message}. Then run `rosemary init` again: a key file and certificate that were made stay, and it takes them"),
+        )
     })
 }
 
@@ -140,7 +144,10 @@ pub fn certificate(config: &Config) -> Result<(), Failure> {
     let request = config.tls.cert.with_extension("csr");
     durable::create(&request, made.request_pem.as_bytes(), 0o644).map_err(|error| Failure::io(&request, &error))?;
     say(&format!("made a self-signed certificate: clients trust it with {} as their CA file", config.tls.cert.display()));
-    say(&format!("for a certificate of your own CA let it sign {}, put its answer in that file's place and send SIGHUP", request.display()));
+    say(&format!(
+        "for a certificate of your own CA let it sign {}, put its answer in that file's place and send SIGHUP",
+        request.display()
+    ));
     Ok(())
 }
 
@@ -175,7 +182,9 @@ pub fn run(command: &args::Init, mut config: Config) -> Result<Exit, Failure> {
     }
     let made = init(&mut config)?;
     if config.anchor_file.is_none() {
-        say("no anchor: an older copy put in the data file's place would not be noticed; RM_ANCHOR_FILE names a file for it, on another disk");
+        say(
+            "no anchor: an older copy put in the data file's place would not be noticed; RM_ANCHOR_FILE names a file for it, on another disk",
+        );
     }
     say("the owner's key, shown this once; keep it safe:");
     text::show(format!("{}\n", made.key.expose()).as_bytes())

@@ -58,7 +58,9 @@ pub fn run(command: args::Keys, mut config: Config) -> Result<Exit, Failure> {
         args::Keys::Rotate(args::Rotate::Kek(new)) => change(store.vault(), &new, Some(present), &config),
         args::Keys::Rotate(args::Rotate::Master) => master(store.vault(), present, &config),
         args::Keys::Rotate(args::Rotate::Tls { .. } | args::Rotate::All(_)) => unreachable!("done before the data file is opened"),
-        args::Keys::Rotate(args::Rotate::Audit) => rotate_audit(store.vault(), &config.db_path, &|| false, &mut say).map(|done| told_audit(&done)),
+        args::Keys::Rotate(args::Rotate::Audit) => {
+            rotate_audit(store.vault(), &config.db_path, &|| false, &mut say).map(|done| told_audit(&done))
+        }
         args::Keys::Rotate(args::Rotate::Epoch) => epoch(store.vault(), &config),
         args::Keys::Rotate(args::Rotate::Deks) => {
             rotate_deks(store.vault(), &config.db_path, &|| false, &mut say).map(|epoch| told_deks(epoch.into()))
@@ -76,17 +78,22 @@ fn check(command: &args::Keys, config: &Config, present: &Kek) -> Result<(), Fai
             text::heard()?;
             shamir::check(*need, *of).map_err(|error| Failure::new(Exit::Usage, error))
         }
-        args::Keys::Add(new) | args::Keys::Recover(new) | args::Keys::Rotate(args::Rotate::Kek(new)) => match (&new.key_file, kept::in_clear(path)) {
-            (Some(path), _) if new.make => output::vacant(path),
-            (_, Some((_, instance))) => new_kek(instance, new).map(drop),
-            _ => Ok(()),
-        },
+        args::Keys::Add(new) | args::Keys::Recover(new) | args::Keys::Rotate(args::Rotate::Kek(new)) => {
+            match (&new.key_file, kept::in_clear(path)) {
+                (Some(path), _) if new.make => output::vacant(path),
+                (_, Some((_, instance))) => new_kek(instance, new).map(drop),
+                _ => Ok(()),
+            }
+        }
         args::Keys::Remove { slot: number } => {
             let engine = Engine::inspect(path, &open::options(config), present).map_err(|error| open::engine_failure(path, error))?;
             match engine.slots(present).iter().find(|slot| slot.number == *number) {
                 Some(slot) if slot.opened => Err(Failure::new(
                     Exit::Usage,
-                    format_args!("slot {number} is that of the key presented now; present another key ({}), then remove this one", config.kek.source()),
+                    format_args!(
+                        "slot {number} is that of the key presented now; present another key ({}), then remove this one",
+                        config.kek.source()
+                    ),
                 )),
                 Some(_) => Ok(()),
                 None => Err(Failure::new(Exit::Usage, format_args!("slot {number} holds no key; see `rosemary keys list`"))),
@@ -167,7 +174,9 @@ fn change(vault: &Vault, new: &args::NewKek, old: Option<Kek>, config: &Config) 
         Some(old) => (Change::ReplaceSlot(kek, KdfCost::DEFAULT, old), "rotate"),
         None => (Change::AddSlot(kek, KdfCost::DEFAULT), "add"),
     };
-    let receipt = vault.change_slots(&console(vault), &change, word).map_err(|why| stopped(&config.db_path, "the key slots were not changed", why))?;
+    let receipt = vault
+        .change_slots(&console(vault), &change, word)
+        .map_err(|why| stopped(&config.db_path, "the key slots were not changed", why))?;
     match rotates {
         true => say(&format!(
             "the new key unlocks the data file, and the old one does not; entry {} of the audit log says so. Point {} to the new key before \
@@ -184,7 +193,8 @@ fn shares(vault: &Vault, need: u8, of: u8, config: &Config) -> Result<Exit, Fail
     let (secret, shares) = shamir::draw(vault.instance(), need, of).map_err(|error| Failure::new(Exit::Usage, error))?;
     let kek = Kek::presented(SlotKind::Shares, Secret::new(secret.expose().to_vec()), None);
     let change = Change::AddSlot(kek, KdfCost::NONE);
-    let receipt = vault.change_slots(&console(vault), &change, "shares").map_err(|why| stopped(&config.db_path, "no shares were made", why))?;
+    let receipt =
+        vault.change_slots(&console(vault), &change, "shares").map_err(|why| stopped(&config.db_path, "no shares were made", why))?;
     let short = &vault.instance().to_string()[..8];
     let mut out = Zeroizing::new(String::new());
     for share in &shares {
@@ -194,7 +204,10 @@ fn shares(vault: &Vault, need: u8, of: u8, config: &Config) -> Result<Exit, Fail
         *out += "\n";
     }
     text::show(out.as_bytes()).inspect_err(|_| say("the shares were not shown; take their slot away: rosemary keys list, keys remove"))?;
-    say(&format!("shown this once: print each on a paper of its own, for as many people; entry {} of the audit log says so", receipt.index()));
+    say(&format!(
+        "shown this once: print each on a paper of its own, for as many people; entry {} of the audit log says so",
+        receipt.index()
+    ));
     Ok(Exit::Ok)
 }
 
@@ -211,8 +224,9 @@ fn master(vault: &Vault, present: Kek, config: &Config) -> Result<Exit, Failure>
 }
 
 fn remove(vault: &Vault, number: usize, config: &Config) -> Result<Exit, Failure> {
-    let receipt =
-        vault.change_slots(&console(vault), &Change::RemoveSlot(number), "remove").map_err(|why| stopped(&config.db_path, "the slot was not removed", why))?;
+    let receipt = vault
+        .change_slots(&console(vault), &Change::RemoveSlot(number), "remove")
+        .map_err(|why| stopped(&config.db_path, "the slot was not removed", why))?;
     say(&format!("slot {number} is empty; entry {} of the audit log says so. {FORMER}", receipt.index()));
     Ok(Exit::Ok)
 }
@@ -233,10 +247,15 @@ fn told_deks(epoch: u64) -> Exit {
 
 fn told_audit(done: &Value) -> Exit {
     let key = |name: &str| done[name].as_str().unwrap_or_default().to_owned();
-    say(&format!("the audit log is signed by a new key; the entry and the checkpoint of {} entries that introduce it are signed by both", done["size"]));
+    say(&format!(
+        "the audit log is signed by a new key; the entry and the checkpoint of {} entries that introduce it are signed by both",
+        done["size"]
+    ));
     say(&format!("the key before: {}", key("old")));
     say(&format!("the key now:    {}", key("new")));
-    say("give it to whoever checks the log; bundles exported from now on lead from either key to it, receipts need the one they were made under");
+    say(
+        "give it to whoever checks the log; bundles exported from now on lead from either key to it, receipts need the one they were made under",
+    );
     Exit::Ok
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authn::Vendor;
-use crate::base::{hex, limits, log};
 use crate::base::file::open_regular;
 use crate::base::time::Clock;
+use crate::base::{hex, limits, log};
 use crate::cli::backup::KeyOf;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::terminal;
@@ -83,14 +83,20 @@ pub fn with_first(path: &Path, config: &Config, keys: &[(KeyOf, Kek)]) -> Result
 pub fn backup_failure(path: &Path, error: EngineError) -> Failure {
     let name = path.display();
     match error {
-        EngineError::Missing(_) => Failure::new(Exit::NoInput, format_args!("{name}: no such file; see `rosemary backup list` and RM_BACKUP_DIR")),
-        EngineError::NotRosemary => Failure::new(Exit::SuperblockDamaged, format_args!("{name}: not a backup, or its head is damaged; use another one")),
-        EngineError::Damaged(what) => {
-            Failure::new(Exit::DataDamaged, format_args!("{name}: the backup is damaged: {what} does not verify; keep it as evidence, use another one"))
+        EngineError::Missing(_) => {
+            Failure::new(Exit::NoInput, format_args!("{name}: no such file; see `rosemary backup list` and RM_BACKUP_DIR"))
         }
-        EngineError::Block(block) => {
-            Failure::new(Exit::DataDamaged, format_args!("{name}: the backup is damaged: block {block} does not open; keep it as evidence, use another one"))
+        EngineError::NotRosemary => {
+            Failure::new(Exit::SuperblockDamaged, format_args!("{name}: not a backup, or its head is damaged; use another one"))
         }
+        EngineError::Damaged(what) => Failure::new(
+            Exit::DataDamaged,
+            format_args!("{name}: the backup is damaged: {what} does not verify; keep it as evidence, use another one"),
+        ),
+        EngineError::Block(block) => Failure::new(
+            Exit::DataDamaged,
+            format_args!("{name}: the backup is damaged: block {block} does not open; keep it as evidence, use another one"),
+        ),
         error => engine_failure(path, error),
     }
 }
@@ -189,7 +195,9 @@ pub fn model(config: &Config) -> Result<Option<Arc<Model>>, Failure> {
             let what = "the file is not the one that was meant. Find out why; put that one back, or if this one is right set";
             Err(Failure::new(Exit::Config, format_args!("{setting}={}: its SHA-256 is {found}, not {hash}: {what} {hash}", path.display())))
         }
-        Err(error) => Err(Failure::new(Exit::Config, format_args!("{setting}={}: {error}; make it anew with convert-model", path.display()))),
+        Err(error) => {
+            Err(Failure::new(Exit::Config, format_args!("{setting}={}: {error}; make it anew with convert-model", path.display())))
+        }
     }
 }
 

@@ -27,7 +27,10 @@ pub fn vacant(path: &Path) -> Result<(), Failure> {
 pub fn writable(folder: &Path, named: &Path) -> Result<(), Failure> {
     access(folder.join("."), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
         let (named, folder, error) = (named.display(), folder.display(), io::Error::from(error));
-        Failure::new(Exit::FolderUnwritable, format_args!("{named}: the folder {folder} must exist and be writable ({error}); make it, or mend its owner or mode"))
+        Failure::new(
+            Exit::FolderUnwritable,
+            format_args!("{named}: the folder {folder} must exist and be writable ({error}); make it, or mend its owner or mode"),
+        )
     })
 }
 

@@ -139,7 +139,8 @@ fn found(scratch: &Path, all: &[(PathBuf, Conversation)], model: Option<&Arc<Mod
     let mut known: Vec<u32> = outcomes.iter().map(|outcome| outcome.category).collect();
     known.sort_unstable();
     known.dedup();
-    let categories = known.iter().map(|&category| Line::of(&format!("category {category}"), outcomes.iter().filter(|one| one.category == category)));
+    let categories =
+        known.iter().map(|&category| Line::of(&format!("category {category}"), outcomes.iter().filter(|one| one.category == category)));
     Ok(Found { categories: categories.collect(), conversations, all: Line::of("all", outcomes.iter()) })
 }
 
@@ -197,7 +198,8 @@ fn ask(vault: &Vault, who: &Principal, path: &Path, conversation: &Conversation)
     embedded(vault, who)?;
     let search = |text: &str| {
         let limit = CUTS[CUTS.len() - 1];
-        let question = Question { query: text.to_owned(), limit, tags: Vec::new(), subject: None, since: None, until: None, explain: false };
+        let question =
+            Question { query: text.to_owned(), limit, tags: Vec::new(), subject: None, since: None, until: None, explain: false };
         vault.read::<SearchMemories, _, Refusal>(who, scope, &Call::internal(), |access| {
             let since = Instant::now();
             let found = memories::rank(access, &question)?;
@@ -306,7 +308,10 @@ impl Report {
         let mut out = String::new();
         let ways = [("by words alone", Some(&self.lexical)), ("by words and meaning", self.hybrid.as_ref())];
         for (way, found) in ways.into_iter().filter_map(|(way, found)| Some((way, found?))) {
-            out += &format!("{way}\n{:<14} {:>9} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8}\n", "of", "questions", "R@1", "R@5", "R@10", "R@20", "p50 ms", "p99 ms");
+            out += &format!(
+                "{way}\n{:<14} {:>9} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8}\n",
+                "of", "questions", "R@1", "R@5", "R@10", "R@20", "p50 ms", "p99 ms"
+            );
             for line in found.conversations.iter().chain(&found.categories).chain([&found.all]) {
                 let Line { of, questions, recall_at_1, recall_at_5, recall_at_10, recall_at_20, p50_ms, p99_ms } = line;
                 out += &format!(
@@ -353,9 +358,7 @@ mod tests {
     fn a_small_conversation_is_written_asked_and_reported() {
         let folder = Folder::new(&std::env::temp_dir()).unwrap();
         let path = folder.0.join("1.json");
-        let turn = |id: &str, session: u32, speaker: &str, text: &str| {
-            serde_json::json!({ "id": id, "session": session, "time": "1:56 pm on 8 May, 2023", "speaker": speaker, "text": text })
-        };
+        let turn = |id: &str, session: u32, speaker: &str, text: &str| serde_json::json!({ "id": id, "session": session, "time": "1:56 pm on 8 May, 2023", "speaker": speaker, "text": text });
         let conversation = serde_json::json!({
             "turns": [
                 turn("D1:1", 1, "Anna", "The roses are in bloom."),

@@ -21,8 +21,8 @@ use crate::config::{Config, KekChoice, settings};
 use crate::crypto::unlock::Kek;
 use crate::engine::{Engine, EngineError, Place, Unlock};
 use crate::store::backup::BackupRow;
-use crate::store::restore::{self, Facts, Order, Overridden, RestoreError, Restored};
 use crate::store::ledger::LedgerError;
+use crate::store::restore::{self, Facts, Order, Overridden, RestoreError, Restored};
 use crate::store::{anchor, kept, ledger};
 
 /// The command.
@@ -192,18 +192,16 @@ fn forgotten(path: &Path, source: &Engine) -> Result<(Option<String>, bool), Fai
     let keys = source.keys();
     let known = match ledger::known(path, source.instance(), &keys, &snapshot) {
         Ok(known) => known.len(),
-        Err(error @ LedgerError::Damaged(_)) => return Ok((Some(format!("{error}; or it was written under later keys than the backup's (keys rotate all)")), true)),
+        Err(error @ LedgerError::Damaged(_)) => {
+            return Ok((Some(format!("{error}; or it was written under later keys than the backup's (keys rotate all)")), true));
+        }
         Err(error) => return Err(refused(&error)),
     };
     // An anchor that a later key of the log signed cannot be checked with the backup's: what it claims is enough to refuse.
     let seen = anchor::read(path).ok().and_then(|text| anchor::of_any_log(&text, &snapshot, &keys).or_else(|| Anchor::claimed(&text)));
     let known = u64::try_from(known).unwrap_or(u64::MAX);
     let what = seen.filter(|anchor| anchor.instance == source.instance() && anchor.tombstones > known).map(|anchor| {
-        format!(
-            "{}: {} holders were erased, and the list beside it and the backup name {known}",
-            path.display(),
-            anchor.tombstones
-        )
+        format!("{}: {} holders were erased, and the list beside it and the backup name {known}", path.display(), anchor.tombstones)
     });
     Ok((what, false))
 }
@@ -293,7 +291,10 @@ fn anchored(path: &Path, source: &Engine, facts: &Facts) -> Option<String> {
             anchor.checkpoint.size,
             facts.checkpoint.size
         )),
-        None => Some(format!("{name}: {}: speaks of another log than the backup's, or was signed by another key: the data was restored or replaced, or the log's key changed, since", path.display())),
+        None => Some(format!(
+            "{name}: {}: speaks of another log than the backup's, or was signed by another key: the data was restored or replaced, or the log's key changed, since",
+            path.display()
+        )),
     }
 }
 

@@ -76,7 +76,8 @@ pub struct Outside {
 impl Outside {
     /// Takes passed listeners, closes every other inherited descriptor, and connects to the service manager.
     fn receive() -> Result<Self, Failure> {
-        let given = sandbox::receive().map_err(|error| Failure::new(Exit::Unavailable, format_args!("LISTEN_FDS: {error}; see systemd.socket(5)")))?;
+        let given = sandbox::receive()
+            .map_err(|error| Failure::new(Exit::Unavailable, format_args!("LISTEN_FDS: {error}; see systemd.socket(5)")))?;
         Ok(Self { given, notify: Notify::connect() })
     }
 }
@@ -127,7 +128,12 @@ fn folders(config: &Config) -> Folders {
     Folders {
         // Folders of files that are read again later, since a renewed file is another one under the same name.
         read: read.into_iter().flatten().map(|path| parent(path)).chain(keys.into_iter().flatten().map(Path::to_owned)).collect(),
-        write: [Some(&config.db_path), config.anchor_file.as_ref()].into_iter().flatten().map(|path| parent(path)).chain(config.backup_dir.clone()).collect(),
+        write: [Some(&config.db_path), config.anchor_file.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|path| parent(path))
+            .chain(config.backup_dir.clone())
+            .collect(),
     }
 }
 
@@ -138,8 +144,9 @@ fn lock(config: &Config) -> Result<(), Failure> {
         log::line(Level::Warn, "the kernel's egress lock is off", &[("setting", &name)]);
         return Ok(());
     }
-    sandbox::engage(&folders(config))
-        .map_err(|error| Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs")))
+    sandbox::engage(&folders(config)).map_err(|error| {
+        Failure::new(Exit::LockUnenforced, format_args!("{error}; run a kernel that does, or set {name}=off and know what it costs"))
+    })
 }
 
 /// Keeps all memory, present and to come, out of swap, if the settings want it.
@@ -152,7 +159,12 @@ fn lock_memory(config: &Config) -> Result<bool, Failure> {
     // Each page as it is first used: what is only reserved costs nothing.
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map(|()| true).map_err(|error| {
         let error = std::io::Error::from(error);
-        Failure::new(Exit::Config, format_args!("{name}: the kernel refused ({error}); allow it (LimitMEMLOCK=infinity in the unit, ulimit -l unlimited), or set {name}=off"))
+        Failure::new(
+            Exit::Config,
+            format_args!(
+                "{name}: the kernel refused ({error}); allow it (LimitMEMLOCK=infinity in the unit, ulimit -l unlimited), or set {name}=off"
+            ),
+        )
     })
 }
 
@@ -164,7 +176,13 @@ fn take_grants(config: &Config) {
         log::line(
             Level::Warn,
             text,
-            &[("setting", &name), ("of", &short.what), ("granted", &short.granted), ("needed", &short.needed), ("raised_by", &Operator::text(&short.remedy))],
+            &[
+                ("setting", &name),
+                ("of", &short.what),
+                ("granted", &short.granted),
+                ("needed", &short.needed),
+                ("raised_by", &Operator::text(&short.remedy)),
+            ],
         );
     }
 }
@@ -193,7 +211,10 @@ fn entrance(config: &Config, given: Vec<UnixListener>) -> Result<Option<Entrance
     let listener = match (given.into_iter().next(), &config.relay_socket) {
         (Some(listener), _) => listener,
         (None, Some(path)) => hub::listen(path).map_err(|error| {
-            Failure::new(Exit::Unavailable, format_args!("{name}: {}: {error}; name a path in a folder of the service's user", path.display()))
+            Failure::new(
+                Exit::Unavailable,
+                format_args!("{name}: {}: {error}; name a path in a folder of the service's user", path.display()),
+            )
         })?,
         (None, None) => {
             let off = settings::DISABLE_MODEL_EGRESS.row.name;
@@ -204,8 +225,9 @@ fn entrance(config: &Config, given: Vec<UnixListener>) -> Result<Option<Entrance
         }
     };
     let user = match &config.relay_user {
-        Some(user) => hub::user_id(user)
-            .ok_or_else(|| Failure::new(Exit::Config, format_args!("{user_name}={user}: there is no such user in /etc/passwd; name the relay's")))?,
+        Some(user) => hub::user_id(user).ok_or_else(|| {
+            Failure::new(Exit::Config, format_args!("{user_name}={user}: there is no such user in /etc/passwd; name the relay's"))
+        })?,
         None => hub::user_id(RELAY_USER).unwrap_or_else(|| rustix::process::geteuid().as_raw()),
     };
     Ok(Some(Entrance { listener, user }))
@@ -240,13 +262,14 @@ fn bring_up(
     let vault = store.vault().clone();
     let hub = Hub::new();
     let relay = entrance.map(|entrance| hub.start(entrance)).transpose();
-    let started = relay.and_then(|relay| match open::schedule(config, &kek).map(|schedule| Upkeep::start(vault.clone(), schedule)).transpose() {
-        Ok(upkeep) => Ok((relay, upkeep)),
-        Err(error) => {
-            relay.map(Listening::stop).unwrap_or_default();
-            Err(error)
-        }
-    });
+    let started =
+        relay.and_then(|relay| match open::schedule(config, &kek).map(|schedule| Upkeep::start(vault.clone(), schedule)).transpose() {
+            Ok(upkeep) => Ok((relay, upkeep)),
+            Err(error) => {
+                relay.map(Listening::stop).unwrap_or_default();
+                Err(error)
+            }
+        });
     match started {
         Ok((relay, upkeep)) => {
             let relay = relay.map(|listening| (hub, listening));
@@ -268,8 +291,16 @@ fn end_wiping(config: &Config) {
     for (name, how) in ended {
         let (file, error) = (Operator::text(&name.display()), how.err());
         match error {
-            None => log::line(Level::Info, "an old file that was being wiped when something cut it off is wiped and removed", &[("file", &file)]),
-            Some(error) => log::line(Level::Warn, "an old file that was to be wiped is still there", &[("file", &file), ("error", &Operator::text(&error))]),
+            None => log::line(
+                Level::Info,
+                "an old file that was being wiped when something cut it off is wiped and removed",
+                &[("file", &file)],
+            ),
+            Some(error) => log::line(
+                Level::Warn,
+                "an old file that was to be wiped is still there",
+                &[("file", &file), ("error", &Operator::text(&error))],
+            ),
         }
     }
 }
@@ -297,7 +328,8 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
     let port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(config.port, |address| address.port());
     let around = Surroundings { since: Some(Instant::now()), certificate: Some(Arc::clone(&tls)), ..status::around(config, memory_locked) };
     let around = Arc::new(around);
-    let (door, mut settings) = (Arc::new(Door::shut(config.model.is_some())), Some(store::vault::Settings { model, ..open::store_settings(config) }));
+    let (door, mut settings) =
+        (Arc::new(Door::shut(config.model.is_some())), Some(store::vault::Settings { model, ..open::store_settings(config) }));
     let open = match config.kek {
         KekChoice::Console => None,
         _ => {
@@ -341,7 +373,14 @@ pub fn start(config: &mut Config, outside: Outside) -> Result<Running, Failure> 
 
 fn desk(open: &Open, config: &Config, told: &Told, stop: Arc<AtomicBool>, around: &Arc<Surroundings>) -> Desk {
     let relay = open.relay.as_ref().map(|(hub, _)| Arc::clone(hub));
-    Desk { vault: open.store.vault().clone(), relay, reload: Arc::clone(&told.reload), stop, config: Facts { db_path: config.db_path.clone() }, surroundings: Arc::clone(around) }
+    Desk {
+        vault: open.store.vault().clone(),
+        relay,
+        reload: Arc::clone(&told.reload),
+        stop,
+        config: Facts { db_path: config.db_path.clone() },
+        surroundings: Arc::clone(around),
+    }
 }
 
 /// Records that the service was unlocked, with what, and what came before.

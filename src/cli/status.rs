@@ -40,7 +40,10 @@ fn stopped(config: &Config) -> Result<Value, Failure> {
     let engine = Engine::inspect(path, &open::options(config), &open::kek(config)?).map_err(|error| match error {
         error @ EngineError::Locked(_) => {
             let failure = open::engine_failure(path, error);
-            Failure::new(failure.exit, format_args!("{}; its console does not answer (RM_CONSOLE_SOCKET), ask GET /api/v1/status", failure.message))
+            Failure::new(
+                failure.exit,
+                format_args!("{}; its console does not answer (RM_CONSOLE_SOCKET), ask GET /api/v1/status", failure.message),
+            )
         }
         error => open::engine_failure(path, error),
     })?;
@@ -82,37 +85,61 @@ fn shown(found: &Value) -> String {
     if found["state"] != "locked" {
         let mib = |value: &Value| value.as_u64().map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
         if let Some(seconds) = found["uptime_seconds"].as_u64() {
-            line("up since", format!("{} days {:02}:{:02}:{:02} ago", seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60));
+            line(
+                "up since",
+                format!("{} days {:02}:{:02}:{:02} ago", seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60),
+            );
         }
         line("log", format!("{} entries, {}", word(&found["log"]["entries"]), word(&found["log"]["id"])));
         let anchor = &found["anchor"];
-        line("anchor", match anchor.is_null() {
-            true => "not configured".to_owned(),
-            false => format!("written {}, {} entries behind", word(&anchor["written_at"]), word(&anchor["entries_behind"])),
-        });
+        line(
+            "anchor",
+            match anchor.is_null() {
+                true => "not configured".to_owned(),
+                false => format!("written {}, {} entries behind", word(&anchor["written_at"]), word(&anchor["entries_behind"])),
+            },
+        );
         line("space", format!("file {}, free {}", mib(&found["space"]["file_bytes"]), mib(&found["space"]["free_bytes"])));
-        line("frozen", if found["frozen_at"].is_null() { "no".to_owned() } else { format!("since {}: records are read-only", word(&found["frozen_at"])) });
+        line(
+            "frozen",
+            if found["frozen_at"].is_null() {
+                "no".to_owned()
+            } else {
+                format!("since {}: records are read-only", word(&found["frozen_at"]))
+            },
+        );
         let backup = &found["backup"];
-        line("backup", match (backup["configured"].as_bool(), &backup["last"]) {
-            (Some(false), Value::Null) => "not configured".to_owned(),
-            (_, Value::Null) => "none yet".to_owned(),
-            (_, last) => format!("last {}, {} kept, next due {}", word(&last["begun_at"]), word(&backup["kept"]), word(&backup["next_due_at"])),
-        });
+        line(
+            "backup",
+            match (backup["configured"].as_bool(), &backup["last"]) {
+                (Some(false), Value::Null) => "not configured".to_owned(),
+                (_, Value::Null) => "none yet".to_owned(),
+                (_, last) => {
+                    format!("last {}, {} kept, next due {}", word(&last["begun_at"]), word(&backup["kept"]), word(&backup["next_due_at"]))
+                }
+            },
+        );
         let drill = &found["drill"];
-        line("drill", match &drill["last"] {
-            Value::Null => "none yet".to_owned(),
-            last => format!(
-                "{} {}: restored in {} s of {} h that are promised",
-                if last["passed"] == json!(true) { "passed" } else { "FAILED" },
-                word(&last["at"]),
-                last["restore_ms"].as_u64().unwrap_or(0).div_ceil(1000),
-                drill["restore_ms_max"].as_u64().unwrap_or(0) / 3_600_000
-            ),
-        });
+        line(
+            "drill",
+            match &drill["last"] {
+                Value::Null => "none yet".to_owned(),
+                last => format!(
+                    "{} {}: restored in {} s of {} h that are promised",
+                    if last["passed"] == json!(true) { "passed" } else { "FAILED" },
+                    word(&last["at"]),
+                    last["restore_ms"].as_u64().unwrap_or(0).div_ceil(1000),
+                    drill["restore_ms_max"].as_u64().unwrap_or(0) / 3_600_000
+                ),
+            },
+        );
         let keys = &found["keys"];
         line("keys", format!("epoch {}, {}", word(&keys["epoch"]), word(&keys["doing"])));
         let erasures = &found["erasures"];
-        line("erasures", format!("{} asked, {} running, {} done", word(&erasures["asked"]), word(&erasures["running"]), word(&erasures["done"])));
+        line(
+            "erasures",
+            format!("{} asked, {} running, {} done", word(&erasures["asked"]), word(&erasures["running"]), word(&erasures["done"])),
+        );
         line("index", format!("{} of {}", mib(&found["index"]["bytes"]), mib(&found["index"]["bytes_max"])));
         line("connections", format!("{} of {}", word(&found["connections"]["open"]), word(&found["connections"]["max"])));
         line("certificate", format!("until {}", word(&found["certificate_ends_at"])));

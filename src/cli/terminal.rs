@@ -7,9 +7,9 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use crate::base::id::InstanceId;
 use crate::base::limits;
 use crate::cli::exit::{Exit, Failure};
-use crate::base::id::InstanceId;
 use crate::crypto::secret::Secret;
 use crate::crypto::shamir::{self, Share, ShareError};
 use crate::crypto::unlock::{Kek, SlotKind};

@@ -100,9 +100,13 @@ fn write(text: &[u8]) -> io::Result<()> {
 /// Errors: `Io`.
 pub fn heard() -> Result<(), Failure> {
     let out = io::stdout();
-    let null = fstat(&out).is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice && about.st_rdev == makedev(1, 3));
+    let null = fstat(&out)
+        .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice && about.st_rdev == makedev(1, 3));
     match null && fcntl_getfl(&out).is_ok_and(|flags| flags.contains(OFlags::RDWR)) {
-        true => Err(Failure::new(Exit::Io, "standard output is closed or /dev/null, and nobody would see what is written; nothing was done. Open it, or name a file")),
+        true => Err(Failure::new(
+            Exit::Io,
+            "standard output is closed or /dev/null, and nobody would see what is written; nothing was done. Open it, or name a file",
+        )),
         false => Ok(()),
     }
 }

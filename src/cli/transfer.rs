@@ -52,7 +52,10 @@ pub fn import(command: &args::Import, mut config: Config) -> Result<Exit, Failur
         (command.file.display().to_string(), Box::new(BufReader::new(file)), bytes)
     };
     if source.fill_buf().map_err(|error| Failure::io(&command.file, &error))?.starts_with(&GZIP) {
-        return Err(Failure::new(Exit::BadInput, format_args!("{name}: is compressed (gzip); unpack it: gzip -dc FILE | rosemary import -")));
+        return Err(Failure::new(
+            Exit::BadInput,
+            format_args!("{name}: is compressed (gzip); unpack it: gzip -dc FILE | rosemary import -"),
+        ));
     }
     let store = open::store(&mut config)?;
     let stored = load(store.vault(), &mut source, &name, &mut Progress::new("importing", bytes));
@@ -152,8 +155,9 @@ impl Importer<'_> {
 
     /// Takes a line up. The error says what is wrong with it, never with which words.
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
-        let mut value =
-            body::json(line).map_err(|_| "not a JSON object in UTF-8, or nested too deeply, or with a repeated key or an integer beyond 64 bits".to_owned())?;
+        let mut value = body::json(line).map_err(|_| {
+            "not a JSON object in UTF-8, or nested too deeply, or with a repeated key or an integer beyond 64 bits".to_owned()
+        })?;
         if let Value::Object(map) = &mut value {
             // The record's way to say "not".
             map.retain(|_, value| !value.is_null());

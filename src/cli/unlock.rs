@@ -11,7 +11,10 @@ pub fn run(unlock: &args::Unlock, config: &Config) -> Result<Exit, Failure> {
     serve::harden();
     let none = || {
         let name = settings::CONSOLE_SOCKET.row.name;
-        Failure::new(Exit::Temporary, format_args!("{name}: {}: no service is running there; start it first", config.console_socket.display()))
+        Failure::new(
+            Exit::Temporary,
+            format_args!("{name}: {}: no service is running there; start it first", config.console_socket.display()),
+        )
     };
     let state = Line::dial(config)?.ok_or_else(none)?.ask("state", serde_json::Value::Null, &mut |_| {})?;
     if state["state"] == "open" {

@@ -41,7 +41,9 @@ pub fn run(command: &args::Verify, settings: impl FnOnce() -> Result<Config, Fai
 pub fn backup(path: &Path, kek: &Kek, config: &Config, json: bool, copied: bool) -> Result<Exit, Failure> {
     let mut verdict = stored(path, kek, config, None)?;
     if copied {
-        verdict.remarks.push("a copy of a data file, not a backup: as of when is not known; `rosemary restore` takes it all the same".into());
+        verdict
+            .remarks
+            .push("a copy of a data file, not a backup: as of when is not known; `rosemary restore` takes it all the same".into());
     }
     told(&verdict, json)
 }
@@ -165,8 +167,11 @@ fn blocks(verdict: &mut Verdict, report: &Report) {
         verdict.remarks.push(format!("{} bytes behind the last whole block; nothing reads them", report.trailing_bytes));
     }
     if report.lost_pair() {
-        let text = "neither mirror of one page-0 pair opens: a torn write, as a power cut leaves it, or damage. The newest commit may be lost";
-        verdict.remarks.push(format!("{text}: compare the log's size with the anchor, or with a checkpoint or export that is kept elsewhere"));
+        let text =
+            "neither mirror of one page-0 pair opens: a torn write, as a power cut leaves it, or damage. The newest commit may be lost";
+        verdict
+            .remarks
+            .push(format!("{text}: compare the log's size with the anchor, or with a checkpoint or export that is kept elsewhere"));
     }
     let newest = report.page_slots.iter().flatten().max();
     if report.page_slots.iter().flatten().filter(|counter| Some(*counter) == newest).count() < 2 {

@@ -28,8 +28,8 @@ use ipnet::IpNet;
 use crate::base::limits;
 use crate::base::log::Level;
 use crate::crypto::secret::Secret;
-pub use raw::{Problems, Warning};
 use raw::Whose;
+pub use raw::{Problems, Warning};
 
 /// Name of the systemd credential that holds the key (`LoadCredential=rosemary.kek:…`).
 pub const KEK_CREDENTIAL: &str = "rosemary.kek";
@@ -308,7 +308,10 @@ impl Config {
         if let (Some(db), Some(dir)) = (&db_path, &backup_dir)
             && db.parent() == Some(dir)
         {
-            raw.warn(settings::BACKUP_DIR.row.name, "the data file's folder, which is lost together with the data file; put it on another disk");
+            raw.warn(
+                settings::BACKUP_DIR.row.name,
+                "the data file's folder, which is lost together with the data file; put it on another disk",
+            );
         }
 
         let beside = |db: &PathBuf| db.with_file_name("console.sock");
@@ -466,14 +469,25 @@ fn take_embedding(raw: &mut raw::Raw) -> Option<EmbeddingModel> {
     match (path, sha256) {
         (Some(path), Some(sha256)) => return Some(EmbeddingModel { path, sha256 }),
         (None, None) => {}
-        (Some(_), None) => raw.problem(hash, None, format!("not set although {model} is: a model is used only under its hash; `sha256sum` of the file prints it")),
+        (Some(_), None) => raw.problem(
+            hash,
+            None,
+            format!("not set although {model} is: a model is used only under its hash; `sha256sum` of the file prints it"),
+        ),
         (None, Some(_)) => raw.problem(model, None, format!("not set although {hash} is; set both or neither")),
     }
     None
 }
 
 /// No file may serve two purposes; an anchor beside the data file is rolled back together with it.
-fn check_paths(raw: &mut raw::Raw, db: &Option<PathBuf>, anchor: &Option<PathBuf>, kek: &Option<KekChoice>, backup_key: &Option<PathBuf>, tls: &Option<Tls>) {
+fn check_paths(
+    raw: &mut raw::Raw,
+    db: &Option<PathBuf>,
+    anchor: &Option<PathBuf>,
+    kek: &Option<KekChoice>,
+    backup_key: &Option<PathBuf>,
+    tls: &Option<Tls>,
+) {
     // one PEM file may hold both certificate and key
     let cert = tls.as_ref().map(|tls| tls.cert.as_path()).filter(|cert| tls.as_ref().is_some_and(|tls| tls.key != **cert));
     let uses = [

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::base::{hex, limits};
 use crate::base::log::Level;
-use crate::config::settings::{Row, Takes};
+use crate::base::{hex, limits};
 use crate::config::relay::{BaseUrl, Destination};
+use crate::config::settings::{Row, Takes};
 use crate::config::{PublicUrl, Temperature, TlsVersion};
 use crate::crypto::secret::Secret;
 
@@ -34,7 +34,11 @@ pub fn number<T: TryFrom<u32>>(row: &Row, text: &str) -> Result<T, String> {
 /// An absolute path, taken as it stands.
 pub fn path(_: &Row, text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_absolute() && path.file_name().is_some() { Ok(path) } else { Err("give the absolute path of a file, beginning with /".into()) }
+    if path.is_absolute() && path.file_name().is_some() {
+        Ok(path)
+    } else {
+        Err("give the absolute path of a file, beginning with /".into())
+    }
 }
 
 /// 64 hexadecimal digits, in either case.
@@ -46,7 +50,11 @@ pub fn sha256(row: &Row, text: &str) -> Result<[u8; 32], String> {
 /// `[A-Za-z0-9._-]{1,64}` (DESIGN 10).
 pub fn tenant_label(row: &Row, text: &str) -> Result<String, String> {
     let lawful = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
-    if lawful && (1..=limits::TENANT_LABEL_CHARS_MAX).contains(&text.len()) { Ok(text.into()) } else { Err(format!("give {}", row.takes())) }
+    if lawful && (1..=limits::TENANT_LABEL_CHARS_MAX).contains(&text.len()) {
+        Ok(text.into())
+    } else {
+        Err(format!("give {}", row.takes()))
+    }
 }
 
 /// An address of the common form `local@host`, lower-cased. Quoted local parts and address literals (RFC 5321) are refused.
@@ -214,7 +222,11 @@ pub fn prompt(row: &Row, text: &str) -> Result<String, String> {
 /// The name of a user of the system.
 pub fn user_name(row: &Row, text: &str) -> Result<String, String> {
     let lawful = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(&c)) && !text.starts_with('-');
-    if lawful && text.len() <= limits::USER_NAME_BYTES_MAX && text.len() > 1 { Ok(text.into()) } else { Err(format!("give the {}", row.takes())) }
+    if lawful && text.len() <= limits::USER_NAME_BYTES_MAX && text.len() > 1 {
+        Ok(text.into())
+    } else {
+        Err(format!("give the {}", row.takes()))
+    }
 }
 
 /// A host and a port, each exactly as it may be reached: `host:port`, `[IPv6]:port`.
@@ -243,7 +255,9 @@ pub fn base_url(_: &Row, text: &str) -> Result<BaseUrl, String> {
     let named = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     let to = destination(&if named { authority.to_owned() } else { format!("{authority}:443") }).map_err(|_| wrong())?;
     let path = path.trim_end_matches('/');
-    let segment = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"._~-".contains(&c));
+    let segment = |part: &str| {
+        !part.is_empty() && part != "." && part != ".." && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"._~-".contains(&c))
+    };
     if path.len() > limits::BASE_PATH_BYTES_MAX || !path.split('/').skip(1).all(segment) {
         return Err(wrong());
     }

@@ -171,7 +171,10 @@ impl Raw {
                 return None;
             }
             (Some(text), None) => {
-                self.warn(name, format!("a secret in the environment shows in /proc and crash reports; put it in a file and set {file_name}"));
+                self.warn(
+                    name,
+                    format!("a secret in the environment shows in /proc and crash reports; put it in a file and set {file_name}"),
+                );
                 text
             }
             (None, Some(path)) => {

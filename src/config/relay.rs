@@ -196,7 +196,17 @@ mod tests {
         let config = with(&[]).unwrap();
         assert_eq!(config.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["llm.example:8443", "10.0.0.5:443"]);
         assert!(config.model.is_none() && config.lock && config.seconds == 120);
-        for wrong in ["llm.example", "llm.example:0", "llm.example:65536", "*:443", "llm example:443", "a:1,a:1", "fd00::5:443", "10.0.0.256:1", "https://a:1"] {
+        for wrong in [
+            "llm.example",
+            "llm.example:0",
+            "llm.example:65536",
+            "*:443",
+            "llm example:443",
+            "a:1,a:1",
+            "fd00::5:443",
+            "10.0.0.256:1",
+            "https://a:1",
+        ] {
             assert!(with(&[("RM_EGRESS_ALLOW", wrong)]).is_err(), "{wrong}");
         }
         assert!(with(&[("RM_EGRESS_ALLOW", "[FD00:0::5]:1")]).unwrap().allow[0].to_string() == "[fd00::5]:1");
@@ -212,7 +222,14 @@ mod tests {
             let hosts = ("RM_ALLOWED_MODEL_HOSTS", "llm.example,other.example,10.0.0.5");
             assert!(with(&[("RM_MODEL_BASE_URL", elsewhere), hosts]).unwrap_err().contains("not in RM_EGRESS_ALLOW"), "{elsewhere}");
         }
-        for wrong in ["http://llm.example:8443", "https://u@llm.example:8443", "https://llm.example:8443/v1?x", "https://llm.example:8443/../x", "https://", "https:///x"] {
+        for wrong in [
+            "http://llm.example:8443",
+            "https://u@llm.example:8443",
+            "https://llm.example:8443/v1?x",
+            "https://llm.example:8443/../x",
+            "https://",
+            "https:///x",
+        ] {
             assert!(with(&[("RM_MODEL_BASE_URL", wrong)]).unwrap_err().contains("give an https URL"), "{wrong}");
         }
     }

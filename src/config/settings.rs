@@ -350,7 +350,10 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("RM_MCP_PORT", "there is one port, RM_PORT"),
     ("RM_CHAT_*", "/chat speaks to the one model of RM_MODEL_NAME"),
     ("RM_CLUSTER_NAMING_MODEL", "no language model names clusters"),
-    ("RM_LLM_KEY_ENCRYPTION_KEY", "there are no keys of language models in the data file; keys are sealed under the data file's own key ladder"),
+    (
+        "RM_LLM_KEY_ENCRYPTION_KEY",
+        "there are no keys of language models in the data file; keys are sealed under the data file's own key ladder",
+    ),
     ("RM_ALLOW_PUBLIC_WEBHOOKS", "there are no webhooks"),
     ("RM_DASHBOARD_URL", "the page of consent is served here, at RM_PUBLIC_URL"),
     ("RM_DASHBOARD_PUBLIC_URL", "the page of consent is served here, at RM_PUBLIC_URL"),

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use super::settings::{ABSENT, Fallback, GROUPS, Takes, rows};
 use super::*;
 
-
 const MINIMUM: &[(&str, &str)] =
     &[("RM_DB_PATH", "/data/r.db"), ("RM_TENANT_ID", "007"), ("RM_OWNER_EMAIL", "Owner@Example.org"), ("RM_KEK_FILE", "/keys/kek")];
 
@@ -44,7 +43,10 @@ fn the_minimum_gives_the_defaults() {
     assert_eq!(config.owner_email, "owner@example.org");
     assert_eq!(config.listen, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     assert_eq!((config.port, config.cache_mib, config.index_mib), (8443, 64, 256));
-    assert_eq!((config.max_connections, config.max_connections_per_address), (limits::CONNECTIONS_MAX, limits::CONNECTIONS_PER_ADDRESS_MAX));
+    assert_eq!(
+        (config.max_connections, config.max_connections_per_address),
+        (limits::CONNECTIONS_MAX, limits::CONNECTIONS_PER_ADDRESS_MAX)
+    );
     assert_eq!(config.limits, RateLimits { address: NonZeroU32::new(100), credential: NonZeroU32::new(600), admin: NonZeroU32::new(10) });
     assert_eq!(config.kek, KekChoice::KeyFile("/keys/kek".into()));
     assert_eq!(config.tls.cert, Path::new("/data/cert.pem"));
@@ -88,7 +90,8 @@ fn every_row_is_obeyed_and_refuses_what_it_does_not_take() {
         }
         if let Fallback::Value(text) | Fallback::Required(text) | Fallback::Absent(_, text) = row.default
             && !text.is_empty()
-            && !["RM_KEK_PASSPHRASE_FILE", "RM_TLS_CERT", "RM_TLS_KEY", "RM_EMBEDDING_MODEL", "RM_EMBEDDING_MODEL_SHA256"].contains(&row.name)
+            && !["RM_KEK_PASSPHRASE_FILE", "RM_TLS_CERT", "RM_TLS_KEY", "RM_EMBEDDING_MODEL", "RM_EMBEDDING_MODEL_SHA256"]
+                .contains(&row.name)
         {
             assert!(read(&[(&name, text)]).is_ok(), "the documents' own example must be lawful: {name}={text}");
         }
@@ -148,7 +151,9 @@ fn a_model_needs_a_name_and_is_off_by_default() {
     for wrong in ["2.01", "-1", ".5", "1.", "0.123", "1e0", "NaN", "3", "10"] {
         assert_eq!(temperature(wrong), None, "{wrong}");
     }
-    for (name, value) in [("RM_MODEL_BASE_URL", "https://llm.example"), ("RM_MODEL_API_KEY", "0123456789abcdef"), ("RM_EGRESS_ALLOW", "a:1")] {
+    for (name, value) in
+        [("RM_MODEL_BASE_URL", "https://llm.example"), ("RM_MODEL_API_KEY", "0123456789abcdef"), ("RM_EGRESS_ALLOW", "a:1")]
+    {
         assert!(problems(&[(name, value)]).contains(&format!("{name}: a setting of the relay; move it to /etc/rosemary-relay/relay.env")));
     }
 }
@@ -157,7 +162,8 @@ fn a_model_needs_a_name_and_is_off_by_default() {
 fn a_secret_is_never_shown() {
     const CANARY: &str = "canary with space";
     let names = ["RM_API_KEY", "RM_API_KEY_FILE", "RM_AGENT_KEY_X", "RM_AGENT_KEY_X_FILE", "RM_APIKEY", "RM_KEK", "RM_KEK_FILE"];
-    for name in names.into_iter().chain(["RM_KEK_PASSPHRASE", "RM_KEK_PASSPHRASE_FILE", "RM_TLS_KEY", "RM_MODEL_API_KEY", "RM_AGENT_KEY_"]) {
+    for name in names.into_iter().chain(["RM_KEK_PASSPHRASE", "RM_KEK_PASSPHRASE_FILE", "RM_TLS_KEY", "RM_MODEL_API_KEY", "RM_AGENT_KEY_"])
+    {
         let text = problems(&[(name, CANARY)]);
         assert!(text.contains(name) && !text.contains("canary"), "{text}");
     }
@@ -234,7 +240,9 @@ fn a_dashboard_has_a_key_and_a_secret_or_neither() {
     let dashboard = config.dashboard.unwrap();
     assert!(dashboard.service_key.matches(a.as_bytes()) && dashboard.jwt_secret.matches(b.as_bytes()));
     assert!(read(&[]).unwrap().0.dashboard.is_none());
-    assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a)]).contains("RM_DASHBOARD_JWT_SECRET: not set although RM_DASHBOARD_SERVICE_KEY is"));
+    assert!(
+        problems(&[("RM_DASHBOARD_SERVICE_KEY", &a)]).contains("RM_DASHBOARD_JWT_SECRET: not set although RM_DASHBOARD_SERVICE_KEY is")
+    );
     assert!(problems(&[("RM_DASHBOARD_JWT_SECRET", &b)]).contains("RM_DASHBOARD_SERVICE_KEY: not set although RM_DASHBOARD_JWT_SECRET is"));
     assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a), ("RM_DASHBOARD_JWT_SECRET", &b[..31])]).contains("32 to 512"));
     assert!(problems(&[("RM_DASHBOARD_SERVICE_KEY", &a), ("RM_DASHBOARD_JWT_SECRET", &a)]).contains("the same key as"));
@@ -280,17 +288,31 @@ fn certificate_and_key_go_together_and_no_file_serves_twice() {
 
 #[test]
 fn a_public_url_is_host_and_port() {
-    let url = |text: &str| read(&[("RM_PUBLIC_URL", text)]).ok().and_then(|(config, _)| config.public_url).map(|url| (url.host, url.port, url.text));
+    let url = |text: &str| {
+        read(&[("RM_PUBLIC_URL", text)]).ok().and_then(|(config, _)| config.public_url).map(|url| (url.host, url.port, url.text))
+    };
     let made = |host: &str, port, text: &str| Some((host.to_owned(), port, text.to_owned()));
     assert_eq!(url("https://Memory.Example:8443/"), made("memory.example", 8443, "https://memory.example:8443"));
     assert_eq!(url("HTTPS://host:443"), made("host", 443, "https://host"));
     assert_eq!(url("https://[0:0::1]:9"), made("[::1]", 9, "https://[::1]:9"));
     assert_eq!(url("https://[2001:db8::1]"), made("[2001:db8::1]", 443, "https://[2001:db8::1]"));
     assert_eq!(url("https://10.0.0.1"), made("10.0.0.1", 443, "https://10.0.0.1"));
-    for wrong in ["http://h", "https://", "https:///", "https://h/p", "https://h:0", "https://h:65536", "https://h:", "https://u@h", "https://h?q"] {
+    for wrong in
+        ["http://h", "https://", "https:///", "https://h/p", "https://h:0", "https://h:65536", "https://h:", "https://u@h", "https://h?q"]
+    {
         assert_eq!(url(wrong), None, "{wrong}");
     }
-    for wrong in ["https://10.0.0.256", "https://0x7f.1", "https://h#f", "https://-h", "https://h.", "https://[::1", "https://::1", "https://h_h", "https://ü"] {
+    for wrong in [
+        "https://10.0.0.256",
+        "https://0x7f.1",
+        "https://h#f",
+        "https://-h",
+        "https://h.",
+        "https://[::1",
+        "https://::1",
+        "https://h_h",
+        "https://ü",
+    ] {
         assert_eq!(url(wrong), None, "{wrong}");
     }
 }
@@ -307,7 +329,8 @@ fn lists_and_addresses_are_strict() {
     assert_eq!(proxies("10.0.0.1/16"), None);
     let email = |text: &str| read(&[("RM_OWNER_EMAIL", text)]).is_ok();
     assert!(email("a.b+c@hospital") && email("o'neil@x-y.example"));
-    for wrong in ["a", "@b", "a@", "a@b@c", "a b@c", "a@b,c@d", ".a@b", "a..b@c", "a@b..c", "a@-b", "ä@b", &format!("{}@b", "a".repeat(65))] {
+    for wrong in ["a", "@b", "a@", "a@b@c", "a b@c", "a@b,c@d", ".a@b", "a..b@c", "a@b..c", "a@-b", "ä@b", &format!("{}@b", "a".repeat(65))]
+    {
         assert!(!email(wrong), "{wrong}");
     }
 }
@@ -322,7 +345,8 @@ fn bytes_of_any_kind_are_answered_not_panicked_on() {
         state ^= state << 17;
         state.to_le_bytes()[0]
     };
-    let not_text = Config::from_env([(OsString::from("RM_TENANT_ID"), OsString::from_vec(vec![0xff]))].into_iter()).map(|_| ()).unwrap_err();
+    let not_text =
+        Config::from_env([(OsString::from("RM_TENANT_ID"), OsString::from_vec(vec![0xff]))].into_iter()).map(|_| ()).unwrap_err();
     assert!(not_text.to_string().contains("RM_TENANT_ID: not UTF-8 text") && !not_text.to_string().contains("RM_TENANT_ID: not set"));
     let names: Vec<String> = rows().map(|row| row.name.replace("<VENDOR>", "V")).collect();
     for round in 0..20_000_usize {

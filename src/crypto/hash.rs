@@ -34,7 +34,10 @@ pub fn is_hmac_sha256(key: &Secret<String>, message: &[u8], mac: &[u8]) -> bool 
 /// HMAC-SHA-256 (RFC 2104) of `message` as it stands: the product only compares.
 #[cfg(any(test, fuzzing, feature = "bench-internals"))]
 pub fn plain_hmac_sha256(key: &Secret<String>, message: &[u8]) -> [u8; 32] {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()), message).as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()), message)
+        .as_ref()
+        .try_into()
+        .expect("HMAC-SHA-256 gives 32 bytes")
 }
 
 #[cfg(test)]

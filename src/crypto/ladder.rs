@@ -382,7 +382,8 @@ impl Keys {
         let unknown = LadderError::UnknownEpoch(wrapped.epoch);
         let (epoch, key) = self.epochs.iter().find(|(number, _)| *number == wrapped.epoch).ok_or(unknown)?;
         let mut out = Zeroizing::new([0; 32]);
-        aead::open_into(key, aad.clone().number(u64::from(*epoch)).bytes(), &wrapped.sealed, &mut *out).map_err(|_| LadderError::Damaged)?;
+        aead::open_into(key, aad.clone().number(u64::from(*epoch)).bytes(), &wrapped.sealed, &mut *out)
+            .map_err(|_| LadderError::Damaged)?;
         Ok(Secret::new(*out))
     }
 
@@ -437,7 +438,16 @@ impl Keys {
         }
         let seed = key(64);
         let next = (bytes > BODY_BYTES).then(|| (key(BODY_BYTES), SigningKey::from_seed(&key(BODY_BYTES))));
-        Ok(Self { block: key(0), mac: key(32), signing: SigningKey::from_seed(&seed), seed, next, pepper: key(96), lookup: key(128), epochs })
+        Ok(Self {
+            block: key(0),
+            mac: key(32),
+            signing: SigningKey::from_seed(&seed),
+            seed,
+            next,
+            pepper: key(96),
+            lookup: key(128),
+            epochs,
+        })
     }
 }
 

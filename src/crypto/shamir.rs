@@ -203,7 +203,8 @@ impl Share {
                 b'I' | b'L' => b'1',
                 c => c,
             };
-            let digit = DIGITS.iter().position(|digit| *digit == c).and_then(|digit| u8::try_from(digit).ok()).ok_or(ShareError::Mistyped)?;
+            let digit =
+                DIGITS.iter().position(|digit| *digit == c).and_then(|digit| u8::try_from(digit).ok()).ok_or(ShareError::Mistyped)?;
             if digits == BYTES * 8 / 5 {
                 return Err(ShareError::Mistyped);
             }
@@ -281,7 +282,9 @@ mod tests {
                 }
             }
         }
-        assert!(draw(InstanceId::draw(), 1, 3).is_err() && draw(InstanceId::draw(), 4, 3).is_err() && draw(InstanceId::draw(), 2, 17).is_err());
+        assert!(
+            draw(InstanceId::draw(), 1, 3).is_err() && draw(InstanceId::draw(), 4, 3).is_err() && draw(InstanceId::draw(), 2, 17).is_err()
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::sync::{Mutex, PoisonError};
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
-use crate::base::id::InstanceId;
 use crate::base::file::open_regular;
+use crate::base::id::InstanceId;
 use crate::base::{durable, hex, limits};
 use crate::crypto::kdf::{self, Label};
 use crate::crypto::secret::{Key, Secret};
@@ -126,7 +126,9 @@ pub enum UnlockError {
         error: io::Error,
     },
     /// Others than its owner and group can read the file, or others than its owner change it.
-    #[error("{path}: mode {mode:03o} lets too many read or change it; chmod 0640 or stricter, and replace the key if they may have read it")]
+    #[error(
+        "{path}: mode {mode:03o} lets too many read or change it; chmod 0640 or stricter, and replace the key if they may have read it"
+    )]
     Exposed {
         /// The file.
         path: String,
@@ -183,7 +185,12 @@ impl Kek {
                 if bytes.is_empty() {
                     return Err(UnlockError::TooShort { path: name(path), found: 0, needed: 1 });
                 }
-                Ok(Self { kind: SlotKind::Passphrase, secret: Secret::new(std::mem::take(&mut *bytes)), instance: None, derived: Mutex::default() })
+                Ok(Self {
+                    kind: SlotKind::Passphrase,
+                    secret: Secret::new(std::mem::take(&mut *bytes)),
+                    instance: None,
+                    derived: Mutex::default(),
+                })
             }
         }
     }
@@ -196,7 +203,12 @@ impl Kek {
         let digits = Zeroizing::new(hex::encode(secret.expose()));
         let line = Zeroizing::new(format!("{KEY_FILE_WORD} {instance} {}\n", digits.as_str()));
         durable::create(path, line.as_bytes(), 0o600)?;
-        Ok(Self { kind: SlotKind::KeyFile, secret: Secret::new(secret.expose().to_vec()), instance: Some(instance), derived: Mutex::default() })
+        Ok(Self {
+            kind: SlotKind::KeyFile,
+            secret: Secret::new(secret.expose().to_vec()),
+            instance: Some(instance),
+            derived: Mutex::default(),
+        })
     }
 
     /// A passphrase that was typed.
@@ -370,7 +382,9 @@ mod tests {
         assert!(matches!(read(&file(&[7; 32], 0o604)), Err(UnlockError::Exposed { .. })));
         assert!(matches!(read(&file(&[7; 31], 0o600)), Err(UnlockError::TooShort { found: 31, .. })));
         assert!(matches!(read(&file(&vec![7; limits::KEK_BYTES_MAX + 1], 0o600)), Err(UnlockError::TooLong { .. })));
-        assert!(matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound));
+        assert!(
+            matches!(read(Path::new("/nowhere/at/all")), Err(UnlockError::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound)
+        );
         assert!(matches!(read(Path::new("/")), Err(UnlockError::Unreadable { .. })));
         assert!(read(&file(&[7; 32], 0o400)).is_ok());
         assert!(read(&file(&[7; 32], 0o640)).is_ok(), "root's file, read through the service's group");

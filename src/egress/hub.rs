@@ -20,8 +20,8 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::base::{duty, limits};
 use crate::base::log::{self, Level, Operator};
+use crate::base::{duty, limits};
 use crate::egress::frame::{self, End, FrameError, Hello, Order, Outcome, Said, What};
 
 /// Where the relay comes in.
@@ -313,7 +313,8 @@ mod tests {
         orders.reverse();
         frame::write(&relay, &Said::Done(99, End::without(Outcome::Busy))).unwrap();
         for (number, text) in orders {
-            frame::write(&relay, &Said::Done(number, End { outcome: Outcome::Answered, status: 200, body: format!("answer to {text}") })).unwrap();
+            frame::write(&relay, &Said::Done(number, End { outcome: Outcome::Answered, status: 200, body: format!("answer to {text}") }))
+                .unwrap();
         }
         for (n, asker) in askers.into_iter().enumerate() {
             assert_eq!(asker.join().unwrap().unwrap(), format!("answer to question {n}"));

@@ -121,8 +121,10 @@ mod tests {
 
     #[test]
     fn a_request_is_what_such_endpoints_take() {
-        let model = Model { name: "m".into(), temperature: Temperature(70), max_tokens: 9, system_prompt: String::new(), context_chars: 1000 };
-        let made = request(&model, &[Message { role: Role::System, content: "be brief" }, Message { role: Role::User, content: "\"?\"\n" }]);
+        let model =
+            Model { name: "m".into(), temperature: Temperature(70), max_tokens: 9, system_prompt: String::new(), context_chars: 1000 };
+        let made =
+            request(&model, &[Message { role: Role::System, content: "be brief" }, Message { role: Role::User, content: "\"?\"\n" }]);
         assert_eq!(
             *made,
             r#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":"\"?\"\n"}],"temperature":0.7,"max_tokens":9,"stream":false}"#
@@ -132,9 +134,23 @@ mod tests {
     #[test]
     fn an_answer_is_its_first_text_or_none() {
         let text = |body: &str| answer(body).map(|text| text.to_string());
-        assert_eq!(text(r#"{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":"yes","extra":[1]}}],"usage":{}}"#), Some("yes".into()));
+        assert_eq!(
+            text(r#"{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":"yes","extra":[1]}}],"usage":{}}"#),
+            Some("yes".into())
+        );
         assert_eq!(text(r#"{"choices":[{"message":{"content":""}},{"message":{"content":"b"}}]}"#), Some(String::new()));
-        for bad in ["", "[]", "{}", r#"[[{"message":{"content":"a"}}]]"#, r#"{"choices":[[{"content":"a"}]]}"#, r#"{"choices":[{"message":["a"]}]}"#, r#"{"choices":[]}"#, r#"{"choices":[{"message":{"content":null}}]}"#, r#"{"choices":[{"message":{"content":1}}]}"#, r#"{"error":{"message":"x"}}"#] {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"[[{"message":{"content":"a"}}]]"#,
+            r#"{"choices":[[{"content":"a"}]]}"#,
+            r#"{"choices":[{"message":["a"]}]}"#,
+            r#"{"choices":[]}"#,
+            r#"{"choices":[{"message":{"content":null}}]}"#,
+            r#"{"choices":[{"message":{"content":1}}]}"#,
+            r#"{"error":{"message":"x"}}"#,
+        ] {
             assert_eq!(text(bad), None, "{bad}");
         }
     }

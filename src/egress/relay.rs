@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::base::{fault, limits};
 use crate::base::log::{self, Level, Operator};
+use crate::base::{fault, limits};
 use crate::config::relay::RelayConfig;
 use crate::egress::address;
 use crate::egress::client::{Client, Post};

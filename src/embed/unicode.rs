@@ -133,7 +133,8 @@ mod tests {
         for table in [&PUNCTUATION[..], &MARKS, &FORMATS] {
             assert!(table.iter().all(|(first, last)| first <= last) && table.windows(2).all(|pair| pair[0].1 < pair[1].0));
         }
-        for (c, known) in [('!', true), ('$', true), ('\u{2014}', true), ('\u{bf}', true), ('a', false), ('\u{20ac}', false), ('1', false)] {
+        for (c, known) in [('!', true), ('$', true), ('\u{2014}', true), ('\u{bf}', true), ('a', false), ('\u{20ac}', false), ('1', false)]
+        {
             assert_eq!(is_punctuation(c), known, "{c:?}");
         }
         assert!(is_mark('\u{301}') && !is_mark('e') && is_dropped('\u{200b}') && is_dropped('\0') && !is_dropped('\n') && !is_dropped(' '));

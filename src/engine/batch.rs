@@ -21,9 +21,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::base::{durable, fault};
 use crate::base::id::{FileId, InstanceId};
 use crate::base::limits::{RESERVE_READ_BYTES, RESERVE_WRITE_BYTES};
+use crate::base::{durable, fault};
 use crate::crypto::ladder::Keys;
 use crate::crypto::unlock::{KdfCost, Kek};
 use crate::engine::block::{Backend, Blocks, medium_len};
@@ -220,7 +220,16 @@ impl Engine {
 
     pub(super) fn of(medium: Arc<Live>, head: Arc<Superblock>, options: &Options, open: Open) -> Self {
         let (rewriting, freezing, torn) = (Mutex::new(head.generation), Mutex::default(), AtomicBool::new(false));
-        Self { medium, head: RwLock::new(head), rewriting, freezing, torn, options: options.clone(), path: None, open: RwLock::new(Some(open)) }
+        Self {
+            medium,
+            head: RwLock::new(head),
+            rewriting,
+            freezing,
+            torn,
+            options: options.clone(),
+            path: None,
+            open: RwLock::new(Some(open)),
+        }
     }
 
     /// The superblock as last made durable.

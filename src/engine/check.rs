@@ -81,8 +81,7 @@ impl Engine {
         }
         report.walk_blocks(medium, &head)?;
         let (above, head) = (Live::new(Arc::new(Overlay::new(Arc::clone(medium)).map_err(EngineError::io)?)), Arc::new(head));
-        let engine = Open::new(&above, &head, options, Opening::Walking)
-            .map(|open| Self::of(above, head, options, open));
+        let engine = Open::new(&above, &head, options, Opening::Walking).map(|open| Self::of(above, head, options, open));
         Ok(match engine {
             Ok(engine) => (report, Some(engine)),
             Err(error) => (Report { tree: Err(error), ..report }, None),

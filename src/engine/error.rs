@@ -72,7 +72,9 @@ pub enum EngineError {
     },
     /// A file was made and has its name, and then something failed: it may not stay so after a power cut. Whoever asked must not say that
     /// nothing has changed.
-    #[error("it is whole and in its place, but whether it stays there after a power cut is not confirmed ({0}); check the disk, then run the same command again")]
+    #[error(
+        "it is whole and in its place, but whether it stays there after a power cut is not confirmed ({0}); check the disk, then run the same command again"
+    )]
     Unconfirmed(String),
     /// Something failed before; nothing is answered until recovery.
     #[error("the store is latched shut after a failure; recovery is needed")]
@@ -107,7 +109,10 @@ impl EngineError {
 
     /// Whether the store must be latched shut after it: all but what is the caller's own doing.
     pub(super) fn latches(&self) -> bool {
-        matches!(self, Self::Damaged(_) | Self::Block(_) | Self::Full | Self::Io { .. } | Self::Spoilt { .. } | Self::Panicked | Self::Latched)
+        matches!(
+            self,
+            Self::Damaged(_) | Self::Block(_) | Self::Full | Self::Io { .. } | Self::Spoilt { .. } | Self::Panicked | Self::Latched
+        )
     }
 }
 

@@ -287,9 +287,7 @@ impl Superblock {
     /// Errors: `Io`; else the more telling of the two copies' reasons: a key that does not open an intact copy, a newer format, damage,
     /// not a Rosemary file.
     pub fn read(medium: &dyn Medium, kek: &Kek) -> Result<Self, EngineError> {
-        let [first, second] = [0, 1].map(|copy: u8| {
-            Self::read_copy(medium, u64::from(copy), SUPERBLOCK_STARTS[usize::from(copy)], kek)
-        });
+        let [first, second] = [0, 1].map(|copy: u8| Self::read_copy(medium, u64::from(copy), SUPERBLOCK_STARTS[usize::from(copy)], kek));
         let tells = |error: &EngineError| match error {
             EngineError::Io { .. } => 4,
             EngineError::Keys(_) => 3,
@@ -470,7 +468,8 @@ mod tests {
             write_vectors();
         }
         let text = std::fs::read_to_string(VECTORS).unwrap();
-        let values: BTreeMap<&str, &str> = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once(" = ").unwrap()).collect();
+        let values: BTreeMap<&str, &str> =
+            text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_once(" = ").unwrap()).collect();
         let bytes = |name: &str| hex::decode(values[name]).unwrap();
         for kek in [Kek::for_test(&bytes("key-file")), Kek::passphrase_for_test(values["passphrase"])] {
             let medium = memory();

@@ -303,7 +303,9 @@ impl Medium for Overlay {
         if len < above.len {
             let cut = len.div_ceil(SECTOR_BYTES as u64);
             above.sectors.split_off(&cut);
-            if let (Some(last), Ok(rest)) = (above.sectors.get_mut(&(len / SECTOR_BYTES as u64)), usize::try_from(len % SECTOR_BYTES as u64)) {
+            if let (Some(last), Ok(rest)) =
+                (above.sectors.get_mut(&(len / SECTOR_BYTES as u64)), usize::try_from(len % SECTOR_BYTES as u64))
+            {
                 last[rest..].fill(0);
             }
             above.kept = above.kept.min(len);

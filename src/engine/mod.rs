@@ -26,7 +26,9 @@ pub use rewrite::Slot;
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub mod stored {
     pub use super::block::{Blocks, SEALED_BYTES, place};
-    pub use super::header::{BLOCK_BYTES, PAGE_SLOT_BYTES, PageZero, SLOT_STARTS, STRIDES, SUPERBLOCK_BYTES, SUPERBLOCK_STARTS, Superblock, place_aad};
+    pub use super::header::{
+        BLOCK_BYTES, PAGE_SLOT_BYTES, PageZero, SLOT_STARTS, STRIDES, SUPERBLOCK_BYTES, SUPERBLOCK_STARTS, Superblock, place_aad,
+    };
     pub use super::medium::Medium;
 }
 

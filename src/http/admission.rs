@@ -49,10 +49,12 @@ impl Admission {
             return None;
         }
         let now_ms = self.clock.mono_ms();
-        let place = Arc::new(Place { socket: Socket::new(socket), waits_since_ms: AtomicU64::new(now_ms), yielded: AtomicBool::new(false) });
+        let place =
+            Arc::new(Place { socket: Socket::new(socket), waits_since_ms: AtomicU64::new(now_ms), yielded: AtomicBool::new(false) });
         let number = book.next;
         book.next += 1;
-        let admitted = Admitted { admission: Arc::clone(self), number, counted, place: Arc::clone(&place), peer, streams: AtomicBool::new(false) };
+        let admitted =
+            Admitted { admission: Arc::clone(self), number, counted, place: Arc::clone(&place), peer, streams: AtomicBool::new(false) };
         if book.live.len().saturating_sub(book.streams) >= self.max_connections && !book.take_a_place(now_ms) {
             // The book is closed before `admitted` is dropped, which gives back what its address was counted.
             drop(book);

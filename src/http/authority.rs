@@ -76,9 +76,24 @@ mod tests {
         assert_eq!(authority("Memory.Example:8443"), Authority { host: "memory.example".into(), port: Some(8443) });
         assert_eq!(authority("[0:0::1]:1"), Authority { host: "[::1]".into(), port: Some(1) });
         assert_eq!(authority("[::1]").port, None);
-        for bad in
-            ["", ":1", "a b", "user@host", "host:", "host:+1", "host:65536", "::1", "[::1", "[::1]x", "[x]", "a/b", "a:1:2", "a,b", "é", "a\0"]
-        {
+        for bad in [
+            "",
+            ":1",
+            "a b",
+            "user@host",
+            "host:",
+            "host:+1",
+            "host:65536",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[x]",
+            "a/b",
+            "a:1:2",
+            "a,b",
+            "é",
+            "a\0",
+        ] {
             assert_eq!(Authority::parse(bad), None, "{bad}");
         }
     }
@@ -100,7 +115,9 @@ mod tests {
         let (asked, public) = (authority("localhost:8443"), authority("m.example"));
         assert!(is_own_origin("https://localhost:8443", &asked, Some(&public)));
         assert!(is_own_origin("https://m.example:443", &asked, Some(&public)));
-        for foreign in ["null", "", "http://localhost:8443", "https://localhost", "https://m.example:1", "https://evil.example", "https://m.example/"] {
+        for foreign in
+            ["null", "", "http://localhost:8443", "https://localhost", "https://m.example:1", "https://evil.example", "https://m.example/"]
+        {
             assert!(!is_own_origin(foreign, &asked, Some(&public)), "{foreign}");
         }
     }

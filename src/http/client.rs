@@ -83,7 +83,8 @@ impl LoadClient {
         let rest = self.received.split_off(end);
         let head = String::from_utf8(std::mem::replace(&mut self.received, rest)).map_err(|_| invalid())?;
         let status = head.get(9..12).and_then(|digits| digits.parse().ok()).ok_or_else(invalid)?;
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(Ok(0), str::parse).map_err(|_| invalid())?;
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(Ok(0), str::parse).map_err(|_| invalid())?;
         let length: usize = if head_only { 0 } else { length };
         while self.received.len() < length {
             self.more()?;

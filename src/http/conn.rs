@@ -24,25 +24,21 @@ use rustls::ServerConnection;
 use crate::base::limits::{HEAD_BYTES_MAX, PROMPT_BODY_BYTES_MAX, STREAM_PART_BYTES, STREAM_TURN};
 use crate::base::{duty, fault};
 use crate::http::admission::{Admitted, Place};
+use crate::http::authority;
+use crate::http::lent::{Lent, Manner};
 use crate::http::listen::Shared;
 use crate::http::parse::{self, Head};
 use crate::http::problem::{self, Reason, Refusal};
-use crate::http::lent::{Lent, Manner};
 use crate::http::reply::{Chunk, Reply, Rest, Source, settled};
 use crate::http::request::{Headers, Method, Request};
 use crate::http::wire::{Gone, Wire};
-use crate::http::authority;
 
 /// Why no request came.
 enum End {
     /// Nobody is left to answer.
     Gone,
     /// What came is refused.
-    Refused {
-        reason: Reason,
-        client: IpAddr,
-        head_only: bool,
-    },
+    Refused { reason: Reason, client: IpAddr, head_only: bool },
 }
 
 impl From<Gone> for End {

@@ -7,8 +7,8 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -153,8 +153,7 @@ impl Server {
         listeners.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let clock = Clock::system();
-        let admission =
-            Admission::new(settings.max_connections, settings.max_per_address, settings.trusted_proxies, clock.clone());
+        let admission = Admission::new(settings.max_connections, settings.max_per_address, settings.trusted_proxies, clock.clone());
         let shared = Arc::new(Shared {
             handler,
             tls,

@@ -217,7 +217,9 @@ mod tests {
 
     #[test]
     fn a_head_is_read_whole() {
-        let head = parsed("POST /a/b%20c?x=1&y HTTP/1.1\nhOst: localhost:8443\nContent-Length: 12\nX-Empty:\nX-Note:  padded\t \nAccept: */*").unwrap();
+        let head =
+            parsed("POST /a/b%20c?x=1&y HTTP/1.1\nhOst: localhost:8443\nContent-Length: 12\nX-Empty:\nX-Note:  padded\t \nAccept: */*")
+                .unwrap();
         assert_eq!((head.method, head.path.as_str(), head.query.as_deref()), (Method::Post, "/a/b%20c", Some("x=1&y")));
         assert_eq!((head.body_bytes, head.keep_alive, head.expects_continue), (12, true, false));
         assert_eq!((head.headers.get("x-note"), head.headers.get("X-EMPTY"), head.headers.get("x")), (Some("padded"), Some(""), None));

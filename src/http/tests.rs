@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::{duty, fault};
 use crate::base::time::Clock;
+use crate::base::{duty, fault};
 use crate::http::client::{LoadClient, trust};
-use crate::http::{Chunk, Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, Source, TlsFiles, TlsIdentity, Turn, bind, self_signed};
+use crate::http::{
+    Chunk, Deadlines, Handler, Method, Reason, Refusal, Reply, Request, Server, Settings, Source, TlsFiles, TlsIdentity, Turn, bind,
+    self_signed,
+};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -477,7 +480,12 @@ fn the_whole_has_its_bound_for_trusted_proxies_too() {
     });
     let mut kept: Vec<_> = (0..3).map(|_| world.connect()).collect();
     assert!(LoadClient::connect(world.address, &world.ca).is_err());
-    let asks = [("10.1.1.1", "10.1.1.1"), ("9.9.9.9, 10.1.1.1 ,127.0.0.9", "10.1.1.1"), ("9.9.9.9, junk, 127.0.0.9", "127.0.0.9"), ("", "127.0.0.1")];
+    let asks = [
+        ("10.1.1.1", "10.1.1.1"),
+        ("9.9.9.9, 10.1.1.1 ,127.0.0.9", "10.1.1.1"),
+        ("9.9.9.9, junk, 127.0.0.9", "127.0.0.9"),
+        ("", "127.0.0.1"),
+    ];
     for (forwarded, client) in asks {
         kept[0].request("GET", "/", &[("X-Forwarded-For", forwarded)], &[]).unwrap();
         assert_eq!(world.mirror.clients.lock().unwrap().pop(), Some(client.parse().unwrap()), "{forwarded}");
@@ -606,14 +614,19 @@ fn garbage_on_many_connections_leaves_others_served() {
 }
 
 /// A client that presents `own` (certificate and key) if it has one, and speaks only `version` if one is given.
-fn config(ca: &[u8], own: Option<(&rcgen::Certificate, &rcgen::KeyPair)>, version: Option<&'static rustls::SupportedProtocolVersion>) -> Arc<rustls::ClientConfig> {
+fn config(
+    ca: &[u8],
+    own: Option<(&rcgen::Certificate, &rcgen::KeyPair)>,
+    version: Option<&'static rustls::SupportedProtocolVersion>,
+) -> Arc<rustls::ClientConfig> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = version.map_or(rustls::ALL_VERSIONS.to_vec(), |version| vec![version]);
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap().with_root_certificates(roots);
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap().with_root_certificates(roots);
     Arc::new(match own {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -727,7 +740,8 @@ fn a_stream_ends_when_its_peer_leaves_speaks_or_does_not_read() {
 #[test]
 fn a_stream_takes_no_place_from_requests_and_ends_at_a_stop() {
     let world = world(|settings| (settings.max_connections, settings.max_per_address) = (2, 1));
-    let mut streams: Vec<_> = (0..3).map(|_| ask(&world, "/endless", "GET")).map(|mut client| client.answer(false).map(|_| client).unwrap()).collect();
+    let mut streams: Vec<_> =
+        (0..3).map(|_| ask(&world, "/endless", "GET")).map(|mut client| client.answer(false).map(|_| client).unwrap()).collect();
     let mut client = world.connect();
     assert_eq!(client.request("GET", "/a", &[], &[]).unwrap().0, 200);
     assert_eq!(world.connections(), 4);

@@ -126,9 +126,7 @@ fn read(files: &TlsFiles) -> Result<(Arc<ServerConfig>, Option<Timestamp>), TlsE
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsError::Mismatch { key: files.key.clone(), certificate: files.certificate.clone() }
-        }
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { key: files.key.clone(), certificate: files.certificate.clone() },
         rustls::Error::InvalidCertificate(_) => TlsError::NoCertificate(files.certificate.clone()),
         _ => TlsError::NoKey(files.key.clone()),
     })?;

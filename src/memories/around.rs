@@ -33,7 +33,12 @@ pub struct Around {
 }
 
 /// What is near the live memory `id`: with at least `shared` tags in common, the `most` nearest of these.
-pub fn around<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, id: MemoryId, shared: usize, most: usize) -> Result<Around, Refusal> {
+pub fn around<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    id: MemoryId,
+    shared: usize,
+    most: usize,
+) -> Result<Around, Refusal> {
     let center = table::one(a, id, Part::Full, State::Live)?.ok_or(Refusal::NotFound)?;
     let mut above = match center.parent {
         Some(parent) => summaries(a, [parent])?,
@@ -93,7 +98,8 @@ fn similar<A: Reads + Action<Target = Scope>>(
         }
         counts
     })?;
-    let mut near: Vec<(usize, MemoryId)> = counts.into_iter().filter(|(id, n)| *n >= shared && *id != center.id).map(|(id, n)| (n, id)).collect();
+    let mut near: Vec<(usize, MemoryId)> =
+        counts.into_iter().filter(|(id, n)| *n >= shared && *id != center.id).map(|(id, n)| (n, id)).collect();
     near.sort_unstable_by(|one, other| other.cmp(one));
     near.truncate(most);
     let memories = summaries(a, near.iter().map(|(_, id)| *id))?;

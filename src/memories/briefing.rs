@@ -10,12 +10,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::clusters::{self, Topic};
 use super::Refusal;
+use super::clusters::{self, Topic};
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
-use crate::base::{limits, order};
 use crate::base::time::Timestamp;
+use crate::base::{limits, order};
 use crate::policy::action::{Action, Reads, Scope};
 use crate::store::accounts::{self, User};
 use crate::store::gate::Access;
@@ -104,13 +104,31 @@ pub fn brief<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, ask: &Ask
     let conventions = conventions(a, &tags);
     let memories = table::total(a, State::Live)?;
     a.detail(Detail::Hits(memories));
-    Ok(Briefing { user: accounts::owner(a)?, plan: quota::standing(a)?.plan.name, memories, tags, recent, recency_days: ask.recency_days, threads, conventions, topics, at: now })
+    Ok(Briefing {
+        user: accounts::owner(a)?,
+        plan: quota::standing(a)?.plan.name,
+        memories,
+        tags,
+        recent,
+        recency_days: ask.recency_days,
+        threads,
+        conventions,
+        topics,
+        at: now,
+    })
 }
 
 /// The `top` tags of the highest count above none, ties by name. What they are called is read in one memory of each.
-fn most<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>, groups: &Groups, top: usize, count: fn(&Group) -> u32) -> Result<Vec<TagCount>, Refusal> {
+fn most<A: Reads + Action<Target = Scope>>(
+    a: &Access<'_, A>,
+    groups: &Groups,
+    top: usize,
+    count: fn(&Group) -> u32,
+) -> Result<Vec<TagCount>, Refusal> {
     let mut found = Vec::new();
-    for named in most_counted(&groups.groups, top, count, limits::BRIEFING_TAGS_OPENED_MAX).chunk_by(|(one, _), (other, _)| one.newest == other.newest) {
+    for named in most_counted(&groups.groups, top, count, limits::BRIEFING_TAGS_OPENED_MAX)
+        .chunk_by(|(one, _), (other, _)| one.newest == other.newest)
+    {
         // Its tag is not there if the memory was changed between the index and this view.
         let memory = table::one(a, named[0].0.newest.1, Part::Summary, State::Live)?;
         let tags = memory.as_ref().map_or(&[][..], |memory| &memory.text.tags);
@@ -217,7 +235,10 @@ fn told(tags: &[(&str, u64)]) -> Vec<String> {
     if has("session_summary") {
         told.push("A session's summary carries `session_summary`; what follows on it is a reply to it.".to_owned());
     }
-    if tags.iter().any(|(tag, _)| tag.strip_prefix("ref_").is_some_and(|id| id.len() >= 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))) {
+    if tags
+        .iter()
+        .any(|(tag, _)| tag.strip_prefix("ref_").is_some_and(|id| id.len() >= 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit())))
+    {
         told.push("Some tags (`ref_…`) point to another memory by the beginning of its id; a reply does that better.".to_owned());
     }
     // `ward:3`, `ward:4`: a kind and a value. Two values make it a habit.
@@ -250,12 +271,16 @@ mod tests {
     }
 
     fn write(house: &House, new: NewMemory) -> MemoryId {
-        let done = house.vault().write::<CreateMemory, _, Refusal>(&house.owner(), house.scope(), &Call::internal(), move |a| crate::memories::create(a, new));
+        let done = house
+            .vault()
+            .write::<CreateMemory, _, Refusal>(&house.owner(), house.scope(), &Call::internal(), move |a| crate::memories::create(a, new));
         done.unwrap().into_parts().0.id
     }
 
     fn reply(house: &House, to: MemoryId, new: NewMemory) -> MemoryId {
-        let done = house.vault().write::<ReplyToMemory, _, Refusal>(&house.owner(), to, &Call::internal(), move |a| crate::memories::reply(a, new));
+        let done = house
+            .vault()
+            .write::<ReplyToMemory, _, Refusal>(&house.owner(), to, &Call::internal(), move |a| crate::memories::reply(a, new));
         done.unwrap().into_parts().0.id
     }
 
@@ -279,7 +304,10 @@ mod tests {
         reply(&house, parent, tagged("reply", &["b"], all));
         let hidden_reply = reply(&house, parent, tagged("hidden reply", &["z"], &["claude"]));
         let gone = write(&house, tagged("gone", &["gone"], all));
-        house.vault().write::<TrashMemory, _, Refusal>(&house.owner(), gone, &Call::internal(), |a| crate::memories::trash(a, None)).unwrap();
+        house
+            .vault()
+            .write::<TrashMemory, _, Refusal>(&house.owner(), gone, &Call::internal(), |a| crate::memories::trash(a, None))
+            .unwrap();
 
         let ask = Ask::default();
         let counts = |list: &[(&str, u64)]| list.iter().map(|(tag, n)| ((*tag).to_owned(), *n)).collect::<Vec<_>>();
@@ -318,8 +346,11 @@ mod tests {
         groups.push(Group::unnamed(2, old));
         for turn in 0..groups.len() {
             groups.rotate_left(turn);
-            for (opened, expected) in [(4, vec![new, new, middle, middle, old, old, old]), (3, vec![new, new, middle, middle, old]), (2, vec![new, new, old])] {
-                let taken: Vec<_> = most_counted(&groups, 2, |group| group.count, opened).into_iter().map(|(group, _)| group.newest).collect();
+            for (opened, expected) in
+                [(4, vec![new, new, middle, middle, old, old, old]), (3, vec![new, new, middle, middle, old]), (2, vec![new, new, old])]
+            {
+                let taken: Vec<_> =
+                    most_counted(&groups, 2, |group| group.count, opened).into_iter().map(|(group, _)| group.newest).collect();
                 assert_eq!(taken, expected, "{opened}");
             }
         }

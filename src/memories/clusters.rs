@@ -75,7 +75,8 @@ impl From<&Cluster<'_>> for Topic {
 
 /// The clusters of the tags of these memories, those of most memories first, then by their tags.
 pub fn clusters<'t>(memories: &[Vec<&'t str>]) -> Vec<Cluster<'t>> {
-    let memories: Vec<BTreeSet<&'t str>> = memories.iter().map(|tags| tags.iter().take(limits::CLUSTER_TAGS_MAX).copied().collect()).collect();
+    let memories: Vec<BTreeSet<&'t str>> =
+        memories.iter().map(|tags| tags.iter().take(limits::CLUSTER_TAGS_MAX).copied().collect()).collect();
     let tags: Vec<&'t str> = memories.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let number = |tag: &&str| tags.binary_search(tag).expect("every tag is among all of them");
     let mut pairs: BTreeMap<(usize, usize), u64> = BTreeMap::new();

@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::clusters::{self, Cluster, Topic};
 use super::Refusal;
+use super::clusters::{self, Cluster, Topic};
 use crate::audit::Detail;
 use crate::base::id::MemoryId;
 use crate::base::{limits, order};

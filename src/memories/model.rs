@@ -62,7 +62,8 @@ struct Draft {
 impl Draft {
     fn random(chance: &mut Chance) -> Self {
         let mut pick = |from: &[&str]| from[chance.below(from.len())].to_owned();
-        let (title, content) = (pick(&["Plan", "Plan ", "Note"]), pick(&["aspirin", "Aspirin 100 mg", "no aspirin", "caf\u{e9}", "cafe\u{301}"]));
+        let (title, content) =
+            (pick(&["Plan", "Plan ", "Note"]), pick(&["aspirin", "Aspirin 100 mg", "no aspirin", "caf\u{e9}", "cafe\u{301}"]));
         let vendors = pick(&["*", "*", "cursor", "claude", "cursor claude"]).split(' ').map(str::to_owned).collect();
         let tags = pick(&["", "a", "b", "a b", "c a"]).split(' ').filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
         let subject = Some(pick(&["", "", "patient 7"])).filter(|name| !name.is_empty());
@@ -150,7 +151,22 @@ impl Model {
         let Draft { title, content, tags, vendors, subject } = draft.clone();
         let (origin, updated) = (asker.vendor.unwrap_or("api").to_owned(), created);
         let (owner, version, earlier) = (asker.owner, 1, Vec::new());
-        self.memories.push(Kept { id, owner, parent, title, content, tags, vendors, origin, subject, created, updated, deleted, version, earlier });
+        self.memories.push(Kept {
+            id,
+            owner,
+            parent,
+            title,
+            content,
+            tags,
+            vendors,
+            origin,
+            subject,
+            created,
+            updated,
+            deleted,
+            version,
+            earlier,
+        });
     }
 
     /// Does what was asked; `told` is the id of the answer, none if it was refused. Both must agree.
@@ -166,7 +182,11 @@ impl Model {
                     Some(kept) => {
                         assert_eq!(told, kept.id, "an exact repeat is united with the newest");
                         kept.next_version(now);
-                        draft.tags.iter().for_each(|tag| if !kept.tags.contains(tag) { kept.tags.push(tag.clone()) });
+                        draft.tags.iter().for_each(|tag| {
+                            if !kept.tags.contains(tag) {
+                                kept.tags.push(tag.clone())
+                            }
+                        });
                     }
                     None => {
                         assert!(self.get(told).is_none(), "{asker:?} {ask:?} was united with {:?}", self.get(told));
@@ -182,7 +202,10 @@ impl Model {
                 let Draft { title, content, tags, vendors, .. } = draft.clone();
                 (kept.title, kept.content, kept.tags, kept.vendors) = (title, content, tags, vendors);
             }
-            Ask::Trash(id) => self.with_replies(*id).filter(|kept| kept.deleted.is_none() && kept.changed_by(asker)).for_each(|kept| kept.deleted = Some(now)),
+            Ask::Trash(id) => self
+                .with_replies(*id)
+                .filter(|kept| kept.deleted.is_none() && kept.changed_by(asker))
+                .for_each(|kept| kept.deleted = Some(now)),
             Ask::Restore(id) => self.with_replies(*id).for_each(|kept| kept.deleted = None),
             Ask::Purge(id) => self.memories.retain(|kept| kept.id != *id && kept.parent != Some(*id)),
             Ask::Empty(most) => {
@@ -237,7 +260,9 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
         }
     }
     let answer = match ask {
-        Ask::Create(draft) => vault.write::<CreateMemory, _, Refusal>(who, scope, &call, move |a| rules::create(a, draft.memory(&origin)).map(given)),
+        Ask::Create(draft) => {
+            vault.write::<CreateMemory, _, Refusal>(who, scope, &call, move |a| rules::create(a, draft.memory(&origin)).map(given))
+        }
         Ask::Import(draft, id, created, trashed) => {
             let console = Principal::system(who.tenant(), who.user(), "console");
             let asker = if who.vendor().is_none() { &console } else { who };
@@ -248,8 +273,12 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
                 Ok(id)
             })
         }
-        Ask::Reply(id, draft) => vault.write::<ReplyToMemory, _, Refusal>(who, id, &call, move |a| rules::reply(a, draft.memory(&origin)).map(given)),
-        Ask::Update(id, draft) => vault.write::<UpdateMemory, _, Refusal>(who, id, &call, move |a| rules::revise(a, |_, _| draft.replacement()).map(given)),
+        Ask::Reply(id, draft) => {
+            vault.write::<ReplyToMemory, _, Refusal>(who, id, &call, move |a| rules::reply(a, draft.memory(&origin)).map(given))
+        }
+        Ask::Update(id, draft) => {
+            vault.write::<UpdateMemory, _, Refusal>(who, id, &call, move |a| rules::revise(a, |_, _| draft.replacement()).map(given))
+        }
         Ask::Trash(id) => vault.write::<TrashMemory, _, Refusal>(who, id, &call, |a| rules::trash(a, None).map(all)),
         Ask::Restore(id) => vault.write::<RestoreMemory, _, Refusal>(who, id, &call, |a| rules::restore(a, None).map(all)),
         Ask::Purge(id) => vault.write::<PurgeMemory, _, Refusal>(who, id, &call, move |a| rules::purge(a).map(|_| id)),
@@ -259,7 +288,10 @@ fn ask(house: &House, who: &Principal, ask: Ask) -> Option<MemoryId> {
     };
     match answer {
         Ok(recorded) => Some(recorded.into_parts().0),
-        Err(Refused::Denied(..) | Refused::Work(Refusal::NotFound | Refusal::NotInTrash | Refusal::ParentDeleted | Refusal::ParentIsChild, _)) => None,
+        Err(
+            Refused::Denied(..)
+            | Refused::Work(Refusal::NotFound | Refusal::NotInTrash | Refusal::ParentDeleted | Refusal::ParentIsChild, _),
+        ) => None,
         Err(other) => panic!("{other:?}"),
     }
 }
@@ -327,7 +359,8 @@ fn compare_one(house: &House, model: &Model, who: &Principal, asker: Asker, kept
     earlier.reverse();
     // A version that was not open to an agent's vendor stays hidden from it.
     let open = |vendors: &[String]| asker.vendor.is_none_or(|vendor| vendors.iter().any(|v| v == "*" || v == vendor));
-    let expected = kept.earlier.iter().filter(|(.., vendors)| open(vendors)).map(|(number, content, _)| (*number, content.clone())).collect();
+    let expected =
+        kept.earlier.iter().filter(|(.., vendors)| open(vendors)).map(|(number, content, _)| (*number, content.clone())).collect();
     assert_eq!((earlier, versions.1), (expected, kept.version), "{asker:?}");
     let thread = vault.read::<ReadThread, _, Refusal>(who, kept.id, &call, rules::thread);
     let head = kept.parent.map_or(kept, |parent| model.memories.iter().find(|kept| kept.id == parent).unwrap());
@@ -390,7 +423,11 @@ fn play(seed: u64, batches: usize) -> (u64, u64) {
             .collect();
         let answers = in_one_batch(
             &house,
-            wishes.iter().map(|(by, wish)| (people[*by].clone(), wish.clone())).map(|(who, wish)| move |house: &House| ask(house, &who, wish)).collect(),
+            wishes
+                .iter()
+                .map(|(by, wish)| (people[*by].clone(), wish.clone()))
+                .map(|(who, wish)| move |house: &House| ask(house, &who, wish))
+                .collect(),
         );
         for ((by, wish), answer) in wishes.iter().zip(answers) {
             (asked, refused) = (asked + 1, refused + u64::from(answer.is_none()));

@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use super::{Page, Refusal};
 use crate::audit::Detail;
 use crate::base::id::{MemoryId, SubjectId};
-use crate::base::{limits, order};
 use crate::base::time::Timestamp;
+use crate::base::{limits, order};
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::Access;
 use crate::store::memories::{self as table, Entity, EntityKind, Memory, OrderPlace, Outline, Part, Share, State};
@@ -207,11 +207,7 @@ impl Bound<'_> {
 }
 
 fn contains(text: &str, part: &str, fold: bool) -> bool {
-    if fold {
-        Zeroizing::new(text.to_lowercase()).contains(Zeroizing::new(part.to_lowercase()).as_str())
-    } else {
-        text.contains(part)
-    }
+    if fold { Zeroizing::new(text.to_lowercase()).contains(Zeroizing::new(part.to_lowercase()).as_str()) } else { text.contains(part) }
 }
 
 /// What the text of an opened memory says to a condition on it.
@@ -300,7 +296,12 @@ fn chosen<A: Action<Target = Scope>>(a: &Access<'_, A>, select: &Select) -> Resu
 }
 
 /// A page of the chosen memories, newest first, and how many are chosen in all.
-pub fn list_selected<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, select: &Select, offset: usize, limit: usize) -> Result<Page, Refusal> {
+pub fn list_selected<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    select: &Select,
+    offset: usize,
+    limit: usize,
+) -> Result<Page, Refusal> {
     let ids = chosen(a, select)?;
     let total = u64::try_from(ids.len()).expect("a count fits 64 bits");
     let wanted: Vec<_> = ids.into_iter().skip(offset).take(limit).collect();
@@ -333,7 +334,17 @@ pub fn rank_selected<A: Reads + Action<Target = Scope>>(
     // Filters that the index does not know choose among its hits: first among some, and if these are too few, among all.
     for wanted in [limit.saturating_mul(4), usize::MAX] {
         (sieve.opened, found) = (0, Vec::new());
-        let asked = Query { text: query, probe: probe.as_ref(), limit: wanted, tags_any: &[], subject, since: None, until: None, viewer, explain: false };
+        let asked = Query {
+            text: query,
+            probe: probe.as_ref(),
+            limit: wanted,
+            tags_any: &[],
+            subject,
+            since: None,
+            until: None,
+            viewer,
+            explain: false,
+        };
         let hits = search::ask(a, |index| index.search(&asked))?;
         for hit in &hits {
             let chosen = table::outlined(a, hit.id, |outline| sieve.lets(a, outline))?.transpose()?;
@@ -384,13 +395,18 @@ struct Group {
 
 /// Everybody and everything that the asker's memories name, the latest changed first: those from `offset` on, at most `limit`, and how many there
 /// are in all.
-pub fn named<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, offset: usize, limit: usize) -> Result<(Vec<Named>, usize), Refusal> {
+pub fn named<A: Reads + Action<Target = Scope>>(
+    a: &mut Access<'_, A>,
+    offset: usize,
+    limit: usize,
+) -> Result<(Vec<Named>, usize), Refusal> {
     let mut groups: BTreeMap<(Option<SubjectId>, Option<Entity>), Group> = BTreeMap::new();
     table::survey(a, None, |_, outline| -> Result<bool, Refusal> {
         if outline.is_reply() {
             return Ok(true);
         }
-        let keys = outline.subject().map(|subject| (Some(subject), None)).into_iter().chain(outline.entities().map(|entity| (None, Some(entity))));
+        let keys =
+            outline.subject().map(|subject| (Some(subject), None)).into_iter().chain(outline.entities().map(|entity| (None, Some(entity))));
         for key in keys {
             let (created, updated) = (outline.created_at(), outline.updated_at());
             let group = groups.entry(key).or_insert(Group { memory: outline.id, memories: 0, first: created, last: updated });
@@ -408,7 +424,10 @@ pub fn named<A: Reads + Action<Target = Scope>>(a: &mut Access<'_, A>, offset: u
         let Some(memory) = table::one(a, group.memory, Part::Full, State::Live)? else { continue };
         let found = match subject {
             Some(_) => memory.text.subject.as_ref().map(|name| (Who::Subject, Phi::new(name.expose(a).to_owned()))),
-            None => table::entities_of(a, &memory).into_iter().find(|(.., key)| Some(*key) == entity).map(|(kind, name, _)| (Who::Entity(kind), name)),
+            None => table::entities_of(a, &memory)
+                .into_iter()
+                .find(|(.., key)| Some(*key) == entity)
+                .map(|(kind, name, _)| (Who::Entity(kind), name)),
         };
         table::answer(a, [&memory]);
         named.extend(found.map(|(who, name)| Named { who, name, memories: group.memories, first: group.first, last: group.last }));

@@ -127,7 +127,11 @@ mod tests {
         let (tenant, owner) = (TenantId::draw(), UserId::draw(now));
         let row = StoredCredential { id: CredentialId::draw(), tenant, user: owner, revoked_at: None };
         let user = Principal::of_user_key(&row, false).unwrap();
-        let agent = Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_CURSOR".into(), vendor: Vendor::parse("cursor"), id: SettingId([0; 16]) });
+        let agent = Principal::of_static_key(
+            tenant,
+            owner,
+            &StaticKey { name: "RM_AGENT_KEY_CURSOR".into(), vendor: Vendor::parse("cursor"), id: SettingId([0; 16]) },
+        );
         let memory = MemoryFacts { tenant, owner, origin: "api".into(), allowed_vendors: vec!["*".into()], trashed: false };
         (user, agent, memory, MemoryId::draw(now))
     }

@@ -93,24 +93,18 @@ pub const RULES: &[Rule] = &[
         relations: &[Own],
     },
     // An agent writes and finds among its person's memories, and reads what is open to its vendor.
-    Rule { askers: &[Agent], verbs: &["memory.create", "memory.list", "memory.brief", "memory.around", "memory.search", "memory.query"], relations: &[Own] },
+    Rule {
+        askers: &[Agent],
+        verbs: &["memory.create", "memory.list", "memory.brief", "memory.around", "memory.search", "memory.query"],
+        relations: &[Own],
+    },
     Rule { askers: &[Agent], verbs: &["memory.read", "memory.versions", "memory.thread", "memory.reply"], relations: &[Own, Visible] },
     // It changes only what it wrote itself.
     Rule { askers: &[Agent], verbs: &["memory.update", "memory.trash", "memory.trash_all"], relations: &[Own] },
     // MCP is for agents: whoever comes that way is one.
     Rule {
         askers: &[Agent],
-        verbs: &[
-            "mcp.initialize",
-            "mcp.discover",
-            "mcp.tools",
-            "mcp.call",
-            "mcp.ping",
-            "mcp.notify",
-            "mcp.level",
-            "mcp.listen",
-            "mcp.end",
-        ],
+        verbs: &["mcp.initialize", "mcp.discover", "mcp.tools", "mcp.call", "mcp.ping", "mcp.notify", "mcp.level", "mcp.listen", "mcp.end"],
         relations: &[Own],
     },
     // Everybody may ask who they are and how their own operation ended.

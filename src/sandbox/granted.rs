@@ -30,9 +30,15 @@ pub fn take(connections: u32) -> Vec<Short> {
     // Refused: then it stays as it was, and that is what is looked at.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let needed = u64::from(connections) + limits::BESIDE_CONNECTIONS;
-    let short = |what, granted: Option<u64>, remedy| granted.filter(|granted| *granted < needed).map(|granted| Short { what, granted, needed, remedy });
+    let short = |what, granted: Option<u64>, remedy| {
+        granted.filter(|granted| *granted < needed).map(|granted| Short { what, granted, needed, remedy })
+    };
     let files = short("files", getrlimit(Resource::Nofile).current, "LimitNOFILE= in the unit, or ulimit -Hn");
-    let threads = short("threads", threads(Path::new("/sys/fs/cgroup"), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default()), "TasksMax= in the unit");
+    let threads = short(
+        "threads",
+        threads(Path::new("/sys/fs/cgroup"), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
+        "TasksMax= in the unit",
+    );
     files.into_iter().chain(threads).collect()
 }
 

@@ -31,7 +31,10 @@ pub fn receive() -> io::Result<Given> {
         } else if let Ok(Some(listener)) = passed.take_unix_listener(index) {
             given.unix.push(listener);
         } else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {} that was passed in is no stream socket", 3 + index)));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("descriptor {} that was passed in is no stream socket", 3 + index),
+            ));
         }
     }
     for socket in &given.tcp {
@@ -41,8 +44,7 @@ pub fn receive() -> io::Result<Given> {
         listening(socket)?;
     }
     let kept: Vec<RawFd> = given.tcp.iter().map(|s| s.as_raw_fd()).chain(given.unix.iter().map(|s| s.as_raw_fd())).collect();
-    let open: Vec<RawFd> =
-        std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     for descriptor in open.into_iter().filter(|fd| *fd > 2 && !kept.contains(fd)) {
         // The folder just read is among them and closed already; nothing else can go wrong that a second try would mend.
         let _ = nix::unistd::close(descriptor);

@@ -3,7 +3,9 @@
 use crate::authn::credential::Verifier;
 use crate::base::id::{CredentialId, UserId};
 use crate::base::limits;
-use crate::policy::action::{Action, CreateKey, CreatePerson, ListKeys, ListPeople, Person, ReadOperation, Reads, RevokeKey, Scope, UpdateSelf};
+use crate::policy::action::{
+    Action, CreateKey, CreatePerson, ListKeys, ListPeople, Person, ReadOperation, Reads, RevokeKey, Scope, UpdateSelf,
+};
 use crate::store::gate::Access;
 use crate::store::phi::Phi;
 use crate::store::tables::{credentials, grants, users};

@@ -76,10 +76,14 @@ pub fn check(path: &Path, engine: &Engine, reader: &dyn Read, log: LogId, size: 
     })?;
     let Ok(anchor) = signers::anchor(reader, &engine.keys(), log, &text) else {
         // Perhaps a later key of this log signed it, which a file of before does not know: that is told as what it claims, and refused.
-        return Err(match Anchor::claimed(&text).filter(|claimed| (claimed.instance, claimed.checkpoint.log) == (engine.instance(), log)) {
-            Some(claimed) if claimed.checkpoint.size > size => AnchorError::RolledBack { path: name, anchored: claimed.checkpoint.size, found: size },
-            _ => AnchorError::Foreign(name),
-        });
+        return Err(
+            match Anchor::claimed(&text).filter(|claimed| (claimed.instance, claimed.checkpoint.log) == (engine.instance(), log)) {
+                Some(claimed) if claimed.checkpoint.size > size => {
+                    AnchorError::RolledBack { path: name, anchored: claimed.checkpoint.size, found: size }
+                }
+                _ => AnchorError::Foreign(name),
+            },
+        );
     };
     if anchor.instance != engine.instance() {
         return Err(AnchorError::Foreign(name));

@@ -36,8 +36,8 @@ use crate::store::restore::Facts;
 use crate::store::tables::log::Tail;
 pub use crate::store::tables::meta::RenewedMark;
 use crate::store::tables::{
-    CREDENTIALS, DEKS, EMBEDDINGS, MEMORIES, META, OAUTH_CLIENTS, ORDER, SUBJECT_LOOKUP, SUBJECTS, USER_LOOKUP, USERS, VERSIONS, credentials, grants,
-    holders, memories, meta, subjects, users,
+    CREDENTIALS, DEKS, EMBEDDINGS, MEMORIES, META, OAUTH_CLIENTS, ORDER, SUBJECT_LOOKUP, SUBJECTS, USER_LOOKUP, USERS, VERSIONS,
+    credentials, grants, holders, memories, meta, subjects, users,
 };
 use crate::store::tx::{Common, StoreError, Tx, value};
 use crate::store::upkeep::Interruptible;
@@ -164,7 +164,8 @@ pub fn anew(old: &Engine, facts: &Facts, clock: &Clock, order: Order<'_>) -> Res
                 return Err(EngineError::Damaged("what the tables say"));
             }
             if let Some(path) = anchor.map(ledger::path_beside).filter(|path| path.exists() || !erased.is_empty()) {
-                ledger::prepare(&path, copy.instance(), &copy.keys(), &erased).map_err(|_| EngineError::Io { kind: std::io::ErrorKind::Other })?;
+                ledger::prepare(&path, copy.instance(), &copy.keys(), &erased)
+                    .map_err(|_| EngineError::Io { kind: std::io::ErrorKind::Other })?;
             }
             outcome = Some((checkpoint, log_keys, found));
             Ok(())
@@ -329,7 +330,9 @@ mod tests {
         for table in [CREDENTIAL_LOOKUP, OAUTH_TOKENS] {
             assert_eq!(rows(old, table), rows(new, table));
         }
-        let lookups = |engine: &Engine| rows(engine, USER_LOOKUP).into_iter().chain(rows(engine, SUBJECT_LOOKUP)).map(|(key, _)| key).collect::<Vec<_>>();
+        let lookups = |engine: &Engine| {
+            rows(engine, USER_LOOKUP).into_iter().chain(rows(engine, SUBJECT_LOOKUP)).map(|(key, _)| key).collect::<Vec<_>>()
+        };
         assert!(lookups(new).iter().all(|key| !lookups(old).contains(key)));
         // The key of before, and the keys of before, open nothing of it: neither the file, nor a block, nor a holder's key.
         drop((old_keys, new_keys));

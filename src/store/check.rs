@@ -25,9 +25,9 @@ use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::meta::{self, InstanceRow};
 use crate::store::tables::usage::Meter;
 use crate::store::tables::{
-    AUDIT, AUDIT_KEYS, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES, MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS,
-    SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES, USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, grants, key, log, memories, past, signers, subjects,
-    usage, users,
+    AUDIT, AUDIT_KEYS, AUDIT_TILES, BACKUPS, CHECKPOINTS, CHILDREN, COUNTS, CREDENTIAL_LOOKUP, CREDENTIALS, DEKS, EMBEDDINGS, ERASURES,
+    MEMORIES, META, OAUTH_CLIENTS, OAUTH_GRANTS, OAUTH_SPENT, OAUTH_TOKENS, ORDER, PAST_LOGS, SUBJECT_LOOKUP, SUBJECTS, TABLES, TOMBSTONES,
+    USAGE, USER_LOOKUP, USERS, VERSIONS, backups, credentials, erasures, grants, key, log, memories, past, signers, subjects, usage, users,
 };
 use crate::store::tx::{Common, StoreError, Tx};
 use crate::store::vault::Vault;
@@ -133,7 +133,9 @@ impl Walk<'_, '_> {
                 ensure(users::get(tx, tenant, instance.owner)?.is_some(), "the owner has no row")
             }
             meta::SUPERBLOCK => meta::generation(tx).map(drop).map_err(Fault::from),
-            meta::REWRAP => ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was"),
+            meta::REWRAP => {
+                ensure(meta::rewrapping(tx)?.is_some_and(|epoch| epoch <= tx.keys.epoch()), "re-wrapping from an epoch that never was")
+            }
             incident::ROW => Ok(incident::known(tx).map(drop)?),
             meta::RENEWAL => Ok(meta::renewal(tx).map(drop)?),
             meta::BACKUP => Ok(meta::fact::<meta::BackupMark>(tx, key).map(drop)?),
@@ -338,11 +340,14 @@ pub(in crate::store) mod tests {
     use crate::crypto::unlock::{KdfCost, Kek};
     use crate::embed::Model;
     use crate::engine::Options;
-    use crate::policy::action::{ConsentToClient, CreateKey, ExportMemories, ImportMemories, Instance, IssueTokens, ListMemories, Person, ReadEmbeddings, RefreshTokens, Scope};
+    use crate::policy::action::{
+        ConsentToClient, CreateKey, ExportMemories, ImportMemories, Instance, IssueTokens, ListMemories, Person, ReadEmbeddings,
+        RefreshTokens, Scope,
+    };
     use crate::store::accounts;
     use crate::store::embedder;
-    use crate::store::grants;
     use crate::store::gate::{self, Admission, Call, Failed};
+    use crate::store::grants;
     use crate::store::memories::{Imported, MemoryType, NewMemory, State, Text};
     use crate::store::phi::Phi;
     use crate::store::tables::usage::UsageRow;
@@ -446,7 +451,8 @@ pub(in crate::store) mod tests {
         });
         listed.unwrap();
         // A grant whose tokens were renewed once.
-        let client = grants::Client { id: ClientId::draw(), secret: None, name: "client".into(), redirect_uris: vec!["https://a.example/".into()] };
+        let client =
+            grants::Client { id: ClientId::draw(), secret: None, name: "client".into(), redirect_uris: vec!["https://a.example/".into()] };
         let (id, call) = (client.id, Call::internal());
         vault.write::<ConsentToClient, _, _>(&person, owner, &call, move |a| grants::consent(a, &client, "oauth")).unwrap();
         let agent = Principal::of_consent(&person, Vendor::parse("oauth").unwrap());
@@ -513,7 +519,10 @@ pub(in crate::store) mod tests {
         for (index, name) in (0..).zip(TABLES) {
             let (table, all) = (Table(index), rows(&engine, Table(index)));
             // What backups, restores and erasures write has its test there.
-            assert!(!all.is_empty() || [VERSIONS, BACKUPS, PAST_LOGS, ERASURES, TOMBSTONES].contains(&table), "{name} is empty: the test proves nothing of it");
+            assert!(
+                !all.is_empty() || [VERSIONS, BACKUPS, PAST_LOGS, ERASURES, TOMBSTONES].contains(&table),
+                "{name} is empty: the test proves nothing of it"
+            );
             // That a checkpoint was kept is known by itself alone, and so is of which superblock the data know.
             let alone = |key: &[u8]| table == CHECKPOINTS || table == META && key == meta::SUPERBLOCK;
             for (key, _) in all.iter().take(3).chain(all.last()).filter(|(key, _)| !alone(key)) {

@@ -67,7 +67,8 @@ impl Unembedded {
 
     /// Learns what a commit changed.
     pub fn learn(&self, events: &[(Scope, Event)]) {
-        let changed = events.iter().filter(|(_, event)| matches!(event.happened, Happened::Created | Happened::Updated | Happened::Restored));
+        let changed =
+            events.iter().filter(|(_, event)| matches!(event.happened, Happened::Created | Happened::Updated | Happened::Restored));
         let mut waiting = self.lock();
         for (scope, event) in changed {
             match waiting.memories.len() < limits::EMBED_WAITING_MAX {
@@ -214,7 +215,8 @@ fn walk(vault: &Vault, model: &Model) -> Result<(), Failed> {
                     Task::Walk | Task::Stop => return Ok(()),
                 }
             }
-            let (texts, next) = read(vault, scope, |a| memories::unembedded_before(a, before, &id, limits::EMBED_CHUNK, limits::EMBED_SEEN))?;
+            let (texts, next) =
+                read(vault, scope, |a| memories::unembedded_before(a, before, &id, limits::EMBED_CHUNK, limits::EMBED_SEEN))?;
             make(vault, model, scope, texts)?;
             before = match next {
                 Some(next) if !vault.is_stopping() => Some(next),
@@ -253,7 +255,8 @@ fn make(vault: &Vault, model: &Model, scope: Scope, texts: Vec<memories::Unembed
         return Ok(());
     }
     let id = model.id();
-    let kept = vault.write::<EmbedMemories, _, Failed>(&system(scope), scope, &Call::internal(), move |a| Ok(memories::embed(a, &id, made)?));
+    let kept =
+        vault.write::<EmbedMemories, _, Failed>(&system(scope), scope, &Call::internal(), move |a| Ok(memories::embed(a, &id, made)?));
     kept.map(drop).map_err(|_: Refused<Failed>| Failed)
 }
 
@@ -284,7 +287,8 @@ mod tests {
         let (all, tenant) = (Unembedded::default(), TenantId::draw());
         let [one, two] = [(); 2].map(|()| Scope { tenant, owner: UserId::draw(Timestamp::from_ms(1)) });
         assert!(matches!(all.next(), Task::Walk), "a start looks through what is there");
-        let events = [event(one, Happened::Created), event(one, Happened::Trashed), event(one, Happened::Updated), event(two, Happened::Restored)];
+        let events =
+            [event(one, Happened::Created), event(one, Happened::Trashed), event(one, Happened::Updated), event(two, Happened::Restored)];
         all.learn(&events);
         all.learn(&events[..1]);
         assert!(matches!(all.next(), Task::These(scope, ids) if scope == one && ids == [events[0].1.memory, events[2].1.memory]));

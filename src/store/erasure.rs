@@ -24,13 +24,13 @@ use crate::base::time::Timestamp;
 use crate::policy::action::{AskErasure, DestroyHolder, EndErasure, EraseMemories, ReadErasures, Scope};
 use crate::store::gate::{Access, Fault};
 use crate::store::phi::Phi;
-use crate::store::tables::signers;
-use crate::store::tables::erasures::{self, ErasureRow, Tombstone};
-pub use crate::store::tables::holders::Holder;
-use crate::store::tables::holders;
 use crate::store::tables::backups::{self, BackupRow};
+use crate::store::tables::erasures::{self, ErasureRow, Tombstone};
+use crate::store::tables::holders;
+pub use crate::store::tables::holders::Holder;
 use crate::store::tables::log::LogError;
 use crate::store::tables::memories::erase;
+use crate::store::tables::signers;
 use crate::store::tables::{credentials, grants, meta, past, subjects, usage, users};
 use crate::store::tx::StoreError;
 
@@ -322,14 +322,17 @@ pub fn read(a: &mut Access<'_, ReadErasures>, id: [u8; 16]) -> Result<(Erasure, 
 }
 
 fn receipt(a: &Access<'_, ReadErasures>, erasure: &Erasure) -> Result<Option<ErasureReceipt>, Refusal> {
-    let (Some((destroyed, ended)), Some(destroyed_at), Some(shredded_at)) = (erasure.entries, erasure.destroyed_at, erasure.shredded_at) else {
+    let (Some((destroyed, ended)), Some(destroyed_at), Some(shredded_at)) = (erasure.entries, erasure.destroyed_at, erasure.shredded_at)
+    else {
         return Ok(None);
     };
     let tx = a.tx();
-    let proved = |place: Place| past::proved(tx, a.vault().log(), place.log, place.index).map_err(|error| match error {
-        LogError::Store(error) => error,
-        LogError::Damaged | LogError::Note(_) => StoreError::Missing("audit"),
-    });
+    let proved = |place: Place| {
+        past::proved(tx, a.vault().log(), place.log, place.index).map_err(|error| match error {
+            LogError::Store(error) => error,
+            LogError::Damaged | LogError::Note(_) => StoreError::Missing("audit"),
+        })
+    };
     // One of an earlier epoch holds the holder's key under that epoch's, if there was the holder then.
     let holds = |row: &BackupRow| row.may_exist() && row.epochs.0 <= erasure.epoch;
     let backups = backups::all(tx)?.into_iter().filter(|(_, row)| holds(row)).map(|(id, row)| HeldBackup {

@@ -301,7 +301,8 @@ impl Vault {
         };
         let found = self.standing().get(&verifier.0, published.generation).map_or_else(look_up, |found| Ok(Some(found)));
         let found = found.map_err(|_| Unavailable::Latched)?;
-        let granted = if found.is_none() { self.granted(&tx, &verifier, published.generation).map_err(|_| Unavailable::Latched)? } else { None };
+        let granted =
+            if found.is_none() { self.granted(&tx, &verifier, published.generation).map_err(|_| Unavailable::Latched)? } else { None };
         if let Some(granted) = granted {
             return Ok(granted);
         }
@@ -406,7 +407,13 @@ impl Vault {
     }
 
     /// Reads until what was read still holds when its entry is durable; the entry's index, and the answer's place among the large ones.
-    fn attempts(&self, who: &Principal, call: &Call, in_turn: bool, read: &mut dyn FnMut(Tx<'_>) -> Told) -> Result<(u64, Option<Held>), Unavailable> {
+    fn attempts(
+        &self,
+        who: &Principal,
+        call: &Call,
+        in_turn: bool,
+        read: &mut dyn FnMut(Tx<'_>) -> Told,
+    ) -> Result<(u64, Option<Held>), Unavailable> {
         duty::step_aside();
         for _ in 0..limits::READ_ATTEMPTS_MAX {
             let turn = in_turn.then(|| self.turns().take(Party::of(who, self.owner())));
@@ -582,7 +589,9 @@ fn opened(who: &Principal, call: &Call, op: &'static str, phi: bool) -> Entry {
 pub(in crate::store) fn audit_credential(credential: &CredentialRef) -> Option<audit::Credential> {
     match credential {
         CredentialRef::Stored(id) | CredentialRef::Grant(id) => Some(audit::Credential::Stored(*id)),
-        CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => Some(audit::Credential::Static { name: Arc::clone(name), mark: id.mark() }),
+        CredentialRef::Static { name, id } | CredentialRef::Dashboard { name, id } => {
+            Some(audit::Credential::Static { name: Arc::clone(name), mark: id.mark() })
+        }
         CredentialRef::None => None,
     }
 }

@@ -14,8 +14,8 @@ use crate::authn::credential::Verifier;
 use crate::authn::oauth::{self, ACCESS_PREFIX, ClientId, REFRESH_PREFIX, Scope};
 use crate::authn::{CredentialRef, Principal};
 use crate::base::id::{CredentialId, UserId};
-use crate::base::{limits, order};
 use crate::base::time::Timestamp;
+use crate::base::{limits, order};
 use crate::crypto::secret::Secret;
 use crate::policy::action::{Action, ConsentToClient, CountGrants, IssueTokens, ListGrants, RefreshTokens};
 use crate::store::gate::{Access, Fault};
@@ -205,7 +205,12 @@ pub fn consent(a: &mut Access<'_, ConsentToClient>, client: &Client, vendor: &st
 }
 
 /// Issues the first tokens of a new grant, and gives for how long the access token is good. An earlier grant of the same person to the same client ends, and so do those whose time is over.
-pub fn issue(a: &mut Access<'_, IssueTokens>, client: ClientId, scope: Scope, drawn: Verifiers) -> Result<(CredentialId, Duration), Refusal> {
+pub fn issue(
+    a: &mut Access<'_, IssueTokens>,
+    client: ClientId,
+    scope: Scope,
+    drawn: Verifiers,
+) -> Result<(CredentialId, Duration), Refusal> {
     let (tenant, user, vault) = (a.who().tenant(), a.target().0, a.vault());
     let by = vault.consented_by(a.who().credential()).ok_or(Refusal::Gone)?;
     let vendor = a.who().vendor().ok_or(Refusal::Gone)?.name().to_owned();
@@ -290,7 +295,16 @@ pub fn list(a: &mut Access<'_, ListGrants>) -> Result<Vec<Grant>, Refusal> {
         let client = ClientId(row.client);
         let client_name = grants::client(tx, tenant, client)?.ok_or(StoreError::Missing("oauth_clients"))?.name;
         let scope = Scope { write: row.write };
-        found.push(Grant { id, client, client_name, vendor: row.vendor, scope, created_at: row.created_at, refreshed_at: row.refreshed_at, ends_at });
+        found.push(Grant {
+            id,
+            client,
+            client_name,
+            vendor: row.vendor,
+            scope,
+            created_at: row.created_at,
+            refreshed_at: row.refreshed_at,
+            ends_at,
+        });
     }
     order::sort_by_key(&mut found, |grant| (grant.created_at, grant.id));
     Ok(found)

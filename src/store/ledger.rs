@@ -172,7 +172,13 @@ mod tests {
     #[test]
     fn a_ledger_is_read_back_and_any_change_of_it_is_seen() {
         let (instance, keys) = (InstanceId::draw(), Keys::random());
-        let stone = |kind: u8| Tombstone { tenant: TenantId::draw(), kind, holder: [kind; 16], at: Timestamp::from_ms(1_764_000_000_123), epoch: 3 };
+        let stone = |kind: u8| Tombstone {
+            tenant: TenantId::draw(),
+            kind,
+            holder: [kind; 16],
+            at: Timestamp::from_ms(1_764_000_000_123),
+            epoch: 3,
+        };
         for stones in [vec![], vec![stone(1)], vec![stone(1), stone(2)]] {
             let text = text(instance, &keys, &stones);
             assert_eq!(parse(&text, instance, &keys), Some(stones));

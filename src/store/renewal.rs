@@ -20,7 +20,10 @@ use crate::engine::Table;
 use crate::policy::action::{RenewKeys, ResealFields};
 use crate::store::rotator::{Doing, Stopped, go, look, waiting_for_erasure};
 use crate::store::tables::meta::{self, Renewal};
-use crate::store::tables::{CREDENTIALS, EMBEDDINGS, MEMORIES, META, OAUTH_CLIENTS, SUBJECTS, USERS, VERSIONS, credentials, grants, holders, memories, subjects, users};
+use crate::store::tables::{
+    CREDENTIALS, EMBEDDINGS, MEMORIES, META, OAUTH_CLIENTS, SUBJECTS, USERS, VERSIONS, credentials, grants, holders, memories, subjects,
+    users,
+};
 use crate::store::tx::{StoreError, Tx};
 use crate::store::vault::Vault;
 
@@ -88,11 +91,7 @@ pub fn go_on(vault: &Vault, who: &Principal, stage: Renewal) -> Result<bool, Sto
 }
 
 /// Changes every row of DEKS that `change` wants otherwise.
-fn each_holder(
-    vault: &Vault,
-    who: &Principal,
-    change: holders::ChangeRow,
-) -> Result<(), Stopped> {
+fn each_holder(vault: &Vault, who: &Principal, change: holders::ChangeRow) -> Result<(), Stopped> {
     let mut after: Option<Vec<u8>> = None;
     loop {
         vault.still_goes()?;
@@ -179,7 +178,18 @@ mod tests {
     /// A table whose fields are not sealed again would lose them with the old DEKs. Whoever seals in a new file adds it to `chunk` and here.
     #[test]
     fn every_file_that_seals_fields_has_them_sealed_again() {
-        let known = ["subjects.rs", "users.rs", "credentials.rs", "tables/grants.rs", "memories/write.rs", "memories/embedding.rs", "memories/reseal.rs", "vault.rs", "memories/transfer.rs", "holders.rs"];
+        let known = [
+            "subjects.rs",
+            "users.rs",
+            "credentials.rs",
+            "tables/grants.rs",
+            "memories/write.rs",
+            "memories/embedding.rs",
+            "memories/reseal.rs",
+            "vault.rs",
+            "memories/transfer.rs",
+            "holders.rs",
+        ];
         let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
         let mut unknown = Vec::new();
         while let Some(folder) = folders.pop() {

@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::audit::checkpoint::{Anchor, Checkpoint};
 use crate::audit::{Actor, Detail, Entry, Reason, Word};
 use crate::base::id::{BootId, FileId, InstanceId, LogId, TenantId};
+use crate::base::limits;
 use crate::base::time::{Clock, Timestamp};
 use crate::engine::{CommitError, Engine, EngineError, Place, Plan, Read as _, Unlock};
 use crate::store::check::{self, Findings};
-use crate::store::migrate;
 use crate::store::kept;
+use crate::store::migrate;
 use crate::store::tables::backups::{self, BackupRow, State};
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::log::{self, LogError, Tail};
@@ -30,7 +31,6 @@ use crate::store::tables::{BACKUPS, META, past, signers};
 use crate::store::tx::{Common, StoreError, Tx, row, value};
 use crate::store::upkeep::Interruptible;
 use crate::store::vault::OpenError;
-use crate::base::limits;
 
 /// What a file of data says of itself.
 #[derive(Clone, Debug)]
@@ -239,7 +239,8 @@ fn carry_over(copy: &Engine, restored: FileId, known: &[(FileId, BackupRow)]) ->
     copy.commit(|batch| {
         for (id, theirs) in known.iter().filter(|(id, _)| *id != restored) {
             let ours = batch.get(BACKUPS, id.bytes())?;
-            let ours = ours.map(|bytes| row_of::<BackupRow>(&bytes)).transpose().map_err(|_| EngineError::Damaged("a row of the backup"))?;
+            let ours =
+                ours.map(|bytes| row_of::<BackupRow>(&bytes)).transpose().map_err(|_| EngineError::Damaged("a row of the backup"))?;
             if ours.is_none_or(|ours| ours.may_exist() && theirs.state != State::Begun) {
                 // Its epochs are those of the line that ends here: by their numbers nothing is known of whose keys it holds.
                 let theirs = BackupRow { epochs: (0, theirs.epochs.1), ..theirs.clone() };
@@ -283,7 +284,14 @@ fn row_of<T: serde::Serialize + serde::de::DeserializeOwned>(bytes: &[u8]) -> Re
 }
 
 /// Begins the new log: its first entry tells what ended and why this one begins.
-fn begin_log(copy: &Engine, facts: &Facts, log: LogId, now: Timestamp, clock: &Clock, overridden: Overridden) -> Result<Checkpoint, EngineError> {
+fn begin_log(
+    copy: &Engine,
+    facts: &Facts,
+    log: LogId,
+    now: Timestamp,
+    clock: &Clock,
+    overridden: Overridden,
+) -> Result<Checkpoint, EngineError> {
     let old = facts.checkpoint;
     let mut entry = Entry::new("system.restore", Actor::SYSTEM);
     entry.tenant = Some(facts.tenant);

@@ -25,7 +25,9 @@ use crate::base::{limits, log};
 use crate::crypto::sign::SigningKey;
 use crate::crypto::unlock::Kek;
 use crate::engine::{Change, EngineError, Slot};
-use crate::policy::action::{Action, AskErasure, ChangeAuditKey, ChangeEpoch, ChangeSlots, DestroyHolder, EndErasure, EraseMemories, Instance, RewrapKeys, Writes};
+use crate::policy::action::{
+    Action, AskErasure, ChangeAuditKey, ChangeEpoch, ChangeSlots, DestroyHolder, EndErasure, EraseMemories, Instance, RewrapKeys, Writes,
+};
 use crate::store::erasure::{self, Refusal, Stage, Whom};
 use crate::store::gate::{Access, Call, Receipt, Refused};
 use crate::store::ledger::{self, LedgerError};
@@ -133,7 +135,11 @@ impl Vault {
             if left.is_zero() || self.is_stopping() || state.doing == Doing::Waiting {
                 return false;
             }
-            state = rotation.changed.wait_timeout(state, left.min(Duration::from_millis(200))).expect("no code panics while it holds this lock").0;
+            state = rotation
+                .changed
+                .wait_timeout(state, left.min(Duration::from_millis(200)))
+                .expect("no code panics while it holds this lock")
+                .0;
             if !tell(*state) {
                 return false;
             }
@@ -260,12 +266,18 @@ pub fn run(vault: &Vault, asked: &Receiver<()>) {
         let before = vault.rotation_progress().asked;
         wait = Some(match go_on(vault) {
             Ok(()) => {
-                vault.rotation().set(|state| (state.doing, state.done, state.rounds, state.seen) = (Doing::Nothing, 0, state.rounds + 1, before));
+                vault
+                    .rotation()
+                    .set(|state| (state.doing, state.done, state.rounds, state.seen) = (Doing::Nothing, 0, state.rounds + 1, before));
                 Duration::from_secs(3600)
             }
             Err(_) if vault.is_stopping() => return,
             Err(error) => {
-                log::line(log::Level::Error, "a rotation or erasure stopped and is tried again", &[("error", &log::Operator::text(&error))]);
+                log::line(
+                    log::Level::Error,
+                    "a rotation or erasure stopped and is tried again",
+                    &[("error", &log::Operator::text(&error))],
+                );
                 vault.rotation().set(|state| state.doing = Doing::Waiting);
                 limits::ROTATE_PAUSE
             }
@@ -354,7 +366,8 @@ fn go_on(vault: &Vault) -> Result<(), Stopped> {
         }
         let tenant = vault.tenant();
         let all = look(vault, |tx| erasures::all(tx, tenant))?;
-        let of = |stage: fn(Stage) -> bool| -> Vec<[u8; 16]> { all.iter().filter(|(_, row)| stage(row.stage)).map(|(id, _)| *id).collect() };
+        let of =
+            |stage: fn(Stage) -> bool| -> Vec<[u8; 16]> { all.iter().filter(|(_, row)| stage(row.stage)).map(|(id, _)| *id).collect() };
         let (asked, destroyed) = (of(|stage| stage == Stage::Asked), of(|stage| stage == Stage::Destroyed));
         if let Some(old) = vault.keys().old_epoch() {
             leave(vault, &who, old, &asked)?;
@@ -475,8 +488,7 @@ fn remove_about(vault: &Vault, who: &Principal, tenant: TenantId, subject: Subje
             if vault.is_stopping() {
                 return Err(Stopped::Stopping);
             }
-            let (ids, next) =
-                look(vault, |tx| erase::about(tx, tenant, subject, after, limits::ERASE_CHUNK, limits::ERASE_SEEN))?;
+            let (ids, next) = look(vault, |tx| erase::about(tx, tenant, subject, after, limits::ERASE_CHUNK, limits::ERASE_SEEN))?;
             found |= !ids.is_empty();
             let mut left = !ids.is_empty();
             while left {
@@ -593,9 +605,8 @@ pub(in crate::store) fn ask_again(vault: &Vault) -> Result<u64, Stopped> {
     let stones = ledger::read(&path, vault.engine().instance(), &vault.keys())?.unwrap_or_default();
     for stone in stones.iter().filter(|stone| stone.tenant == tenant) {
         let Some(holder) = erasures::holder(stone.kind, stone.holder) else { continue };
-        let (there, asked) = look(vault, |tx| {
-            Ok((!holders::epochs(tx, tenant, holder)?.is_empty(), erasures::get(tx, tenant, stone.holder)?.is_some()))
-        })?;
+        let (there, asked) =
+            look(vault, |tx| Ok((!holders::epochs(tx, tenant, holder)?.is_empty(), erasures::get(tx, tenant, stone.holder)?.is_some())))?;
         found += u64::from(there);
         if there && !asked {
             write::<AskErasure, _>(vault, &who, move |a| {

@@ -54,7 +54,12 @@ mod tests {
     #[test]
     fn only_what_stands_in_the_asked_generation_is_known() {
         let standing = Standing::default();
-        let row = StoredCredential { id: CredentialId::draw(), tenant: TenantId::draw(), user: UserId::draw(Timestamp::from_ms(1)), revoked_at: None };
+        let row = StoredCredential {
+            id: CredentialId::draw(),
+            tenant: TenantId::draw(),
+            user: UserId::draw(Timestamp::from_ms(1)),
+            revoked_at: None,
+        };
         standing.put([1; 32], row, 5);
         assert_eq!(standing.get(&[1; 32], 5).unwrap().id, row.id);
         for generation in [4, 6] {
@@ -73,7 +78,12 @@ mod tests {
     #[test]
     fn it_is_bounded() {
         let standing = Standing::default();
-        let row = StoredCredential { id: CredentialId::draw(), tenant: TenantId::draw(), user: UserId::draw(Timestamp::from_ms(1)), revoked_at: None };
+        let row = StoredCredential {
+            id: CredentialId::draw(),
+            tenant: TenantId::draw(),
+            user: UserId::draw(Timestamp::from_ms(1)),
+            revoked_at: None,
+        };
         for n in 0..3 * limits::STANDING_MAX as u64 {
             let mut verifier = [0; 32];
             verifier[..8].copy_from_slice(&n.to_le_bytes());

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::audit::Details;
+use crate::authn::Principal;
 use crate::base::codec::{self, CodecError};
 use crate::base::id::{InstanceId, MemoryId, SubjectId, TenantId, UserId};
 use crate::base::limits;
@@ -21,14 +23,12 @@ use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Key;
 use crate::engine::{EngineError, Range, Read, Table};
 use crate::policy::action::Scope;
-use crate::audit::Details;
 use crate::store::events::{Event, Happened};
 use crate::store::index::indexes::{Change, Indexes};
 use crate::store::index::prepared::Prepared;
 use crate::store::recent::{Recent, Recents};
 use crate::store::tables::memories::MemoryRow;
 use crate::store::turns::Party;
-use crate::authn::Principal;
 
 /// The stored data could not be read or understood: nothing the client did.
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +225,27 @@ pub struct Tx<'t> {
 impl<'t> Tx<'t> {
     /// A view of `reader` with nothing staged.
     pub fn new(reader: &'t dyn Read, keys: Arc<Keys>, common: &'t Common, now: Timestamp, committed: bool) -> Self {
-        Self { reader, keys, common, now, committed, staged: Staged::default(), noted: Vec::new(), subjects: Vec::new(), counted: None, details: Details::default(), overridden: false, recovered: false, decided_on: None, generation: None, asker: None, answered: 0, held: None, indexes: None, recents: None }
+        Self {
+            reader,
+            keys,
+            common,
+            now,
+            committed,
+            staged: Staged::default(),
+            noted: Vec::new(),
+            subjects: Vec::new(),
+            counted: None,
+            details: Details::default(),
+            overridden: false,
+            recovered: false,
+            decided_on: None,
+            generation: None,
+            asker: None,
+            answered: 0,
+            held: None,
+            indexes: None,
+            recents: None,
+        }
     }
 
     /// The value of `key`, own staged changes included.

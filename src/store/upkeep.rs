@@ -149,17 +149,23 @@ fn complain(what: &'static str, error: &impl std::fmt::Display) {
 }
 
 fn backup(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<(), ()> {
-    let made = schedule.backup_key.as_ref().map(Kek::read).transpose().map_err(|error| complain("no backup was made: RM_BACKUP_KEY_FILE", &error)).and_then(|key| {
-        let order = Order {
-            place: Where::Folder(&schedule.folder),
-            key: key.as_ref(),
-            keep: Some(schedule.keep),
-            gentle: true,
-            stop,
-            progress: &mut |_| {},
-        };
-        vault.backup(order).map_err(|error| complain("no backup was made", &error))
-    })?;
+    let made = schedule
+        .backup_key
+        .as_ref()
+        .map(Kek::read)
+        .transpose()
+        .map_err(|error| complain("no backup was made: RM_BACKUP_KEY_FILE", &error))
+        .and_then(|key| {
+            let order = Order {
+                place: Where::Folder(&schedule.folder),
+                key: key.as_ref(),
+                keep: Some(schedule.keep),
+                gentle: true,
+                stop,
+                progress: &mut |_| {},
+            };
+            vault.backup(order).map_err(|error| complain("no backup was made", &error))
+        })?;
     let took = u64::try_from(made.took.as_millis()).unwrap_or(u64::MAX);
     log::line(Level::Info, "a backup was made", &[("id", &made.id), ("bytes", &made.backup.bytes), ("ms", &took)]);
     vault.remove_expired_backups(&schedule.folder).map_err(|error| complain("old backups were not removed", &error)).map(drop)
@@ -169,7 +175,11 @@ fn backup(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<(), (
 fn drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Result<(), ()> {
     match run_drill(vault, schedule, stop) {
         Ok(drill) => {
-            log::line(Level::Info, "a restore drill passed", &[("backup", &drill.backup), ("memories", &drill.memories), ("ms", &drill.restore_ms)]);
+            log::line(
+                Level::Info,
+                "a restore drill passed",
+                &[("backup", &drill.backup), ("memories", &drill.memories), ("ms", &drill.restore_ms)],
+            );
             Ok(())
         }
         // What is known lies elsewhere: that is nothing to complain of, nor a reason to wait.
@@ -218,7 +228,14 @@ pub fn run_drill(vault: &Vault, schedule: &Schedule, stop: &AtomicBool) -> Resul
 pub(in crate::store) const DRILL_FILE: &str = "rosemary-drill.db";
 
 /// Restores `backup` to `aside`, opens what came of it as a service would, and gives its number of memories.
-fn restored(vault: &Vault, schedule: &Schedule, key: Result<Arc<Kek>, UnlockError>, backup: &Path, aside: &Path, stop: &AtomicBool) -> Result<u64, DrillError> {
+fn restored(
+    vault: &Vault,
+    schedule: &Schedule,
+    key: Result<Arc<Kek>, UnlockError>,
+    backup: &Path,
+    aside: &Path,
+    stop: &AtomicBool,
+) -> Result<u64, DrillError> {
     let name = |path: &Path| path.display().to_string();
     let kek = key?;
     let options = Options { cache_bytes: limits::COPY_CACHE_BYTES, ..schedule.options.clone() };
@@ -336,14 +353,8 @@ mod tests {
     }
 
     fn known(all: Vec<(FileId, BackupRow)>, drill: Option<(u64, bool)>) -> Backups {
-        let drill = drill.map(|(hours, passed)| DrillRow {
-            at: at(hours),
-            backup: FileId::draw(),
-            passed,
-            restore_ms: 1,
-            memories: 1,
-            entries: 1,
-        });
+        let drill =
+            drill.map(|(hours, passed)| DrillRow { at: at(hours), backup: FileId::draw(), passed, restore_ms: 1, memories: 1, entries: 1 });
         Backups { all, drill }
     }
 

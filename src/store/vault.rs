@@ -30,10 +30,10 @@ use crate::base::time::{Clock, Timestamp};
 use crate::base::{limits, log};
 use crate::crypto::ladder::Keys;
 use crate::crypto::secret::Secret;
+use crate::embed::Model;
 use crate::engine::{CommitError, Engine, EngineError, Read, Snapshot, Space};
 use crate::policy::action::Scope;
 use crate::store::anchor::{self, AnchorError};
-use crate::embed::Model;
 use crate::store::answers;
 use crate::store::embedder::{self, Unembedded};
 use crate::store::events::{Hub, Subscription};
@@ -112,7 +112,9 @@ pub enum OpenError {
     #[error("the data file was never initialised; remove it and run `rosemary init`")]
     NotInitialised,
     /// Tables of a later version.
-    #[error("the data file's tables have version {found}, newer than this program's {known}; use the version that wrote it, or a later one")]
+    #[error(
+        "the data file's tables have version {found}, newer than this program's {known}; use the version that wrote it, or a later one"
+    )]
     NewerTables {
         /// Found in the file.
         found: u32,
@@ -280,7 +282,8 @@ struct Examined {
 }
 
 /// What is told of a clock that is not plausible.
-pub const WRONG_CLOCK: &str = "the clock is behind the log's newest entry, or before this program was made: set it if it is wrong, and keep it by NTP";
+pub const WRONG_CLOCK: &str =
+    "the clock is behind the log's newest entry, or before this program was made: set it if it is wrong, and keep it by NTP";
 
 /// Whether it can be `now` where the log's newest entry is of `written`.
 pub fn is_plausible(now: Timestamp, written: Timestamp) -> bool {
@@ -432,8 +435,16 @@ impl Store {
         let again = match asked {
             Ok(0) => Ok(()),
             Ok(holders) => {
-                log::line(log::Level::Warn, "an older copy of the data: holders that were erased are erased again", &[("holders", &holders)]);
-                if store.vault().rotation_done(limits::ERASE_AGAIN_TIME_MAX, |_| true) { Ok(()) } else { Err("not done yet; start again to go on".to_owned()) }
+                log::line(
+                    log::Level::Warn,
+                    "an older copy of the data: holders that were erased are erased again",
+                    &[("holders", &holders)],
+                );
+                if store.vault().rotation_done(limits::ERASE_AGAIN_TIME_MAX, |_| true) {
+                    Ok(())
+                } else {
+                    Err("not done yet; start again to go on".to_owned())
+                }
             }
             Err(error) => Err(error.to_string()),
         };
@@ -871,7 +882,13 @@ impl Vault {
         emit.describe(&mut entry);
         entry.outcome = Outcome::Refused;
         // If it is not taken, it is counted among those for whom the queue was full; if its batch fails, in the recovery entry.
-        let _ = self.send(Request { work: Work::Note(Box::new(entry)), changes: false, asker: None, told: Told::Nobody, stands_for: emit.count });
+        let _ = self.send(Request {
+            work: Work::Note(Box::new(entry)),
+            changes: false,
+            asker: None,
+            told: Told::Nobody,
+            stands_for: emit.count,
+        });
     }
 
     fn flush_refusals(&self, now_ms: u64) {

@@ -134,7 +134,17 @@ impl Writer {
     /// A writer at the end of the stored log, whose newest entry is of `written`: a clock that shows less has been set back meanwhile.
     pub fn new(vault: Vault, answers: Answers, tail: Tail, written: Timestamp) -> Self {
         let clocks = (vault.clock().now().max(written).ms(), vault.clock().mono_ms());
-        Self { vault, answers, tail, seq: 0, generation: 0, recents: RefCell::default(), touched: HashMap::new(), carried: Vec::new(), clocks }
+        Self {
+            vault,
+            answers,
+            tail,
+            seq: 0,
+            generation: 0,
+            recents: RefCell::default(),
+            touched: HashMap::new(),
+            carried: Vec::new(),
+            clocks,
+        }
     }
 
     /// Works until told to stop.
@@ -199,13 +209,7 @@ impl Writer {
     }
 
     /// Runs the requests against the open transaction and puts what they leave into it.
-    fn batch(
-        &self,
-        batch: &mut Batch<'_>,
-        requests: &mut [Request],
-        now: Timestamp,
-        news: &mut News,
-    ) -> Result<Batched, EngineError> {
+    fn batch(&self, batch: &mut Batch<'_>, requests: &mut [Request], now: Timestamp, news: &mut News) -> Result<Batched, EngineError> {
         let vault = &self.vault;
         let (mut tail, mut generation, mut touched) = (self.tail.clone(), self.generation, Vec::new());
         let mut ends = Vec::with_capacity(requests.len());
@@ -318,11 +322,7 @@ impl Writer {
     }
 
     /// Takes up what a commit made true and shows it to readers. Gives the ends of the batch's requests, and whether it can be read.
-    fn accept(
-        &mut self,
-        batched: Batched,
-        (now, mono_ms): (Timestamp, u64),
-    ) -> (Vec<Result<Ended, Unavailable>>, Result<(), EngineError>) {
+    fn accept(&mut self, batched: Batched, (now, mono_ms): (Timestamp, u64)) -> (Vec<Result<Ended, Unavailable>>, Result<(), EngineError>) {
         self.tail = batched.tail;
         self.generation = batched.generation;
         self.seq += 1;
@@ -360,12 +360,7 @@ impl Writer {
     }
 
     /// One attempt. `found` keeps what the first look at the medium saw: later looks may see this recovery's own entry.
-    fn try_recover(
-        &mut self,
-        unknown: &[Asker],
-        found: &mut Option<Found>,
-        news: &mut News,
-    ) -> Result<(), LogError> {
+    fn try_recover(&mut self, unknown: &[Asker], found: &mut Option<Found>, news: &mut News) -> Result<(), LogError> {
         let (vault, before) = (self.vault.clone(), self.tail.size());
         vault.engine().recover()?;
         let snapshot = vault.engine().snapshot()?;

@@ -168,7 +168,10 @@ fn ask(live: &Live, who: u8, kind: u8, line: &str, body: &[u8]) -> Option<(Reply
         b'n' => "",
         _ => "Content-Type: application/json\r\n",
     };
-    let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json, text/event-stream\r\n{key}{kind}{mcp}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json, text/event-stream\r\n{key}{kind}{mcp}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
     let Progress::Head(head, _) = parse::fuzz_entry(head.as_bytes()) else { return None };
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let path = head.path.clone();
@@ -211,7 +214,9 @@ fn answer(bytes: &[u8]) -> Vec<u16> {
         assert!(reply.status != 500, "{line}: {answer}");
         let known = KEYS.iter().any(|(name, ..)| name.as_bytes() == [*who]);
         // OAuth's own routes do their own authentication.
-        let oauth = ["/.well-known/oauth-", "/register", "/authorize", "/oauth/consent", "/token", "/revoke"].iter().any(|own| path.starts_with(own));
+        let oauth = ["/.well-known/oauth-", "/register", "/authorize", "/oauth/consent", "/token", "/revoke"]
+            .iter()
+            .any(|own| path.starts_with(own));
         let public = oauth || ["/health", "/openapi.json"].contains(&path.as_str());
         if reply.status < 300 && !public {
             assert!(known, "{line} without a credential: {}", reply.status);

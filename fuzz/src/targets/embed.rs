@@ -11,7 +11,8 @@ const TINY: &[u8] = include_bytes!("../../../tests/vectors/embedding/tiny.model"
 static MODEL: LazyLock<Model> = LazyLock::new(|| Model::read(TINY).expect("the model of the vectors"));
 
 /// Texts that tokenizers trip over.
-pub const WORDS: &[&str] = &["[CLS]", "##", "\u{301}", "\u{200b}", "\u{fffd}", "\u{60a3}", "\u{130}", "\u{a0}", "penicillin", "allergic", "\0", "'"];
+pub const WORDS: &[&str] =
+    &["[CLS]", "##", "\u{301}", "\u{200b}", "\u{fffd}", "\u{60a3}", "\u{130}", "\u{a0}", "penicillin", "allergic", "\0", "'"];
 
 /// The target.
 pub fn run(bytes: &[u8]) {

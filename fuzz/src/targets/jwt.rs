@@ -4,9 +4,28 @@ use rosemary::authn::jwt;
 
 /// Words of headers and claims.
 pub const WORDS: &[&str] = &[
-    "\"alg\":\"HS256\"", "\"alg\":\"none\"", "\"crit\":[]", "\"iss\":\"reflect-dashboard\"", "\"aud\":\"reflect-memory\"", "\"aud\":[\"reflect-memory\"]",
-    "\"email\":\"a@b.c\"", "\"exp\":1800000300", "\"exp\":18446744073709551615", "\"nbf\":1800000000", "\"iat\":1800000061", "\"pending_id\":\"x\"", "null", "\n", "{", "}", ",",
-    "[", "]", "\\u0000", "1e3", "-1",
+    "\"alg\":\"HS256\"",
+    "\"alg\":\"none\"",
+    "\"crit\":[]",
+    "\"iss\":\"reflect-dashboard\"",
+    "\"aud\":\"reflect-memory\"",
+    "\"aud\":[\"reflect-memory\"]",
+    "\"email\":\"a@b.c\"",
+    "\"exp\":1800000300",
+    "\"exp\":18446744073709551615",
+    "\"nbf\":1800000000",
+    "\"iat\":1800000061",
+    "\"pending_id\":\"x\"",
+    "null",
+    "\n",
+    "{",
+    "}",
+    ",",
+    "[",
+    "]",
+    "\\u0000",
+    "1e3",
+    "-1",
 ];
 
 /// The target.

@@ -66,7 +66,13 @@ fn field<'h>(headers: &'h Headers, name: &'h str, missing: &'static str) -> Resu
 
 /// Checks what every modern request carries: `_meta`, then the header fields against the body, then the version.
 pub fn check_request(headers: &Headers, method: &str, params: &Params) -> Result<(), Fault> {
-    let missing = || Err(Fault::new(400, INVALID_PARAMS, format!("Invalid params: params._meta must hold {VERSION} (a string) and {CAPABILITIES} (an object)")));
+    let missing = || {
+        Err(Fault::new(
+            400,
+            INVALID_PARAMS,
+            format!("Invalid params: params._meta must hold {VERSION} (a string) and {CAPABILITIES} (an object)"),
+        ))
+    };
     let Some(version) = params.meta(VERSION).and_then(Value::as_str) else { return missing() };
     if !params.meta(CAPABILITIES).is_some_and(Value::is_object) {
         return missing();
@@ -124,7 +130,11 @@ pub fn check_legacy(headers: &Headers) -> Result<(), Fault> {
     match (values.next(), values.next()) {
         (None, _) => Ok(()),
         (Some(version), None) if LEGACY.contains(&version) => Ok(()),
-        _ => Err(Fault::new(400, TRANSPORT, format!("Bad Request: Unsupported protocol version (supported versions: {})", LEGACY.join(", ")))),
+        _ => Err(Fault::new(
+            400,
+            TRANSPORT,
+            format!("Bad Request: Unsupported protocol version (supported versions: {})", LEGACY.join(", ")),
+        )),
     }
 }
 
@@ -212,7 +222,8 @@ mod tests {
         }
         assert_eq!(checked(&list, "tools/list", json!({ "_meta": { VERSION: MODERN, CAPABILITIES: {}, LEVEL: "error" } })), 0);
         let other = [("MCP-Protocol-Version", "1900-01-01"), list[1]];
-        let refused = check_request(&Headers::of(&other), "tools/list", &params(json!({ "_meta": { VERSION: "1900-01-01", CAPABILITIES: {} } })));
+        let refused =
+            check_request(&Headers::of(&other), "tools/list", &params(json!({ "_meta": { VERSION: "1900-01-01", CAPABILITIES: {} } })));
         let fault = refused.unwrap_err();
         assert_eq!((fault.status, fault.code), (400, UNSUPPORTED_VERSION));
         assert_eq!(fault.data, Some(json!({ "supported": [MODERN], "requested": "1900-01-01" })));
@@ -235,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_notification_may_say_nothing_but_nothing_else() {
-        let check = |fields: &[(&str, &str)], value| check_notification(&Headers::of(fields), "n", &params(value)).map_or_else(|f| f.code, |()| 0);
+        let check =
+            |fields: &[(&str, &str)], value| check_notification(&Headers::of(fields), "n", &params(value)).map_or_else(|f| f.code, |()| 0);
         assert_eq!(check(&[("mcp-protocol-version", MODERN)], json!({})), 0);
         assert_eq!(check(&[("mcp-protocol-version", MODERN), ("mcp-method", "n")], json!({ "_meta": meta() })), 0);
         assert_eq!(check(&[("mcp-protocol-version", MODERN), ("mcp-method", "m")], json!({})), HEADER_MISMATCH);

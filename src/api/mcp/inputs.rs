@@ -1,7 +1,8 @@
 //! What the arguments of each tool may be. Beyond the contract a write may carry what REST takes beside it (`subject`, `occurred_at`, …).
 
 use crate::api::inputs::{
-    ANY_VENDOR, CONTENT, ID, KEPT_VENDORS, METADATA, NEW_TYPE, OCCURRED_AT, OFFSET, PARENTS_VENDORS, RUN_ID, SHARE_SCOPE, SHARE_WITH_TEAM, SPEAKER, SUBJECT, TAG, TAGS, TERM, TITLE, limit,
+    ANY_VENDOR, CONTENT, ID, KEPT_VENDORS, METADATA, NEW_TYPE, OCCURRED_AT, OFFSET, PARENTS_VENDORS, RUN_ID, SHARE_SCOPE, SHARE_WITH_TEAM,
+    SPEAKER, SUBJECT, TAG, TAGS, TERM, TITLE, limit,
 };
 use crate::api::schema::{Field, Kind, Literal, Schema};
 use crate::base::limits;
@@ -15,8 +16,9 @@ const fn ten(max: i64) -> Field {
 }
 
 const SOME_TAGS: Field = TAGS.or(Literal::Texts(&[]));
-const SCOPE: Field = Field::optional("scope", Kind::OneOf(&["personal", "org", "team", "all"]), "Whose memories: your own, or what is shared with you.")
-    .or(Literal::Text("all"));
+const SCOPE: Field =
+    Field::optional("scope", Kind::OneOf(&["personal", "org", "team", "all"]), "Whose memories: your own, or what is shared with you.")
+        .or(Literal::Text("all"));
 
 pub static READ: Schema = Schema { fields: &[ten(50)] };
 
@@ -25,9 +27,8 @@ pub static BRIEFING: Schema =
 
 pub static BY_ID: Schema = Schema { fields: &[id("id", "The memory's id.")] };
 
-pub static LATEST: Schema = Schema {
-    fields: &[Field::optional("tag", Kind::Text { min: 0, max: limits::TERM_CHARS_MAX, pattern: None }, "Only with this tag.")],
-};
+pub static LATEST: Schema =
+    Schema { fields: &[Field::optional("tag", Kind::Text { min: 0, max: limits::TERM_CHARS_MAX, pattern: None }, "Only with this tag.")] };
 
 pub static BROWSE: Schema = Schema { fields: &[limit(200).or(Literal::Integer(50)), OFFSET, SCOPE] };
 
@@ -55,7 +56,18 @@ pub static BY_TAG: Schema = Schema {
 
 pub static WRITE: Schema = Schema {
     fields: &[
-        TITLE, CONTENT, SOME_TAGS, ANY_VENDOR, NEW_TYPE, SHARE_SCOPE, SHARE_WITH_TEAM, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT,
+        TITLE,
+        CONTENT,
+        SOME_TAGS,
+        ANY_VENDOR,
+        NEW_TYPE,
+        SHARE_SCOPE,
+        SHARE_WITH_TEAM,
+        SUBJECT,
+        METADATA,
+        RUN_ID,
+        SPEAKER,
+        OCCURRED_AT,
     ],
 };
 
@@ -65,7 +77,16 @@ pub static UPDATE: Schema =
 pub static REPLY: Schema = Schema {
     fields: &[
         id("parent_memory_id", "The memory to reply to; it must not be a reply itself."),
-        TITLE, CONTENT, SOME_TAGS, PARENTS_VENDORS, NEW_TYPE, SUBJECT, METADATA, RUN_ID, SPEAKER, OCCURRED_AT,
+        TITLE,
+        CONTENT,
+        SOME_TAGS,
+        PARENTS_VENDORS,
+        NEW_TYPE,
+        SUBJECT,
+        METADATA,
+        RUN_ID,
+        SPEAKER,
+        OCCURRED_AT,
     ],
 };
 
@@ -76,8 +97,10 @@ pub static THREAD: Schema = Schema { fields: &[id("memory_id", "A memory, or a r
 pub static AROUND: Schema = Schema {
     fields: &[
         id("memory_id", "The memory to look around."),
-        Field::optional("min_shared_tags", Kind::Integer { min: 1, max: 10 }, "How many tags a memory must have in common to be similar.").or(Literal::Integer(2)),
-        Field::optional("top_tag_similar", Kind::Integer { min: 1, max: 20 }, "How many similar ones to give at most.").or(Literal::Integer(5)),
+        Field::optional("min_shared_tags", Kind::Integer { min: 1, max: 10 }, "How many tags a memory must have in common to be similar.")
+            .or(Literal::Integer(2)),
+        Field::optional("top_tag_similar", Kind::Integer { min: 1, max: 20 }, "How many similar ones to give at most.")
+            .or(Literal::Integer(5)),
     ],
 };
 

@@ -240,7 +240,9 @@ mod tests {
     #[test]
     fn a_message_is_what_its_keys_say() {
         let request = one(r#"{"jsonrpc":"2.0","id":"a","method":"ping","params":{"x":1}}"#);
-        assert!(matches!(request, Ok(Message::Request { id, method, params }) if id == "a" && method == "ping" && params.get("x") == Some(&json!(1))));
+        assert!(
+            matches!(request, Ok(Message::Request { id, method, params }) if id == "a" && method == "ping" && params.get("x") == Some(&json!(1)))
+        );
         assert!(matches!(one(r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#), Ok(Message::Request { id, .. }) if id == 0));
         assert!(matches!(one(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#), Ok(Message::Notification { .. })));
         assert!(matches!(one(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), Ok(Message::Response)));
@@ -269,7 +271,10 @@ mod tests {
     #[test]
     fn an_answer_reads_back() {
         let bytes = result(&json!("\u{1}\"é"), &[("a", b"1"), ("b", br#"{"c":null}"#)]);
-        assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), json!({ "jsonrpc": "2.0", "id": "\u{1}\"é", "result": { "a": 1, "b": { "c": null } } }));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&bytes).unwrap(),
+            json!({ "jsonrpc": "2.0", "id": "\u{1}\"é", "result": { "a": 1, "b": { "c": null } } })
+        );
         assert_eq!(serde_json::from_slice::<Value>(&result(&json!(1), &[])).unwrap(), json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
         let fault = Fault::new(400, PARSE_ERROR, "no");
         assert_eq!(serde_json::from_slice::<Value>(&fault.json(None, false)).unwrap()["id"], Value::Null);

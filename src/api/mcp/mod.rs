@@ -32,9 +32,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use self::era::{BATCHES, LEVELS};
-use self::message::{
-    Fault, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message, PARSE_ERROR, Params, TRANSPORT,
-};
+use self::message::{Fault, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message, PARSE_ERROR, Params, TRANSPORT};
 use self::session::Sessions;
 use crate::api::answers::{Members, Shape, answer, constant, object, reference, text};
 use crate::api::reply::{Answered, Failure, Words};
@@ -49,9 +47,11 @@ use crate::base::limits;
 use crate::base::time::Clock;
 use crate::http::{Headers, Method, Reply};
 use crate::identity;
-use crate::memories::briefing::brief;
 use crate::memories::Refusal;
-use crate::policy::action::{Action, DiscoverMcp, EndMcp, ListTools, ListenMcp, NotifyMcp, OpenMcp, Person, PingMcp, Reads, Scope, SetMcpLevel};
+use crate::memories::briefing::brief;
+use crate::policy::action::{
+    Action, DiscoverMcp, EndMcp, ListTools, ListenMcp, NotifyMcp, OpenMcp, Person, PingMcp, Reads, Scope, SetMcpLevel,
+};
 use crate::store::gate::Call;
 use crate::store::tx::Held;
 
@@ -132,7 +132,8 @@ impl Answer {
             return cx.api.mcp.unauthenticated("Invalid API key");
         }
         let body = self.body.take().map(|mut body| std::mem::take(&mut *body));
-        let mut reply = body.map_or_else(|| Reply::empty(self.status), |body| Reply::bytes(self.status, "application/json", body)).holding(self.held);
+        let mut reply =
+            body.map_or_else(|| Reply::empty(self.status), |body| Reply::bytes(self.status, "application/json", body)).holding(self.held);
         if let Some(index) = self.index {
             reply = reply.header("x-audit-index", index.to_string());
         }
@@ -208,9 +209,8 @@ pub fn post(cx: &mut Cx<'_>) -> Answered {
     let cx = &*cx;
     let headers = &cx.request.headers;
     let era = if era::is_modern_field(headers) { Era::Modern } else { Era::Legacy };
-    let refuse = |status, code, text: &'static str| {
-        Ok(refused(cx, cx.verb, Reason::Schema, &Fault::new(status, code, text), None, era).reply(cx))
-    };
+    let refuse =
+        |status, code, text: &'static str| Ok(refused(cx, cx.verb, Reason::Schema, &Fault::new(status, code, text), None, era).reply(cx));
     if !(accepts(headers, "application/json") && accepts(headers, "text/event-stream")) {
         return refuse(406, TRANSPORT, "Not Acceptable: Client must accept both application/json and text/event-stream");
     }
@@ -219,7 +219,11 @@ pub fn post(cx: &mut Cx<'_>) -> Answered {
         return refuse(415, TRANSPORT, "Unsupported Media Type: Content-Type must be application/json");
     }
     match body::json(&cx.request.body) {
-        Err(_) => refuse(400, PARSE_ERROR, "Parse error: one JSON text, without repeated keys or integers beyond 64 bits and not nested too deeply, is expected"),
+        Err(_) => refuse(
+            400,
+            PARSE_ERROR,
+            "Parse error: one JSON text, without repeated keys or integers beyond 64 bits and not nested too deeply, is expected",
+        ),
         Ok(Value::Array(items)) => Ok(batch(cx, items)),
         Ok(value) => Ok(single(cx, value).reply(cx)),
     }
@@ -297,7 +301,12 @@ fn session(cx: &Cx<'_>) -> Result<(McpSessionId, &'static str), (Reason, Fault)>
     let id = match (named.next(), named.next()) {
         (Some(id), None) => id,
         (Some(_), Some(_)) => return Err((Reason::Schema, Fault::new(400, TRANSPORT, "Bad Request: Mcp-Session-Id stands there twice"))),
-        (None, _) => return Err((Reason::Schema, Fault::new(400, TRANSPORT, "Bad Request: Mcp-Session-Id header is required; begin with initialize"))),
+        (None, _) => {
+            return Err((
+                Reason::Schema,
+                Fault::new(400, TRANSPORT, "Bad Request: Mcp-Session-Id header is required; begin with initialize"),
+            ));
+        }
     };
     era::check_legacy(&cx.request.headers).map_err(|fault| (Reason::Schema, fault))?;
     let found = McpSessionId::parse(id).and_then(|id| Some((id, cx.api.mcp.sessions.version(cx.who, id, cx.api.now_ms())?)));
@@ -422,8 +431,12 @@ fn request(cx: &Cx<'_>, id: &Value, method: &str, mut params: Params, era: Era) 
     }
 }
 
-const INITIALIZED: Fault =
-    Fault { status: 400, code: INVALID_REQUEST, text: std::borrow::Cow::Borrowed("Invalid Request: Server already initialized"), data: None };
+const INITIALIZED: Fault = Fault {
+    status: 400,
+    code: INVALID_REQUEST,
+    text: std::borrow::Cow::Borrowed("Invalid Request: Server already initialized"),
+    data: None,
+};
 
 /// The briefing as a JSON string, and its entry.
 fn briefed<A: Reads + Action<Target = Scope>>(cx: &Cx<'_>) -> Result<(Zeroizing<Vec<u8>>, u64), Failure> {
@@ -451,9 +464,11 @@ fn initialize(cx: &Cx<'_>, id: &Value, params: &Params) -> Answer {
     }
     let client = params.get("clientInfo").and_then(Value::as_object);
     let named = client.is_some_and(|client| ["name", "version"].iter().all(|key| client.get(*key).is_some_and(Value::is_string)));
-    let asked = params.get("protocolVersion").and_then(Value::as_str).filter(|_| named && params.get("capabilities").is_some_and(Value::is_object));
+    let asked =
+        params.get("protocolVersion").and_then(Value::as_str).filter(|_| named && params.get("capabilities").is_some_and(Value::is_object));
     let Some(asked) = asked else {
-        let text = "Invalid params: initialize takes protocolVersion (a string), capabilities (an object) and clientInfo with name and version";
+        let text =
+            "Invalid params: initialize takes protocolVersion (a string), capabilities (an object) and clientInfo with name and version";
         return refuse(Reason::Schema, &Fault::new(400, INVALID_PARAMS, text));
     };
     let version = era::negotiated(asked);
@@ -496,7 +511,8 @@ fn call(cx: &Cx<'_>, id: &Value, params: &mut Params, era: Era) -> Answer {
         if era == Era::Modern {
             return invalid("Unknown tool; see tools/list");
         }
-        let failure = within(cx, cx.verb, Fields::default(), "", 200).refuse(Reason::Schema, 400, "MCP error -32602: Tool not found; see tools/list");
+        let failure =
+            within(cx, cx.verb, Fields::default(), "", 200).refuse(Reason::Schema, 400, "MCP error -32602: Tool not found; see tools/list");
         return failing(&failure, id, era);
     };
     let Value::Object(arguments) = arguments else { return invalid("Invalid params: arguments must be an object") };
@@ -553,7 +569,8 @@ pub fn listen(cx: &mut Cx<'_>) -> Answered {
     let refuse = |reason, fault: &Fault| Ok(refused(cx, cx.verb, reason, fault, None, Era::Legacy).reply(cx));
     if cx.request.method == Method::Head {
         // A stream that nobody will read would end the one that is read.
-        return Ok(refuse(Reason::Method, &Fault::new(405, TRANSPORT, "Method not allowed: a stream is opened by GET"))?.header("allow", "DELETE, GET, POST"));
+        return Ok(refuse(Reason::Method, &Fault::new(405, TRANSPORT, "Method not allowed: a stream is opened by GET"))?
+            .header("allow", "DELETE, GET, POST"));
     }
     if !accepts(&cx.request.headers, "text/event-stream") {
         return refuse(Reason::Schema, &Fault::new(406, TRANSPORT, "Not Acceptable: Client must accept text/event-stream"));
@@ -562,7 +579,9 @@ pub fn listen(cx: &mut Cx<'_>) -> Answered {
         Ok((id, _)) => id,
         Err((reason, fault)) => return refuse(reason, &fault),
     };
-    let opened = cx.place().and_then(|place| Ok((place, cx.look::<ListenMcp, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()))?)));
+    let opened = cx
+        .place()
+        .and_then(|place| Ok((place, cx.look::<ListenMcp, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()))?)));
     let (place, done) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
@@ -571,7 +590,9 @@ pub fn listen(cx: &mut Cx<'_>) -> Answered {
         }
     };
     let Some(stream) = cx.api.mcp.sessions.listen(cx.who, id, cx.api.now_ms()) else {
-        return Ok(Answer::fault(&Fault::new(404, TRANSPORT, "Session not found; begin again with initialize"), None, Era::Legacy, None).reply(cx));
+        return Ok(
+            Answer::fault(&Fault::new(404, TRANSPORT, "Session not found; begin again with initialize"), None, Era::Legacy, None).reply(cx)
+        );
     };
     let feed = Silence { sessions: Arc::clone(&cx.api.mcp.sessions), who: cx.who.clone(), id, stream, clock: cx.api.vault.clock().clone() };
     Ok(cx.stream(&done.into_parts().1, place, None, feed))
@@ -620,37 +641,50 @@ const VERSION_2: Shape = constant("2.0");
 
 /// What MCP takes and answers, for the OpenAPI document.
 pub(in crate::api) const COMPONENTS: Members = &[
-        (
-            "McpMessage",
-            Shape::Any(
-                "A JSON-RPC 2.0 message of MCP, or in versions before 2025-06-18 several.",
-                &[
-                    answer(&[("jsonrpc", VERSION_2), ("method", text("ping"))], &[("id", NUMBER_OR_TEXT), ("params", object())]),
-                    answer(&[("jsonrpc", VERSION_2)], &[("id", NUMBER_OR_TEXT), ("result", object()), ("error", object())]),
-                    Shape::List(&object()),
-                ],
-            ),
+    (
+        "McpMessage",
+        Shape::Any(
+            "A JSON-RPC 2.0 message of MCP, or in versions before 2025-06-18 several.",
+            &[
+                answer(&[("jsonrpc", VERSION_2), ("method", text("ping"))], &[("id", NUMBER_OR_TEXT), ("params", object())]),
+                answer(&[("jsonrpc", VERSION_2)], &[("id", NUMBER_OR_TEXT), ("result", object()), ("error", object())]),
+                Shape::List(&object()),
+            ],
         ),
-        (
-            "McpAnswer",
-            Shape::Any("", &[reference("McpResult"), reference("McpError"), Shape::List(&Shape::Any("", &[reference("McpResult"), reference("McpError")]))]),
+    ),
+    (
+        "McpAnswer",
+        Shape::Any(
+            "",
+            &[
+                reference("McpResult"),
+                reference("McpError"),
+                Shape::List(&Shape::Any("", &[reference("McpResult"), reference("McpError")])),
+            ],
         ),
-        ("McpResult", answer(&[("jsonrpc", VERSION_2), ("id", NUMBER_OR_TEXT), ("result", object())], &[])),
-        (
-            "McpError",
-            answer(
-                &[
-                    ("jsonrpc", VERSION_2),
-                    (
-                        "error",
-                        answer(&[("code", Shape::Schema(r#"{"type":"integer","examples":[-32000]}"#)), ("message", text("Session not found; begin again with initialize"))], &[("data", object())]),
+    ),
+    ("McpResult", answer(&[("jsonrpc", VERSION_2), ("id", NUMBER_OR_TEXT), ("result", object())], &[])),
+    (
+        "McpError",
+        answer(
+            &[
+                ("jsonrpc", VERSION_2),
+                (
+                    "error",
+                    answer(
+                        &[
+                            ("code", Shape::Schema(r#"{"type":"integer","examples":[-32000]}"#)),
+                            ("message", text("Session not found; begin again with initialize")),
+                        ],
+                        &[("data", object())],
                     ),
-                ],
-                &[("id", Shape::Schema(r#"{"type": ["null", "string", "integer"]}"#))],
-            ),
+                ),
+            ],
+            &[("id", Shape::Schema(r#"{"type": ["null", "string", "integer"]}"#))],
         ),
-        ("McpRefusal", Shape::Any("", &[reference("McpError"), reference("McpUnauthorized")])),
-        ("McpUnauthorized", answer(&[("error", constant("invalid_token")), ("error_description", text("Invalid API key"))], &[])),
+    ),
+    ("McpRefusal", Shape::Any("", &[reference("McpError"), reference("McpUnauthorized")])),
+    ("McpUnauthorized", answer(&[("error", constant("invalid_token")), ("error_description", text("Invalid API key"))], &[])),
 ];
 
 #[cfg(test)]
@@ -664,10 +698,19 @@ mod tests {
             let headers = Headers::of(&[("accept", value)]);
             accepts(&headers, "application/json") && accepts(&headers, "text/event-stream")
         };
-        for good in ["application/json, text/event-stream", "text/event-stream,application/json", "APPLICATION/JSON;q=0.5, text/event-stream; q=1"] {
+        for good in
+            ["application/json, text/event-stream", "text/event-stream,application/json", "APPLICATION/JSON;q=0.5, text/event-stream; q=1"]
+        {
             assert!(both(good), "{good}");
         }
-        for bad in ["", "*/*", "application/json", "text/event-stream", "application/json;q=0, text/event-stream", "application/jsonx, text/event-stream"] {
+        for bad in [
+            "",
+            "*/*",
+            "application/json",
+            "text/event-stream",
+            "application/json;q=0, text/event-stream",
+            "application/jsonx, text/event-stream",
+        ] {
             assert!(!both(bad), "{bad}");
         }
     }

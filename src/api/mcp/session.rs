@@ -112,8 +112,8 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::credential::{SettingId, StaticKey};
     use crate::authn::Vendor;
+    use crate::authn::credential::{SettingId, StaticKey};
     use crate::base::time::Timestamp;
 
     const VERSION: &str = "2025-11-25";
@@ -121,7 +121,13 @@ mod tests {
     /// Somebody's AI tools.
     fn agents() -> impl FnMut(u32) -> Principal {
         let (tenant, owner) = (TenantId::draw(), UserId::draw(Timestamp::from_ms(1)));
-        move |n| Principal::of_static_key(tenant, owner, &StaticKey { name: "RM_AGENT_KEY_X".into(), vendor: Vendor::parse("x"), id: SettingId(u128::from(n).to_be_bytes()) })
+        move |n| {
+            Principal::of_static_key(
+                tenant,
+                owner,
+                &StaticKey { name: "RM_AGENT_KEY_X".into(), vendor: Vendor::parse("x"), id: SettingId(u128::from(n).to_be_bytes()) },
+            )
+        }
     }
 
     #[test]
@@ -176,7 +182,9 @@ mod tests {
             assert!(sessions.0.lock().unwrap().len() <= limits::MCP_SESSIONS_MAX);
         }
         assert_eq!(sessions.version(&modest(1), own, 100), Some(VERSION), "who has few keeps them, however long they were idle");
-        let held = |theirs: &[(Principal, McpSessionId)]| theirs.iter().filter(|(who, id)| sessions.0.lock().unwrap().get(id).is_some_and(|one| one.opener == Opener::of(who))).count();
+        let held = |theirs: &[(Principal, McpSessionId)]| {
+            theirs.iter().filter(|(who, id)| sessions.0.lock().unwrap().get(id).is_some_and(|one| one.opener == Opener::of(who))).count()
+        };
         assert_eq!(held(&theirs), limits::MCP_SESSIONS_MAX - 1);
         let late = agents()(1);
         let opened = sessions.open(&late, VERSION, 101);

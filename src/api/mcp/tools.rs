@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::calls::{self, Called};
 use super::inputs;
-use crate::api::answers::{Shape, answer, flag, id, list_of, maybe_id, maybe_text, never, number, reference, text, texts, time, title, word};
+use crate::api::answers::{
+    Shape, answer, flag, id, list_of, maybe_id, maybe_text, never, number, reference, text, texts, time, title, word,
+};
 use crate::api::openapi;
 use crate::api::run::Cx;
 use crate::api::schema::{Schema, with_members};
@@ -50,7 +52,14 @@ const SCOPE: Shape = word(&["personal", "org", "team", "all"]);
 macro_rules! scoped {
     ($of:literal) => {
         answer(
-            &[("memories", list_of($of)), ("total", number()), ("limit", number()), ("offset", number()), ("scope", SCOPE), ("has_more", flag())],
+            &[
+                ("memories", list_of($of)),
+                ("total", number()),
+                ("limit", number()),
+                ("offset", number()),
+                ("scope", SCOPE),
+                ("has_more", flag()),
+            ],
             &[],
         )
     };

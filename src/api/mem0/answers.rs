@@ -5,8 +5,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{IN_METADATA, PROJECT, derived_title};
-use crate::api::answers::{Members, Shape, answer, constant, flag, list_of, maybe_text, never, number, reference, text, texts, time, word};
 use crate::api::answers::id as id_text;
+use crate::api::answers::{Members, Shape, answer, constant, flag, list_of, maybe_text, never, number, reference, text, texts, time, word};
 use crate::api::reply;
 use crate::base::id::OperationId;
 use crate::base::limits;
@@ -48,7 +48,8 @@ fn split(metadata: Option<&str>) -> Split {
     let mut own = metadata.and_then(|json| serde_json::from_str(json).ok()).unwrap_or(Value::Null);
     let names = IN_METADATA.map(|key| {
         let map = own.as_object_mut()?;
-        let name = map.get(key).and_then(Value::as_str).filter(|name| (1..=limits::NAME_CHARS_MAX).contains(&name.chars().count()))?.to_owned();
+        let name =
+            map.get(key).and_then(Value::as_str).filter(|name| (1..=limits::NAME_CHARS_MAX).contains(&name.chars().count()))?.to_owned();
         map.remove(key);
         Some(name)
     });
@@ -70,7 +71,13 @@ impl Serialize for View<'_> {
         if shown("memory") {
             map.serialize_entry("memory", content)?;
         }
-        for (key, name) in [("user_id", plain(&text.subject)), ("agent_id", agent), ("app_id", app), ("run_id", plain(&text.run_id)), ("actor_id", plain(&text.speaker))] {
+        for (key, name) in [
+            ("user_id", plain(&text.subject)),
+            ("agent_id", agent),
+            ("app_id", app),
+            ("run_id", plain(&text.run_id)),
+            ("actor_id", plain(&text.speaker)),
+        ] {
             if shown(key) {
                 map.serialize_entry(key, &name)?;
             }
@@ -214,7 +221,15 @@ pub fn history(earlier: &[Version], current: &Memory, receipt: &Receipt) -> Vec<
         let at = i.checked_sub(1).map_or(if state.version == 1 { state.created_at } else { state.updated_at }, |i| earlier[i].changed_at);
         let event = if state.version == 1 { "ADD" } else { "UPDATE" };
         let id = reply::version_id(state.id, state.version);
-        events.push(told(state, &id, event, before.map(|before| before.text.content.expose(receipt)), Some(state.text.content.expose(receipt)), &at.to_string(), receipt));
+        events.push(told(
+            state,
+            &id,
+            event,
+            before.map(|before| before.text.content.expose(receipt)),
+            Some(state.text.content.expose(receipt)),
+            &at.to_string(),
+            receipt,
+        ));
     }
     if let Some(at) = current.deleted_at {
         // No version has the number 0.
@@ -308,85 +323,94 @@ macro_rules! page {
 
 /// Their components, by name.
 pub(in crate::api) const COMPONENTS: Members = &[
-        ("Mem0Ping", answer(&[("status", constant("ok")), ("org_id", constant(PROJECT)), ("project_id", constant(PROJECT)), ("user_email", never())], &[])),
-        ("Mem0Memory", answer(&[("id", id_text())], &MEMORY_KEYS)),
-        ("Mem0AddedMemory", Shape::All("", &[reference("Mem0Memory"), answer(&[("event", word(&["ADD", "NOOP"]))], &[])])),
-        (
-            "Mem0Added",
-            answer(
-                &[
-                    ("results", list_of("Mem0AddedMemory")),
-                    ("status", constant("SUCCEEDED")),
-                    ("event_id", id_text()),
-                    ("inferred", flag()),
-                    ("message", text(VERBATIM)),
-                ],
-                &[],
-            ),
+    (
+        "Mem0Ping",
+        answer(
+            &[("status", constant("ok")), ("org_id", constant(PROJECT)), ("project_id", constant(PROJECT)), ("user_email", never())],
+            &[],
         ),
-        ("Mem0Page", page!("Mem0Memory")),
-        ("Mem0List", Shape::Any("", &[list_of("Mem0Memory"), results!("Mem0Memory"), page!("Mem0Memory")])),
-        ("Mem0Hit", Shape::All("", &[reference("Mem0Memory"), answer(&[("score", SCORE)], &[])])),
-        ("Mem0Hits", results!("Mem0Hit")),
-        ("Mem0HitList", Shape::Any("", &[list_of("Mem0Hit"), results!("Mem0Hit")])),
-        ("Mem0Message", answer(&[("message", text("Memory deleted successfully!"))], &[])),
-        ("Mem0Trashed", answer(&[("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], &[])),
-        ("Mem0ExportAsked", answer(&[("message", text(EXPORT_ASKED)), ("id", id_text()), ("total_memories", number())], &[])),
-        (
-            "Mem0Export",
-            answer(&[("memories", list_of("Mem0Memory")), ("count", number()), ("schema_applied", flag()), ("message", text(EXPORTED))], &[]),
+    ),
+    ("Mem0Memory", answer(&[("id", id_text())], &MEMORY_KEYS)),
+    ("Mem0AddedMemory", Shape::All("", &[reference("Mem0Memory"), answer(&[("event", word(&["ADD", "NOOP"]))], &[])])),
+    (
+        "Mem0Added",
+        answer(
+            &[
+                ("results", list_of("Mem0AddedMemory")),
+                ("status", constant("SUCCEEDED")),
+                ("event_id", id_text()),
+                ("inferred", flag()),
+                ("message", text(VERBATIM)),
+            ],
+            &[],
         ),
-        ("Mem0Feedback", answer(&[("message", text("Feedback kept as a reply to the memory")), ("id", id_text())], &[])),
-        (
-            "Mem0Entity",
-            answer(
-                &[
-                    ("id", text("MRN 4711")),
-                    ("name", text("MRN 4711")),
-                    ("type", word(&["user", "agent", "app", "run"])),
-                    ("owner", never()),
-                    ("metadata", never()),
-                    ("total_memories", number()),
-                    ("created_at", time()),
-                    ("updated_at", time()),
-                ],
-                &[],
-            ),
+    ),
+    ("Mem0Page", page!("Mem0Memory")),
+    ("Mem0List", Shape::Any("", &[list_of("Mem0Memory"), results!("Mem0Memory"), page!("Mem0Memory")])),
+    ("Mem0Hit", Shape::All("", &[reference("Mem0Memory"), answer(&[("score", SCORE)], &[])])),
+    ("Mem0Hits", results!("Mem0Hit")),
+    ("Mem0HitList", Shape::Any("", &[list_of("Mem0Hit"), results!("Mem0Hit")])),
+    ("Mem0Message", answer(&[("message", text("Memory deleted successfully!"))], &[])),
+    ("Mem0Trashed", answer(&[("message", text("Memories deleted successfully!")), ("deleted", number()), ("kept", number())], &[])),
+    ("Mem0ExportAsked", answer(&[("message", text(EXPORT_ASKED)), ("id", id_text()), ("total_memories", number())], &[])),
+    (
+        "Mem0Export",
+        answer(&[("memories", list_of("Mem0Memory")), ("count", number()), ("schema_applied", flag()), ("message", text(EXPORTED))], &[]),
+    ),
+    ("Mem0Feedback", answer(&[("message", text("Feedback kept as a reply to the memory")), ("id", id_text())], &[])),
+    (
+        "Mem0Entity",
+        answer(
+            &[
+                ("id", text("MRN 4711")),
+                ("name", text("MRN 4711")),
+                ("type", word(&["user", "agent", "app", "run"])),
+                ("owner", never()),
+                ("metadata", never()),
+                ("total_memories", number()),
+                ("created_at", time()),
+                ("updated_at", time()),
+            ],
+            &[],
         ),
-        ("Mem0Entities", page!("Mem0Entity")),
-        ("Mem0History", list_of("Mem0Event")),
-        (
-            "Mem0Event",
-            answer(
-                &[
-                    ("id", Shape::Schema(r#"{"type": "string", "examples": ["0f6a2c1e-5d6e-8f80-8a9b-0c1d2e3f4a5b"]}"#)),
-                    ("memory_id", id_text()),
-                    ("input", Shape::Schema(r#"{"type":"array","items":{"type":"object","additionalProperties":true},"maxItems":0,"examples":[[]]}"#)),
-                    ("old_memory", maybe_text("Allergic to penicillin")),
-                    ("new_memory", maybe_text("Allergic to penicillin and latex")),
-                    ("user_id", maybe_text("MRN 4711")),
-                    ("metadata", METADATA),
-                    ("categories", texts("allergy")),
-                    ("event", word(&["ADD", "UPDATE", "DELETE"])),
-                    ("created_at", time()),
-                    ("updated_at", time()),
-                ],
-                &[],
-            ),
+    ),
+    ("Mem0Entities", page!("Mem0Entity")),
+    ("Mem0History", list_of("Mem0Event")),
+    (
+        "Mem0Event",
+        answer(
+            &[
+                ("id", Shape::Schema(r#"{"type": "string", "examples": ["0f6a2c1e-5d6e-8f80-8a9b-0c1d2e3f4a5b"]}"#)),
+                ("memory_id", id_text()),
+                (
+                    "input",
+                    Shape::Schema(r#"{"type":"array","items":{"type":"object","additionalProperties":true},"maxItems":0,"examples":[[]]}"#),
+                ),
+                ("old_memory", maybe_text("Allergic to penicillin")),
+                ("new_memory", maybe_text("Allergic to penicillin and latex")),
+                ("user_id", maybe_text("MRN 4711")),
+                ("metadata", METADATA),
+                ("categories", texts("allergy")),
+                ("event", word(&["ADD", "UPDATE", "DELETE"])),
+                ("created_at", time()),
+                ("updated_at", time()),
+            ],
+            &[],
         ),
-        (
-            "Mem0Error",
-            answer(
-                &[("error", text("Memory not found")), ("detail", text("Memory not found"))],
-                &[
-                    ("code", Shape::Schema(r#"{"enum": ["locked", "read_only"]}"#)),
-                    ("plan", text("free")),
-                    ("memory_count", number()),
-                    ("limit", number()),
-                    ("upgrade_url", never()),
-                    ("outcome", constant("unknown")),
-                    ("operation_id", id_text()),
-                ],
-            ),
+    ),
+    (
+        "Mem0Error",
+        answer(
+            &[("error", text("Memory not found")), ("detail", text("Memory not found"))],
+            &[
+                ("code", Shape::Schema(r#"{"enum": ["locked", "read_only"]}"#)),
+                ("plan", text("free")),
+                ("memory_count", number()),
+                ("limit", number()),
+                ("upgrade_url", never()),
+                ("outcome", constant("unknown")),
+                ("operation_id", id_text()),
+            ],
         ),
+    ),
 ];

@@ -61,7 +61,9 @@ impl Exports {
 
     /// What `asker` asked for under this id.
     fn find(&self, now_ms: u64, asker: Key, id: OperationId) -> Option<Arc<Select>> {
-        self.with(now_ms, |kept| kept.iter().find(|export| export.id == id && export.asker == asker).map(|export| Arc::clone(&export.select)))
+        self.with(now_ms, |kept| {
+            kept.iter().find(|export| export.id == id && export.asker == asker).map(|export| Arc::clone(&export.select))
+        })
     }
 }
 
@@ -108,7 +110,13 @@ mod tests {
     fn export(asker: u32, asked_ms: u64) -> Export {
         let mut person = [0; 16];
         person[..4].copy_from_slice(&asker.to_be_bytes());
-        Export { person: UserId::from_bytes(person), id: OperationId::draw(), asker: Key::of_static(&asker.to_string(), &[]), asked_ms, select: Arc::new(Select::Root) }
+        Export {
+            person: UserId::from_bytes(person),
+            id: OperationId::draw(),
+            asker: Key::of_static(&asker.to_string(), &[]),
+            asked_ms,
+            select: Arc::new(Select::Root),
+        }
     }
 
     #[test]

@@ -91,7 +91,9 @@ fn count(place: &str, left: &mut Left) -> Read<()> {
 
 fn field(key: &str, value: &mut Value, place: &str, left: &mut Left) -> Read<Select> {
     if let Some((name, who)) = NAMES.iter().find(|(name, _)| *name == key) {
-        return conditions(value, &format!("{place}/{name}"), left, &mut |operator, value, place, left| named(*who, operator, value, place, left));
+        return conditions(value, &format!("{place}/{name}"), left, &mut |operator, value, place, left| {
+            named(*who, operator, value, place, left)
+        });
     }
     match key {
         "created_at" | "timestamp" | "updated_at" => {
@@ -368,12 +370,18 @@ mod tests {
             (json!({ "agent_id": null }), "All([None([NamesAny(Entity(Agent))])])"),
             (json!({ "app_id": { "in": ["a", "b"] } }), "All([Named(Entity(App), [Phi, Phi])])"),
             (json!({ "user_id": { "ne": "a" } }), "All([None([Named(Subject, [Phi])])])"),
-            (json!({ "OR": [{ "user_id": "a" }, { "NOT": { "run_id": "r" } }] }), "All([Any([All([Named(Subject, [Phi])]), All([None([All([Named(Entity(Run), [Phi])])])])])])"),
+            (
+                json!({ "OR": [{ "user_id": "a" }, { "NOT": { "run_id": "r" } }] }),
+                "All([Any([All([Named(Subject, [Phi])]), All([None([All([Named(Entity(Run), [Phi])])])])])])",
+            ),
             (json!({ "categories": { "contains": "x" } }), "All([TagContains(Phi, false)])"),
             (json!({ "keywords": { "icontains": "x" } }), "All([Says(Phi, true)])"),
             (json!({ "memory_ids": ["x"] }), "All([Ids({})])"),
             (json!({ "metadata": { "ward": "3" } }), "All([All([Metadata(Phi, OneOf([Text(Phi)]))])])"),
-            (json!({ "metadata": { "n": { "gte": 3, "lt": 9.5 } } }), "All([All([All([Metadata(Phi, Compare(AtLeast, Number(3.0))), Metadata(Phi, Compare(Less, Number(9.5)))])])])"),
+            (
+                json!({ "metadata": { "n": { "gte": 3, "lt": 9.5 } } }),
+                "All([All([All([Metadata(Phi, Compare(AtLeast, Number(3.0))), Metadata(Phi, Compare(Less, Number(9.5)))])])])",
+            ),
             (json!({ "metadata": { "ne": { "ward": 3 } } }), "All([All([None([Metadata(Phi, OneOf([Number(3.0)]))])])])"),
             (json!({ "metadata": { "ward": "*" } }), "All([All([Metadata(Phi, Present)])])"),
             (json!({ "metadata": { "ward": { "ne": "*" } } }), "All([All([None([Metadata(Phi, Present)])])])"),
@@ -450,10 +458,18 @@ mod tests {
     fn a_date_is_a_whole_day_and_a_time_is_itself() {
         let at = |text: &str| Timestamp::parse(text).unwrap();
         assert_eq!(span(&json!("2026-11-21")), Some((at("2026-11-21T00:00:00Z"), at("2026-11-21T23:59:59.999Z"))));
-        for same in [json!("2026-11-21T08:00:00Z"), json!("2026-11-21T09:00:00+01:00"), json!("2026-11-21T08:00:00"), json!(1_795_248_000), json!("1795248000")] {
+        for same in [
+            json!("2026-11-21T08:00:00Z"),
+            json!("2026-11-21T09:00:00+01:00"),
+            json!("2026-11-21T08:00:00"),
+            json!(1_795_248_000),
+            json!("1795248000"),
+        ] {
             assert_eq!(span(&same), Some((at("2026-11-21T08:00:00Z"), at("2026-11-21T08:00:00Z"))), "{same}");
         }
-        for none in [json!("yesterday"), json!(-1), json!(1e300), json!(null), json!(["2026-11-21"]), json!("2026-13-01"), json!("é026-11-2")] {
+        for none in
+            [json!("yesterday"), json!(-1), json!(1e300), json!(null), json!(["2026-11-21"]), json!("2026-13-01"), json!("é026-11-2")]
+        {
             assert_eq!(span(&none), None, "{none}");
         }
         let day = |operator: &str| shape(json!({ "created_at": { operator: "1970-01-01" } }));

@@ -44,8 +44,10 @@ const USER_ID: Field = name("user_id", "The person the memory is about.").like(L
 const AGENT_ID: Field = name("agent_id", "The agent that it concerns; a name, never authority.").like(Literal::Text("triage"));
 const APP_ID: Field = name("app_id", "The application that it concerns; a name, never authority.").like(Literal::Text("ward-round"));
 const RUN_ID: Field = name("run_id", "The session or run.").like(Literal::Text("round-2026-11-21"));
-const METADATA: Field = Field::optional("metadata", Kind::Any(&[METADATA_OBJECT, Kind::Null]), "Anything of your own.").like(Literal::Pairs(&[("ward", "3")]));
-const TIMESTAMP: Field = Field::optional("timestamp", MOMENT, "When it happened: seconds since 1970, or RFC 3339.").like(Literal::Integer(1_795_248_000));
+const METADATA: Field =
+    Field::optional("metadata", Kind::Any(&[METADATA_OBJECT, Kind::Null]), "Anything of your own.").like(Literal::Pairs(&[("ward", "3")]));
+const TIMESTAMP: Field =
+    Field::optional("timestamp", MOMENT, "When it happened: seconds since 1970, or RFC 3339.").like(Literal::Integer(1_795_248_000));
 const EXPIRATION: Field =
     Field::optional("expiration_date", MAYBE_TEXT, "Refused unless null: memories do not expire here.").like(Literal::Json("null"));
 const FILTERS: Field = Field::optional(
@@ -91,11 +93,16 @@ static MESSAGE: Schema = Schema {
         Field::required("role", text(limits::NAME_CHARS_MAX), "Who speaks: user, assistant, system.").like(Literal::Text("user")),
         Field::required(
             "content",
-            Kind::Any(&[text(limits::CONTENT_CHARS_MAX), Kind::List { items: &Kind::Object(&PART), min: 1, max: limits::MESSAGES_MAX }, Kind::Object(&PART)]),
+            Kind::Any(&[
+                text(limits::CONTENT_CHARS_MAX),
+                Kind::List { items: &Kind::Object(&PART), min: 1, max: limits::MESSAGES_MAX },
+                Kind::Object(&PART),
+            ]),
             "What is said, kept word for word.",
         )
         .like(Literal::Text("Allergic to penicillin")),
-        Field::optional("name", Kind::Any(&[text(limits::NAME_CHARS_MAX), Kind::Null]), "Who it is, by name.").like(Literal::Text("Dr. Adler")),
+        Field::optional("name", Kind::Any(&[text(limits::NAME_CHARS_MAX), Kind::Null]), "Who it is, by name.")
+            .like(Literal::Text("Dr. Adler")),
     ],
 };
 
@@ -107,7 +114,11 @@ pub static ADD: Schema = Schema {
     fields: &[
         Field::required(
             "messages",
-            Kind::Any(&[Kind::List { items: &Kind::Object(&MESSAGE), min: 1, max: limits::MESSAGES_MAX }, text(limits::CONTENT_CHARS_MAX), Kind::Object(&MESSAGE)]),
+            Kind::Any(&[
+                Kind::List { items: &Kind::Object(&MESSAGE), min: 1, max: limits::MESSAGES_MAX },
+                text(limits::CONTENT_CHARS_MAX),
+                Kind::Object(&MESSAGE),
+            ]),
             "One memory each, in one commit.",
         )
         .like(Literal::Json(r#"[{"role":"user","content":"Allergic to penicillin"}]"#)),
@@ -189,7 +200,11 @@ pub static QUERY_LIST: Schema = Schema {
         QUERY_RUN,
         PAGE,
         PAGE_SIZE,
-        Field::optional("top_k", Kind::Integer { min: 1, max: max(limits::PAGE_MEMORIES_MAX) }, "How many to give at most, where no page is asked for."),
+        Field::optional(
+            "top_k",
+            Kind::Integer { min: 1, max: max(limits::PAGE_MEMORIES_MAX) },
+            "How many to give at most, where no page is asked for.",
+        ),
         QUERY_ORG,
         QUERY_PROJECT,
     ],
@@ -210,7 +225,8 @@ pub static DELETE_ONE: Schema = Schema {
 /// `POST /v3/memories/search/`, `POST /v2/memories/search/` and `POST /v1/memories/search/`
 pub static SEARCH: Schema = Schema {
     fields: &[
-        Field::required("query", text(limits::QUESTION_CHARS_MAX), "What to look for, in your own words.").like(Literal::Text("is she allergic to penicillin?")),
+        Field::required("query", text(limits::QUESTION_CHARS_MAX), "What to look for, in your own words.")
+            .like(Literal::Text("is she allergic to penicillin?")),
         FILTERS,
         USER_ID,
         AGENT_ID,
@@ -221,7 +237,11 @@ pub static SEARCH: Schema = Schema {
         FIELDS,
         Field::optional("top_k", Kind::Integer { min: 1, max: max(limits::PAGE_MEMORIES_MAX) }, "How many to give at most; 10 if absent."),
         Field::optional("limit", Kind::Integer { min: 1, max: max(limits::PAGE_MEMORIES_MAX) }, "Older spelling of `top_k`."),
-        Field::optional("threshold", Kind::Any(&[Kind::Number { min: 0.0, max: 1.0 }, Kind::Null]), "Least score, as a share of the best one's."),
+        Field::optional(
+            "threshold",
+            Kind::Any(&[Kind::Number { min: 0.0, max: 1.0 }, Kind::Null]),
+            "Least score, as a share of the best one's.",
+        ),
         unused("rerank"),
         unused("keyword_search"),
         unused("filter_memories"),
@@ -240,12 +260,14 @@ pub static SEARCH: Schema = Schema {
     ],
 };
 
-const NEW_TEXT: Field = Field::optional("text", MAYBE_TEXT, "What it says from now on.").like(Literal::Text("Allergic to penicillin and latex"));
+const NEW_TEXT: Field =
+    Field::optional("text", MAYBE_TEXT, "What it says from now on.").like(Literal::Text("Allergic to penicillin and latex"));
 
 /// `PUT /v1/memories/:id/`
 pub static UPDATE: Schema = Schema { fields: &[NEW_TEXT, METADATA, TIMESTAMP, EXPIRATION] };
 
-const MEMORY_ID: Field = Field::required("memory_id", text(100), "Which memory.").like(Literal::Text("019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"));
+const MEMORY_ID: Field =
+    Field::required("memory_id", text(100), "Which memory.").like(Literal::Text("019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"));
 
 static BATCH_UPDATE_ITEM: Schema = Schema { fields: &[MEMORY_ID, NEW_TEXT, METADATA, TIMESTAMP] };
 static BATCH_DELETE_ITEM: Schema = Schema { fields: &[MEMORY_ID] };
@@ -262,14 +284,19 @@ pub static BATCH_UPDATE: Schema = Schema {
 
 /// `DELETE /v1/batch/`
 pub static BATCH_DELETE: Schema = Schema {
-    fields: &[Field::required("memories", Kind::List { items: &Kind::Object(&BATCH_DELETE_ITEM), min: 1, max: limits::BATCH_MEMORIES_MAX }, "Which.")
-        .like(Literal::Json(r#"[{"memory_id":"019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"}]"#))],
+    fields: &[Field::required(
+        "memories",
+        Kind::List { items: &Kind::Object(&BATCH_DELETE_ITEM), min: 1, max: limits::BATCH_MEMORIES_MAX },
+        "Which.",
+    )
+    .like(Literal::Json(r#"[{"memory_id":"019ab3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b"}]"#))],
 };
 
 /// `POST /v1/exports/`
 pub static EXPORT: Schema = Schema {
     fields: &[
-        Field::required("schema", ANYTHING, "Read, without effect: there is no model that could fill it.").like(Literal::Json(r#"{"properties":{}}"#)),
+        Field::required("schema", ANYTHING, "Read, without effect: there is no model that could fill it.")
+            .like(Literal::Json(r#"{"properties":{}}"#)),
         FILTERS,
         USER_ID,
         AGENT_ID,
@@ -284,8 +311,12 @@ pub static EXPORT: Schema = Schema {
 /// `POST /v1/exports/get/`
 pub static EXPORT_GET: Schema = Schema {
     fields: &[
-        Field::optional("memory_export_id", Kind::Any(&[text(100), Kind::Null]), "The id that the request for the export was answered with.")
-            .like(Literal::Text("6f1c9a52-8d0e-4b7a-9f63-2f1f0c5c7f10")),
+        Field::optional(
+            "memory_export_id",
+            Kind::Any(&[text(100), Kind::Null]),
+            "The id that the request for the export was answered with.",
+        )
+        .like(Literal::Text("6f1c9a52-8d0e-4b7a-9f63-2f1f0c5c7f10")),
         FILTERS,
         USER_ID,
         AGENT_ID,
@@ -300,8 +331,13 @@ pub static EXPORT_GET: Schema = Schema {
 pub static FEEDBACK: Schema = Schema {
     fields: &[
         MEMORY_ID,
-        Field::optional("feedback", Kind::Any(&[Kind::OneOf(&["POSITIVE", "NEGATIVE", "VERY_NEGATIVE"]), Kind::Null]), "What to think of it; null withdraws.")
-            .like(Literal::Text("NEGATIVE")),
-        Field::optional("feedback_reason", Kind::Any(&[text(limits::QUESTION_CHARS_MAX), Kind::Null]), "Why.").like(Literal::Text("It was the other arm")),
+        Field::optional(
+            "feedback",
+            Kind::Any(&[Kind::OneOf(&["POSITIVE", "NEGATIVE", "VERY_NEGATIVE"]), Kind::Null]),
+            "What to think of it; null withdraws.",
+        )
+        .like(Literal::Text("NEGATIVE")),
+        Field::optional("feedback_reason", Kind::Any(&[text(limits::QUESTION_CHARS_MAX), Kind::Null]), "Why.")
+            .like(Literal::Text("It was the other arm")),
     ],
 };

@@ -34,8 +34,8 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::api::body;
-use crate::api::ops::memories as memory_ops;
 use crate::api::ops::agent::in_sight;
+use crate::api::ops::memories as memory_ops;
 use crate::api::reply::{self, Answered, Done, Failure, Words};
 use crate::api::run::Cx;
 use crate::api::schema::{Fields, wipe};
@@ -60,7 +60,8 @@ pub fn is_path(path: &str) -> bool {
 const ORIGIN: &str = "mem0";
 
 /// Why a promise that a request asks for is not made.
-const NO_EXPIRY: &str = "body/expiration_date must be null: memories do not expire by themselves here; retention and deletion are the operator's and yours";
+const NO_EXPIRY: &str =
+    "body/expiration_date must be null: memories do not expire by themselves here; retention and deletion are the operator's and yours";
 const NO_IMMUTABLE: &str = "body/immutable must not be true: a memory can be changed here; every earlier version is kept";
 
 fn refuse<T>(cx: &Cx<'_>, text: impl Into<String>) -> Result<T, Failure> {
@@ -72,9 +73,12 @@ pub(in crate::api) const PROJECT: &str = "default";
 
 /// `GET /v1/ping/`: no e-mail address, as clients hand it on to their maker's telemetry.
 pub fn ping(cx: &mut Cx<'_>) -> Answered {
-    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, crate::identity::Refusal>(()), |(), _| {
-        reply::json(&json!({ "status": "ok", "org_id": PROJECT, "project_id": PROJECT, "user_email": null }))
-    })
+    cx.read::<ReadSelf, _, _>(
+        cx.person(),
+        &Words::MEMORY,
+        |_| Ok::<_, crate::identity::Refusal>(()),
+        |(), _| reply::json(&json!({ "status": "ok", "org_id": PROJECT, "project_id": PROJECT, "user_email": null })),
+    )
 }
 
 type Name = Zeroizing<String>;
@@ -193,7 +197,10 @@ pub fn add(cx: &mut Cx<'_>) -> Answered {
     let metadata = (given != json!({})).then(|| Zeroizing::new(given.to_string()));
     wipe(&mut given);
     if metadata.as_ref().is_some_and(|json| json.len() > limits::METADATA_BYTES_MAX) {
-        return refuse(cx, format!("body/metadata must NOT have more than {} bytes, agent_id and app_id included", limits::METADATA_BYTES_MAX));
+        return refuse(
+            cx,
+            format!("body/metadata must NOT have more than {} bytes, agent_id and app_id included", limits::METADATA_BYTES_MAX),
+        );
     }
     let said = messages(&mut fields);
     if let Some(i) = said.iter().position(|message| message.content.chars().count() > limits::CONTENT_CHARS_MAX) {
@@ -230,9 +237,12 @@ pub fn add(cx: &mut Cx<'_>) -> Answered {
     };
     let new: Vec<_> = said.into_iter().map(memory).collect();
     let operation = cx.call.operation.to_string();
-    cx.write::<CreateMemory, _, _>(cx.own(), &Words::MEMORY, move |access| memories::create_all(access, new), |memories, receipt| {
-        answers::added(memories, &operation, receipt)
-    })
+    cx.write::<CreateMemory, _, _>(
+        cx.own(),
+        &Words::MEMORY,
+        move |access| memories::create_all(access, new),
+        |memories, receipt| answers::added(memories, &operation, receipt),
+    )
 }
 
 /// The memory that the path names, or the failure that there is none.
@@ -338,7 +348,9 @@ pub fn delete(cx: &mut Cx<'_>) -> Answered {
 /// `GET /v1/memories/:id/history/`
 pub fn history(cx: &mut Cx<'_>) -> Answered {
     let id = target(cx, &Words::MEMORY)?;
-    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::history, |(earlier, current), receipt| answers::history(earlier, current, receipt))
+    cx.read::<ReadVersions, _, _>(id, &Words::MEMORY, memories::history, |(earlier, current), receipt| {
+        answers::history(earlier, current, receipt)
+    })
 }
 
 /// The conditions of a list or a search: `filters`, and what older clients say beside them.
@@ -394,7 +406,8 @@ fn list(cx: &mut Cx<'_>, generation: Generation, place: &str) -> Answered {
     let select = selection(cx, &mut fields, place)?;
     let paged = generation == Generation::Pages || fields.has("page") || fields.has("page_size");
     let page = fields.count("page").unwrap_or(1);
-    let size = if paged { fields.count("page_size").unwrap_or(PAGE_SIZE) } else { fields.count("top_k").unwrap_or(limits::LIST_RECORDS_MAX + 1) };
+    let size =
+        if paged { fields.count("page_size").unwrap_or(PAGE_SIZE) } else { fields.count("top_k").unwrap_or(limits::LIST_RECORDS_MAX + 1) };
     let only = wanted(&mut fields);
     let wrapped = fields.text("output_format").as_deref() == Some("v1.1");
     let path = match (generation, place) {
@@ -437,7 +450,11 @@ fn search(cx: &mut Cx<'_>, generation: Generation) -> Answered {
     let (own, words) = (cx.own(), &Words::MEMORY);
     let work = |access: &mut Access<'_, SearchMemories>| memories::rank_selected(access, &query, &select, threshold, limit);
     // What the index and the outlines decide is soon found.
-    let done = if select.opens() { cx.walk::<SearchMemories, _, _>(own, words, work)? } else { cx.look::<SearchMemories, _, _>(own, words, work)? };
+    let done = if select.opens() {
+        cx.walk::<SearchMemories, _, _>(own, words, work)?
+    } else {
+        cx.look::<SearchMemories, _, _>(own, words, work)?
+    };
     Ok(cx.answer(done, |found, receipt| answers::found(found, wrapped, only.as_deref(), receipt)))
 }
 
@@ -534,7 +551,9 @@ pub fn entities(cx: &mut Cx<'_>) -> Answered {
     let size = cx.fields.count("page_size").unwrap_or(limits::LIST_RECORDS_MAX);
     let from = (page - 1).saturating_mul(size);
     let done = cx.walk::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::named(access, from, size))?;
-    Ok(cx.answer(done, |(named, total), receipt| answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt)))
+    Ok(cx.answer(done, |(named, total), receipt| {
+        answers::entities(named, *total, &answers::Place { path: "/v1/entities/", page, size }, receipt)
+    }))
 }
 
 /// Takes the memories that a batch names out of the body, each once.
@@ -543,7 +562,9 @@ fn batch(cx: &mut Cx<'_>) -> Result<Vec<(MemoryId, Fields)>, Failure> {
     let (mut named, mut seen) = (Vec::with_capacity(items.len()), BTreeSet::new());
     for (i, mut item) in items.into_iter().enumerate() {
         let id = item.text("memory_id").and_then(|id| MemoryId::parse(&id));
-        let Some(id) = id else { return Err(cx.refuse(Reason::NotFound, 404, format!("body/memories/{i}: {}; nothing was done", Words::MEMORY.missing))) };
+        let Some(id) = id else {
+            return Err(cx.refuse(Reason::NotFound, 404, format!("body/memories/{i}: {}; nothing was done", Words::MEMORY.missing)));
+        };
         if !seen.insert(id) {
             return refuse(cx, format!("body/memories/{i} must not name a memory that was named before"));
         }
@@ -554,12 +575,7 @@ fn batch(cx: &mut Cx<'_>) -> Result<Vec<(MemoryId, Fields)>, Failure> {
 
 /// Does each step of a batch, each a commit with its own entry as each memory has its own policy, and each a request to the rate limit; stops at the
 /// first that is refused, and says how many were done.
-fn each_of_batch<T>(
-    cx: &Cx<'_>,
-    steps: Vec<T>,
-    message: &'static str,
-    mut step: impl FnMut(T) -> Done<Memory>,
-) -> Answered {
+fn each_of_batch<T>(cx: &Cx<'_>, steps: Vec<T>, message: &'static str, mut step: impl FnMut(T) -> Done<Memory>) -> Answered {
     let (total, mut last) = (steps.len(), None);
     if let Some(refusal) = cx.api.further(cx.who, total.saturating_sub(1), cx.shape) {
         return Ok(refusal);
@@ -568,7 +584,10 @@ fn each_of_batch<T>(
         match step(item) {
             Ok(done) => last = Some(done.into_parts().1),
             Err(failure) => {
-                return Err(Failure { text: format!("body/memories/{i}: {}; {i} of {total} were done before it", failure.text).into(), ..failure });
+                return Err(Failure {
+                    text: format!("body/memories/{i}: {}; {i} of {total} were done before it", failure.text).into(),
+                    ..failure
+                });
             }
         }
     }

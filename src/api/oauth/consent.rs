@@ -94,7 +94,8 @@ impl Api {
             }
             let challenge = params.get("code_challenge").and_then(oauth::challenge);
             let challenge = challenge.ok_or_else(|| Refused::request("code_challenge must be the base64url of a SHA-256"))?;
-            let scope = Scope::parse(params.get("scope")).ok_or_else(|| Refused::of("invalid_scope", "scope may hold mcp:read and mcp:write"))?;
+            let scope =
+                Scope::parse(params.get("scope")).ok_or_else(|| Refused::of("invalid_scope", "scope may hold mcp:read and mcp:write"))?;
             self.check_resource(&params, &issuer)?;
             Ok((challenge, scope))
         })();
@@ -104,7 +105,12 @@ impl Api {
             Err(refused) => {
                 self.vault.refuse_address(request.client, refused.reason, 302);
                 let state = state.filter(|state| state.len() <= limits::OAUTH_STATE_BYTES_MAX);
-                let answer = [("error", Some(refused.error)), ("error_description", Some(&refused.description)), ("state", state), ("iss", Some(&issuer))];
+                let answer = [
+                    ("error", Some(refused.error)),
+                    ("error_description", Some(&refused.description)),
+                    ("state", state),
+                    ("iss", Some(&issuer)),
+                ];
                 sent(302, with_query(&redirect_uri, &answer))
             }
             Ok((challenge, scope)) => {
@@ -118,7 +124,9 @@ impl Api {
 
     /// The resource that a token is asked for (RFC 8707) can only be ours.
     pub(super) fn check_resource(&self, params: &Params, issuer: &str) -> Result<(), Refused> {
-        let ours = |resource: &str| resource.strip_suffix('/').unwrap_or(resource).strip_prefix(issuer).is_some_and(|path| path.is_empty() || path == "/mcp");
+        let ours = |resource: &str| {
+            resource.strip_suffix('/').unwrap_or(resource).strip_prefix(issuer).is_some_and(|path| path.is_empty() || path == "/mcp")
+        };
         match params.get("resource") {
             Some(resource) if !ours(resource) => Err(Refused::of("invalid_target", "resource is not this server's")),
             _ => Ok(()),
@@ -143,7 +151,11 @@ impl Api {
             Ok(pending) => {
                 let known = cookie(request, &id).map(str::to_owned);
                 let value = known.unwrap_or_else(|| hex::encode(&rng::array::<16>()));
-                let set = format!("{}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={}", cookie_name(&id), limits::OAUTH_WAIT.as_secs());
+                let set = format!(
+                    "{}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={}",
+                    cookie_name(&id),
+                    limits::OAUTH_WAIT.as_secs()
+                );
                 page::consent(200, &pending, &id, &self.csrf(&value, &id), &self.vendors, None).header("set-cookie", set)
             }
         }
@@ -162,7 +174,11 @@ impl Api {
         let id: PendingId = params.get("pending_id").unwrap_or_default().to_owned();
         let csrf = cookie(request, &id).map(|cookie| self.csrf(cookie, &id));
         if !csrf.as_ref().is_some_and(|csrf| Secret::new(csrf.clone()).matches(params.get("csrf").unwrap_or_default().as_bytes())) {
-            return refusal(403, Reason::Origin, "This answer did not come from the page that was shown in this browser; start again in your AI tool");
+            return refusal(
+                403,
+                Reason::Origin,
+                "This answer did not come from the page that was shown in this browser; start again in your AI tool",
+            );
         }
         let pending = match self.pending(&id) {
             Ok(pending) => pending,
@@ -176,12 +192,15 @@ impl Api {
             Some("allow") => {}
             _ => return refusal(400, Reason::Schema, "Allow it, or do not"),
         }
-        let again = |status, wrong: &str| page::consent(status, &pending, &id, csrf.as_deref().unwrap_or_default(), &self.vendors, Some(wrong));
+        let again =
+            |status, wrong: &str| page::consent(status, &pending, &id, csrf.as_deref().unwrap_or_default(), &self.vendors, Some(wrong));
         let offered = |vendor: &Vendor| {
             let suggested = oauth::suggested_vendor(&pending.client.name);
             vendor.name() == VENDOR || self.vendors.iter().any(|known| known == vendor.name()) || suggested.as_ref() == Some(vendor)
         };
-        let Some(vendor) = params.get("vendor").and_then(oauth::vendor).filter(offered) else { return again(400, "Choose one of the AI tools") };
+        let Some(vendor) = params.get("vendor").and_then(oauth::vendor).filter(offered) else {
+            return again(400, "Choose one of the AI tools");
+        };
         let key = params.get("key").map(str::trim).filter(|key| key.len() <= limits::CREDENTIAL_BYTES_MAX).unwrap_or_default();
         let (who, generation) = match self.vault.admit(key) {
             Ok(Admission::Principal(who, generation)) if *who.role() == Role::User => (who, generation),
@@ -225,10 +244,20 @@ impl Api {
     }
 
     /// Has the consent recorded and gives the address with the code, to which the person is sent.
-    fn approved(&self, request: &Request, id: &PendingId, pending: Pending, who: &Principal, admitted: Option<u64>, vendor: Vendor) -> Result<String, Failure> {
+    fn approved(
+        &self,
+        request: &Request,
+        id: &PendingId,
+        pending: Pending,
+        who: &Principal,
+        admitted: Option<u64>,
+        vendor: Vendor,
+    ) -> Result<String, Failure> {
         let (client, name) = (std::sync::Arc::clone(&pending.client), vendor.name().to_owned());
         let call = self.call(request, 303, admitted);
-        let done = self.vault.write::<ConsentToClient, _, _>(who, Person(who.user()), &call, move |access| grants::consent(access, &client, &name));
+        let done = self
+            .vault
+            .write::<ConsentToClient, _, _>(who, Person(who.user()), &call, move |access| grants::consent(access, &client, &name));
         done.map_err(|refused| Failure::refused(&refused, &Words::ADMIN))?;
         if !self.oauth.waiting.decided(id) {
             return Err(Failure::new(404, UNKNOWN));
@@ -258,7 +287,9 @@ impl Api {
                 Ok(SignedIn::Principal(who, generation, Some(id))) => {
                     return match self.pending(&id) {
                         Err((status, text)) => refusal(status, Reason::NotFound, text),
-                        Ok(pending) => self.approved_by_dashboard(request, &id, pending, &who, generation).map_or_else(|reply| reply, |url| sent(302, url)),
+                        Ok(pending) => self
+                            .approved_by_dashboard(request, &id, pending, &who, generation)
+                            .map_or_else(|reply| reply, |url| sent(302, url)),
                     };
                 }
                 Ok(SignedIn::New(email, Some(_))) => {
@@ -310,7 +341,14 @@ impl Api {
     }
 
     /// A consent by way of the dashboard names no vendor: nobody was asked.
-    fn approved_by_dashboard(&self, request: &Request, id: &PendingId, pending: Pending, who: &Principal, admitted: u64) -> Result<String, Reply> {
+    fn approved_by_dashboard(
+        &self,
+        request: &Request,
+        id: &PendingId,
+        pending: Pending,
+        who: &Principal,
+        admitted: u64,
+    ) -> Result<String, Reply> {
         let vendor = Vendor::parse(VENDOR).expect("our own word is a vendor's name");
         self.approved(request, id, pending, who, Some(admitted), vendor).map_err(|failure| failure.reply(Shape::Contract))
     }

@@ -150,7 +150,9 @@ impl Api {
             (_, "/authorize" | "/oauth/approve") if request.method == Method::Head => Ok(self.not_by_head(request)),
             (Method::Get, "/.well-known/oauth-authorization-server") => Ok(self.server_metadata(request)),
             (Method::Get, "/.well-known/oauth-protected-resource/mcp") => Ok(self.resource_metadata(request)),
-            (_, path) if path.starts_with("/.well-known/oauth-") => Ok(crate::api::run::unknown_route(request.method, path, reply::Shape::Contract)),
+            (_, path) if path.starts_with("/.well-known/oauth-") => {
+                Ok(crate::api::run::unknown_route(request.method, path, reply::Shape::Contract))
+            }
             (Method::Post, "/register") => self.register(request),
             (Method::Get, "/authorize") => Ok(self.authorize(request)),
             (Method::Get, "/oauth/consent") => Ok(self.consent_page(request)),
@@ -195,32 +197,38 @@ impl Api {
         let issuer = self.issuer(request);
         let at = |path: &str| format!("{issuer}{path}");
         let methods = ["none", "client_secret_post", "client_secret_basic"];
-        Reply::json(200, &json!({
-            "issuer": issuer,
-            "authorization_endpoint": at("/authorize"),
-            "token_endpoint": at("/token"),
-            "registration_endpoint": at("/register"),
-            "revocation_endpoint": at("/revoke"),
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "grant_types_supported": ["authorization_code", "refresh_token"],
-            "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": methods,
-            "revocation_endpoint_auth_methods_supported": methods,
-            "scopes_supported": SCOPES,
-            "authorization_response_iss_parameter_supported": true,
-        }))
+        Reply::json(
+            200,
+            &json!({
+                "issuer": issuer,
+                "authorization_endpoint": at("/authorize"),
+                "token_endpoint": at("/token"),
+                "registration_endpoint": at("/register"),
+                "revocation_endpoint": at("/revoke"),
+                "response_types_supported": ["code"],
+                "response_modes_supported": ["query"],
+                "grant_types_supported": ["authorization_code", "refresh_token"],
+                "code_challenge_methods_supported": ["S256"],
+                "token_endpoint_auth_methods_supported": methods,
+                "revocation_endpoint_auth_methods_supported": methods,
+                "scopes_supported": SCOPES,
+                "authorization_response_iss_parameter_supported": true,
+            }),
+        )
     }
 
     fn resource_metadata(&self, request: &Request) -> Reply {
         let issuer = self.issuer(request);
-        Reply::json(200, &json!({
-            "resource": format!("{issuer}/mcp"),
-            "authorization_servers": [issuer],
-            "scopes_supported": SCOPES,
-            "bearer_methods_supported": ["header"],
-            "resource_name": "Rosemary",
-        }))
+        Reply::json(
+            200,
+            &json!({
+                "resource": format!("{issuer}/mcp"),
+                "authorization_servers": [issuer],
+                "scopes_supported": SCOPES,
+                "bearer_methods_supported": ["header"],
+                "resource_name": "Rosemary",
+            }),
+        )
     }
 
     /// The client of this id, whether or not somebody has consented to it.
@@ -262,110 +270,158 @@ const ADDRESS: Shape = text("https://memory.hospital.example:8443/token");
 
 /// The components of these routes.
 pub(in crate::api) const COMPONENTS: Members = &[
-        ("OAuthError", answer(&[("error", text("invalid_grant"))], &[("error_description", text("The code or token is unknown"))])),
-        (
-            "OAuthServer",
-            answer(
-                &[
-                    ("issuer", text("https://memory.hospital.example:8443")),
-                    ("authorization_endpoint", ADDRESS),
-                    ("token_endpoint", ADDRESS),
-                    ("registration_endpoint", ADDRESS),
-                    ("revocation_endpoint", ADDRESS),
-                    ("response_types_supported", texts("code")),
-                    ("response_modes_supported", texts("query")),
-                    ("grant_types_supported", texts("authorization_code")),
-                    ("code_challenge_methods_supported", texts("S256")),
-                    ("token_endpoint_auth_methods_supported", texts("none")),
-                    ("revocation_endpoint_auth_methods_supported", texts("none")),
-                    ("scopes_supported", texts("mcp:read")),
-                    ("authorization_response_iss_parameter_supported", TRUE),
-                ],
-                &[],
-            ),
+    ("OAuthError", answer(&[("error", text("invalid_grant"))], &[("error_description", text("The code or token is unknown"))])),
+    (
+        "OAuthServer",
+        answer(
+            &[
+                ("issuer", text("https://memory.hospital.example:8443")),
+                ("authorization_endpoint", ADDRESS),
+                ("token_endpoint", ADDRESS),
+                ("registration_endpoint", ADDRESS),
+                ("revocation_endpoint", ADDRESS),
+                ("response_types_supported", texts("code")),
+                ("response_modes_supported", texts("query")),
+                ("grant_types_supported", texts("authorization_code")),
+                ("code_challenge_methods_supported", texts("S256")),
+                ("token_endpoint_auth_methods_supported", texts("none")),
+                ("revocation_endpoint_auth_methods_supported", texts("none")),
+                ("scopes_supported", texts("mcp:read")),
+                ("authorization_response_iss_parameter_supported", TRUE),
+            ],
+            &[],
         ),
-        (
-            "OAuthResource",
-            answer(
-                &[
-                    ("resource", text("https://memory.hospital.example:8443/mcp")),
-                    ("authorization_servers", texts("https://memory.hospital.example:8443")),
-                    ("scopes_supported", texts("mcp:read")),
-                    ("bearer_methods_supported", texts("header")),
-                    ("resource_name", text("Rosemary")),
-                ],
-                &[],
-            ),
+    ),
+    (
+        "OAuthResource",
+        answer(
+            &[
+                ("resource", text("https://memory.hospital.example:8443/mcp")),
+                ("authorization_servers", texts("https://memory.hospital.example:8443")),
+                ("scopes_supported", texts("mcp:read")),
+                ("bearer_methods_supported", texts("header")),
+                ("resource_name", text("Rosemary")),
+            ],
+            &[],
         ),
-        (
-            "OAuthRegistration",
-            Shape::Request(&[("redirect_uris", Shape::Many(1, limits::REDIRECT_URIS_MAX, &text("https://client.example/callback"))), ("client_name", text("Claude")), ("token_endpoint_auth_method", word(&["none", "client_secret_post", "client_secret_basic"])), ], &["redirect_uris"], true),
+    ),
+    (
+        "OAuthRegistration",
+        Shape::Request(
+            &[
+                ("redirect_uris", Shape::Many(1, limits::REDIRECT_URIS_MAX, &text("https://client.example/callback"))),
+                ("client_name", text("Claude")),
+                ("token_endpoint_auth_method", word(&["none", "client_secret_post", "client_secret_basic"])),
+            ],
+            &["redirect_uris"],
+            true,
         ),
-        (
-            "OAuthClient",
-            answer(
-                &[
-                    ("client_id", text("rm_0011223344556677")),
-                    ("client_id_issued_at", number()),
-                    ("client_name", text("Claude")),
-                    ("redirect_uris", texts("https://client.example/callback")),
-                    ("grant_types", texts("authorization_code")),
-                    ("response_types", texts("code")),
-                    ("token_endpoint_auth_method", word(&["none", "client_secret_post", "client_secret_basic"])),
-                    ("scope", text("mcp:read mcp:write")),
-                ],
-                &[("client_secret", text("rms_00112233445566778899aabbccddeeff")), ("client_secret_expires_at", number())],
-            ),
+    ),
+    (
+        "OAuthClient",
+        answer(
+            &[
+                ("client_id", text("rm_0011223344556677")),
+                ("client_id_issued_at", number()),
+                ("client_name", text("Claude")),
+                ("redirect_uris", texts("https://client.example/callback")),
+                ("grant_types", texts("authorization_code")),
+                ("response_types", texts("code")),
+                ("token_endpoint_auth_method", word(&["none", "client_secret_post", "client_secret_basic"])),
+                ("scope", text("mcp:read mcp:write")),
+            ],
+            &[("client_secret", text("rms_00112233445566778899aabbccddeeff")), ("client_secret_expires_at", number())],
         ),
-        (
-            "OAuthTokenRequest",
-            Shape::Request(&[("grant_type", word(&["authorization_code", "refresh_token"])), ("code", text("00112233445566778899aabbccddeeff")), ("code_verifier", text("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")), ("redirect_uri", text("https://client.example/callback")), ("client_id", text("rm_0011223344556677")), ("client_secret", text("rms_00112233445566778899aabbccddeeff")), ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")), ("resource", text("https://memory.hospital.example:8443/mcp")), ], &["grant_type"], true),
+    ),
+    (
+        "OAuthTokenRequest",
+        Shape::Request(
+            &[
+                ("grant_type", word(&["authorization_code", "refresh_token"])),
+                ("code", text("00112233445566778899aabbccddeeff")),
+                ("code_verifier", text("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")),
+                ("redirect_uri", text("https://client.example/callback")),
+                ("client_id", text("rm_0011223344556677")),
+                ("client_secret", text("rms_00112233445566778899aabbccddeeff")),
+                ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")),
+                ("resource", text("https://memory.hospital.example:8443/mcp")),
+            ],
+            &["grant_type"],
+            true,
         ),
-        (
-            "OAuthTokens",
-            answer(
-                &[
-                    ("access_token", text("rma_00112233445566778899aabbccddeeff")),
-                    ("token_type", constant("bearer")),
-                    ("expires_in", number()),
-                    ("scope", text("mcp:read mcp:write")),
-                    ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")),
-                ],
-                &[],
-            ),
+    ),
+    (
+        "OAuthTokens",
+        answer(
+            &[
+                ("access_token", text("rma_00112233445566778899aabbccddeeff")),
+                ("token_type", constant("bearer")),
+                ("expires_in", number()),
+                ("scope", text("mcp:read mcp:write")),
+                ("refresh_token", text("rmr_00112233445566778899aabbccddeeff")),
+            ],
+            &[],
         ),
-        (
-            "OAuthRevocation",
-            Shape::Request(&[("token", text("rma_00112233445566778899aabbccddeeff")), ("client_id", text("rm_0011223344556677")), ], &["token", "client_id"], true),
+    ),
+    (
+        "OAuthRevocation",
+        Shape::Request(
+            &[("token", text("rma_00112233445566778899aabbccddeeff")), ("client_id", text("rm_0011223344556677"))],
+            &["token", "client_id"],
+            true,
         ),
-        (
-            "OAuthDecision",
-            Shape::Request(&[("pending_id", text("00112233445566778899aabbccddeeff")), ("csrf", text("00")), ("key", text("rm_live_…")), ("vendor", text("oauth")), ("decision", word(&["allow", "deny"])), ], &["pending_id", "csrf", "decision"], true),
+    ),
+    (
+        "OAuthDecision",
+        Shape::Request(
+            &[
+                ("pending_id", text("00112233445566778899aabbccddeeff")),
+                ("csrf", text("00")),
+                ("key", text("rm_live_…")),
+                ("vendor", text("oauth")),
+                ("decision", word(&["allow", "deny"])),
+            ],
+            &["pending_id", "csrf", "decision"],
+            true,
         ),
-        (
-            "OAuthApproval",
-            Shape::Request(&[("pending_id", text("00112233445566778899aabbccddeeff")), ("email", text("nurse@hospital.example")), ], &["pending_id", "email"], false),
+    ),
+    (
+        "OAuthApproval",
+        Shape::Request(
+            &[("pending_id", text("00112233445566778899aabbccddeeff")), ("email", text("nurse@hospital.example"))],
+            &["pending_id", "email"],
+            false,
         ),
-        ("OAuthApproved", answer(&[("redirect_url", text("https://client.example/callback?code=00112233445566778899aabbccddeeff"))], &[])),
-        (
-            "OAuthStatus",
-            answer(&[("registrations_waiting", number()), ("decisions_waiting", number()), ("codes_waiting", number()), ("clients", number()), ("grants", number())], &[]),
+    ),
+    ("OAuthApproved", answer(&[("redirect_url", text("https://client.example/callback?code=00112233445566778899aabbccddeeff"))], &[])),
+    (
+        "OAuthStatus",
+        answer(
+            &[
+                ("registrations_waiting", number()),
+                ("decisions_waiting", number()),
+                ("codes_waiting", number()),
+                ("clients", number()),
+                ("grants", number()),
+            ],
+            &[],
         ),
-        ("OAuthGrants", answer(&[("grants", list_of("OAuthGrant"))], &[])),
-        (
-            "OAuthGrant",
-            answer(
-                &[
-                    ("id", id()),
-                    ("client_id", text("rm_0011223344556677")),
-                    ("client_name", text("Claude")),
-                    ("vendor", text("claude")),
-                    ("scope", text("mcp:read mcp:write")),
-                    ("created_at", time()),
-                    ("refreshed_at", time()),
-                    ("ends_at", time()),
-                ],
-                &[],
-            ),
+    ),
+    ("OAuthGrants", answer(&[("grants", list_of("OAuthGrant"))], &[])),
+    (
+        "OAuthGrant",
+        answer(
+            &[
+                ("id", id()),
+                ("client_id", text("rm_0011223344556677")),
+                ("client_name", text("Claude")),
+                ("vendor", text("claude")),
+                ("scope", text("mcp:read mcp:write")),
+                ("created_at", time()),
+                ("refreshed_at", time()),
+                ("ends_at", time()),
+            ],
+            &[],
         ),
+    ),
 ];

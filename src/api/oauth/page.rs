@@ -29,7 +29,11 @@ fn escaped(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             // What reorders what a person reads, or cannot be seen.
-            c if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}') => out.push('\u{fffd}'),
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}') =>
+            {
+                out.push('\u{fffd}')
+            }
             c => out.push(c),
         }
     }
@@ -44,7 +48,8 @@ fn page(status: u16, title: &str, body: &str, goes_to: Option<&str>) -> Reply {
     );
     let style = STANDARD.encode(sha256(&[STYLE.as_bytes()]));
     let goes_to = goes_to.map_or(String::new(), |origin| format!(" {origin}"));
-    let policy = format!("default-src 'none'; style-src 'sha256-{style}'; form-action 'self'{goes_to}; frame-ancestors 'none'; base-uri 'none'");
+    let policy =
+        format!("default-src 'none'; style-src 'sha256-{style}'; form-action 'self'{goes_to}; frame-ancestors 'none'; base-uri 'none'");
     Reply::bytes(status, "text/html; charset=utf-8", html.into_bytes()).header("content-security-policy", policy)
 }
 
@@ -70,9 +75,16 @@ pub fn consent(status: u16, pending: &Pending, id: &str, csrf: &str, vendors: &[
         "" => "A client without a name".to_owned(),
         name => escaped(name),
     };
-    let mut choices = vec![(VENDOR.to_owned(), "none of these: it sees what is open to every AI tool, and its memories say “oauth”".to_owned())];
+    let mut choices =
+        vec![(VENDOR.to_owned(), "none of these: it sees what is open to every AI tool, and its memories say “oauth”".to_owned())];
     let suggested = suggested_vendor(&pending.client.name).map(|vendor| vendor.name().to_owned());
-    choices.extend(suggested.iter().cloned().chain(vendors.iter().filter(|vendor| Some(*vendor) != suggested.as_ref()).cloned()).map(|vendor| (vendor.clone(), vendor)));
+    choices.extend(
+        suggested
+            .iter()
+            .cloned()
+            .chain(vendors.iter().filter(|vendor| Some(*vendor) != suggested.as_ref()).cloned())
+            .map(|vendor| (vendor.clone(), vendor)),
+    );
     let choices: String = choices
         .iter()
         .enumerate()
@@ -82,7 +94,11 @@ pub fn consent(status: u16, pending: &Pending, id: &str, csrf: &str, vendors: &[
             format!("<div><input type=\"radio\" name=\"vendor\" id=\"v{i}\" value=\"{vendor}\"{checked}> <label for=\"v{i}\">{text}</label></div>")
         })
         .collect();
-    let may = if pending.scope.write { "read the memories that are open to it, write new ones, and change those that a program of the same name below wrote" } else { "read the memories that are open to it" };
+    let may = if pending.scope.write {
+        "read the memories that are open to it, write new ones, and change those that a program of the same name below wrote"
+    } else {
+        "read the memories that are open to it"
+    };
     let error = wrong.map_or(String::new(), |wrong| format!("<p class=\"error\" role=\"alert\">{}</p>", escaped(wrong)));
     let described = if wrong.is_some() { " aria-invalid=\"true\"" } else { "" };
     let body = format!(
@@ -113,8 +129,14 @@ mod tests {
     fn shown(name: &str, redirect_uri: &str) -> (String, String) {
         let client = Client { id: ClientId([1; 8]), secret: None, name: name.into(), redirect_uris: vec![redirect_uri.into()] };
         let scope = Scope { write: false };
-        let pending =
-            Pending { client: Arc::new(client), redirect_uri: redirect_uri.into(), state: None, challenge: [0; 32], scope, issuer: String::new() };
+        let pending = Pending {
+            client: Arc::new(client),
+            redirect_uri: redirect_uri.into(),
+            state: None,
+            challenge: [0; 32],
+            scope,
+            issuer: String::new(),
+        };
         let reply = consent(200, &pending, "0", "c", &["claude".into(), "cursor".into()], None);
         let policy = reply.headers.iter().find(|(name, _)| *name == "content-security-policy").unwrap().1.clone();
         (String::from_utf8(reply.body.clone()).unwrap(), policy)

@@ -39,7 +39,10 @@ pub fn check(said: &Map<String, Value>) -> Result<Registration, (&'static str, &
     let uris = given("redirect_uris").and_then(texts).filter(|uris| (1..=limits::REDIRECT_URIS_MAX).contains(&uris.len()));
     let uris = uris.ok_or(("invalid_redirect_uri", "redirect_uris must be a list of one to ten addresses"))?;
     if !uris.iter().all(|uri| oauth::is_redirect_uri(uri)) {
-        return Err(("invalid_redirect_uri", "An address must be https, http on this machine's loopback, or of a known tool's scheme or one with a dot (com.example.app:/), without fragment"));
+        return Err((
+            "invalid_redirect_uri",
+            "An address must be https, http on this machine's loopback, or of a known tool's scheme or one with a dot (com.example.app:/), without fragment",
+        ));
     }
     let name = given("client_name").map_or(Some(""), Value::as_str).filter(|name| name.chars().count() <= limits::CLIENT_NAME_CHARS_MAX);
     let name = name.ok_or((WRONG, "client_name must be a text of at most 100 characters"))?;
@@ -47,7 +50,9 @@ pub fn check(said: &Map<String, Value>) -> Result<Registration, (&'static str, &
     let method = METHODS.into_iter().find(|known| Some(*known) == method);
     let method = method.ok_or((WRONG, "token_endpoint_auth_method must be none, client_secret_post or client_secret_basic"))?;
     let grants = given("grant_types").map_or(Some(vec!["authorization_code"]), texts);
-    let lawful = |grants: &Vec<&str>| grants.contains(&"authorization_code") && grants.iter().all(|g| ["authorization_code", "refresh_token"].contains(g));
+    let lawful = |grants: &Vec<&str>| {
+        grants.contains(&"authorization_code") && grants.iter().all(|g| ["authorization_code", "refresh_token"].contains(g))
+    };
     grants.filter(lawful).ok_or((WRONG, "grant_types must hold authorization_code, and may hold refresh_token"))?;
     let responses = given("response_types").map_or(Some(vec!["code"]), texts);
     responses.filter(|types| types == &["code"]).ok_or((WRONG, "response_types must be code alone"))?;
@@ -63,7 +68,8 @@ impl Api {
             return Ok(self.too_many_strangers(request, &taken));
         }
         let wrong = || Refused::of("invalid_client_metadata", "The body must be a JSON object");
-        let Ok(Some(Value::Object(said))) = body::read(request.header("content-type").filter(|kind| kind.contains("json")), &request.body) else {
+        let Ok(Some(Value::Object(said))) = body::read(request.header("content-type").filter(|kind| kind.contains("json")), &request.body)
+        else {
             return Err(wrong());
         };
         let Registration { name, redirect_uris, method, scope } = check(&said).map_err(|(error, text)| Refused::of(error, text))?;

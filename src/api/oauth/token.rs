@@ -25,11 +25,15 @@ use crate::store::writer::Unavailable;
 impl Api {
     /// Which client asks: its id, and its secret where it has one (RFC 6749 section 2.3.1).
     fn client(&self, request: &Request, params: &Params) -> Result<Arc<Client>, Refused> {
-        let basic = request.header("authorization").and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
+        let basic = request
+            .header("authorization")
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
         let pair = match basic {
             None => None,
             Some((_, encoded)) => {
-                let text = STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(Refused::client)?;
+                let text =
+                    STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(Refused::client)?;
                 let text = Secret::new(text);
                 let (id, secret) = text.expose().split_once(':').ok_or_else(Refused::client)?;
                 let part = |part| percent_decode(part, true).map(|part| part.into_owned()).ok_or_else(Refused::client);
@@ -43,7 +47,12 @@ impl Api {
             (None, Some(id), secret) => (id, secret),
             (None, None, _) => return Err(Refused::request("client_id is required")),
         };
-        let client = ClientId::parse(id).map(|id| self.oauth_client(id)).transpose().map_err(Refused::unavailable)?.flatten().ok_or_else(Refused::client)?;
+        let client = ClientId::parse(id)
+            .map(|id| self.oauth_client(id))
+            .transpose()
+            .map_err(Refused::unavailable)?
+            .flatten()
+            .ok_or_else(Refused::client)?;
         // Verifiers are compared, and those tell nothing of a secret, however long it takes.
         if client.secret != secret.map(|secret| self.vault.verifier(secret).0) {
             return Err(Refused::client());
@@ -81,7 +90,8 @@ impl Api {
         let (tokens, drawn) = grants::draw(&self.vault);
         let (who, scope, id) = (Principal::of_consent(&code.by, code.vendor.clone()), code.asked.scope, client.id);
         let call = self.call(request, 200, None);
-        let done = self.vault.write::<IssueTokens, _, _>(&who, Person(who.user()), &call, move |access| grants::issue(access, id, scope, drawn));
+        let done =
+            self.vault.write::<IssueTokens, _, _>(&who, Person(who.user()), &call, move |access| grants::issue(access, id, scope, drawn));
         match done {
             Ok(done) => {
                 let ((grant, lasts), receipt) = done.into_parts();
@@ -103,23 +113,28 @@ impl Api {
     /// New tokens for a refresh token.
     fn refresh(&self, request: &Request, params: &Params, client: &Client) -> Result<Reply, Refused> {
         let presented = params.required("refresh_token")?;
-        let held = self.vault.held(presented).map_err(Refused::unavailable)?.filter(|held| held.client == client.id).ok_or_else(Refused::grant)?;
+        let held =
+            self.vault.held(presented).map_err(Refused::unavailable)?.filter(|held| held.client == client.id).ok_or_else(Refused::grant)?;
         match held.what {
             What::Access => return Err(Refused::grant()),
             What::Spent => return self.ended(request, &held.who, held.grant),
             What::Refresh => {}
         }
-        let wider = params.get("scope").is_some_and(|scope| Scope::parse(Some(scope)).is_none_or(|asked| asked.write && held.who.is_read_only()));
+        let wider =
+            params.get("scope").is_some_and(|scope| Scope::parse(Some(scope)).is_none_or(|asked| asked.write && held.who.is_read_only()));
         if wider {
             return Err(Refused::of("invalid_scope", "scope may not grow"));
         }
         if self.over_limit(&held.who) {
-            return Ok(Reply::json(429, &json!({ "error": "slow_down", "error_description": "Too many requests with this grant" })).header("retry-after", "60"));
+            return Ok(Reply::json(429, &json!({ "error": "slow_down", "error_description": "Too many requests with this grant" }))
+                .header("retry-after", "60"));
         }
         let (tokens, drawn) = grants::draw(&self.vault);
         let (who, verifier) = (held.who.clone(), self.vault.verifier(presented));
         let call = self.call(request, 200, None);
-        let done = self.vault.write::<RefreshTokens, _, _>(&who, Person(who.user()), &call, move |access| grants::refresh(access, verifier, drawn));
+        let done = self
+            .vault
+            .write::<RefreshTokens, _, _>(&who, Person(who.user()), &call, move |access| grants::refresh(access, verifier, drawn));
         match done {
             Ok(done) => match done.into_parts() {
                 (Some((scope, lasts)), receipt) => Ok(given(&tokens, scope, lasts, &receipt)),
@@ -178,14 +193,18 @@ impl Api {
         let client = self.client(request, &params)?;
         let presented = params.required("token")?;
         // Of a token that is none, nothing is said but that it does not work (RFC 7009 section 2.2).
-        let Some(Held { who, grant, client: owner, .. }) = self.vault.held(presented).map_err(Refused::unavailable)? else { return Ok(Reply::empty(200)) };
+        let Some(Held { who, grant, client: owner, .. }) = self.vault.held(presented).map_err(Refused::unavailable)? else {
+            return Ok(Reply::empty(200));
+        };
         if owner != client.id {
             return Err(Refused::grant());
         }
         let call = self.call(request, 200, None);
         match self.vault.write::<RevokeGrant, _, _>(&who, grant, &call, grants::end) {
             Ok(done) => Ok(Reply::empty(200).header("x-audit-index", done.into_parts().1.index().to_string())),
-            Err(gate::Refused::Work(grants::Refusal::NotFound, _) | gate::Refused::Denied(..) | gate::Refused::Revoked(_)) => Ok(Reply::empty(200)),
+            Err(gate::Refused::Work(grants::Refusal::NotFound, _) | gate::Refused::Denied(..) | gate::Refused::Revoked(_)) => {
+                Ok(Reply::empty(200))
+            }
             Err(refused) => Ok(self.not_given(&refused)),
         }
     }

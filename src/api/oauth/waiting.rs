@@ -55,7 +55,9 @@ pub struct Code {
 enum Use {
     Unused,
     /// Taken; the grant is not known yet. Whether it was shown again meanwhile.
-    Taken { again: bool },
+    Taken {
+        again: bool,
+    },
     Used(CredentialId),
 }
 
@@ -250,7 +252,14 @@ mod tests {
     }
 
     fn pending() -> Pending {
-        Pending { client: Arc::new(client(1)), redirect_uri: String::new(), state: None, challenge: [1; 32], scope: Scope { write: true }, issuer: String::new() }
+        Pending {
+            client: Arc::new(client(1)),
+            redirect_uri: String::new(),
+            state: None,
+            challenge: [1; 32],
+            scope: Scope { write: true },
+            issuer: String::new(),
+        }
     }
 
     #[test]

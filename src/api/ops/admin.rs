@@ -32,7 +32,9 @@ pub fn users(cx: &mut Cx<'_>) -> Answered {
     cx.read::<ListPeople, _, _>(Instance, &Words::ADMIN, identity::list_people, |people, receipt| {
         let users: Vec<Value> = people
             .iter()
-            .map(|user| json!({ "id": user.id.to_string(), "email": user.email.expose(receipt), "created_at": user.created_at.to_string() }))
+            .map(
+                |user| json!({ "id": user.id.to_string(), "email": user.email.expose(receipt), "created_at": user.created_at.to_string() }),
+            )
             .collect();
         reply::json(&json!({ "users": users }))
     })

@@ -131,7 +131,9 @@ pub fn place(cx: &Cx<'_>) -> (usize, usize) {
 pub fn paged(cx: &Cx<'_>, filter: &Filter, part: Part) -> Done<Page> {
     let (limit, offset) = place(cx);
     let trashed = matches!(filter, Filter::Trashed);
-    cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| memories::list(access, filter, part, offset, if trashed { 0 } else { limit }))
+    cx.look::<ListMemories, _, _>(cx.own(), &Words::MEMORY, |access| {
+        memories::list(access, filter, part, offset, if trashed { 0 } else { limit })
+    })
 }
 
 fn page(cx: &mut Cx<'_>, filter: &Filter, part: Part, each: Each) -> Answered {

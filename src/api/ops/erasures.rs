@@ -15,7 +15,12 @@ use crate::store::phi::Phi;
 pub fn ask(cx: &mut Cx<'_>) -> Answered {
     let name = Phi::new(required(cx, "name"));
     let whom = if cx.fields.text("holder").as_deref() == Some("user") { Whom::User(name) } else { Whom::Subject(name) };
-    let asked = cx.write::<AskErasure, _, _>(Instance, &Words::ERASURE, move |access| erasure::ask(access, &whom), |asked, _| reply::json(&document(asked)))?;
+    let asked = cx.write::<AskErasure, _, _>(
+        Instance,
+        &Words::ERASURE,
+        move |access| erasure::ask(access, &whom),
+        |asked, _| reply::json(&document(asked)),
+    )?;
     cx.api.vault.rotate_soon();
     Ok(asked)
 }
@@ -28,9 +33,12 @@ pub fn list(cx: &mut Cx<'_>) -> Answered {
 /// `GET /api/v1/erasures/:id`
 pub fn read(cx: &mut Cx<'_>) -> Answered {
     let Some(id) = parse_uuid(cx.id) else { return Err(cx.missing(&Words::ERASURE)) };
-    cx.read::<ReadErasures, _, _>(Instance, &Words::ERASURE, |access| erasure::read(access, id), |(found, receipt), _| {
-        reply::json(&with_receipt(found, receipt.as_ref()))
-    })
+    cx.read::<ReadErasures, _, _>(
+        Instance,
+        &Words::ERASURE,
+        |access| erasure::read(access, id),
+        |(found, receipt), _| reply::json(&with_receipt(found, receipt.as_ref())),
+    )
 }
 
 /// Erasures as JSON.

@@ -72,55 +72,55 @@ const DRAWN: Shape = Shape::Schema(r##"{"type":"string","pattern":"^#[0-9a-f]{6}
 
 /// What it looks like, for the OpenAPI document.
 pub(in crate::api) const COMPONENTS: Members = &[
-        (
-            "Graph",
-            answer(
-                &[
-                    ("nodes", list_of("GraphNode")),
-                    ("edges", list_of("GraphEdge")),
-                    ("clusters", list_of("GraphCluster")),
-                    ("scope", word(&["personal", "team", "both"])),
-                    ("days", number()),
-                    ("max_nodes", first()),
-                    ("truncated", flag()),
-                ],
-                &[],
-            ),
+    (
+        "Graph",
+        answer(
+            &[
+                ("nodes", list_of("GraphNode")),
+                ("edges", list_of("GraphEdge")),
+                ("clusters", list_of("GraphCluster")),
+                ("scope", word(&["personal", "team", "both"])),
+                ("days", number()),
+                ("max_nodes", first()),
+                ("truncated", flag()),
+            ],
+            &[],
         ),
-        (
-            "GraphNode",
-            answer(
-                &[
-                    ("id", id()),
-                    ("title", title()),
-                    ("tags", texts("allergy")),
-                    ("author_id", id()),
-                    ("shared", flag()),
-                    ("is_thread_root", flag()),
-                    ("is_thread_child", flag()),
-                    ("reply_count", number()),
-                    ("created_at", time()),
-                    ("cluster_id", maybe_text("5f1c0a9be3d27784")),
-                    ("color", DRAWN),
-                ],
-                &[],
-            ),
+    ),
+    (
+        "GraphNode",
+        answer(
+            &[
+                ("id", id()),
+                ("title", title()),
+                ("tags", texts("allergy")),
+                ("author_id", id()),
+                ("shared", flag()),
+                ("is_thread_root", flag()),
+                ("is_thread_child", flag()),
+                ("reply_count", number()),
+                ("created_at", time()),
+                ("cluster_id", maybe_text("5f1c0a9be3d27784")),
+                ("color", DRAWN),
+            ],
+            &[],
         ),
-        ("GraphEdge", answer(&[("source", id()), ("target", id()), ("type", word(&["parent_of", "shared_tag"])), ("weight", first())], &[])),
-        (
-            "GraphCluster",
-            answer(
-                &[
-                    ("id", text("5f1c0a9be3d27784")),
-                    ("name", text("diet/glucose/insulin")),
-                    ("description", text("4 memories about diet, glucose, insulin")),
-                    ("tags", texts("diet")),
-                    ("member_count", first()),
-                    ("color", DRAWN),
-                ],
-                &[],
-            ),
+    ),
+    ("GraphEdge", answer(&[("source", id()), ("target", id()), ("type", word(&["parent_of", "shared_tag"])), ("weight", first())], &[])),
+    (
+        "GraphCluster",
+        answer(
+            &[
+                ("id", text("5f1c0a9be3d27784")),
+                ("name", text("diet/glucose/insulin")),
+                ("description", text("4 memories about diet, glucose, insulin")),
+                ("tags", texts("diet")),
+                ("member_count", first()),
+                ("color", DRAWN),
+            ],
+            &[],
         ),
+    ),
 ];
 
 /// `GET /graph`. Nothing is shared with anybody yet, so a team's graph is empty.

@@ -7,22 +7,27 @@ use crate::api::run::Cx;
 use crate::identity;
 use crate::policy::action::{ReadSelf, UpdateSelf};
 use crate::store::Receipt;
-use crate::store::gate::Access;
 use crate::store::accounts::User;
+use crate::store::gate::Access;
 use crate::store::phi::Phi;
 
 /// `GET /whoami`
 pub fn whoami(cx: &mut Cx<'_>) -> Answered {
     let who = cx.who;
-    cx.read::<ReadSelf, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()), |(), _| {
-        reply::json(&json!({
-            "role": if who.vendor().is_some() { "agent" } else { "user" },
-            "vendor": who.vendor().map(|vendor| vendor.name()),
-            "deployment_mode": "self-host",
-            "log_sharing_enabled": false,
-            "is_admin": who.is_admin(),
-        }))
-    })
+    cx.read::<ReadSelf, _, _>(
+        cx.person(),
+        &Words::MEMORY,
+        |_| Ok::<_, identity::Refusal>(()),
+        |(), _| {
+            reply::json(&json!({
+                "role": if who.vendor().is_some() { "agent" } else { "user" },
+                "vendor": who.vendor().map(|vendor| vendor.name()),
+                "deployment_mode": "self-host",
+                "log_sharing_enabled": false,
+                "is_admin": who.is_admin(),
+            }))
+        },
+    )
 }
 
 /// The contract's view of a person.

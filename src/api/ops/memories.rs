@@ -14,8 +14,8 @@ use crate::policy::action::{
     CreateMemory, EmptyTrash, ListMemories, PurgeMemory, ReadMemory, ReadThread, ReadVersions, ReplyToMemory, RestoreMemory, TrashMemory,
     UpdateMemory, Writes,
 };
-use crate::store::memories::{Memory, MemoryType, Moved, NewMemory, OrderPlace, Part, Replacement, Text};
 use crate::store::gate::{Access, Receipt, Recorded, Refused};
+use crate::store::memories::{Memory, MemoryType, Moved, NewMemory, OrderPlace, Part, Replacement, Text};
 use crate::store::phi::Phi;
 use crate::store::writer::Unavailable;
 
@@ -161,12 +161,7 @@ pub fn update(cx: &mut Cx<'_>) -> Answered {
 type Step<A> = for<'t> fn(&mut Access<'t, A>, Option<OrderPlace>) -> Result<Moved<Memory>, memories::Refusal>;
 
 /// Moves a memory with its replies, in as many commits as that takes, each with an entry of its own.
-pub(in crate::api) fn moved<A: Writes<Target = MemoryId>>(
-    cx: &Cx<'_>,
-    id: MemoryId,
-    words: &Words,
-    step: Step<A>,
-) -> Done<Memory> {
+pub(in crate::api) fn moved<A: Writes<Target = MemoryId>>(cx: &Cx<'_>, id: MemoryId, words: &Words, step: Step<A>) -> Done<Memory> {
     let mut after = None;
     loop {
         let done = cx.try_write::<A, _, _>(id, move |access| step(access, after)).map_err(|refused| match after {
@@ -205,7 +200,9 @@ pub fn restore(cx: &mut Cx<'_>) -> Answered {
 /// What a move or a removal in several commits answers when one of them did not come about: never that nothing was done.
 pub(in crate::api) fn unfinished(refused: &Refused<memories::Refusal>) -> Failure {
     match refused {
-        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => Failure::new(503, "Only a part was done; ask again for the rest"),
+        Refused::Unavailable(why) if !matches!(why, Unavailable::Unknown(_)) => {
+            Failure::new(503, "Only a part was done; ask again for the rest")
+        }
         refused => Failure::refused(refused, &Words::MEMORY),
     }
 }

@@ -59,7 +59,9 @@ fn asked(cx: &Cx<'_>, model: &Model, hub: &Hub, messages: &[Message<'_>], receip
         Ok(end) if end.outcome == Outcome::Answered && end.status == 200 => model::answer(&end.body).ok_or_else(failed)?,
         Ok(_) => return Err(failed()),
         Err(NotSent::Unsent(Unsent::Absent)) => return Err(Failure::new(503, ABSENT).recorded(receipt)),
-        Err(NotSent::Unsent(Unsent::Busy)) => return Err(Failure::new(503, "Many questions are with the language model; try again shortly").recorded(receipt)),
+        Err(NotSent::Unsent(Unsent::Busy)) => {
+            return Err(Failure::new(503, "Many questions are with the language model; try again shortly").recorded(receipt));
+        }
         Err(NotSent::Unavailable(why)) => return Err(Failure::unavailable(why)),
         Err(NotSent::Fault) => return Err(Failure::new(500, reply::INTERNAL).recorded(receipt)),
     };
@@ -206,5 +208,10 @@ pub fn chat(cx: &mut Cx<'_>) -> Answered {
 /// `GET /chat/models`
 pub fn models(cx: &mut Cx<'_>) -> Answered {
     let models: Vec<&str> = cx.api.model.iter().map(|(model, _)| model.name.as_str()).collect();
-    cx.read::<ListModels, _, _>(cx.person(), &Words::MEMORY, |_| Ok::<_, identity::Refusal>(()), |(), _| reply::json(&json!({ "models": models })))
+    cx.read::<ListModels, _, _>(
+        cx.person(),
+        &Words::MEMORY,
+        |_| Ok::<_, identity::Refusal>(()),
+        |(), _| reply::json(&json!({ "models": models })),
+    )
 }

@@ -44,7 +44,9 @@ pub fn rank(cx: &mut Cx<'_>) -> Answered {
         &Words::MEMORY,
         |access| {
             let found = memories::rank(access, &question)?;
-            Ok::<_, memories::Refusal>(found.into_iter().map(|(memory, hit)| (passage(&memory, &question.query), memory, hit)).collect::<Vec<_>>())
+            Ok::<_, memories::Refusal>(
+                found.into_iter().map(|(memory, hit)| (passage(&memory, &question.query), memory, hit)).collect::<Vec<_>>(),
+            )
         },
         |found, receipt| {
             let results: Vec<Value> = found

@@ -52,9 +52,12 @@ pub struct Surroundings {
 /// `GET /api/v1/status`
 pub fn read(cx: &mut Cx<'_>) -> Answered {
     let (around, now) = (Arc::clone(&cx.api.surroundings), cx.api.vault.clock().now());
-    cx.read::<ReadStatus, _, Failed>(Instance, &Words::ADMIN, |access| Ok(status::read(access)?), move |found, _| {
-        reply::json(&document(found, &around, now))
-    })
+    cx.read::<ReadStatus, _, Failed>(
+        Instance,
+        &Words::ADMIN,
+        |access| Ok(status::read(access)?),
+        move |found, _| reply::json(&document(found, &around, now)),
+    )
 }
 
 /// The document.
@@ -148,7 +151,9 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
     }
     if let (true, Some(every)) = (around.backups, around.backup_every) {
         match &found.last_backup {
-            None if around.since.is_none_or(|since| since.elapsed() > limits::UPKEEP_RETRY) => told.push("there is no backup yet".to_owned()),
+            None if around.since.is_none_or(|since| since.elapsed() > limits::UPKEEP_RETRY) => {
+                told.push("there is no backup yet".to_owned())
+            }
             Some((_, row)) if late(row.begun_at, every + limits::UPKEEP_RETRY * 2) => {
                 told.push(format!("the last backup is of {}, and one is due every {} hours", row.begun_at, every.as_secs() / 3600));
             }
@@ -158,7 +163,9 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
     if let (Some(renewed), Some((_, last))) = (found.renewed, &found.last_backup)
         && last.begun_at < renewed
     {
-        told.push(format!("every backup is older than the new keys of {renewed} and holds the keys of before: make one (rosemary backup make)"));
+        told.push(format!(
+            "every backup is older than the new keys of {renewed} and holds the keys of before: make one (rosemary backup make)"
+        ));
     }
     match &found.drill {
         Some(drill) if !drill.passed => told.push(format!("the restore drill of {} FAILED", drill.at)),
@@ -168,7 +175,10 @@ fn problems(found: &Condition, around: &Surroundings, free: Option<u64>, ends: O
         _ => {}
     }
     for name in kept::half_wiped(&around.db_path).unwrap_or_default() {
-        told.push(format!("{} was to be wiped, and is still there: start the service anew, or run rosemary keys rotate all again", name.display()));
+        told.push(format!(
+            "{} was to be wiped, and is still there: start the service anew, or run rosemary keys rotate all again",
+            name.display()
+        ));
     }
     if found.rotation.doing == Doing::Waiting {
         told.push("an erasure or rotation of keys met an error and is tried again; the log of the service says which".to_owned());

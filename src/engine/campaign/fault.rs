@@ -37,7 +37,8 @@ fn run(base: &(Vec<u8>, Model), fault: Option<Fault>, seed: u64, counts: &mut Co
         }
     };
     // Beside every third one a view is held, if it can be had; what keeps it away latches as anything else does.
-    let view = (counts.points % 3 == 1).then(|| engine.freeze_on(Arc::new(Tape::recording(Vec::new())), 32 << 10).map(|view| (view, model.clone())));
+    let view = (counts.points % 3 == 1)
+        .then(|| engine.freeze_on(Arc::new(Tape::recording(Vec::new())), 32 << 10).map(|view| (view, model.clone())));
     if engine.is_latched() {
         tape.mend();
         engine.recover().unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -206,7 +206,9 @@ fn what_cannot_be_kept_spoils_the_view_alone() {
         kept.refuse(Fault { at, times: 1, kind });
         work(&engine, &mut model, &mut chance, 20);
         assert!(kept.image().is_empty(), "the room is given back");
-        assert!(matches!(snapshot.get(A, b"key-001").map(drop).and(contents(&view).map(drop)), Err(EngineError::Spoilt { kind: told }) if told == kind));
+        assert!(
+            matches!(snapshot.get(A, b"key-001").map(drop).and(contents(&view).map(drop)), Err(EngineError::Spoilt { kind: told }) if told == kind)
+        );
         let message = EngineError::Spoilt { kind }.to_string();
         assert!(message.contains("free space there and try again"), "{message}");
         assert!(!engine.is_latched() && contents(&engine).unwrap() == model);
@@ -260,7 +262,10 @@ fn a_view_stays_true_through_failure_and_recovery_below_it() {
                     shown_after += 1;
                 }
                 Err(error) => {
-                    assert!(matches!(error, EngineError::Spoilt { .. } | EngineError::Io { .. } | EngineError::Latched), "refused at {at}: {error}");
+                    assert!(
+                        matches!(error, EngineError::Spoilt { .. } | EngineError::Io { .. } | EngineError::Latched),
+                        "refused at {at}: {error}"
+                    );
                     refused += 1;
                 }
             }

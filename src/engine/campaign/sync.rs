@@ -25,7 +25,12 @@ struct Shaky {
 
 impl Shaky {
     fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { tape: Tape::faulty(Vec::new(), None, seed), chance: Mutex::new(Chance(seed)), one_in: AtomicU64::new(0), beside: Mutex::default() })
+        Arc::new(Self {
+            tape: Tape::faulty(Vec::new(), None, seed),
+            chance: Mutex::new(Chance(seed)),
+            one_in: AtomicU64::new(0),
+            beside: Mutex::default(),
+        })
     }
 
     fn refuse(&self) {
@@ -161,7 +166,11 @@ fn what_either_of_two_threads_was_told_is_durable_whichever_sync_is_refused() {
                     match engine.rewrite(if alone { &header::Change::NewestEpochAlone } else { &header::Change::NextEpoch }) {
                         Ok(_) => {
                             let durable = after_a_power_cut(&disk);
-                            assert_eq!(engine.head().copies(&*durable).unwrap(), [true; 2], "seed {seed}: a rewriting that was told is not durable");
+                            assert_eq!(
+                                engine.head().copies(&*durable).unwrap(),
+                                [true; 2],
+                                "seed {seed}: a rewriting that was told is not durable"
+                            );
                             rewritten.fetch_add(1, Ordering::SeqCst);
                         }
                         Err(EngineError::Latched) => std::thread::yield_now(),

@@ -180,7 +180,9 @@ fn a_replayed_reachable_block_is_found_by_the_check() {
             Answer::Right => {}
         }
     }
-    println!("tamper: {points} replayed blocks: {wrong} answer wrong online and are found by the check, {refused} refused, {free} lie in free space");
+    println!(
+        "tamper: {points} replayed blocks: {wrong} answer wrong online and are found by the check, {refused} refused, {free} lie in free space"
+    );
     assert!(wrong + refused > 0);
 }
 
@@ -189,7 +191,8 @@ fn replays() -> impl Iterator<Item = (usize, Vec<u8>, Model)> {
     (0..amount(2, 2, 12) as u64).flat_map(|seed| {
         let (older, newer, model) = two_states(10 + seed);
         assert!(sound(&newer));
-        let differ: Vec<usize> = (1..=blocks(&older).min(blocks(&newer))).filter(|number| older[block(*number)] != newer[block(*number)]).collect();
+        let differ: Vec<usize> =
+            (1..=blocks(&older).min(blocks(&newer))).filter(|number| older[block(*number)] != newer[block(*number)]).collect();
         differ.into_iter().map(move |number| {
             let mut replayed = newer.clone();
             replayed[block(number)].copy_from_slice(&older[block(number)]);
@@ -228,13 +231,22 @@ fn commits_to_a_file_with_a_replayed_block_never_abort_the_process() {
             break;
         }
         let last: Vec<&str> = said.lines().rfind(|line| line.starts_with("point")).expect("it went on").split(' ').collect();
-        assert_eq!(ended.status.code(), Some(STOPPED), "block {}: ended by {:?}\n{}", last[2], ended.status, String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(
+            ended.status.code(),
+            Some(STOPPED),
+            "block {}: ended by {:?}\n{}",
+            last[2],
+            ended.status,
+            String::from_utf8_lossy(&ended.stderr)
+        );
         assert_eq!(last[3], "found", "block {}: put back, stops the process, and the check finds nothing", last[2]);
         from = 1 + last[1].parse::<usize>().unwrap();
         stopped += 1;
     }
     assert_eq!(points, committed + refused + stopped);
-    println!("tamper: commits to {points} files with a replayed block: {committed} done, {refused} refused, {stopped} stop the process in order, none aborts it");
+    println!(
+        "tamper: commits to {points} files with a replayed block: {committed} done, {refused} refused, {stopped} stop the process in order, none aborts it"
+    );
     assert!(refused > 0 && stopped > 0);
 }
 

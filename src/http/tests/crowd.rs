@@ -176,7 +176,8 @@ fn shake_by_hand(address: SocketAddr, ca: &[u8]) -> (TcpStream, ByHand) {
     roots.add(rustls::pki_types::CertificateDer::from_pem_slice(ca).unwrap()).unwrap();
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites = vec![rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let builder =
+        rustls::ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     let secret = Arc::new(Secret::default());
     config.key_log = Arc::clone(&secret) as Arc<dyn rustls::KeyLog>;

@@ -3,10 +3,10 @@
 use super::erase::LONG;
 use super::*;
 use crate::audit::chain::{self, ChainError};
-use crate::audit::verify::{Fault as Broken, Verified, Verifier};
 use crate::audit::checkpoint::vkey;
 use crate::audit::note::{NoteError, Vkey};
 use crate::audit::verify;
+use crate::audit::verify::{Fault as Broken, Verified, Verifier};
 use crate::engine::campaign::disk::{Op, apply, replay};
 use crate::engine::campaign::{Chance, amount};
 use crate::engine::{Place, Read as _, Table, Unlock};
@@ -105,7 +105,11 @@ fn no_power_cut_during_a_change_of_key_parts_the_log_from_its_keys() {
             assert!(at < asked || now != first, "{what}: it was forgotten");
             assert!(house.vault().keys().next_signing().is_none(), "{what}");
             assert_eq!(verified(house.vault(), &first).unwrap().key, now, "{what}");
-            if now == first { before += 1 } else { after += 1 }
+            if now == first {
+                before += 1
+            } else {
+                after += 1
+            }
             house.stop();
             held(&tape, &what);
         }
@@ -138,7 +142,15 @@ fn a_backup_of_the_middle_of_a_change_of_key_is_restored_whole() {
         seen[usize::from(handed)] += 1;
         let (path, clock, never) = (folder.join(format!("{at}.db")), Clock::system(), std::sync::atomic::AtomicBool::new(false));
         let facts = restore::facts(&engine, &clock).unwrap();
-        let order = restore::Order { path: &path, unlock: Unlock::AsHere, place: Place::New, overridden: Default::default(), known: &[], stop: &never, progress: &mut |_, _| {} };
+        let order = restore::Order {
+            path: &path,
+            unlock: Unlock::AsHere,
+            place: Place::New,
+            overridden: Default::default(),
+            known: &[],
+            stop: &never,
+            progress: &mut |_, _| {},
+        };
         let restored = restore::restore(&engine, &facts, &clock, order).unwrap();
         assert_eq!(restored.found.count, 0);
         let whole = Arc::new(Tape::faulty(std::fs::read(&path).unwrap(), None, 1));
@@ -186,7 +198,8 @@ fn what_a_retired_key_signs_later_and_a_key_without_its_entry_are_found() {
     change(&vault);
     let log = vault.log();
     // A bundle that a retired key signed now, with the chain that says when it was retired.
-    let (head, links) = vault.with_reader(|reader, head| (head.checkpoint, signers::links(reader, log, head.checkpoint.size).unwrap())).unwrap();
+    let (head, links) =
+        vault.with_reader(|reader, head| (head.checkpoint, signers::links(reader, log, head.checkpoint.size).unwrap())).unwrap();
     let read = |trusted: &crate::crypto::ladder::Keys, signer: &crate::crypto::ladder::Keys| {
         chain::Chain::follow(&vkey(log, trusted.signing().public()), &links).unwrap().read(&head.note(signer.signing()))
     };
@@ -223,7 +236,10 @@ fn what_a_retired_key_signs_later_and_a_key_without_its_entry_are_found() {
     assert!(altered(&|row| row.handover = None) > 0);
     assert!(altered(&|row| row.handover.as_mut().unwrap().entry -= 1) > 0);
     assert!(altered(&|row| row.handover.as_mut().unwrap().next = stranger.signing().public()) > 0);
-    assert!(altered(&|row| row.handover.as_mut().unwrap().note = String::from_utf8(kept.clone()).unwrap().replace("\u{2014} ", "\u{2014}  ")) > 0);
+    assert!(
+        altered(&|row| row.handover.as_mut().unwrap().note = String::from_utf8(kept.clone()).unwrap().replace("\u{2014} ", "\u{2014}  "))
+            > 0
+    );
     assert!(found(&[(CHECKPOINTS, size.to_be_bytes().to_vec(), None)]) > 0, "the checkpoint of both is kept");
     // A chain of somebody's own making: a stranger's key that both notes sign and no entry introduces.
     let both = Checkpoint { log, size: end.size, root: end.root }.note_of_both(engine_keys(&house.tape).signing(), stranger.signing());
@@ -239,7 +255,9 @@ fn what_a_retired_key_signs_later_and_a_key_without_its_entry_are_found() {
     assert!(found(&rows) > 0);
     // The entry that introduces the key, replaced.
     let line = house_line(&house.tape, row_entry(&retired[0].1));
-    assert!(found(&[(AUDIT, row_entry(&retired[0].1).to_be_bytes().to_vec(), Some(line.replace("handover", "harmless").into_bytes()))]) > 0);
+    assert!(
+        found(&[(AUDIT, row_entry(&retired[0].1).to_be_bytes().to_vec(), Some(line.replace("handover", "harmless").into_bytes()))]) > 0
+    );
 }
 
 fn row_entry(row: &signers::SignerRow) -> u64 {

@@ -97,7 +97,9 @@ fn a_backup_beside_writers_and_deleters_is_one_commit_and_lets_the_file_be() {
     (0..turns).for_each(|_| worker.turn());
     let under_a_snapshot = worker.blocks() - before;
     drop(snapshot);
-    println!("{turns} turns of three commits: {beside} blocks more beside a backup, {without} without, {under_a_snapshot} under a snapshot");
+    println!(
+        "{turns} turns of three commits: {beside} blocks more beside a backup, {without} without, {under_a_snapshot} under a snapshot"
+    );
     assert!(turns >= 100 && beside <= without + turns * BLOCKS_MORE && under_a_snapshot > without + 10 * turns * BLOCKS_MORE);
 
     // One commit: that of the checkpoint that its row tells of, and its own row says that it has begun.

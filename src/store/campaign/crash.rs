@@ -62,7 +62,7 @@ fn no_power_cut_loses_what_was_acknowledged_or_parts_a_row_from_its_entry() {
         let acknowledged: Vec<Acknowledged> = acknowledged.into_inner().unwrap();
         let asked: HashSet<&str> = acknowledged.iter().filter_map(|a| a.says.as_deref()).collect();
         let (ops, mut chance) = (house.tape.ops(), Chance(seed));
-            let step = (ops.len() / wanted).max(1);
+        let step = (ops.len() / wanted).max(1);
         replay(&ops, &mut chance, |at, cut| {
             if at >= ready && at % step == 0 {
                 let what = format!("run {seed}, change {at}");

@@ -22,7 +22,8 @@ pub(super) const LONG: Duration = Duration::from_secs(120);
 pub(super) fn person(vault: &Vault, email: &str, key: &'static str) -> Principal {
     let console = Principal::system(vault.tenant(), vault.owner(), "console");
     let email = Phi::new(email.to_owned());
-    let made = vault.write::<CreatePerson, _, Wrong>(&console, Instance, &Call::internal(), move |a| Ok(accounts::insert_person(a, &email)?));
+    let made =
+        vault.write::<CreatePerson, _, Wrong>(&console, Instance, &Call::internal(), move |a| Ok(accounts::insert_person(a, &email)?));
     let person = made.unwrap().into_parts().0;
     let (verifier, acting) = (vault.verifier(key), Principal::system(vault.tenant(), person, "console"));
     let made = vault.write::<CreateKey, _, Wrong>(&acting, Person(person), &Call::internal(), move |a| {
@@ -77,9 +78,7 @@ pub(super) fn numbers_that_open(image: &[u8], tenant: TenantId, kind: u8, id: [u
         assert!(!block.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "text in clear");
         // In a row: number, epoch, length 72, and the wrapped key.
         for at in (2..block.len().saturating_sub(72)).filter(|at| block[*at] == 72) {
-            let aad = |number: u8| {
-                Aad::of("dek1", &[instance.bytes(), tenant.bytes(), &[kind], &id]).number(number.into())
-            };
+            let aad = |number: u8| Aad::of("dek1", &[instance.bytes(), tenant.bytes(), &[kind], &id]).number(number.into());
             let sealed = block[at + 1..at + 73].to_vec();
             let wrapped = WrappedDek { epoch: block[at - 1].into(), sealed };
             found.extend(keys.unwrap_dek(&wrapped, &aad(block[at - 2])).is_ok().then_some(block[at - 2]));
@@ -261,7 +260,11 @@ fn no_power_cut_during_an_erasure_loses_anybody_or_keeps_the_erased() {
             all.iter().for_each(|erasure| receipt_of(house.vault(), &house.owner(), erasure));
             house.stop();
             let held = held(&tape, &what);
-            assert_eq!(held.contents.values().filter(|text| text.starts_with("kept: ")).count(), 9, "{what}: somebody else's memory is lost");
+            assert_eq!(
+                held.contents.values().filter(|text| text.starts_with("kept: ")).count(),
+                9,
+                "{what}: somebody else's memory is lost"
+            );
             for erasure in all {
                 assert_eq!(deks_that_open(&tape.image(), tenant, 2 - u8::from(erasure.user), erasure.id), 0, "{what}: a key is left");
             }
@@ -311,9 +314,12 @@ fn what_the_ledger_names_is_erased_again_in_an_older_copy_of_the_data() {
     assert!(store.vault().rotation_done(LONG, |_| true));
     let owner = admitted(store.vault(), OWNER_KEY);
     assert!(erasures_of(store.vault(), &owner).iter().any(|erasure| erasure.id == *jane.bytes() && erasure.stage == Stage::Shredded));
-    let listed = store.vault().read::<ListMemories, _, Wrong>(&owner, Scope { tenant: owner.tenant(), owner: owner.user() }, &Call::internal(), |a| {
-        Ok(memories::total(a, memories::State::Live)?)
-    });
+    let listed = store.vault().read::<ListMemories, _, Wrong>(
+        &owner,
+        Scope { tenant: owner.tenant(), owner: owner.user() },
+        &Call::internal(),
+        |a| Ok(memories::total(a, memories::State::Live)?),
+    );
     assert_eq!(listed.unwrap().into_parts().0, 0);
     let tenant = store.vault().tenant();
     store.stop();

@@ -174,7 +174,11 @@ fn run(base: &[u8], fault: Option<Refusal>, seed: u64, counts: &mut Counts) -> u
             }
             Told::Unknown => {
                 let committed = outcomes.get(operation).map_or(there, |settled| matches!(settled, Settled::Committed(_)));
-                assert_eq!((there, entry.is_some_and(|entry| entry.outcome == Outcome::Ok)), (committed, committed), "{what}: a false outcome");
+                assert_eq!(
+                    (there, entry.is_some_and(|entry| entry.outcome == Outcome::Ok)),
+                    (committed, committed),
+                    "{what}: a false outcome"
+                );
                 counts.committed += u64::from(committed);
                 counts.not_committed += u64::from(!committed);
             }

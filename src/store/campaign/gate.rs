@@ -1,7 +1,7 @@
 //! What each way through the gate leaves: rows, entries, answers.
 
-use std::sync::mpsc::channel;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -12,7 +12,9 @@ use crate::base::id::CredentialId;
 use crate::base::time::processor_time;
 use crate::base::{duty, limits};
 use crate::policy::Relation;
-use crate::policy::action::{CreateKey, CreatePerson, Instance, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory};
+use crate::policy::action::{
+    CreateKey, CreatePerson, Instance, ListMemories, Person, PurgeMemory, ReadMemory, RevokeKey, TrashMemory, UpdateMemory,
+};
 use crate::store::accounts;
 use crate::store::gate::{Access, Asked};
 use crate::store::tables::MEMORIES;
@@ -132,7 +134,10 @@ fn work_that_refuses_leaves_its_entry_and_no_row() {
     assert!(matches!(done, Err(Refused::Work(Wrong::OnPurpose, _))));
     assert_eq!(total(&house), 0);
     let entry = house.entry("memory.create");
-    assert_eq!((entry.decision, entry.outcome, entry.reason, entry.status), (Decision::Allow, Outcome::Refused, Some(Reason::Conflict), 409));
+    assert_eq!(
+        (entry.decision, entry.outcome, entry.reason, entry.status),
+        (Decision::Allow, Outcome::Refused, Some(Reason::Conflict), 409)
+    );
 }
 
 /// 256 pieces of work of any length were one batch, and whoever only read waited for all of them.
@@ -190,7 +195,10 @@ fn what_could_not_be_decided_is_not_called_allowed() {
     assert!(matches!(changed, Err(Refused::Work(Wrong::Store(_), _))));
     for op in ["memory.read", "memory.trash"] {
         let entry = house.entry(op);
-        assert_eq!((entry.decision, entry.outcome, entry.reason, entry.status), (Decision::Deny, Outcome::Error, Some(Reason::Unreadable), 500));
+        assert_eq!(
+            (entry.decision, entry.outcome, entry.reason, entry.status),
+            (Decision::Deny, Outcome::Error, Some(Reason::Unreadable), 500)
+        );
         assert!(entry.line().contains("\"reason\":\"unreadable\""));
     }
 }
@@ -229,7 +237,9 @@ fn a_grant_for_one_verb_reaches_nobody_else() {
     let trashed = house.vault().write::<TrashMemory, _, Wrong>(&owner, id, &Call::internal(), |a| Ok(memories::trash(a, None)?.is_some()));
     assert!(trashed.unwrap().into_parts().0);
     assert!(matches!(read(&house, &house.agent("claude"), id), Err(Refused::Denied(d, _)) if d.relation == Relation::Trashed));
-    let purged = house.vault().write::<PurgeMemory, _, Wrong>(&house.agent("claude"), id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?));
+    let purged = house
+        .vault()
+        .write::<PurgeMemory, _, Wrong>(&house.agent("claude"), id, &Call::internal(), |a| Ok(memories::purge(a, usize::MAX)?));
     assert!(matches!(purged, Err(Refused::Denied(..))));
     assert!(read(&house, &owner, id).is_ok());
 }
@@ -301,7 +311,8 @@ fn a_read_that_nobody_waits_for_is_told_when_its_entry_is_durable_and_decided_an
     let (who, call) = (admitted(house.vault(), &key), call_of(&house, &key));
     let ask = || {
         let (told, done) = channel();
-        let (asked, work) = (Asked { who: who.clone(), target: memory, call: call.clone() }, get as for<'t> fn(&mut Access<'t, ReadMemory>) -> _);
+        let (asked, work) =
+            (Asked { who: who.clone(), target: memory, call: call.clone() }, get as for<'t> fn(&mut Access<'t, ReadMemory>) -> _);
         house.vault().read_then(asked, work, move |done| told.send(done).unwrap());
         done
     };
@@ -336,7 +347,11 @@ fn a_read_gives_up_when_credentials_never_stop_changing() {
     });
     assert!(matches!(done, Err(Refused::Unavailable(Unavailable::Busy))));
     create(house.vault(), &house.owner(), &Call::internal(), "behind whatever was counted").unwrap();
-    assert_eq!(house.entries().len(), before + 2 * limits::READ_ATTEMPTS_MAX + 2, "no entry of a read that was never answered, but of its refusal");
+    assert_eq!(
+        house.entries().len(),
+        before + 2 * limits::READ_ATTEMPTS_MAX + 2,
+        "no entry of a read that was never answered, but of its refusal"
+    );
     let entry = house.entry("request.refused");
     assert_eq!((entry.reason, entry.status, entry.count), (Some(Reason::Conflict), 503, None));
 }
@@ -560,7 +575,8 @@ fn an_answer_is_bounded_and_few_are_large_at_once() {
     let house = House::new();
     let scope = Scope { tenant: house.owner().tenant(), owner: house.owner().user() };
     let ask = |who: &Principal, bytes| {
-        let asked = house.vault().read::<ListMemories, _, Wrong>(who, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
+        let asked =
+            house.vault().read::<ListMemories, _, Wrong>(who, scope, &Call::internal(), |a| Ok(a.tx_mut().make_room(bytes).is_ok()));
         let mut recorded = asked.unwrap();
         (recorded.hold(), recorded.into_parts().0)
     };
@@ -593,7 +609,8 @@ fn one_persons_large_answers_leave_others_theirs() {
     let person = |email: &str| {
         let (vault, email) = (house.vault(), Phi::new(email.to_owned()));
         let console = Principal::system(vault.tenant(), vault.owner(), "console");
-        let made = vault.write::<CreatePerson, _, Wrong>(&console, Instance, &Call::internal(), move |a| Ok(accounts::insert_person(a, &email)?));
+        let made =
+            vault.write::<CreatePerson, _, Wrong>(&console, Instance, &Call::internal(), move |a| Ok(accounts::insert_person(a, &email)?));
         made.unwrap().into_parts().0
     };
     let (one, other) = (person("one@example.org"), person("other@example.org"));

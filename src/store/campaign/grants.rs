@@ -17,7 +17,8 @@ const DASHBOARD: (&str, &str) = ("the key of a dashboard, long", "the secret tha
 /// A new client is consented to by `who` and gets its tokens; also for how long the first is good.
 fn granted(house: &House, who: &Principal) -> (Tokens, Duration) {
     let (vault, call, person) = (house.vault(), Call::internal(), Person(who.user()));
-    let client = grants::Client { id: ClientId::draw(), secret: None, name: "client".into(), redirect_uris: vec!["https://a.example/".into()] };
+    let client =
+        grants::Client { id: ClientId::draw(), secret: None, name: "client".into(), redirect_uris: vec!["https://a.example/".into()] };
     let id = client.id;
     vault.write::<ConsentToClient, _, _>(who, person, &call, move |a| grants::consent(a, &client, "oauth")).unwrap();
     let (tokens, drawn) = grants::draw(vault);
@@ -29,9 +30,11 @@ fn granted(house: &House, who: &Principal) -> (Tokens, Duration) {
 /// Renews the tokens; also for how long the access token is good.
 fn renewed(house: &House, tokens: &Tokens) -> Result<(Tokens, Duration), Refused<Refusal>> {
     let vault = house.vault();
-    let held = vault.held(tokens.refresh.expose()).unwrap().filter(|held| held.what == What::Refresh).expect("a refresh token that is good");
+    let held =
+        vault.held(tokens.refresh.expose()).unwrap().filter(|held| held.what == What::Refresh).expect("a refresh token that is good");
     let (shown, (fresh, drawn)) = (vault.verifier(tokens.refresh.expose()), grants::draw(vault));
-    let done = vault.write::<RefreshTokens, _, _>(&held.who, Person(held.who.user()), &Call::internal(), move |a| grants::refresh(a, shown, drawn))?;
+    let done = vault
+        .write::<RefreshTokens, _, _>(&held.who, Person(held.who.user()), &Call::internal(), move |a| grants::refresh(a, shown, drawn))?;
     Ok((fresh, done.into_parts().0.expect("it was renewed a few times").1))
 }
 
@@ -63,7 +66,9 @@ fn a_key_that_is_revoked_takes_what_was_granted_by_it_along() {
     // Who was let in before is not any more.
     assert!(matches!(create(house.vault(), &agent, &Call::internal(), "late"), Err(Refused::Revoked(_))));
     let (shown, (_, drawn)) = (house.vault().verifier(theirs.refresh.expose()), grants::draw(house.vault()));
-    let late = house.vault().write::<RefreshTokens, _, _>(&held.who, Person(held.who.user()), &Call::internal(), move |a| grants::refresh(a, shown, drawn));
+    let late = house
+        .vault()
+        .write::<RefreshTokens, _, _>(&held.who, Person(held.who.user()), &Call::internal(), move |a| grants::refresh(a, shown, drawn));
     assert!(matches!(late, Err(Refused::Revoked(_))));
     let entry = house.entry("key.revoke");
     assert_eq!((entry.n, entry.res.unwrap().ids.len()), (2, 2), "the key and its grant");
@@ -127,7 +132,10 @@ fn a_grant_by_a_key_of_the_settings_ends_where_they_hold_another() {
 
 #[test]
 fn a_grant_by_a_dashboard_ends_with_its_key_and_with_its_secret() {
-    let at = |(key, secret): (&str, &str)| SignIn { dashboard: Some((Secret::new(key.to_owned()), Secret::new(secret.to_owned()))), ..SignIn::default() };
+    let at = |(key, secret): (&str, &str)| SignIn {
+        dashboard: Some((Secret::new(key.to_owned()), Secret::new(secret.to_owned()))),
+        ..SignIn::default()
+    };
     let mut house = House::new();
     house.reopen_with(|settings| settings.sign_in = at(DASHBOARD));
     let spoken = house.vault().dashboard_speaks_for(&Phi::new(OWNER.to_owned()), limits::OAUTH_CODE_LIFE).unwrap();

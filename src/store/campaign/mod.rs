@@ -8,11 +8,11 @@ mod backup;
 mod backups_known;
 mod crash;
 mod erase;
-mod renew;
 mod fault;
 pub mod gate;
 mod grants;
 mod opening;
+mod renew;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ use crate::engine::campaign::disk::Tape;
 use crate::engine::campaign::engine_on;
 use crate::engine::{CommitError, Engine};
 use crate::policy::action::{CreateMemory, Scope};
+use crate::store::check;
 use crate::store::gate::{Admission, Call, Fault, Receipt, Recorded, Refused};
 use crate::store::phi::Phi;
-use crate::store::check;
 use crate::store::tables::log;
 use crate::store::tables::memories::{self, MemoryType, NewMemory, Text};
 use crate::store::tables::{TABLES, meta, users};
@@ -162,9 +162,8 @@ impl Drop for House {
 
 pub fn settings(clock: &Clock, fatal: &Arc<AtomicUsize>) -> Settings {
     let fatal = Arc::clone(fatal);
-    let agents = ["cursor", "claude"].map(|vendor| {
-        (format!("RM_AGENT_KEY_{}", vendor.to_uppercase()), Vendor::parse(vendor), Secret::new(agent_key(vendor)))
-    });
+    let agents = ["cursor", "claude"]
+        .map(|vendor| (format!("RM_AGENT_KEY_{}", vendor.to_uppercase()), Vendor::parse(vendor), Secret::new(agent_key(vendor))));
     let mut static_keys = vec![("RM_API_KEY".to_owned(), None, Secret::new(OWNER_KEY.to_owned()))];
     static_keys.extend(agents);
     Settings {

@@ -19,8 +19,11 @@ fn furnish(vault: &Vault, owner: &Principal) -> usize {
     let changed = about(vault, owner, "Jane", "kept: before");
     let text = saying("kept: after").text;
     let (title, content, allowed_vendors) = (text.title, text.content, vec!["*".into()]);
-    let replacement = Replacement { title, content, tags: text.tags, allowed_vendors, metadata: None, speaker: None, run_id: None, occurred_at: None };
-    vault.write::<UpdateMemory, _, Wrong>(owner, changed, &Call::internal(), move |a| Ok(memories::revise(a, |_, _| replacement).map(drop)?)).unwrap();
+    let replacement =
+        Replacement { title, content, tags: text.tags, allowed_vendors, metadata: None, speaker: None, run_id: None, occurred_at: None };
+    vault
+        .write::<UpdateMemory, _, Wrong>(owner, changed, &Call::internal(), move |a| Ok(memories::revise(a, |_, _| replacement).map(drop)?))
+        .unwrap();
     let trashed = about(vault, owner, "John", "kept: in the trash");
     vault.write::<TrashMemory, _, Wrong>(owner, trashed, &Call::internal(), |a| Ok(memories::trash(a, None).map(|_| ())?)).unwrap();
     for number in 0..6 {

@@ -235,19 +235,60 @@ fn commas(word: &mut String) {
 /// Words that tell records apart too little to be worth looking up, sorted. Negations (`no`, `not`, `without`) are not among them: they matter
 /// in a record.
 const STOP_WORDS: [&str; 97] = [
-    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "being", "but", "by", "can",
-    "could", "did", "do", "does", "doing", "for", "from", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i", "if", "in",
-    "into", "is", "it", "it's", "its", "just", "me", "my", "of", "on", "or", "our", "ours", "s", "shall", "she", "should", "so", "some", "such",
-    "t", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to", "too", "up", "us", "very",
-    "was", "we", "were", "what", "what's", "when", "where", "which", "while", "who", "who's", "whom", "whose", "why", "will", "with", "would",
-    "you", "your", "yours",
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "being", "but", "by",
+    "can", "could", "did", "do", "does", "doing", "for", "from", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how",
+    "i", "if", "in", "into", "is", "it", "it's", "its", "just", "me", "my", "of", "on", "or", "our", "ours", "s", "shall", "she", "should",
+    "so", "some", "such", "t", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this", "those", "to",
+    "too", "up", "us", "very", "was", "we", "were", "what", "what's", "when", "where", "which", "while", "who", "who's", "whom", "whose",
+    "why", "will", "with", "would", "you", "your", "yours",
 ];
 
 /// Words by which a time or a record is asked for, and no thing in it, sorted.
 const ASKING: [&str; 44] = [
-    "anything", "before", "between", "day", "days", "during", "early", "entries", "entry", "everything", "find", "give", "happen", "happened",
-    "happening", "happens", "know", "last", "late", "latest", "list", "memories", "mid", "month", "months", "new", "news", "next", "note", "noted",
-    "notes", "occurred", "please", "record", "recorded", "records", "show", "since", "something", "tell", "until", "week", "year", "yesterday",
+    "anything",
+    "before",
+    "between",
+    "day",
+    "days",
+    "during",
+    "early",
+    "entries",
+    "entry",
+    "everything",
+    "find",
+    "give",
+    "happen",
+    "happened",
+    "happening",
+    "happens",
+    "know",
+    "last",
+    "late",
+    "latest",
+    "list",
+    "memories",
+    "mid",
+    "month",
+    "months",
+    "new",
+    "news",
+    "next",
+    "note",
+    "noted",
+    "notes",
+    "occurred",
+    "please",
+    "record",
+    "recorded",
+    "records",
+    "show",
+    "since",
+    "something",
+    "tell",
+    "until",
+    "week",
+    "year",
+    "yesterday",
 ];
 
 #[cfg(test)]
@@ -299,7 +340,20 @@ mod tests {
 
     #[test]
     fn each_spelling_of_a_code_finds_the_others() {
-        for (a, b) in [("5 mg", "5mg"), ("B12", "B-12"), ("COVID-19", "covid19"), ("E11", "E11.9"), ("e\u{301}tude", "étude"), ("5mg", "5ｍｇ"), ("Peni\u{ad}cillin", "penicillin"), ("\u{feff}rash", "rash"), ("ΣΑΣ", "σας"), ("2,5", "2.5"), ("2,5mg", "2.5 mg"), ("1,000", "1000")] {
+        for (a, b) in [
+            ("5 mg", "5mg"),
+            ("B12", "B-12"),
+            ("COVID-19", "covid19"),
+            ("E11", "E11.9"),
+            ("e\u{301}tude", "étude"),
+            ("5mg", "5ｍｇ"),
+            ("Peni\u{ad}cillin", "penicillin"),
+            ("\u{feff}rash", "rash"),
+            ("ΣΑΣ", "σας"),
+            ("2,5", "2.5"),
+            ("2,5mg", "2.5 mg"),
+            ("1,000", "1000"),
+        ] {
             let (a, b) = (terms(a), terms(b));
             assert!(a.iter().any(|term| b.contains(term)), "{a:?} {b:?}");
         }
@@ -308,7 +362,9 @@ mod tests {
     /// Every comma of a number was dropped: who searched for 2,5 mg found 25 mg, and the other way round.
     #[test]
     fn a_tenfold_dose_is_another_term() {
-        for (a, b) in [("2,5", "25"), ("2,5mg", "25mg"), ("0,5", "05"), ("0,125", "125"), ("12,50", "1250"), ("1.000,5", "10005"), ("10⁹", "109")] {
+        for (a, b) in
+            [("2,5", "25"), ("2,5mg", "25mg"), ("0,5", "05"), ("0,125", "125"), ("12,50", "1250"), ("1.000,5", "10005"), ("10⁹", "109")]
+        {
             let (a, b) = (terms(a), terms(b));
             assert!(!a.iter().any(|term| b.contains(term) && term.contains(|c: char| c.is_ascii_digit())), "{a:?} {b:?}");
         }
@@ -334,7 +390,10 @@ mod tests {
     fn whatever_stands_between_digits_folding_is_bounded_and_leaves_no_comma() {
         let mut seeded = Seeded(1);
         for _ in 0..30_000 {
-            let pieces = ["1", "20", "000", ",", ",", ".", "-", "/", "⁹", "₂", "½", "，", "٣", "\u{66c}", "é", "mg", "ﷺ", "\u{ad}", "\u{301}", "🄂", " "];
+            let pieces = [
+                "1", "20", "000", ",", ",", ".", "-", "/", "⁹", "₂", "½", "，", "٣", "\u{66c}", "é", "mg", "ﷺ", "\u{ad}", "\u{301}", "🄂",
+                " ",
+            ];
             let text: String = (0..seeded.below(40)).map(|_| pieces[seeded.below(pieces.len())]).collect();
             for term in terms(&text) {
                 assert!(!term.contains(','), "{text}: {term}");
@@ -345,7 +404,29 @@ mod tests {
     #[test]
     fn long_and_odd_words_are_bounded() {
         let begun = std::time::Instant::now();
-        for unit in ["x", "é", "ﷺ", "a-", "1.", "1a", "a.", "a'", "🇦", "a\u{301}", "\u{200d}", "👩\u{200d}", "a\u{ad}'\u{ad}", "_", "1,", "1,000", "1,5mg", "⁹", "１，", "日", "\u{301}"] {
+        for unit in [
+            "x",
+            "é",
+            "ﷺ",
+            "a-",
+            "1.",
+            "1a",
+            "a.",
+            "a'",
+            "🇦",
+            "a\u{301}",
+            "\u{200d}",
+            "👩\u{200d}",
+            "a\u{ad}'\u{ad}",
+            "_",
+            "1,",
+            "1,000",
+            "1,5mg",
+            "⁹",
+            "１，",
+            "日",
+            "\u{301}",
+        ] {
             let text = unit.repeat(100_000 / unit.chars().count());
             assert!(terms(&text).len() <= 2 * text.len());
         }

@@ -31,8 +31,8 @@
 //! Without queries they are taken in when [`limits::INDEX_WAITING_MAX`] wait, for many at once cost less than one by one, and by a thread of its
 //! own ([`Indexes::keep_up`]), for nobody who writes should wait for it; only what it cannot keep up with is taken in by who brings more.
 
-use std::collections::{HashMap, VecDeque};
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -95,10 +95,20 @@ struct Queue {
 
 /// A scope that is not absent.
 enum Slot {
-    Building { build: u64, queue: Queue, progress: Arc<Progress> },
+    Building {
+        build: u64,
+        queue: Queue,
+        progress: Arc<Progress>,
+    },
     /// `since` is the commit that its build saw.
     /// `waiting` is what was committed since and is not in the index yet.
-    Ready { index: Arc<RwLock<ScopeIndex>>, used: AtomicU64, bytes: usize, since: u64, waiting: Queue },
+    Ready {
+        index: Arc<RwLock<ScopeIndex>>,
+        used: AtomicU64,
+        bytes: usize,
+        since: u64,
+        waiting: Queue,
+    },
     TooLarge,
 }
 
@@ -363,7 +373,8 @@ impl Behind {
     fn next(&self) -> Option<ScopeKey> {
         let mut scopes = self.lock();
         scopes.kept = true;
-        let mut scopes = self.told.wait_while(scopes, |scopes| scopes.waiting.is_empty() && !scopes.stop).unwrap_or_else(PoisonError::into_inner);
+        let mut scopes =
+            self.told.wait_while(scopes, |scopes| scopes.waiting.is_empty() && !scopes.stop).unwrap_or_else(PoisonError::into_inner);
         scopes.kept = !scopes.stop;
         scopes.waiting.pop_front().filter(|_| !scopes.stop)
     }
@@ -410,7 +421,10 @@ impl Build<'_> {
             if waiting.is_empty() {
                 let index = std::mem::take(&mut self.index);
                 let (bytes, used) = (index.bytes(), AtomicU64::new(self.indexes.tick()));
-                slots.insert(self.scope, Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes, since: seq, waiting: Queue::default() });
+                slots.insert(
+                    self.scope,
+                    Slot::Ready { index: Arc::new(RwLock::new(index)), used, bytes, since: seq, waiting: Queue::default() },
+                );
                 return self.indexes.evict(&mut slots, self.scope, &mut evicted);
             }
             // The writer goes on meanwhile; its next changes are the next round, and fewer: taking one in is far cheaper than a commit.
@@ -754,7 +768,8 @@ mod tests {
             build(indexes, a, 3).unwrap();
             build(indexes, b, 3).unwrap();
             assert!(found(indexes, b, "memory").is_some());
-            (1..200).for_each(|n| indexes.apply(a, n, vec![put(&doc(100 + n, "a few words that wait at the index of a scope nobody asks"))]));
+            (1..200)
+                .for_each(|n| indexes.apply(a, n, vec![put(&doc(100 + n, "a few words that wait at the index of a scope nobody asks"))]));
         };
         let scopes = [scope(), scope()];
         let full = Indexes::new(usize::MAX);
@@ -792,7 +807,11 @@ mod tests {
         let (indexes, scope) = (Indexes::new(1 << 24), scope());
         build(&indexes, scope, 3).unwrap();
         let vector = || Box::new(Embedding::of(&[0.1, 0.9, 0.2]));
-        indexes.apply(scope, 1, vec![put(&doc(7, "seven")), Change::Embed(id(7), vector()), put(&doc(8, "eight")), Change::Embed(id(9), vector())]);
+        indexes.apply(
+            scope,
+            1,
+            vec![put(&doc(7, "seven")), Change::Embed(id(7), vector()), put(&doc(8, "eight")), Change::Embed(id(9), vector())],
+        );
         let mut vectors = 0;
         indexes.with_ready(scope, |index| index.vectors.cosines(&crate::embed::Probe::of(&[0.1, 0.9, 0.2]), |_, _| vectors += 1));
         assert_eq!(vectors, 1);
@@ -826,7 +845,9 @@ mod tests {
                     loop {
                         let before = acknowledged.load(Ordering::SeqCst);
                         let versions = indexes.with_ready(scope, |index| {
-                            let all: Vec<u64> = (before..=before + 300).filter(|n| !index.literal(&format!("version{n:03}end"), Viewer::All).is_empty()).collect();
+                            let all: Vec<u64> = (before..=before + 300)
+                                .filter(|n| !index.literal(&format!("version{n:03}end"), Viewer::All).is_empty())
+                                .collect();
                             all
                         });
                         if before > 0 {
@@ -882,7 +903,10 @@ mod tests {
                     std::thread::yield_now();
                     indexes.drop_scope(scope);
                     rebuild();
-                    while indexes.state(scope) == State::Ready && indexes.ticks.load(Ordering::Relaxed) % 3 != 0 && !done.load(Ordering::SeqCst) {
+                    while indexes.state(scope) == State::Ready
+                        && indexes.ticks.load(Ordering::Relaxed) % 3 != 0
+                        && !done.load(Ordering::SeqCst)
+                    {
                         found(&indexes, scope, "end");
                     }
                 }

@@ -6,7 +6,6 @@
 //! Trigrams are taken over the UTF-8 bytes, ASCII folded. Each field ends in two bytes 0xff, which UTF-8 never has, so that every byte of it
 //! begins one trigram and terms of one or two bytes are found as the beginnings of trigrams.
 
-
 use super::scope::{ScopeIndex, Viewer, at};
 use crate::base::id::MemoryId;
 use crate::base::wipe::wipe;

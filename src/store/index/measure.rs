@@ -6,8 +6,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::rank::Query;
 use super::prepared::{Doc, Prepared, Visibility};
+use super::rank::Query;
 use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::MemoryId;
 use crate::base::time::Timestamp;
@@ -39,17 +39,79 @@ pub struct Vocabulary {
 }
 
 const COMMON: [&str; 64] = [
-    "the", "and", "of", "to", "patient", "with", "was", "for", "in", "a", "on", "no", "is", "history", "pain", "daily", "mg", "blood", "at", "not",
-    "pressure", "normal", "reports", "given", "left", "right", "chest", "denies", "acute", "chronic", "dose", "diabetes", "hypertension", "review",
-    "follow-up", "started", "continue", "increased", "stable", "discharge", "admission", "heart", "renal", "fever", "cough", "metformin", "insulin",
-    "aspirin", "lisinopril", "oxygen", "allergy", "penicillin", "glucose", "creatinine", "surgery", "wound", "infection", "antibiotics", "nausea",
-    "headache", "family", "smoker", "weight", "asthma",
+    "the",
+    "and",
+    "of",
+    "to",
+    "patient",
+    "with",
+    "was",
+    "for",
+    "in",
+    "a",
+    "on",
+    "no",
+    "is",
+    "history",
+    "pain",
+    "daily",
+    "mg",
+    "blood",
+    "at",
+    "not",
+    "pressure",
+    "normal",
+    "reports",
+    "given",
+    "left",
+    "right",
+    "chest",
+    "denies",
+    "acute",
+    "chronic",
+    "dose",
+    "diabetes",
+    "hypertension",
+    "review",
+    "follow-up",
+    "started",
+    "continue",
+    "increased",
+    "stable",
+    "discharge",
+    "admission",
+    "heart",
+    "renal",
+    "fever",
+    "cough",
+    "metformin",
+    "insulin",
+    "aspirin",
+    "lisinopril",
+    "oxygen",
+    "allergy",
+    "penicillin",
+    "glucose",
+    "creatinine",
+    "surgery",
+    "wound",
+    "infection",
+    "antibiotics",
+    "nausea",
+    "headache",
+    "family",
+    "smoker",
+    "weight",
+    "asthma",
 ];
 
 impl Vocabulary {
     /// `size` words made of syllables, after some that everybody uses.
     pub fn new(size: usize) -> Self {
-        let syllables = ["car", "di", "o", "neph", "ro", "hep", "at", "i", "tis", "gas", "tro", "en", "ter", "al", "my", "lo", "pa", "thy", "ne", "u", "ra", "lin", "sta", "phen", "ol", "ox", "cin", "mab", "pril", "zole"];
+        let syllables = [
+            "car", "di", "o", "neph", "ro", "hep", "at", "i", "tis", "gas", "tro", "en", "ter", "al", "my", "lo", "pa", "thy", "ne", "u",
+            "ra", "lin", "sta", "phen", "ol", "ox", "cin", "mab", "pril", "zole",
+        ];
         let mut seeded = Seeded(11);
         let mut words: Vec<String> = COMMON.iter().map(|&word| word.to_owned()).collect();
         while words.len() < size {
@@ -78,7 +140,14 @@ impl Vocabulary {
             match seeded.below(40) {
                 0 => text += &format!("{}mg", 5 * (1 + seeded.below(200))),
                 1 => text += &format!("{}/{}", 90 + seeded.below(90), 50 + seeded.below(50)),
-                2 => text += &format!("{}{}.{}", char::from(b'A' + u8::try_from(seeded.below(26)).expect("a letter")), seeded.below(100), seeded.below(10)),
+                2 => {
+                    text += &format!(
+                        "{}{}.{}",
+                        char::from(b'A' + u8::try_from(seeded.below(26)).expect("a letter")),
+                        seeded.below(100),
+                        seeded.below(10)
+                    )
+                }
                 _ => text += self.word(seeded),
             }
             text += if i % 12 == 11 { ". " } else { " " };
@@ -203,7 +272,17 @@ pub fn measure(docs: usize) -> Report {
 
     let queries = vocabulary.queries(1000);
     let search = |text: &String| {
-        let query = Query { text, probe: None, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+        let query = Query {
+            text,
+            probe: None,
+            limit: 10,
+            tags_any: &[],
+            subject: None,
+            since: None,
+            until: None,
+            viewer: Viewer::All,
+            explain: false,
+        };
         std::hint::black_box(index.search(&query));
     };
     queries.iter().take(50).for_each(search);
@@ -226,7 +305,8 @@ pub fn measure(docs: usize) -> Report {
     let vector_bytes = index.bytes() - unembedded;
     let meanings = Times::of(queries.iter().map(|text| (text, Probe::of(&vector(&mut seeded)))), |(text, probe)| {
         let probe = Some(&probe);
-        let query = Query { text, probe, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+        let query =
+            Query { text, probe, limit: 10, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
         std::hint::black_box(index.search(&query));
     });
     // One short of a rewrite, so that it can be timed alone.
@@ -237,7 +317,21 @@ pub fn measure(docs: usize) -> Report {
     let compacted = start.elapsed();
     drop(index);
     let dropped = start.elapsed() - compacted;
-    Report { docs, text_bytes, built, index_bytes, prepares, inserts, searches, literals, meanings, vector_bytes, terms, compacted, dropped }
+    Report {
+        docs,
+        text_bytes,
+        built,
+        index_bytes,
+        prepares,
+        inserts,
+        searches,
+        literals,
+        meanings,
+        vector_bytes,
+        terms,
+        compacted,
+        dropped,
+    }
 }
 
 #[cfg(test)]
@@ -279,7 +373,8 @@ mod tests {
             let id = MemoryId::draw(at);
             turns.insert(turn["id"].as_str().unwrap(), id);
             let speaker = turn["speaker"].as_str();
-            let content = format!("{}: {} {}", speaker.unwrap(), turn["text"].as_str().unwrap(), turn["caption"].as_str().unwrap_or_default());
+            let content =
+                format!("{}: {} {}", speaker.unwrap(), turn["text"].as_str().unwrap(), turn["caption"].as_str().unwrap_or_default());
             index.insert(&Prepared::of(&Doc {
                 id,
                 created_at: at,
@@ -303,7 +398,17 @@ mod tests {
                 continue;
             }
             let text = question["question"].as_str().unwrap();
-            let query = Query { text, probe: None, limit: 20, tags_any: &[], subject: None, since: None, until: None, viewer: Viewer::All, explain: false };
+            let query = Query {
+                text,
+                probe: None,
+                limit: 20,
+                tags_any: &[],
+                subject: None,
+                since: None,
+                until: None,
+                viewer: Viewer::All,
+                explain: false,
+            };
             let hits = index.search(&query);
             for (sum, k) in sums.iter_mut().zip([1, 5, 10, 20]) {
                 let found = evidence.iter().filter(|&&&id| hits.iter().take(k).any(|hit| hit.id == id)).count();

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use super::literal;
 use super::measure::Seeded;
-use super::rank::{Hit, Query};
 use super::prepared::{Doc, Prepared, Visibility};
+use super::rank::{Hit, Query};
 use super::scope::{ScopeIndex, Viewer};
 use crate::base::id::{MemoryId, SubjectId};
 use crate::base::time::Timestamp;
@@ -152,7 +152,25 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             let expected = newest(seen().filter(|kept| kept.tags.iter().any(|tag| tags.contains(&tag.as_str()))));
             assert_eq!(index.by_tags(tags, viewer, 0, usize::MAX), (expected.clone(), expected.len()));
         }
-        for term in ["dose", "DOSE fall", "x", "B", "5M", "%", "a_b", "_", "ngstr", "Å", "å", "日", "\u{65e5}\u{672c} the", "e d", "absent", "", " "] {
+        for term in [
+            "dose",
+            "DOSE fall",
+            "x",
+            "B",
+            "5M",
+            "%",
+            "a_b",
+            "_",
+            "ngstr",
+            "Å",
+            "å",
+            "日",
+            "\u{65e5}\u{672c} the",
+            "e d",
+            "absent",
+            "",
+            " ",
+        ] {
             let expected = newest(seen().filter(|kept| literal::contains(&kept.title, term) || literal::contains(&kept.content, term)));
             let expected = if term.trim().is_empty() { Vec::new() } else { expected };
             let mut found = index.literal(term, viewer);
@@ -178,7 +196,12 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
             assert_eq!(hits[..hits.len().min(4)], search(index, text, viewer, |query| query.limit = 4));
             for hit in &hits {
                 let explain = hit.explain.as_ref().unwrap();
-                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>() + explain.meaning + explain.neighbours + explain.conversation + explain.speaker + explain.time;
+                let sum = explain.terms.iter().map(|term| term.score).sum::<f32>()
+                    + explain.meaning
+                    + explain.neighbours
+                    + explain.conversation
+                    + explain.speaker
+                    + explain.time;
                 assert!((sum - hit.score).abs() < 1e-4 * hit.score, "{explain:?} {}", hit.score);
             }
             // Filters choose and do not change scores.
@@ -196,7 +219,8 @@ fn compare(index: &ScopeIndex, kept: &BTreeMap<usize, Kept>, subjects: &[Subject
                 // Nothing but a time is asked for: all of it, those with a word first, then the newest.
                 let all = |wanted: &dyn Fn(u64) -> bool| {
                     let score = |kept: &Kept| hits.iter().find(|hit| hit.id == kept.id).map_or(0.0, |hit| hit.score) + 0.01;
-                    let mut all: Vec<_> = seen().filter(|kept| wanted(when(kept))).map(|kept| (score(kept), kept.created, kept.id)).collect();
+                    let mut all: Vec<_> =
+                        seen().filter(|kept| wanted(when(kept))).map(|kept| (score(kept), kept.created, kept.id)).collect();
                     all.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
                     all.into_iter().map(|(score, _, id)| (id, score)).collect::<Vec<_>>()
                 };
@@ -292,7 +316,14 @@ fn replaced_memories_do_not_pile_up() {
 fn an_answer_is_found_by_the_words_of_its_question_and_its_speaker() {
     let mut index = ScopeIndex::new();
     let say = |index: &mut ScopeIndex, n: usize, run: &str, speaker: &str, content: &str| {
-        let doc = Kept { id: id(n), created: n as u64, run: Some(run.into()), speaker: Some(speaker.into()), content: content.into(), ..Kept::default() };
+        let doc = Kept {
+            id: id(n),
+            created: n as u64,
+            run: Some(run.into()),
+            speaker: Some(speaker.into()),
+            content: content.into(),
+            ..Kept::default()
+        };
         index.insert(&Prepared::of(&doc.doc()));
     };
     say(&mut index, 1, "a", "Nurse", "Does penicillin give you a rash?");
@@ -328,7 +359,13 @@ fn a_time_that_the_query_names_goes_before_and_related_words_are_found() {
 #[test]
 fn a_question_that_is_only_a_time_finds_what_is_of_that_time() {
     let day = |text: &str| Timestamp::parse(&format!("{text}T10:00:00Z")).unwrap().ms();
-    let note = |n, content: &str, when: &str| Kept { id: id(n), created: n as u64, content: content.into(), when: Some(day(when)), ..Kept::default() };
+    let note = |n, content: &str, when: &str| Kept {
+        id: id(n),
+        created: n as u64,
+        content: content.into(),
+        when: Some(day(when)),
+        ..Kept::default()
+    };
     let mut notes = vec![
         note(1, "Fell beside the bed.", "2026-11-18"),
         note(2, "Potassium 3.1.", "2026-11-18"),
@@ -340,7 +377,8 @@ fn a_question_that_is_only_a_time_finds_what_is_of_that_time() {
     notes.push(Kept { vendors: Some(vec![]), ..note(7, "hidden", "2026-11-18") });
     let index = fresh(notes.iter());
     let viewer = Viewer::Vendor("claude");
-    let ids = |text, narrow: &dyn Fn(&mut Query<'_>)| search(&index, text, viewer, narrow).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    let ids =
+        |text, narrow: &dyn Fn(&mut Query<'_>)| search(&index, text, viewer, narrow).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
     let all = |_: &mut Query<'_>| {};
     // What says the day itself, then what is of it, newest first, then what has a part of its words.
     for text in ["what happened on 18 November 2026?", "Anything new on the 18th of November 2026", "18 November 2026"] {
@@ -369,7 +407,8 @@ fn a_question_that_is_only_a_time_finds_what_is_of_that_time() {
 #[test]
 fn one_odd_year_takes_no_date_from_the_others() {
     let day = |text: &str| Timestamp::parse(&format!("{text}T10:00:00Z")).unwrap().ms();
-    let note = |n, when| Kept { id: id(n), created: n as u64, content: "The wound was dressed.".into(), when: Some(when), ..Kept::default() };
+    let note =
+        |n, when| Kept { id: id(n), created: n as u64, content: "The wound was dressed.".into(), when: Some(when), ..Kept::default() };
     let notes = [note(1, day("2026-03-02")), note(2, day("2026-05-09")), note(3, day("2206-05-09")), note(4, day("1971-03-02"))];
     let index = fresh(notes.iter());
     let ids = |text| search(&index, text, Viewer::All, |_| {}).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
@@ -381,9 +420,23 @@ fn one_odd_year_takes_no_date_from_the_others() {
 fn a_score_does_not_tell_what_is_hidden() {
     // Two owners, alike but for what is hidden from the agent: it must not see a difference in any score.
     let shown: Vec<Kept> = (0..5)
-        .map(|n| Kept { id: id(n), created: 1, title: "note".into(), content: "hiv test ordered".into(), run: Some("r".into()), ..Kept::default() })
+        .map(|n| Kept {
+            id: id(n),
+            created: 1,
+            title: "note".into(),
+            content: "hiv test ordered".into(),
+            run: Some("r".into()),
+            ..Kept::default()
+        })
         .collect();
-    let hidden = Kept { id: id(9), created: 1, content: "hiv positive ".repeat(20), run: Some("r".into()), vendors: Some(vec![]), ..Kept::default() };
+    let hidden = Kept {
+        id: id(9),
+        created: 1,
+        content: "hiv positive ".repeat(20),
+        run: Some("r".into()),
+        vendors: Some(vec![]),
+        ..Kept::default()
+    };
     let (without, with) = (fresh(shown.iter()), fresh(shown.iter().chain([&hidden])));
     let viewer = Viewer::Vendor("claude");
     assert_eq!(search(&with, "hiv positive", viewer, |_| {}), search(&without, "hiv positive", viewer, |_| {}));
@@ -396,7 +449,9 @@ fn meaning_finds_what_no_word_does_and_only_where_it_stands_out() {
     notes.push(note(30, "a drug against high blood pressure", Some([0.1, 0.9, 0.2])));
     notes.push(note(31, "no vector yet", None));
     let mut index = fresh(notes.iter());
-    let ids = |index: &ScopeIndex, text| search(index, text, Viewer::All, |query| query.probe = Some(&PROBE)).into_iter().map(|hit| hit.id).collect::<Vec<_>>();
+    let ids = |index: &ScopeIndex, text| {
+        search(index, text, Viewer::All, |query| query.probe = Some(&PROBE)).into_iter().map(|hit| hit.id).collect::<Vec<_>>()
+    };
     assert_eq!(ids(&index, "hypertension")[0], id(30));
     // What has no vector yet is found by its words.
     assert!(ids(&index, "vector").contains(&id(31)));

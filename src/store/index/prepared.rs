@@ -140,7 +140,9 @@ impl Prepared {
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         let hashes = self.tags.capacity() + self.vendors.as_ref().map_or(0, Vec::capacity);
-        self.words.capacity() * size_of::<(u64, u8)>() + self.trigrams.capacity() * size_of::<u32>() + hashes * size_of::<u64>()
+        self.words.capacity() * size_of::<(u64, u8)>()
+            + self.trigrams.capacity() * size_of::<u32>()
+            + hashes * size_of::<u64>()
             + self.vector.as_ref().map_or(0, |vector| vector.values().len())
     }
 

@@ -187,7 +187,13 @@ impl Words {
     /// Those that `index` has.
     fn wanted<'a>(&'a self, index: &'a ScopeIndex) -> Vec<Wanted<'a>> {
         let has = |list: &[String], term: &String| list.contains(term);
-        let wanted = |term: &'a String, family, list| Wanted { term, family, list, thing: has(&self.things, term), date: !family && has(&self.date, term) };
+        let wanted = |term: &'a String, family, list| Wanted {
+            term,
+            family,
+            list,
+            thing: has(&self.things, term),
+            date: !family && has(&self.date, term),
+        };
         let words = self.terms.iter().filter_map(|term| Some(wanted(term, false, index.word(term)?)));
         let families = self.families.iter().filter_map(|term| Some(wanted(term, true, index.family(term)?)));
         words.chain(families).collect()

@@ -15,7 +15,6 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
-
 use super::literal;
 use super::postings::{NUMBER_MAX, PLAIN, Postings};
 use super::prepared::{self, Kind, Prepared};

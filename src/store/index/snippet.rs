@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_best_passage_is_cut_out_and_its_words_marked() {
-        let content = format!("{}Ärztin: metformin was increased to 1000mg twice daily. {}", "Nothing here. ".repeat(40), "Later. ".repeat(40));
+        let content =
+            format!("{}Ärztin: metformin was increased to 1000mg twice daily. {}", "Nothing here. ".repeat(40), "Later. ".repeat(40));
         let found = snippet(&content, "increase metformin 1000 mg", 60);
         assert!(found.text.starts_with('…') && found.text.ends_with('…'), "{}", found.text);
         assert!(found.text.chars().count() <= 60);
@@ -158,13 +159,22 @@ mod tests {
     fn without_a_match_it_is_the_beginning_and_a_short_content_is_whole() {
         let found = snippet(&"word ".repeat(100), "absent", 22);
         assert_eq!((found.text.as_str(), found.highlights.len()), ("word word word word…", 0));
-        assert_eq!(snippet("  short note ", "note", 50), Snippet { text: "short note".into(), highlights: std::iter::once(6..10).collect() });
+        assert_eq!(
+            snippet("  short note ", "note", 50),
+            Snippet { text: "short note".into(), highlights: std::iter::once(6..10).collect() }
+        );
         assert_eq!(snippet("", "note", 50), Snippet::default());
     }
 
     #[test]
     fn bounds_hold_for_any_text() {
-        let texts = ["é".repeat(90_000), "aß ".repeat(30_000), "日本語 dose ".repeat(9000), "x ".repeat(3), "dose\u{301}s a-b-c 1a2b ".repeat(2000)];
+        let texts = [
+            "é".repeat(90_000),
+            "aß ".repeat(30_000),
+            "日本語 dose ".repeat(9000),
+            "x ".repeat(3),
+            "dose\u{301}s a-b-c 1a2b ".repeat(2000),
+        ];
         for text in &texts {
             for chars_max in [0, 1, 2, 3, 7, 80, 300] {
                 let found = snippet(text, "dose doses a-b 1a x 語 é", chars_max);

@@ -10,9 +10,9 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::order;
 use crate::base::codec::CodecError;
 use crate::base::id::{FileId, LogId};
+use crate::base::order;
 use crate::base::time::Timestamp;
 use crate::store::check::{Fault, ensure};
 use crate::store::tables::BACKUPS;

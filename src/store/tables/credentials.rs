@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::order;
 use crate::authn::StoredCredential;
 use crate::base::codec::CodecError;
 use crate::base::id::{CredentialId, TenantId, UserId};
+use crate::base::order;
 use crate::base::time::Timestamp;
 use crate::store::check::{Fault, ensure};
 use crate::store::phi::Phi;

@@ -356,7 +356,9 @@ pub fn check_client(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8]) -> Result<(),
 
 fn ids(row_key: &[u8], tenant: TenantId) -> Result<(UserId, CredentialId, &[u8]), Fault> {
     let wrong = Fault::Wrong("not a key of this table");
-    let Some((user, rest)) = row_key.strip_prefix(tenant.bytes()).and_then(|rest| rest.split_first_chunk::<16>()) else { return Err(wrong) };
+    let Some((user, rest)) = row_key.strip_prefix(tenant.bytes()).and_then(|rest| rest.split_first_chunk::<16>()) else {
+        return Err(wrong);
+    };
     let Some((grant, rest)) = rest.split_first_chunk::<16>() else { return Err(wrong) };
     Ok((UserId::from_bytes(*user), CredentialId::from_bytes(*grant), rest))
 }
@@ -376,7 +378,10 @@ pub fn check_grant(tx: &Tx<'_>, tenant: TenantId, row_key: &[u8], bytes: &[u8]) 
     for (held, kind) in [(found.access, Kind::Access), (found.refresh, Kind::Refresh)] {
         ensure(token(tx, &held.verifier)? == Some(TokenRow { tenant, user, grant, kind }), "a token of it does not lead to it")?;
     }
-    ensure(spent(tx, tenant, user, grant)?.len() == usize::try_from(found.spent).unwrap_or(usize::MAX), "the count of its used tokens is not that of the rows")
+    ensure(
+        spent(tx, tenant, user, grant)?.len() == usize::try_from(found.spent).unwrap_or(usize::MAX),
+        "the count of its used tokens is not that of the rows",
+    )
 }
 
 /// A row of OAUTH_TOKENS: its grant holds it, or it was used there.

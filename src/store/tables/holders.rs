@@ -224,12 +224,7 @@ fn dek(tx: &Tx<'_>, tenant: TenantId, holder: Holder, number: Option<u32>) -> Re
 }
 
 /// The key for the fields of a memory of `scope` about `subject`. `numbers` are those of an envelope, or none to seal.
-pub fn field_key(
-    tx: &Tx<'_>,
-    scope: Scope,
-    subject: Option<SubjectId>,
-    numbers: Option<(u32, u32)>,
-) -> Result<Arc<FieldKey>, StoreError> {
+pub fn field_key(tx: &Tx<'_>, scope: Scope, subject: Option<SubjectId>, numbers: Option<(u32, u32)>) -> Result<Arc<FieldKey>, StoreError> {
     // Sealing uses number 0 in the cache's name: "the current one".
     let (owner_dek, subject_dek) = numbers.unwrap_or((0, 0));
     let name = (scope.tenant, scope.owner, subject, owner_dek, subject_dek);

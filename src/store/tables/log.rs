@@ -177,7 +177,13 @@ impl Tail {
     /// As [`Tail::seal`], handing the log over to the next key, which the entry `entry` of this batch introduces.
     ///
     /// Errors: `Damaged` if there is no next key, or it has been handed over already.
-    pub fn hand_over(&mut self, batch: &mut Batch<'_>, keys: &Keys, now: Timestamp, entry: u64) -> Result<(Checkpoint, String), EngineError> {
+    pub fn hand_over(
+        &mut self,
+        batch: &mut Batch<'_>,
+        keys: &Keys,
+        now: Timestamp,
+        entry: u64,
+    ) -> Result<(Checkpoint, String), EngineError> {
         match keys.next_signing().filter(|_| !self.is_handed_over(keys)) {
             Some(new) => self.hand_over_to(batch, keys.signing(), new, now, entry),
             None => Err(EngineError::Damaged("the next audit signing key")),
@@ -185,7 +191,14 @@ impl Tail {
     }
 
     /// As [`Tail::hand_over`], from a key to a key.
-    pub fn hand_over_to(&mut self, batch: &mut Batch<'_>, old: &SigningKey, new: &SigningKey, now: Timestamp, entry: u64) -> Result<(Checkpoint, String), EngineError> {
+    pub fn hand_over_to(
+        &mut self,
+        batch: &mut Batch<'_>,
+        old: &SigningKey,
+        new: &SigningKey,
+        now: Timestamp,
+        entry: u64,
+    ) -> Result<(Checkpoint, String), EngineError> {
         self.put_tiles(batch)?;
         let checkpoint = self.checkpoint();
         let note = signers::hand_over(batch, &checkpoint, entry, old, new)?;

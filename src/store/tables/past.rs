@@ -8,13 +8,13 @@ use crate::audit::note::cosign;
 use crate::audit::receipt::Proved;
 use crate::audit::{Appender, Entry, Hash, Tiles, Tree, leaf_hash};
 use crate::base::id::LogId;
+use crate::engine::{EngineError, Read, Table};
 use crate::store::check::{Fault, ensure};
+use crate::store::tables::log::{self, LogError, StoredTiles};
+use crate::store::tables::signers;
 use crate::store::tables::usage::{self, Meter};
 use crate::store::tables::{AUDIT, AUDIT_TILES, CHECKPOINTS, PAST_LOGS, key};
 use crate::store::tx::{StoreError, Tx};
-use crate::engine::{EngineError, Read, Table};
-use crate::store::tables::signers;
-use crate::store::tables::log::{self, LogError, StoredTiles};
 
 const LINE: u8 = 0;
 const TILE: u8 = 1;

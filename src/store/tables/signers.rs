@@ -86,7 +86,9 @@ pub fn handed_over(reader: &dyn Read, keys: &Keys) -> Result<Option<[u8; 32]>, S
 /// Errors: `Damaged`: the superblock is one from before the last handover.
 pub fn of<'k>(keys: &'k Keys, handed_over: Option<&[u8; 32]>) -> Result<&'k SigningKey, EngineError> {
     match handed_over {
-        Some(retired) if *retired == keys.signing().public() => keys.next_signing().ok_or(EngineError::Damaged("the audit signing key of the superblock")),
+        Some(retired) if *retired == keys.signing().public() => {
+            keys.next_signing().ok_or(EngineError::Damaged("the audit signing key of the superblock"))
+        }
         _ => Ok(keys.signing()),
     }
 }
@@ -99,7 +101,9 @@ pub fn signing<'k>(reader: &dyn Read, keys: &'k Keys) -> Result<&'k SigningKey, 
 /// The keys whose turn it is in `log` at `size`: one, or at a handover both.
 fn in_turn(reader: &dyn Read, keys: &Keys, log: LogId, size: u64) -> Result<Vec<Vkey>, StoreError> {
     let publics = match retired(reader, log)?.into_iter().find(|(last, _)| size <= *last) {
-        Some((last, row)) => std::iter::once(row.public).chain(row.handover.filter(|_| size == last).map(|handover| handover.next)).collect(),
+        Some((last, row)) => {
+            std::iter::once(row.public).chain(row.handover.filter(|_| size == last).map(|handover| handover.next)).collect()
+        }
         None => vec![signing(reader, keys)?.public()],
     };
     Ok(publics.into_iter().map(|public| vkey(log, public)).collect())
@@ -137,7 +141,13 @@ pub fn anchor(reader: &dyn Read, keys: &Keys, log: LogId, note: &str) -> Result<
 }
 
 /// Puts a handover into the batch: `checkpoint` is that of the batch, whose entry `entry` introduces the new key. Gives the note of both.
-pub fn hand_over(batch: &mut Batch<'_>, checkpoint: &Checkpoint, entry: u64, old: &SigningKey, new: &SigningKey) -> Result<String, EngineError> {
+pub fn hand_over(
+    batch: &mut Batch<'_>,
+    checkpoint: &Checkpoint,
+    entry: u64,
+    old: &SigningKey,
+    new: &SigningKey,
+) -> Result<String, EngineError> {
     let note = checkpoint.note_of_both(old, new);
     let ended = past::logs(batch).map_err(|_| EngineError::Damaged("the past logs"))?;
     for log in ended {
@@ -157,12 +167,14 @@ pub fn hand_over(batch: &mut Batch<'_>, checkpoint: &Checkpoint, entry: u64, old
 /// Errors: the file's.
 pub fn links(reader: &dyn Read, log: LogId, to: u64) -> Result<Vec<Link>, LogError> {
     let (tiles, mut links) = (StoredTiles(reader), Vec::new());
-    let all: Vec<_> = retired(reader, log)?.into_iter().filter_map(|(size, row)| Some((size, row.handover?))).filter(|(size, _)| *size <= to).collect();
+    let all: Vec<_> =
+        retired(reader, log)?.into_iter().filter_map(|(size, row)| Some((size, row.handover?))).filter(|(size, _)| *size <= to).collect();
     for (size, handover) in &all[all.len().saturating_sub(limits::AUDIT_HANDOVERS_MAX)..] {
         let tree = log::tree(&tiles, to)?;
         let entry = log::line(reader, handover.entry)?.ok_or(LogError::Damaged)?;
         let proof = tree.inclusion(handover.entry, *size)?;
-        links.push(Link { handover: Proved { entry, checkpoint: handover.note.clone(), proof }, consistency: tree.consistency(*size, to)? });
+        links
+            .push(Link { handover: Proved { entry, checkpoint: handover.note.clone(), proof }, consistency: tree.consistency(*size, to)? });
     }
     Ok(links)
 }

@@ -29,7 +29,10 @@ pub fn memory(tx: &Tx<'_>, tenant: TenantId, key: &[u8], bytes: &[u8], counts: &
         *counts.entry(count_key(scope, &name)).or_default() += 1;
     }
     let (state, at) = found.state();
-    ensure(tx.get(ORDER, &order_key(scope, state, at, id))?.as_deref() == Some(&found.alike_value()[..]), "its order is missing or another's")?;
+    ensure(
+        tx.get(ORDER, &order_key(scope, state, at, id))?.as_deref() == Some(&found.alike_value()[..]),
+        "its order is missing or another's",
+    )?;
     ensure(users::exists(tx, tenant, found.owner)?, "its owner has no row")?;
     if let Some(subject) = found.subject {
         ensure(subjects::exists(tx, tenant, subject)?, "its subject has no row")?;

@@ -16,8 +16,8 @@ use crate::base::id::{MemoryId, TenantId, UserId};
 use crate::embed::{Embedding, ModelId};
 use crate::policy::action::{Action, Reads, Scope, Writes};
 use crate::store::gate::Access;
-use crate::store::phi::Phi;
 use crate::store::index::indexes::Change;
+use crate::store::phi::Phi;
 use crate::store::tables::{Bytes, COUNTS, EMBEDDINGS, ORDER, holders};
 use crate::store::tx::{StoreError, Tx, row, value};
 
@@ -111,7 +111,11 @@ fn unembedded(tx: &Tx<'_>, scope: Scope, id: MemoryId, model: &ModelId) -> Resul
 }
 
 /// Those of `ids` that are live memories of the scope without a vector of `model`.
-pub fn unembedded_of<A: Reads + Action<Target = Scope>>(a: &Access<'_, A>, ids: &[MemoryId], model: &ModelId) -> Result<Vec<Unembedded>, StoreError> {
+pub fn unembedded_of<A: Reads + Action<Target = Scope>>(
+    a: &Access<'_, A>,
+    ids: &[MemoryId],
+    model: &ModelId,
+) -> Result<Vec<Unembedded>, StoreError> {
     let found: Result<Vec<_>, _> = ids.iter().map(|id| unembedded(a.tx(), a.target(), *id, model)).collect();
     Ok(found?.into_iter().flatten().collect())
 }
@@ -153,7 +157,9 @@ pub fn embed<A: Writes + Action<Target = Scope>>(
     let mut kept = 0;
     for (id, version, embedding) in made {
         let found = MemoryRow::read(tx, scope.tenant, id)?;
-        let Some(found) = found.filter(|row| row.owner == scope.owner && row.deleted_at.is_none() && row.version == version) else { continue };
+        let Some(found) = found.filter(|row| row.owner == scope.owner && row.deleted_at.is_none() && row.version == version) else {
+            continue;
+        };
         forget(tx, scope, id)?;
         let key = holders::field_key(tx, scope, found.subject, None)?;
         let sealer = Sealer { tx, scope, subject: found.subject, id, version };

@@ -3,10 +3,10 @@
 //! Invariant: what remains after each step is whole: no reply without its parent's row, no index row without its memory.
 
 use super::embedding;
+use super::index::prepared;
 use super::memory::{Part, State};
 use super::row::{MemoryRow, child_key, children_of, damaged, memory_key, order_parts, order_prefix};
 use super::seal::opened;
-use super::index::prepared;
 use super::trash::purge_row;
 use crate::base::id::{MemoryId, SubjectId, TenantId, UserId};
 use crate::policy::action::Scope;
@@ -51,7 +51,8 @@ pub fn purge_owned(tx: &mut Tx<'_>, scope: Scope, most: usize, mut rows: usize) 
 
 /// Whether the scope holds no memory.
 pub fn owns_nothing(tx: &Tx<'_>, scope: Scope) -> Result<bool, StoreError> {
-    let mut some = [State::Live, State::Trash].into_iter().map(|state| Ok(tx.prefix(super::ORDER, &order_prefix(scope, state))?.next().is_none()));
+    let mut some =
+        [State::Live, State::Trash].into_iter().map(|state| Ok(tx.prefix(super::ORDER, &order_prefix(scope, state))?.next().is_none()));
     some.try_fold(true, |nothing, state: Result<bool, StoreError>| Ok(nothing && state?))
 }
 
@@ -119,7 +120,13 @@ pub fn purge_about(
 }
 
 /// Makes a reply a memory of its own.
-pub(super) fn stand_alone(tx: &mut Tx<'_>, tenant: TenantId, parent: MemoryId, child: MemoryId, found: &MemoryRow) -> Result<(), StoreError> {
+pub(super) fn stand_alone(
+    tx: &mut Tx<'_>,
+    tenant: TenantId,
+    parent: MemoryId,
+    child: MemoryId,
+    found: &MemoryRow,
+) -> Result<(), StoreError> {
     tx.delete(CHILDREN, child_key(tenant, parent, found.created_at, child));
     let alone = MemoryRow { parent: None, ..found.clone() };
     alone.stage(tx, tenant, child, Some(found));

@@ -24,21 +24,21 @@ mod write;
 
 use crate::store::tables::ORDER;
 
-pub use embedding::{Progress, Unembedded, embed, unembedded_before, unembedded_of};
 #[cfg(any(fuzzing, feature = "bench-internals"))]
 pub(in crate::store) use embedding::EmbeddingRow;
+pub use embedding::{Progress, Unembedded, embed, unembedded_before, unembedded_of};
 pub(in crate::store) use embedding::{progress, vector};
 pub use index::chunk;
 pub(in crate::store) use index::{prepared_with, recent};
 pub use memory::{Memory, MemoryType, NewMemory, Part, Replacement, State, Text, Version};
 pub use read::{
-    Outline, answer, count_replies, either, entities_of, entity_named, get, history, is_trashed, length, mention, one, outlined, page, replies, seen, several, subject_named,
-    survey, thread, total, versions, walk,
+    Outline, answer, count_replies, either, entities_of, entity_named, get, history, is_trashed, length, mention, one, outlined, page,
+    replies, seen, several, subject_named, survey, thread, total, versions, walk,
 };
-#[cfg(any(fuzzing, feature = "bench-internals"))]
-pub(in crate::store) use row::VersionRow;
 pub(in crate::store) use reseal::{anew, resealed};
 pub use row::OrderPlace;
+#[cfg(any(fuzzing, feature = "bench-internals"))]
+pub(in crate::store) use row::VersionRow;
 pub(in crate::store) use row::{MemoryRow, facts, growth};
 #[cfg(test)]
 pub(in crate::store) use seal::contents;

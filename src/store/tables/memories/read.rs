@@ -8,7 +8,9 @@
 use std::ops::Bound;
 
 use super::memory::{Memory, Part, State, Version};
-use super::row::{MemoryRow, OrderPlace, VersionRow, children_of, count, damaged, granted, memory_key, order_key, order_parts, order_prefix};
+use super::row::{
+    MemoryRow, OrderPlace, VersionRow, children_of, count, damaged, granted, memory_key, order_key, order_parts, order_prefix,
+};
 use super::seal::{Entity, EntityKind, entity, named_entities, opened};
 use super::trash::Share;
 use super::write::subject_form;
@@ -305,7 +307,11 @@ pub fn survey<A: Action<Target = Scope>, E: From<StoreError>>(
 }
 
 /// The outline of one live memory of the scope in the asker's sight, before `look`; `None` if there is no such memory.
-pub fn outlined<A: Action<Target = Scope>, T>(a: &Access<'_, A>, id: MemoryId, look: impl FnOnce(&Outline<'_>) -> T) -> Result<Option<T>, StoreError> {
+pub fn outlined<A: Action<Target = Scope>, T>(
+    a: &Access<'_, A>,
+    id: MemoryId,
+    look: impl FnOnce(&Outline<'_>) -> T,
+) -> Result<Option<T>, StoreError> {
     Ok(row_seen(a, id, State::Live)?.map(|row| look(&Outline { id, row: &row })))
 }
 
@@ -317,7 +323,12 @@ pub fn entity_named<A: Action<Target = Scope>>(a: &Access<'_, A>, kind: EntityKi
 /// The entities that an opened memory names.
 pub fn entities_of<A: Action<Target = Scope>>(a: &Access<'_, A>, memory: &Memory) -> Vec<(EntityKind, Phi, Entity)> {
     let named = named_entities(&memory.text).into_iter();
-    named.map(|(kind, name)| { let key = entity_named(a, kind, &name); (kind, name, key) }).collect()
+    named
+        .map(|(kind, name)| {
+            let key = entity_named(a, kind, &name);
+            (kind, name, key)
+        })
+        .collect()
 }
 
 /// Notes in the audit entry that these memories are part of the answer.

@@ -6,10 +6,10 @@ use super::memory::{NewMemory, Part};
 use super::row::{MemoryRow, VersionRow, damaged, order_parts};
 use super::seal::{Sealer, entities, look_alike, opened};
 use crate::base::id::{MemoryId, TenantId};
+use crate::engine::Table;
 use crate::store::tables::holders::{self, Holder};
 use crate::store::tables::{Bytes, EMBEDDINGS, MEMORIES, ORDER, VERSIONS};
 use crate::store::tx::{StoreError, Tx, row, value};
-use crate::engine::Table;
 use zeroize::Zeroizing;
 
 /// A row of MEMORIES, VERSIONS or EMBEDDINGS as it is to be; `None` if its envelopes are under the newest DEKs already.

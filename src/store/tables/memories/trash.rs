@@ -10,7 +10,9 @@ use super::embedding;
 use super::erase::stand_alone;
 use super::index::prepared;
 use super::memory::{Memory, Part, State};
-use super::row::{MemoryRow, OrderPlace, child_key, children_of, damaged, granted, memory_key, order_key, order_parts, order_prefix, replies_of};
+use super::row::{
+    MemoryRow, OrderPlace, child_key, children_of, damaged, granted, memory_key, order_key, order_parts, order_prefix, replies_of,
+};
 use super::seal::opened;
 use crate::base::id::{MemoryId, TenantId};
 use crate::base::limits;
@@ -66,7 +68,10 @@ pub enum Moved<T> {
 
 /// Moves the granted memory to the trash, after its live replies beyond `after`; an agent's move takes those that it wrote itself. `None` if it is
 /// there already.
-pub fn trash<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Option<Moved<Memory>>, StoreError> {
+pub fn trash<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    after: Option<OrderPlace>,
+) -> Result<Option<Moved<Memory>>, StoreError> {
     let now = a.tx().now;
     shift(a, State::Live, Some(now), after)
 }
@@ -95,7 +100,10 @@ pub fn trash_one<A: Writes + Action<Target = Scope>>(
 }
 
 /// Takes the granted memory out of the trash, after its replies beyond `after`. `None` if it is not there.
-pub fn restore<A: Writes + Action<Target = MemoryId>>(a: &mut Access<'_, A>, after: Option<OrderPlace>) -> Result<Option<Moved<Memory>>, StoreError> {
+pub fn restore<A: Writes + Action<Target = MemoryId>>(
+    a: &mut Access<'_, A>,
+    after: Option<OrderPlace>,
+) -> Result<Option<Moved<Memory>>, StoreError> {
     shift(a, State::Trash, None, after)
 }
 

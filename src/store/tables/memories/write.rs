@@ -85,7 +85,10 @@ fn is_another(new: &Replacement, before: &Memory, old: &MemoryRow) -> bool {
         new.inner() != old.inner()
     }
     let given = |new: &Option<Phi>, old: &Option<Phi>| new.as_ref().is_some_and(|new| old.as_ref().is_none_or(|old| other(new, old)));
-    let (text, tags) = (&before.text, before.text.tags.len() != new.tags.len() || before.text.tags.iter().zip(&new.tags).any(|(old, new)| other(new, old)));
+    let (text, tags) = (
+        &before.text,
+        before.text.tags.len() != new.tags.len() || before.text.tags.iter().zip(&new.tags).any(|(old, new)| other(new, old)),
+    );
     tags || other(&new.title, &text.title)
         || other(&new.content, &text.content)
         || given(&new.speaker, &text.speaker)
@@ -182,13 +185,7 @@ pub(super) fn add_row(
 
 /// If a recent live memory has this digest: unites the tags, writes a version, and gives it back. One that an agent's `vendor` may not see is
 /// left alone: repeating a text must not show what became of it. So is one that would have more tags than a memory holds.
-fn unite(
-    tx: &mut Tx<'_>,
-    scope: Scope,
-    digest: [u8; 16],
-    vendor: Option<&str>,
-    new: &NewMemory,
-) -> Result<Option<Memory>, StoreError> {
+fn unite(tx: &mut Tx<'_>, scope: Scope, digest: [u8; 16], vendor: Option<&str>, new: &NewMemory) -> Result<Option<Memory>, StoreError> {
     let Some(id) = tx.recent(scope, &digest)? else { return Ok(None) };
     let Some(old) = MemoryRow::read(tx, scope.tenant, id)? else { return Ok(None) };
     let late = tx.now > old.created_at.plus(limits::MERGE_WINDOW);
