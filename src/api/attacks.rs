@@ -39,6 +39,10 @@ impl Service {
     }
 
     fn limited(credential_per_minute: u32, admin_per_minute: u32) -> Self {
+        Self::with(credential_per_minute, admin_per_minute, None)
+    }
+
+    fn with(credential_per_minute: u32, admin_per_minute: u32, memories_max: Option<u64>) -> Self {
         let folder = std::env::temp_dir().join(format!("rosemary-attack-{}", hex::encode(&rng::array::<8>())));
         std::fs::create_dir(&folder).unwrap();
         let options = Options { cache_bytes: 4 << 20, stride: 4608, tables: TABLES, kdf: KdfCost::FLOOR };
@@ -55,7 +59,7 @@ impl Service {
             ],
             sign_in: Default::default(),
             index_bytes: 64 << 20,
-            memories_max: None,
+            memories_max,
             anchor: None,
             model: None,
             clock: Clock::system(),
@@ -457,6 +461,28 @@ fn a_long_thread_moves_in_several_commits_and_wholly() {
     assert_eq!((status, &done["deleted"], &done["kept"]), (200, &json!(all), &json!(0)), "{done}");
     assert!(entries() > before + 1, "one commit");
     assert_eq!((shown("all"), shown("trashed")), (json!(0), json!(all)));
+    service.sound();
+}
+
+/// A thread comes out of the trash in several commits: what the plan has no room for must be refused by the first of them.
+#[test]
+fn a_thread_comes_back_wholly_or_not_at_all() {
+    let replies = limits::PURGE_CHUNK + 5;
+    let service = Service::with(0, 0, Some(u64::try_from(replies + 1).unwrap()));
+    let key = service.keys_of_another("other@example.org", 1).remove(0);
+    let text = |content: String| json!({ "title": "t", "content": content, "tags": [], "allowed_vendors": ["*"] });
+    let written = |path: &str, content: String| service.post(&key, path, text(content));
+    let id = written("/memories", "thread".into()).1["id"].as_str().unwrap().to_owned();
+    for n in 0..replies {
+        assert_eq!(written(&format!("/memories/{id}/children"), n.to_string()).0, 201);
+    }
+    assert_eq!(service.delete(&key, &format!("/memories/{id}")).0, 200);
+    let one = written("/memories", "one more".into()).1["id"].as_str().unwrap().to_owned();
+    let restored = || service.post(&key, &format!("/memories/{id}/restore"), Value::Null).0;
+    let live = || service.post(&key, "/agent/memories/browse", json!({ "filter": { "by": "all" } })).1["total"].clone();
+    assert_eq!((restored(), live()), (429, json!(1)));
+    assert_eq!(service.delete(&key, &format!("/memories/{one}")).0, 200);
+    assert_eq!((restored(), live()), (200, json!(replies + 1)));
     service.sound();
 }
 

@@ -331,7 +331,7 @@ impl Vault {
             let _ = durable::remove(&left);
         }
         let seen = self.adopt(folder)?;
-        let (all, now) = (self.backups()?.all, self.clock().now());
+        let all = self.backups()?.all;
         let look = |id, row: &BackupRow| (row.expires_at.is_some(), lies(&Self::backup_path(folder, id, row), id));
         let here = |state| all.iter().any(|(id, row)| row.state == state && look(*id, row) == (true, Some(true)));
         let (known, other) = (here(State::Done), making || here(State::Apart));
@@ -345,8 +345,8 @@ impl Vault {
                 }
                 (State::Begun, (_, Some(false))) | (State::Apart, (true, Some(false))) if cut_off() => State::Failed,
                 (State::Begun, _) => State::Apart,
-                // Taken elsewhere, or removed, or under another name here: before its time is over it counts as there.
-                (State::Done, (true, Some(false))) if known && backup.is_over(now) && !seen.contains(&id) => State::Removed,
+                (State::Done, (true, Some(false))) if known && !seen.contains(&id) => State::Removed,
+                // Under another name it is there still.
                 (State::Done, (true, Some(false))) if known || other => State::Apart,
                 _ => continue,
             };

@@ -81,11 +81,6 @@ impl BackupRow {
     pub fn may_exist(&self) -> bool {
         !matches!(self.state, State::Failed | State::Removed)
     }
-
-    /// Whether its file was to be removed by `now`.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
 }
 
 /// Stages a row.
