@@ -213,7 +213,8 @@ fn a_backup_under_another_name_in_the_folder_and_a_copy_of_the_data_file_there_a
     vault.settle_backups(&folder.0).unwrap();
     let mut wanted = vec![both[0].id, both[1].id, vault.engine().file()];
     let mut found = erased(vault, nurse.user());
-    (found.sort_unstable(), wanted.sort_unstable());
+    found.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(found, wanted);
     assert_eq!([0, 1].map(|n| state(vault, both[n].id)), [State::Apart, State::Done]);
 }
