@@ -1,7 +1,7 @@
 //! Bodies, forms and their schemas.
 //!
 //! serde_json is the second opinion: what we take it must take as the same value; what it takes and we refuse must have a reason of ours
-//! (a repeated key, nesting, emptiness). A schema's error names places of the schema and bounds, nothing of the caller's.
+//! (a repeated key, nesting, emptiness, an integer that would be another one). A schema's error names places of the schema and bounds, nothing of the caller's.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -137,6 +137,16 @@ fn deepest(value: &Value) -> usize {
     }
 }
 
+/// Whether a number in it was read as a float that no integer of 64 bits is near to.
+fn is_wide(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(is_wide),
+        Value::Object(map) => map.values().any(is_wide),
+        Value::Number(number) => number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= 9e18),
+        _ => false,
+    }
+}
+
 /// The target: JSON, or after a `?` a form.
 pub fn run(bytes: &[u8]) {
     if let Some((b'?', bytes)) = bytes.split_first() {
@@ -163,6 +173,7 @@ pub fn run(bytes: &[u8]) {
             against_schemas(&ours);
         }
         Err(BodyError::RepeatedKey | BodyError::TooDeep) => {}
+        Err(BodyError::WideInteger) => assert!(theirs.is_ok_and(|theirs| is_wide(&theirs)), "no number there is beyond 64 bits"),
         Err(error) => assert!(theirs.is_err(), "{error}"),
     }
 }
