@@ -614,6 +614,22 @@ fn what_mem0_takes_in_one_request_counts_as_what_it_holds() {
     service.sound();
 }
 
+/// A batch that the person's rate refused had used up its key's rate as well.
+#[test]
+fn a_batch_that_a_persons_rate_refuses_costs_its_key_nothing() {
+    let service = Service::limited(10, 0);
+    let per_person = usize::try_from(10 * limits::RATE_PER_PERSON_TIMES).unwrap();
+    let keys = service.keys_of_another("other@example.org", per_person / 10 + 1);
+    let passed = |key: &str, times: usize| (0..times).filter(|_| service.get(key, "/whoami").0 == 200).count();
+    let (last, others) = keys.split_last().unwrap();
+    let used: usize = others.iter().map(|key| passed(key, if key == &others[0] { 5 } else { 10 })).sum();
+    assert_eq!(used, per_person - 5);
+    // Of the person's five this request takes one, and it would need seven more.
+    let said: Vec<_> = (0..8).map(|n| json!({ "role": "user", "content": format!("note {n}") })).collect();
+    assert_eq!(service.post(last, "/v3/memories/add/", json!({ "messages": said, "user_id": "x" })).0, 429);
+    assert_eq!(passed(last, 5), 4, "what the person has left");
+}
+
 /// Each new key has a bucket of its own, and a person may have a hundred.
 #[test]
 fn a_persons_keys_together_have_a_rate_and_the_owners_agents_have_each_their_own() {
